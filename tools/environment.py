@@ -1,0 +1,120 @@
+"""Make the environment that the other tools run in: `tools/setup [--lowest]`. Needs the standard library only.
+
+The environment is `.venv` (`.venv-lowest` for `--lowest`): the package, editable, with every extra and the developers'
+dependency group. A stamp in it, written last, says what it was made from: while that is unchanged there is nothing to
+do; otherwise, also after an interrupted install, the environment is made anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import venv
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+STAMP = "coattn-setup.txt"
+REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)\s*(\[[^\]]*\])?\s*(?P<specifiers>[^;]*)(?P<marker>;.*)?")
+
+
+def requirements(pyproject: dict[str, Any]) -> list[str]:
+    """Return what the package, its extras and the dependency groups require of others."""
+    project = pyproject["project"]
+    lists = [
+        project["dependencies"],
+        *project["optional-dependencies"].values(),
+        *pyproject["dependency-groups"].values(),
+    ]
+    texts = [text for texts in lists for text in texts if isinstance(text, str)]
+    return [text for text in texts if REQUIREMENT.fullmatch(text)["name"] != project["name"]]
+
+
+def lowest(requirement: str) -> str:
+    """Turn `name[extra]>=1.2,<3; marker` into the constraint `name==1.2; marker`.
+
+    Raises:
+        ValueError: it has no lower bound.
+    """
+    match = REQUIREMENT.fullmatch(requirement)
+    bound = re.search(r"(>=|~=|==)\s*([\w.]+)", match["specifiers"])
+    if bound is None:
+        raise ValueError(f"pyproject.toml: {requirement!r} has no lower bound; write it as 'name>=version'")
+    return f"{match['name']}=={bound[2]}{match['marker'] or ''}"
+
+
+def fingerprint(pyproject: dict[str, Any]) -> str:
+    """Return what an environment depends on: what is to be installed, the Python, and the folder that it points to."""
+    wanted = json.dumps([pyproject["build-system"], pyproject["project"], pyproject["dependency-groups"]])
+    return f"python {sys.version}\nfolder {ROOT}\nrequirements {hashlib.sha256(wanted.encode()).hexdigest()}\n"
+
+
+def make(environment: Path, constraints: list[str]) -> None:
+    """Make the environment anew and install into it, with uv if there is one, else with pip."""
+    python = str(environment / "bin" / "python")
+    uv = shutil.which("uv")
+    print(
+        f"tools/setup: installing into {environment} with {'uv' if uv else 'pip'}: minutes, and about 7 GB", flush=True
+    )
+    shutil.rmtree(environment, ignore_errors=True)
+    environment.mkdir()
+    (environment / STAMP).write_text("incomplete\n")
+    if uv:
+        run(uv, "venv", "--quiet", "--allow-existing", "--python", sys._base_executable, str(environment))
+        install = [uv, "pip", "install", "--python", python]
+    else:
+        venv.create(environment, symlinks=True, with_pip=True)
+        install = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+        run(*install, "--quiet", "pip>=25.1")  # the first that knows --group
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(constraints))
+        file.flush()
+        run(*install, "--editable", ".[all]", "--group", "dev", "--constraint", file.name)
+    # A torch of one build beside a torchvision of another installs well and fails at import.
+    run(python, "-c", "import torch, torchvision")
+
+
+def run(*command: str) -> None:
+    """Run a command; end with its exit status and a word on what to do when it fails."""
+    status = subprocess.run(command, cwd=ROOT).returncode
+    if status:
+        print(
+            f"tools/setup: failed: {' '.join(command)}\ntools/setup: see above; the next run starts afresh",
+            file=sys.stderr,
+        )
+        sys.exit(status if status > 0 else 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tools/setup", description="Make .venv, if it is not there and up to date.")
+    parser.add_argument(
+        "--lowest", action="store_true", help="make .venv-lowest, with every lower bound of pyproject.toml"
+    )
+    arguments = parser.parse_args()
+
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    environment = ROOT / (".venv-lowest" if arguments.lowest else ".venv")
+    constraints = [lowest(text) for text in requirements(pyproject)] if arguments.lowest else []
+    wanted = fingerprint(pyproject)
+    stamp = environment / STAMP
+    with open(ROOT / "pyproject.toml") as lock:  # another run waits here, and then finds the work done
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if environment.exists() and not stamp.exists() and any(environment.iterdir()):
+            sys.exit(f"tools/setup: {environment} was not made by this tool: move it away or delete it, then run again")
+        if stamp.exists() and stamp.read_text() == wanted and os.access(environment / "bin" / "python", os.X_OK):
+            return
+        make(environment, constraints)
+        stamp.write_text(wanted)
+
+
+if __name__ == "__main__":
+    main()
