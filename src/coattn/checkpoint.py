@@ -1,0 +1,295 @@
+"""Model directories: everything that answering needs, in files that anybody can read and that run no code.
+
+    model.safetensors         the weights
+    config.json               the bricks the model is built from, how its answers are judged and calibrated,
+                              and which image extractor and text encoder made its inputs
+    question_vocabulary.json  the words of a model that reads token ids (absent for pretrained question embeddings)
+    answers.json              the answers, in the order of the logits
+    README.md                 the model card
+    extractor.safetensors     optional: the weights of the image extractor, so that asking works offline
+    text_encoder/             optional: the pretrained text encoder, for the same reason
+
+The classes that a config may name are `coattn.bricks.BRICKS`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from coattn.bricks import build, check_keys, describe, fits
+from coattn.files import read_json
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+
+FORMAT, VERSION = "coattn model", 1
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
+EXTRACTOR, TEXT_ENCODER = "extractor.safetensors", "text_encoder"
+FILES = frozenset({WEIGHTS, CONFIG, CARD, QUESTIONS, ANSWERS, EXTRACTOR, TEXT_ENCODER})
+CONFIG_KEYS = {
+    "format": str,
+    "version": int,
+    "model": dict,
+    "metric": str,
+    "activation": str,
+    "temperature": float,
+    "max_tokens": int | None,
+    "extractor": dict,
+    "text_encoder": dict | None,
+    "extra": dict,
+}
+LISTED = 10  # names spelled out in an error message
+
+
+@dataclass(frozen=True)
+class ModelDirectory:
+    """A model with everything that turns an image and a question into answers."""
+
+    folder: Path
+    model: nn.Module
+    question_vocabulary: Vocabulary | None
+    answer_vocabulary: AnswerVocabulary
+    metric: str
+    activation: str
+    temperature: float
+    max_tokens: int | None
+    extractor: dict[str, Any]
+    text_encoder: dict[str, Any] | None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def extractor_weights(self) -> Path | None:
+        """The image extractor's own weights, when the directory carries them."""
+        path = self.folder / EXTRACTOR
+        return path if path.is_file() else None
+
+    @property
+    def text_encoder_folder(self) -> Path | None:
+        """The pretrained text encoder, when the directory carries it."""
+        path = self.folder / TEXT_ENCODER
+        return path if path.is_dir() else None
+
+
+def load(folder: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> nn.Module:
+    """The model of a model directory, in eval mode on `device`. Raises as `load_directory` does."""
+    return load_directory(folder).model.to(device)
+
+
+def save_model(
+    folder: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    answer_vocabulary: AnswerVocabulary,
+    question_vocabulary: Vocabulary | None = None,
+    metric: str,
+    activation: str,
+    temperature: float = 1.0,
+    max_tokens: int | None = None,
+    extractor: Mapping[str, Any],
+    extractor_weights: str | os.PathLike[str] | None = None,
+    text_encoder: Mapping[str, Any] | None = None,
+    text_encoder_folder: str | os.PathLike[str] | None = None,
+    card: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model directory: the whole of it or nothing. An older model directory of that name is replaced.
+
+    Args:
+        folder: where; anything but a model directory that already stands there is left alone and refused.
+        model: built of bricks; saved as float32.
+        answer_vocabulary: the answers, in the order of the logits.
+        question_vocabulary: the words, for a model that reads token ids.
+        metric: what judges its answers, "vqa_accuracy" or "exact_match".
+        activation: what makes confidences of logits, "sigmoid" or "softmax"; goes with the loss.
+        temperature: by which logits are divided before that; fitted on validation.
+        max_tokens: longer questions are cut, as in training.
+        extractor: the record of the image extractor (name, settings, weights, versions).
+        extractor_weights: a safetensors file, to answer offline about new images.
+        text_encoder: the record of the pretrained text encoder, for a model on question embeddings.
+        text_encoder_folder: that encoder's files, to answer offline.
+        card: the model card, Markdown.
+        extra: anything else worth keeping, as plain values.
+
+    Raises:
+        ValueError: the folder holds something else than a model; the model is not made of bricks.
+    """
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": describe(model),
+        "metric": metric,
+        "activation": activation,
+        "temperature": float(temperature),
+        "max_tokens": max_tokens,
+        "extractor": dict(extractor),
+        "text_encoder": None if text_encoder is None else dict(text_encoder),
+        "extra": dict(extra or {}),
+    }
+    with _replaced_directory(Path(folder)) as partial:
+        save_file(_tensors(model), partial / WEIGHTS)
+        _write(partial / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
+        _write(partial / ANSWERS, json.dumps(answer_vocabulary.to_json(), ensure_ascii=False, indent=0))
+        if question_vocabulary is not None:
+            _write(partial / QUESTIONS, json.dumps(question_vocabulary.to_json(), ensure_ascii=False, indent=0))
+        _write(partial / CARD, card)
+        if extractor_weights is not None:
+            _link_or_copy(str(extractor_weights), str(partial / EXTRACTOR))
+        if text_encoder_folder is not None:
+            shutil.copytree(text_encoder_folder, partial / TEXT_ENCODER, copy_function=_link_or_copy)
+
+
+def load_directory(folder: str | os.PathLike[str]) -> ModelDirectory:
+    """Read a model directory, strictly, running no code from it. The model is in eval mode on the CPU.
+
+    Raises:
+        FileNotFoundError: the folder, or one of its files, is not there.
+        ValueError: a key, class, argument or tensor is missing, unknown, or of the wrong type or shape; the message
+            names the file and all that is wrong with it.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"{folder}: not a model directory (it has no {CONFIG})")
+    config = _read_config(folder / CONFIG)
+    tensors = _read_tensors(folder / WEIGHTS)
+    model = _assemble(config["model"], tensors, folder)
+
+    answers = AnswerVocabulary.from_json(read_json(folder / ANSWERS))
+    questions = None
+    if config["text_encoder"] is None:
+        questions = Vocabulary.from_json(read_json(folder / QUESTIONS))
+    kept = {key: value for key, value in config.items() if key not in ("format", "version", "model")}
+    return ModelDirectory(folder, model.eval(), questions, answers, **kept)
+
+
+def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> nn.Module:
+    """The model of `config` holding `tensors`. Nothing is allocated before every shape is known to agree."""
+    num_values = sum(tensor.numel() for tensor in tensors.values())
+    _check_sizes(config, num_values, f"{folder / CONFIG}: model")
+    with torch.device("meta"):
+        model = build(config, where=f"{folder / CONFIG}: model")
+    expected = model.state_dict()
+    problems = [f"missing {name} {_kind(expected[name])}" for name in expected if name not in tensors]
+    problems += [f"unexpected {name} {_kind(tensors[name])}" for name in tensors if name not in expected]
+    problems += [
+        f"{name} is {_kind(tensors[name])}, the config needs {_kind(tensor)}"
+        for name, tensor in expected.items()
+        if name in tensors and _kind(tensors[name]) != _kind(tensor)
+    ]
+    if problems:
+        more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        raise ValueError(f"{folder / WEIGHTS}: does not fit {CONFIG}: {'; '.join(problems[:LISTED])}{more}")
+    model.load_state_dict(tensors, assign=True)
+    assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()]), "a buffer is not saved"
+    return model
+
+
+def _check_sizes(value: Any, limit: int, where: str) -> None:
+    """Refuse sizes that no model of `limit` numbers can have, before anything of that size is built."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_sizes(item, limit, f"{where}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_sizes(item, limit, f"{where}[{index}]")
+    elif isinstance(value, int) and abs(value) > limit:
+        raise ValueError(f"{where}: {value} is more than all {limit} numbers in {WEIGHTS}")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path)
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f'{path}: not a model of coattn (its "format" is not "{FORMAT}")')
+    if config.get("version") != VERSION:
+        raise ValueError(f"{path}: version {config.get('version')!r}, but this coattn reads version {VERSION}")
+    check_keys(config, CONFIG_KEYS, str(path))
+    for key, hint in CONFIG_KEYS.items():
+        if not fits(config[key], hint):
+            raise ValueError(f"{path}: {key}: {config[key]!r:.80} is not of type {hint}")
+    return config
+
+
+@contextmanager
+def _replaced_directory(target: Path) -> Iterator[Path]:
+    """Yield an empty sibling of `target`; on success sync it and put it in the place of `target`, else remove it."""
+    target = target.resolve()
+    if target.exists():
+        _check_replaceable(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o777 & ~umask)  # mkdtemp makes 0700
+        yield partial
+        for path in [*partial.rglob("*"), partial]:
+            _sync(path)
+        if target.exists():
+            old = partial.with_suffix(".old")
+            target.rename(old)
+            partial.rename(target)
+            shutil.rmtree(old)
+        else:
+            partial.rename(target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_replaceable(target: Path) -> None:
+    names = {entry.name for entry in target.iterdir()} if target.is_dir() else None
+    if names is None or (names and not {CONFIG, WEIGHTS} <= names):
+        raise ValueError(f"{target}: is there already and is not a model directory; give another name")
+    if foreign := sorted(names - FILES):
+        raise ValueError(f"{target}: replacing this model would delete {', '.join(foreign[:LISTED])}; move it first")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
