@@ -1,0 +1,321 @@
+"""The official VQA v2 JSON files: the exchange format between data sets, training and scoring.
+
+This is the one place where such files are checked; everything else works with records. A pair of files:
+
+    questions    {"info": {...}, "questions": [{"question_id", "image_id", "question"}, ...]}
+    annotations  {"info": {...}, "annotations": [{"question_id", "image_id", "answers": [{"answer", "answer_id"}, ...],
+                  "answer_type", "question_type", "multiple_choice_answer"}, ...]}
+
+Source: https://visualqa.org/download.html (v2). Other keys are passed through. Ours is `info.metric`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from sys import intern
+from typing import Any, NoReturn
+
+from coattn.datasets.records import Record
+from coattn.files import atomic_path
+
+METRICS = ("vqa_accuracy", "exact_match")
+
+_NAMED = "multiple_choice_answer"
+_QUESTION_KEYS = frozenset({"question_id", "image_id", "question", "split", "multiple_choices"})
+_ANNOTATION_KEYS = frozenset({"question_id", "image_id", "answers", "answer_type", "question_type", _NAMED, "split"})
+
+
+@dataclass(frozen=True, slots=True)
+class VQAData:
+    """One split: its records, the metric that judges it (one of METRICS), and the `info` of its files."""
+
+    records: list[Record]
+    metric: str
+    info: dict[str, Any]
+
+
+def read_vqa(questions_path: str | Path, annotations_path: str | Path | None, *, split: str = "") -> VQAData:
+    """Read a questions file and its annotations file (`.json` or `.json.gz`).
+
+    Args:
+        questions_path: the questions.
+        annotations_path: their answers; None where they are unknown, the records' `answers` are then empty.
+        split: name of the split; by default what the questions say themselves.
+
+    Returns:
+        The records in the order of the questions. The metric is `info.metric`; without it, `exact_match` where every
+        question has one answer and `vqa_accuracy` otherwise.
+
+    Raises:
+        ValueError: the files are not what they should be; the message names file, record and fix.
+        OSError: a file cannot be read.
+    """
+    questions_file = _read_object(questions_path, "questions")
+    annotations: dict[str, dict[str, Any]] = {}
+    info = _info(questions_path, questions_file)
+    if annotations_path is not None:
+        annotations_file = _read_object(annotations_path, "annotations")
+        annotations = _annotations_by_question(annotations_path, annotations_file["annotations"])
+        info = {**info, **_info(annotations_path, annotations_file)}
+
+    records: list[Record] = []
+    seen: set[str] = set()
+    for index, question in enumerate(questions_file["questions"]):
+        where = _Where(questions_path, "question", index, question)
+        fields = _question_fields(question, where)
+        key = str(fields["question_id"])
+        if key in seen:
+            where.fail("this question_id appeared before; give every question its own")
+        seen.add(key)
+        if annotations_path is not None:
+            annotation = annotations.pop(key, None)
+            if annotation is None:
+                where.fail(f"has no annotation in {annotations_path}; add it, or remove the question")
+            if str(annotation.setdefault("image_id", fields["image_id"])) != str(fields["image_id"]):
+                where.fail(
+                    f"is about image {fields['image_id']!r}, but its annotation in {annotations_path} about image "
+                    f"{annotation['image_id']!r}; pair the files of the same split, or correct one image_id"
+                )
+            extra = fields["extra"] | annotation["extra"]
+            fields = {**annotation, **fields, "extra": extra}
+        fields["split"] = split or fields["split"]
+        records.append(Record(**fields))
+    if annotations:
+        raise ValueError(
+            f"{annotations_path}: {len(annotations)} of its annotations have no question in {questions_path}, for "
+            f"example question_id {next(iter(annotations.values()))['question_id']!r}; pair the files of the same split"
+        )
+    return VQAData(records, _metric(info, records, annotations_path or questions_path), info)
+
+
+def read_results(path: str | Path) -> dict[int | str, str]:
+    """Read a result file `[{"question_id": ..., "answer": ...}, ...]` as a dict from question id to answer.
+
+    Raises:
+        ValueError: the file is not of that form, or answers a question twice.
+        OSError: the file cannot be read.
+    """
+    value = _read_json(path)
+    if not isinstance(value, list):
+        raise ValueError(
+            f'{path}: a result file is a list [{{"question_id": ..., "answer": ...}}, ...]; {_kind(value)}'
+        )
+    results: dict[int | str, str] = {}
+    for index, result in enumerate(value):
+        where = _Where(path, "result", index, result)
+        question_id = _id(where.get("question_id"), "question_id", where)
+        if question_id in results:
+            where.fail("this question_id appeared before; give one answer per question")
+        results[question_id] = _text(where.get("answer"), "answer", where)
+    return results
+
+
+def write_vqa(folder: str | Path, split: str, records: Sequence[Record], *, info: Mapping[str, Any]) -> list[Path]:
+    """Write `{split}_questions.json` and, where the answers are known, `{split}_annotations.json`.
+
+    Args:
+        folder: where to; made if absent.
+        split: the split's name.
+        records: what to write; all with answers, or all without.
+        info: what stands under "info" in both files; should hold "metric".
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: some records have answers and others not.
+    """
+    if info.get("metric") not in METRICS:
+        raise ValueError(f"info['metric'] is {info.get('metric')!r}, must be one of {', '.join(METRICS)}")
+    unanswered = [record.question_id for record in records if not record.answers]
+    if unanswered and len(unanswered) < len(records):
+        raise ValueError(
+            f"split {split!r}: {len(unanswered)} of {len(records)} questions have no answer, for example question_id "
+            f"{unanswered[0]!r}; a split has answers for all of its questions or for none"
+        )
+    files = [Path(folder) / f"{split}_questions.json"]
+    _write_list(files[0], "questions", info, map(_question_entry, records))
+    if not unanswered:
+        files.append(Path(folder) / f"{split}_annotations.json")
+        _write_list(files[1], "annotations", info, map(_annotation_entry, records))
+    return files
+
+
+def _read_json(path: str | Path) -> Any:
+    content = Path(path).read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: damaged gzip file ({error}); fetch it again") from None
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise ValueError(f"{path}: not valid JSON ({place}); is the file complete?") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}); convert the file to UTF-8") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise ValueError(f"{path}: not usable JSON ({error})") from None
+
+
+def _kind(value: Any) -> str:
+    """What a JSON value looks like, for people who passed the wrong file."""
+    if isinstance(value, list):
+        return "this is a list, as result files are"
+    if not isinstance(value, dict):
+        return f"this is {_type_name(value)}"
+    for key in ("questions", "annotations"):
+        if key in value:
+            return f"this is a file of {key}: are the files swapped?"
+    return f"this has the keys {', '.join(sorted(map(str, value))) or 'of nothing'}"
+
+
+def _read_object(path: str | Path, key: str) -> dict[str, Any]:
+    value = _read_json(path)
+    if not isinstance(value, dict) or key not in value:
+        raise ValueError(f'{path}: a file of {key} is an object with a list "{key}"; {_kind(value)}')
+    if not isinstance(value[key], list):
+        raise ValueError(f'{path}: "{key}" is {_type_name(value[key])}, must be a list')
+    return value
+
+
+def _info(path: str | Path, value: Mapping[str, Any]) -> dict[str, Any]:
+    info = value.get("info", {})
+    if not isinstance(info, dict):
+        raise ValueError(f'{path}: "info" is {_type_name(info)}, must be an object')
+    return info
+
+
+def _metric(info: Mapping[str, Any], records: Sequence[Record], path: str | Path) -> str:
+    if "metric" not in info:
+        return "exact_match" if records and all(len(record.answers) == 1 for record in records) else "vqa_accuracy"
+    if info["metric"] not in METRICS:
+        raise ValueError(f"{path}: info.metric is {info['metric']!r}, must be one of {', '.join(METRICS)}")
+    return info["metric"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """A place in a file, for messages."""
+
+    path: str | Path
+    kind: str
+    index: int
+    entry: Any
+
+    def get(self, key: str) -> Any:
+        if not isinstance(self.entry, dict):
+            self.fail(f"is {_type_name(self.entry)}, must be an object")
+        if key not in self.entry:
+            self.fail(f"has no {key!r}, only {', '.join(map(repr, self.entry)) or 'nothing'}; add it")
+        return self.entry[key]
+
+    def fail(self, problem: str) -> NoReturn:
+        question_id = self.entry.get("question_id") if isinstance(self.entry, dict) else None
+        name = "" if question_id is None else f" (question_id {question_id!r})"
+        raise ValueError(f"{self.path}: {self.kind} {self.index}{name}: {problem}")
+
+
+def _type_name(value: Any) -> str:
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), "null")
+
+
+def _id(value: Any, key: str, where: _Where) -> int | str:
+    if type(value) is int or (type(value) is str and value):
+        return value
+    where.fail(f"{key} is {value!r} ({_type_name(value)}), must be an integer or a non-empty text")
+
+
+def _text(value: Any, key: str, where: _Where) -> str:
+    if type(value) is not str:
+        where.fail(f"{key} is {value!r} ({_type_name(value)}), must be text in quotation marks")
+    return value
+
+
+def _question_fields(question: Any, where: _Where) -> dict[str, Any]:
+    text = _text(where.get("question"), "question", where)
+    if not text.strip():
+        where.fail("the question is empty; write its text, or remove it with its annotation")
+    choices = question.get("multiple_choices", [])
+    if not isinstance(choices, list):
+        where.fail(f"multiple_choices is {_type_name(choices)}, must be a list of texts")
+    return {
+        "question_id": _id(where.get("question_id"), "question_id", where),
+        "image_id": _id(where.get("image_id"), "image_id", where),
+        "question": text,
+        "split": _text(question.get("split", ""), "split", where),
+        "choices": tuple(_text(choice, "a choice", where) for choice in choices),
+        "extra": {key: question[key] for key in question.keys() - _QUESTION_KEYS},
+    }
+
+
+def _annotations_by_question(path: str | Path, entries: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """The checked fields of each annotation, by its question id as text; equal texts are kept once."""
+    by_question: dict[str, dict[str, Any]] = {}
+    for index, entry in enumerate(entries):
+        where = _Where(path, "annotation", index, entry)
+        question_id = _id(where.get("question_id"), "question_id", where)
+        if str(question_id) in by_question:
+            where.fail("this question_id appeared before; give every question one annotation")
+        answers = where.get("answers")
+        if not isinstance(answers, list):
+            where.fail(f"answers is {_type_name(answers)}, must be a list of objects with the key 'answer'")
+        if not answers:
+            where.fail("answers is empty; give at least one, or remove the question and its annotation")
+        for answer in answers:
+            if type(answer) is not dict or type(answer.get("answer")) is not str:
+                where.fail(f'an answer is {answer!r}, must be an object like {{"answer": "yes"}} whose answer is text')
+        by_question[str(question_id)] = {
+            "question_id": question_id,
+            "answers": tuple([intern(answer["answer"]) for answer in answers]),
+            "voters": _voters(answers),
+            "answer_type": intern(_text(entry.get("answer_type", ""), "answer_type", where)),
+            "question_type": intern(_text(entry.get("question_type", ""), "question_type", where)),
+            _NAMED: intern(_text(entry.get(_NAMED, ""), _NAMED, where)),
+            "extra": {key: entry[key] for key in entry.keys() - _ANNOTATION_KEYS},
+        }
+        if "image_id" in entry:  # some copies of the official files leave it out
+            by_question[str(question_id)]["image_id"] = _id(entry["image_id"], "image_id", where)
+    return by_question
+
+
+def _voters(answers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    """One number per answer, equal where the entries agree in all but the text; empty where all differ."""
+    ids = [answer.get("answer_id") for answer in answers]
+    if all(type(voter) is int for voter in ids) and len(set(ids)) == len(ids):
+        return ()
+    rests = [{**answer, "answer": None} for answer in answers]
+    return tuple(rests.index(rest) + 1 for rest in rests)
+
+
+def _question_entry(record: Record) -> dict[str, Any]:
+    choices = {"multiple_choices": list(record.choices)} if record.choices else {}
+    ids = {"question_id": record.question_id, "image_id": record.image_id}
+    return {**record.extra, **ids, "question": record.question, **choices}
+
+
+def _annotation_entry(record: Record) -> dict[str, Any]:
+    return {
+        "question_id": record.question_id,
+        "image_id": record.image_id,
+        "question_type": record.question_type,
+        "answer_type": record.answer_type,
+        "multiple_choice_answer": record.answer,
+        "answers": record.answer_entries(),
+    }
+
+
+def _write_list(path: Path, key: str, info: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> None:
+    """One entry per line, streamed: a large data set never stands in memory twice."""
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(f'{{"info": {json.dumps(dict(info), ensure_ascii=False)},\n"{key}": [')
+        for index, entry in enumerate(entries):
+            file.write((",\n" if index else "\n") + json.dumps(entry, ensure_ascii=False))
+        file.write("\n]}\n")
