@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-import venv
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +61,17 @@ def make(environment: Path, constraints: list[str]) -> None:
     """Make the environment anew and install into it, with uv if there is one, else with pip."""
     python = str(environment / "bin" / "python")
     uv = shutil.which("uv")
-    print(
-        f"tools/setup: installing into {environment} with {'uv' if uv else 'pip'}: minutes, and about 7 GB", flush=True
-    )
-    shutil.rmtree(environment, ignore_errors=True)
+    print(f"tools/setup: installing with {'uv' if uv else 'pip'} into {environment}: minutes, and 7 GB", flush=True)
+    if environment.exists():
+        (environment / "pyvenv.cfg").unlink(missing_ok=True)  # first, so that a half-deleted one is known for ours
+        shutil.rmtree(environment)
     environment.mkdir()
     (environment / STAMP).write_text("incomplete\n")
     if uv:
         run(uv, "venv", "--quiet", "--allow-existing", "--python", sys._base_executable, str(environment))
         install = [uv, "pip", "install", "--python", python]
     else:
-        venv.create(environment, symlinks=True, with_pip=True)
+        run(sys._base_executable, "-m", "venv", str(environment))
         install = [python, "-m", "pip", "install", "--disable-pip-version-check"]
         run(*install, "--quiet", "pip>=25.1")  # the first that knows --group
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
@@ -84,21 +83,18 @@ def make(environment: Path, constraints: list[str]) -> None:
 
 
 def run(*command: str) -> None:
-    """Run a command; end with its exit status and a word on what to do when it fails."""
-    status = subprocess.run(command, cwd=ROOT).returncode
-    if status:
-        print(
-            f"tools/setup: failed: {' '.join(command)}\ntools/setup: see above; the next run starts afresh",
-            file=sys.stderr,
-        )
-        sys.exit(status if status > 0 else 1)
+    """Run a command; when it fails, end with a word on what comes next."""
+    try:
+        subprocess.run(command, cwd=ROOT, check=True)
+    except subprocess.CalledProcessError:
+        sys.exit(f"tools/setup: failed, see above: {' '.join(command)}\ntools/setup: the next run starts afresh")
+    except KeyboardInterrupt:
+        sys.exit("\ntools/setup: interrupted; the next run starts afresh")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools/setup", description="Make .venv, if it is not there and up to date.")
-    parser.add_argument(
-        "--lowest", action="store_true", help="make .venv-lowest, with every lower bound of pyproject.toml"
-    )
+    parser.add_argument("--lowest", action="store_true", help="make .venv-lowest, of the oldest versions allowed")
     arguments = parser.parse_args()
 
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -108,7 +104,7 @@ def main() -> None:
     stamp = environment / STAMP
     with open(ROOT / "pyproject.toml") as lock:  # another run waits here, and then finds the work done
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if environment.exists() and not stamp.exists() and any(environment.iterdir()):
+        if (environment / "pyvenv.cfg").exists() and not stamp.exists():
             sys.exit(f"tools/setup: {environment} was not made by this tool: move it away or delete it, then run again")
         if stamp.exists() and stamp.read_text() == wanted and os.access(environment / "bin" / "python", os.X_OK):
             return

@@ -83,4 +83,4 @@ def test_setup_without_a_suitable_python_says_so() -> None:
         command, env={"PATH": "/usr/bin:/bin", "PYTHON": "no-such-python"}, capture_output=True, text=True
     )
     assert result.returncode == 1
-    assert "no Python 3.11 or newer among: no-such-python" in result.stderr
+    assert "none of these is Python 3.11 or newer: no-such-python" in result.stderr
