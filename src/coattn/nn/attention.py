@@ -1,0 +1,129 @@
+"""The one attention function of the library, and its multi-head module.
+
+Letters: B batch, H heads, T queries, S keys, d head width, D model width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def masked_softmax(scores: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor:
+    """Softmax over the real elements of `dim`; masked elements get exactly 0.
+
+    Args:
+        scores: any shape.
+        mask: bool, True = real, broadcastable to `scores`; None means that all are real.
+        dim: dimension to normalise over.
+
+    Returns:
+        Weights of the shape of `scores`. A row with no real element is all zeros, never NaN.
+    """
+    if mask is None:
+        return scores.softmax(dim)
+    # finfo.min, not -1e9: the latter overflows float16. Zeroing afterwards also clears rows without a real element.
+    weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim)
+    return weights.masked_fill(~mask, 0.0)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    *,
+    dropout_p: float = 0.0,
+    need_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, eq. 1).
+
+    Fused when only the output is wanted, an explicit twin when the map is wanted too: asking for the map changes the
+    output by rounding only.
+
+    Args:
+        q: (B, H, T, d).
+        k: (B, H, S, d).
+        v: (B, H, S, d_v).
+        mask: bool, True = real: (B, S) over the keys, or any four-dimensional mask that broadcasts to (B, H, T, S).
+        dropout_p: probability with which an attention weight is dropped; the caller passes 0 outside training.
+        need_weights: return the attention map too, as it is before dropout.
+
+    Returns:
+        Output (B, H, T, d_v), and the map (B, H, T, S) or None. A query without any real key yields zeros (the
+        published implementations give uniform weights over padding there; a deliberate difference).
+
+    Raises:
+        ValueError: the mask is not bool, or has neither two nor four dimensions.
+    """
+    if mask is not None:
+        if mask.dtype != torch.bool or mask.dim() not in (2, 4):
+            raise ValueError(f"mask must be bool with 2 or 4 dimensions, got {mask.dtype} of shape {tuple(mask.shape)}")
+        if mask.dim() == 2:
+            mask = mask[:, None, None, :]
+    if not need_weights:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p), None
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
+    weights = masked_softmax(scores, mask)
+    return F.dropout(weights, dropout_p) @ v, weights
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, T, D) -> (B, H, T, D / H)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, H, T, d) -> (B, T, H * d)."""
+    return x.transpose(1, 2).flatten(-2)
+
+
+def check_heads(dim: int, num_heads: int) -> None:
+    """Raise ValueError unless `num_heads` divides `dim`."""
+    if num_heads < 1 or dim % num_heads:
+        raise ValueError(f"num_heads must divide the width: got num_heads={num_heads} and width {dim}")
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention of a sequence to a sequence that may have another width (arXiv 1706.03762, section 3.2.2).
+
+    Args:
+        query_dim: width D of the queries and of the output.
+        key_dim: width of keys and values; `query_dim` when None.
+        num_heads: number of heads H; must divide `query_dim`.
+        dropout: dropout on the attention weights, in training only.
+
+    Raises:
+        ValueError: `num_heads` does not divide `query_dim`.
+    """
+
+    def __init__(self, query_dim: int, *, key_dim: int | None = None, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        check_heads(query_dim, num_heads)
+        self.query_dim, self.key_dim, self.num_heads, self.dropout = query_dim, key_dim, num_heads, dropout
+        source_dim = query_dim if key_dim is None else key_dim
+        self.query = nn.Linear(query_dim, query_dim)
+        self.key = nn.Linear(source_dim, query_dim)
+        self.value = nn.Linear(source_dim, query_dim)
+        self.merge = nn.Linear(query_dim, query_dim)
+
+    def forward(
+        self, queries: Tensor, source: Tensor, source_mask: Tensor | None = None, *, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from `queries` (B, T, D) to `source` (B, S, key_dim) where `source_mask` (B, S) is True.
+
+        Returns:
+            Output (B, T, D), and the map (B, H, T, S) when asked for, else None.
+        """
+        out, weights = attend(
+            split_heads(self.query(queries), self.num_heads),
+            split_heads(self.key(source), self.num_heads),
+            split_heads(self.value(source), self.num_heads),
+            source_mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            need_weights=need_weights,
+        )
+        return self.merge(merge_heads(out)), weights

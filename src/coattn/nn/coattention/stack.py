@@ -1,0 +1,74 @@
+"""Layers on top of each other, equal or mixed, with weights of their own or shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from .base import CoAttentionLayer, Maps
+
+
+class CoAttentionOutput(NamedTuple):
+    """What the co-attention part of a model returns.
+
+    Attributes:
+        question: (B, T, question_dim).
+        regions: (B, R, region_dim).
+        pooled: pairs of a question vector (B, question_dim) and a region vector (B, region_dim), where a paper pools
+            itself (one pair per level of HieCoAtt); empty where the head is to pool.
+        maps: name -> attention map (B, H, to, from), empty unless asked for.
+    """
+
+    question: Tensor
+    regions: Tensor
+    pooled: tuple[tuple[Tensor, Tensor], ...]
+    maps: Maps
+
+
+class CoAttentionStack(nn.Module):
+    """A list of co-attention layers, applied one after the other.
+
+    Args:
+        layers: the layers, all of the same two widths.
+        order: which layer is applied at each step, by its place in `layers`; each once, in turn, when None.
+            `order=[0, 0, 0]` applies one layer three times: recurrent stacking with shared weights.
+
+    Raises:
+        ValueError: no layers, layers of different widths, or an order that names a layer that is not there or leaves
+            one out.
+    """
+
+    def __init__(self, layers: Sequence[CoAttentionLayer], *, order: Sequence[int] | None = None) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("a stack needs at least one layer")
+        widths = {(layer.question_dim, layer.region_dim) for layer in layers}
+        if len(widths) > 1:
+            raise ValueError(f"layers of a stack must agree in (question_dim, region_dim), got {sorted(widths)}")
+        if order is not None and set(order) != set(range(len(layers))):
+            raise ValueError(f"order must name each of the {len(layers)} layers by its place, got {list(order)}")
+        self.layers = nn.ModuleList(layers)
+        self.order = None if order is None else list(order)
+
+    def forward(
+        self,
+        question: Tensor,
+        regions: Tensor,
+        question_mask: Tensor,
+        region_mask: Tensor,
+        *,
+        need_weights: bool = False,
+    ) -> CoAttentionOutput:
+        """Apply the layers to `question` (B, T, question_dim) and `regions` (B, R, region_dim).
+
+        Maps are named `layers.<step>.<name>`, steps counted from 0.
+        """
+        maps: Maps = {}
+        for step, index in enumerate(self.order if self.order is not None else range(len(self.layers))):
+            question, regions, layer_maps = self.layers[index](
+                question, regions, question_mask, region_mask, need_weights=need_weights
+            )
+            maps |= {f"layers.{step}.{name}": weights for name, weights in layer_maps.items()}
+        return CoAttentionOutput(question, regions, (), maps)

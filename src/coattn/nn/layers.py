@@ -1,0 +1,153 @@
+"""Small parts that several bricks share: masks from lengths, MLP, normalisations, residual steps, attention pooling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .attention import masked_softmax
+
+
+def lengths_to_mask(lengths: Tensor, size: int) -> Tensor:
+    """Bool mask (B, size), True for the first `lengths[b]` places of each row."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def reverse_padded(x: Tensor, lengths: Tensor) -> Tensor:
+    """Reverse the real part of each right-padded row of `x` (B, T, D); what stands in the padding stays there.
+
+    Its own inverse. A gather, so no length has to travel to the host as it would for packed sequences.
+    """
+    places = torch.arange(x.shape[1], device=x.device)
+    sources = torch.where(places < lengths[:, None], lengths[:, None] - 1 - places, places)  # (B, T)
+    return x.gather(1, sources[:, :, None].expand_as(x))
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the real places of `x` (B, T, D) -> (B, D); zeros where a row has none."""
+    return (x * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+class UnbiasedLayerNorm(nn.Module):
+    """Layer normalisation as MCAN's authors wrote it: `(x - mean) / (std + eps)` with the unbiased standard deviation.
+
+    Not interchangeable with `nn.LayerNorm`: at width 64 the two differ by some 1e-2.
+
+    Args:
+        dim: width of the last dimension.
+        eps: added to the standard deviation, not to the variance.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.dim, self.eps = dim, eps
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of `x` (..., dim)."""
+        centred = x - x.mean(-1, keepdim=True)
+        # Not x.std(): its gradient at a constant row is NaN; here it is 0.
+        variance = centred.square().sum(-1, keepdim=True) / max(self.dim - 1, 1)
+        std = torch.where(variance > 0, variance, 1.0).sqrt() * (variance > 0)
+        return self.weight * centred / (std + self.eps) + self.bias
+
+
+NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "unbiased": UnbiasedLayerNorm, "none": nn.Identity}
+
+
+def make_norm(name: str, dim: int) -> nn.Module:
+    """Normalisation by name: `layer`, `unbiased` (MCAN's own) or `none`.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {name!r}")
+    return NORMS[name](dim)
+
+
+class MLP(nn.Module):
+    """Linear, ReLU, dropout, linear.
+
+    Args:
+        input_dim: width of the input.
+        hidden_dim: width between the two linear maps.
+        output_dim: width of the output.
+        dropout: dropout after the ReLU.
+    """
+
+    def __init__(self, input_dim: int, *, hidden_dim: int, output_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(input_dim, hidden_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(hidden_dim, output_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., input_dim) to (..., output_dim)."""
+        return self.output(self.dropout(self.hidden(x).relu()))
+
+
+class Residual(nn.Module):
+    """`norm(x + dropout(update))`, the step that follows every attention and feed-forward map.
+
+    Args:
+        dim: width of `x`.
+        dropout: dropout on the update.
+        norm: name of the normalisation, see `make_norm`.
+    """
+
+    def __init__(self, dim: int, *, dropout: float = 0.0, norm: str = "layer") -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.norm = make_norm(norm, dim)
+
+    def forward(self, x: Tensor, update: Tensor) -> Tensor:
+        """Add `update` to `x`, both (..., dim), and normalise."""
+        return self.norm(x + self.dropout(update))
+
+
+class FeedForward(nn.Module):
+    """Position-wise feed-forward step with residual and norm: `norm(x + dropout(MLP(x)))`.
+
+    Args:
+        dim: width of the sequence.
+        ffn_dim: width inside the MLP; `4 * dim` when None.
+        dropout: dropout inside the MLP and on its output.
+        norm: name of the normalisation, see `make_norm`.
+    """
+
+    def __init__(self, dim: int, *, ffn_dim: int | None = None, dropout: float = 0.0, norm: str = "layer") -> None:
+        super().__init__()
+        self.mlp = MLP(dim, hidden_dim=4 * dim if ffn_dim is None else ffn_dim, output_dim=dim, dropout=dropout)
+        self.residual = Residual(dim, dropout=dropout, norm=norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, dim) to (B, T, dim)."""
+        return self.residual(x, self.mlp(x))
+
+
+class AttentionPooling(nn.Module):
+    """A sequence to one vector by learned attention (MCAN's attentional reduction, arXiv 1906.10770, eq. 9-10).
+
+    `a = softmax(MLP(X))` over the real places, one row per glimpse; the glimpses `a X` are concatenated and projected.
+
+    Args:
+        dim: width of the sequence.
+        hidden_dim: width inside the MLP.
+        output_dim: width of the pooled vector.
+        num_glimpses: number of attention maps G.
+        dropout: dropout inside the MLP.
+    """
+
+    def __init__(
+        self, dim: int, *, hidden_dim: int, output_dim: int, num_glimpses: int = 1, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.score = MLP(dim, hidden_dim=hidden_dim, output_dim=num_glimpses, dropout=dropout)
+        self.merge = nn.Linear(dim * num_glimpses, output_dim)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Pool `x` (B, T, dim) over `mask` (B, T) -> vector (B, output_dim), map (B, G, 1, T)."""
+        weights = masked_softmax(self.score(x).transpose(1, 2), mask[:, None])  # (B, G, T)
+        return self.merge((weights @ x).flatten(1)), weights[:, :, None]

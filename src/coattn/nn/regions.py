@@ -1,0 +1,96 @@
+"""Region encoder: precomputed features of image regions, and optionally where they are, to tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .layers import make_norm
+
+
+def box_geometry(boxes: Tensor) -> Tensor:
+    """Boxes (B, R, 4) as x1 y1 x2 y2 in [0, 1] -> (B, R, 5): the same and the area."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1)), -1)
+
+
+class RegionEncoder(nn.Module):
+    """`norm(linear(feature) + linear(box geometry) + position)`, each part after the first optional.
+
+    Args:
+        region_dim: width D_in of the region features.
+        dim: width D of the region tokens.
+        boxes: add a linear map of the box geometry (x1, y1, x2, y2, area).
+        num_positions: number of learned positions, by place in the sequence, for grids of fixed size; 0 for none.
+        standardised: subtract a mean from each feature dimension and divide by a standard deviation first; they are
+            kept as buffers, so that they travel with the weights, and are set by `standardise`.
+        norm: name of the normalisation, see `make_norm`.
+        dropout: dropout on the tokens.
+    """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+
+    def __init__(
+        self,
+        region_dim: int,
+        *,
+        dim: int,
+        boxes: bool = False,
+        num_positions: int = 0,
+        standardised: bool = False,
+        norm: str = "none",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.region_dim, self.dim, self.boxes, self.num_positions = region_dim, dim, boxes, num_positions
+        self.standardised, self.norm, self.dropout = standardised, norm, dropout
+        self.features = nn.Linear(region_dim, dim)
+        self.geometry = nn.Linear(5, dim) if boxes else None
+        self.positions = nn.Parameter(torch.randn(num_positions, dim) * 0.02) if num_positions else None
+        self.normalise = make_norm(norm, dim)
+        self.drop = nn.Dropout(dropout)
+        if standardised:
+            self.register_buffer("feature_mean", torch.zeros(region_dim))
+            self.register_buffer("feature_std", torch.ones(region_dim))
+
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
+        """Set the statistics of the training images' features, `mean` and `std` (D_in,).
+
+        A dimension that never varies (std 0) is left at its distance from the mean.
+
+        Raises:
+            ValueError: the encoder was built without `standardised`, or a shape differs.
+        """
+        if not self.standardised:
+            raise ValueError("this region encoder was built with standardised=False")
+        if mean.shape != (self.region_dim,) or std.shape != (self.region_dim,):
+            raise ValueError(f"expected statistics ({self.region_dim},), got {tuple(mean.shape)}, {tuple(std.shape)}")
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(torch.where(std > 0, std, 1.0))
+
+    def forward(
+        self, regions: Tensor, mask: Tensor, boxes: Tensor | None = None, image_sizes: Tensor | None = None
+    ) -> Tensor:
+        """Encode features `regions` (B, R, D_in) with `mask` (B, R) and `boxes` (B, R, 4) in [0, 1] -> (B, R, D).
+
+        Padding stays zeros. `image_sizes` is part of the common signature and not used here.
+
+        Raises:
+            ValueError: wrong feature width, boxes missing though needed, or more regions than positions.
+        """
+        if regions.shape[-1] != self.region_dim:
+            raise ValueError(f"expected region features of width {self.region_dim}, got {tuple(regions.shape)}")
+        regions = regions.to(self.features.weight.dtype)
+        if self.standardised:
+            regions = (regions - self.feature_mean) / self.feature_std
+        tokens = self.features(regions)
+        if self.geometry is not None:
+            if boxes is None:
+                raise ValueError("this model uses box geometry: pass boxes (B, R, 4) in [0, 1]")
+            tokens = tokens + self.geometry(box_geometry(boxes.to(tokens.dtype)))
+        if self.positions is not None:
+            if tokens.shape[1] > self.num_positions:
+                raise ValueError(f"{tokens.shape[1]} regions, but num_positions={self.num_positions}")
+            tokens = tokens + self.positions[: tokens.shape[1]]
+        return self.drop(self.normalise(tokens)) * mask[:, :, None]
