@@ -28,6 +28,7 @@ from .nn import (
     VQAModel,
 )
 from .nn.baselines import QuestionOnlyHead, UnseenRegions
+from .nn.question import CELLS
 
 LAYERS: dict[str, type[CoAttentionLayer]] = {
     "parallel": ParallelCoAttention,
@@ -76,8 +77,8 @@ def make_question_encoder(
         return PlainQuestionEncoder(
             num_words=num_words, question_dim=question_dim, dim=dim, num_positions=num_positions, dropout=dropout
         )
-    if kind not in RecurrentQuestionEncoder.CELLS:
-        known = ", ".join([*RecurrentQuestionEncoder.CELLS, "none"])
+    if kind not in CELLS:
+        known = ", ".join([*CELLS, "none"])
         raise ValueError(f"question_encoder must be one of {known}, got {kind!r}")
     return RecurrentQuestionEncoder(
         num_words=num_words,
@@ -272,7 +273,8 @@ def mcan_small(
     LSTM over word vectors, `num_layers` SA layers on the question, as many SGA layers on the regions guided by the
     encoder's final output, attentional reduction of each side, sum, norm, classifier; the authors' layer norm
     (`UnbiasedLayerNorm`) throughout. 57.6 M parameters with 20,000 words, 2048-wide regions and 3,129 answers.
-    Published: 70.63 % on VQA v2 test-dev, with bottom-up features and trained on train+val+vg. Deliberate difference: masks come from lengths, and a side without real elements pools to zeros.
+    Published: 70.63 % on VQA v2 test-dev, with bottom-up features and trained on train+val+vg. Deliberate difference:
+    masks come from lengths, and a side without real elements pools to zeros.
 
     Args:
         region_dim: width of the region features.
@@ -289,14 +291,17 @@ def mcan_small(
         num_glimpses: glimpses of the attentional reduction.
         dropout: dropout throughout.
     """
-    unit = {"num_heads": num_heads, "ffn_dim": ffn_dim, "dropout": dropout, "norm": "unbiased"}
+
+    def layers(kind: Callable[..., CoAttentionLayer]) -> list[CoAttentionLayer]:
+        return [
+            kind(dim, dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, norm="unbiased")
+            for _ in range(num_layers)
+        ]
+
     return VQAModel(
         RecurrentQuestionEncoder(num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim),
         region_encoder=RegionEncoder(region_dim, dim=dim),
-        coattention=CoAttentionStack(
-            [QuestionSelfAttention(dim, dim, **unit) for _ in range(num_layers)]  # type: ignore[arg-type]
-            + [RegionGuidedAttention(dim, dim, **unit) for _ in range(num_layers)]  # type: ignore[arg-type]
-        ),
+        coattention=CoAttentionStack(layers(QuestionSelfAttention) + layers(RegionGuidedAttention)),
         head=ClassifierHead(
             dim,
             dim,

@@ -122,6 +122,9 @@ class PlainQuestionEncoder(nn.Module):
         return Question(tokens, (tokens,), masked_mean(tokens, mask))
 
 
+CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
+
+
 class RecurrentQuestionEncoder(nn.Module):
     """LSTM or GRU over the tokens, in one or two directions, blind to padding.
 
@@ -143,8 +146,6 @@ class RecurrentQuestionEncoder(nn.Module):
         ValueError: unknown cell, or an odd `dim` with two directions.
     """
 
-    CELLS: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}  # noqa: RUF012
-
     def __init__(
         self,
         *,
@@ -158,8 +159,8 @@ class RecurrentQuestionEncoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if cell not in self.CELLS:
-            raise ValueError(f"cell must be one of {', '.join(self.CELLS)}, got {cell!r}")
+        if cell not in CELLS:
+            raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
         num_directions = 2 if bidirectional else 1
         if dim % num_directions:
             raise ValueError(f"a bidirectional encoder needs an even dim, got {dim}")
@@ -171,7 +172,7 @@ class RecurrentQuestionEncoder(nn.Module):
         # One module per layer and direction, forward first.
         self.recurrences = nn.ModuleList(
             nn.ModuleList(
-                self.CELLS[cell](embedding_dim if layer == 0 else dim, dim // num_directions, batch_first=True)
+                CELLS[cell](embedding_dim if layer == 0 else dim, dim // num_directions, batch_first=True)
                 for _ in range(num_directions)
             )
             for layer in range(num_layers)
@@ -189,9 +190,10 @@ class RecurrentQuestionEncoder(nn.Module):
         x = self.embedding(question, mask)
         ends: list[Tensor] = []
         for layer in self.recurrences:
+            assert isinstance(layer, nn.ModuleList)
             outputs = []
             ends = []
-            for backward, recurrence in enumerate(layer):  # type: ignore[arg-type]
+            for backward, recurrence in enumerate(layer):
                 states = recurrence(reverse_padded(x, lengths) if backward else x)[0]
                 ends.append(states[rows, last])
                 outputs.append(reverse_padded(states, lengths) if backward else states)

@@ -60,7 +60,10 @@ class DenseCoAttention(CoAttentionLayer):
         *,
         need_weights: bool = False,
     ) -> LayerOutput:
-        """See `CoAttentionLayer.forward`. Maps: `question_to_regions` (B, H, T, R), `regions_to_question` (B, H, R, T)."""
+        """See `CoAttentionLayer.forward`.
+
+        Maps: `question_to_regions` (B, H, T, R), `regions_to_question` (B, H, R, T).
+        """
         k = self.num_nothing
         q, q_mask = _prepend(self.question_nothing, question, question_mask)  # (B, K+T, question_dim)
         v, v_mask = _prepend(self.region_nothing, regions, region_mask)  # (B, K+R, region_dim)

@@ -98,7 +98,10 @@ class RegionGuidedAttention(CoAttentionLayer):
         *,
         need_weights: bool = False,
     ) -> LayerOutput:
-        """See `CoAttentionLayer.forward`. Maps: `regions_to_regions` (B, H, R, R), `regions_to_question` (B, H, R, T)."""
+        """See `CoAttentionLayer.forward`.
+
+        Maps: `regions_to_regions` (B, H, R, R), `regions_to_question` (B, H, R, T).
+        """
         update, to_regions = self.read_itself(regions, regions, region_mask, need_weights=need_weights)
         regions = self.self_residual(regions, update)
         update, to_question = self.read_question(regions, question, question_mask, need_weights=need_weights)

@@ -70,7 +70,10 @@ class ParallelCoAttention(CoAttentionLayer):
         *,
         need_weights: bool = False,
     ) -> LayerOutput:
-        """See `CoAttentionLayer.forward`. Maps: `question_to_regions` (B, H, T, R), `regions_to_question` (B, H, R, T)."""
+        """See `CoAttentionLayer.forward`.
+
+        Maps: `question_to_regions` (B, H, T, R), `regions_to_question` (B, H, R, T).
+        """
         dropout_p = self.dropout if self.training else 0.0
         q = split_heads(self.question_affinity(question), self.num_heads)  # (B, H, T, d)
         v = split_heads(self.region_affinity(regions), self.num_heads)  # (B, H, R, d)

@@ -1,0 +1,99 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coattn.nn import MultiHeadAttention, attend
+from coattn.nn.attention import masked_softmax
+
+
+def _inputs(mask_shape: tuple[int, ...] = (2, 5)) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 4, generator=generator) for n in (6, 5, 5))
+    mask = torch.rand(mask_shape, generator=generator) > 0.4
+    return q, k, v, mask
+
+
+@pytest.mark.parametrize("mask_shape", [(2, 5), (2, 1, 1, 5), (2, 1, 6, 5), (2, 3, 6, 5)])
+def test_map_path_equals_fused_path(mask_shape: tuple[int, ...]) -> None:
+    q, k, v, mask = _inputs(mask_shape)
+    fused, none = attend(q, k, v, mask)
+    explicit, weights = attend(q, k, v, mask, need_weights=True)
+    assert none is None
+    assert weights is not None
+    torch.testing.assert_close(explicit, fused, atol=1e-6, rtol=0)
+    torch.testing.assert_close(weights @ v, fused, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_row_without_real_keys_is_zero_with_finite_gradients(need_weights: bool) -> None:
+    q, k, v, mask = _inputs()
+    mask[0] = False
+    for x in (q, k, v):
+        x.requires_grad_()
+    out, weights = attend(q, k, v, mask, need_weights=need_weights)
+    assert (out[0] == 0).all()
+    assert weights is None or (weights[0] == 0).all()
+    out.square().sum().backward()
+    for x in (q, k, v):
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+        assert (x.grad[0] == 0).all()
+        assert (x.grad[1] != 0).any()
+
+
+def test_dropout_drops_and_the_map_is_the_one_before_dropout() -> None:
+    q, k, v, mask = _inputs()
+    plain, weights = attend(q, k, v, mask, need_weights=True)
+    dropped, same = attend(q, k, v, mask, need_weights=True, dropout_p=0.5)
+    assert not torch.equal(plain, dropped)
+    torch.testing.assert_close(weights, same, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_masked_softmax_in_every_precision(dtype: torch.dtype) -> None:
+    scores = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=dtype)
+    weights = masked_softmax(scores, torch.tensor([[True, True, False], [False, False, False]]))
+    assert weights.dtype == dtype
+    assert weights[0, 2] == 0
+    assert (weights[1] == 0).all()
+    torch.testing.assert_close(weights[0, :2].float(), torch.tensor([1.0, 2.0]).softmax(0), atol=5e-3, rtol=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**20))
+def test_masked_keys_never_matter(num_queries: int, num_keys: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randn(1, 2, num_queries, 4, generator=generator)
+    k = torch.randn(1, 2, num_keys, 4, generator=generator)
+    v = torch.randn(1, 2, num_keys, 3, generator=generator)
+    mask = torch.rand(1, num_keys, generator=generator) > 0.5
+    before = attend(q, k, v, mask)[0]
+    k[:, :, ~mask[0]] = 1e4
+    v[:, :, ~mask[0]] = -1e4
+    torch.testing.assert_close(attend(q, k, v, mask)[0], before, atol=1e-6, rtol=0)
+
+
+def test_a_mask_of_floats_is_refused() -> None:
+    q, k, v, mask = _inputs()
+    with pytest.raises(ValueError, match=r"bool.*float32"):
+        attend(q, k, v, mask.float())
+
+
+def test_multi_head_attention_between_widths() -> None:
+    attention = MultiHeadAttention(8, key_dim=6, num_heads=2)
+    out, weights = attention(torch.randn(2, 3, 8), torch.randn(2, 5, 6), torch.ones(2, 5, dtype=torch.bool))
+    assert out.shape == (2, 3, 8)
+    assert weights is None
+    with pytest.raises(ValueError, match=r"num_heads=3 and width 8"):
+        MultiHeadAttention(8, num_heads=3)
+
+
+def test_gradcheck() -> None:
+    q, k, v, mask = _inputs()
+    mask[0] = False
+    inputs = tuple(x[:, :1, :2].double().requires_grad_() for x in (q, k, v))
+    for need_weights in (False, True):
+        assert torch.autograd.gradcheck(
+            lambda q, k, v, need=need_weights: attend(q, k, v, mask[:, :2], need_weights=need)[0], inputs
+        )

@@ -1,0 +1,121 @@
+import pytest
+import torch
+from torch import nn
+
+from coattn.nn import PlainQuestionEncoder, RecurrentQuestionEncoder, RegionEncoder
+from coattn.nn.layers import UnbiasedLayerNorm, reverse_padded
+
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
+IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 0, 0], [0, 0, 0, 0]])
+
+
+def recurrent(cell: str, bidirectional: bool, num_layers: int = 2) -> RecurrentQuestionEncoder:
+    torch.manual_seed(0)
+    return RecurrentQuestionEncoder(
+        num_words=10, embedding_dim=5, dim=6, cell=cell, bidirectional=bidirectional, num_layers=num_layers
+    )
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_recurrence_equals_packed_sequences(cell: str, bidirectional: bool) -> None:
+    encoder = recurrent(cell, bidirectional)
+    encoded = encoder(IDS[:2], MASK[:2])
+    kind = nn.LSTM if cell == "lstm" else nn.GRU
+    reference = kind(5, 3 if bidirectional else 6, 2, batch_first=True, bidirectional=bidirectional)
+    state = {}
+    for layer, directions in enumerate(encoder.recurrences):
+        for direction, module in enumerate(directions):  # type: ignore[arg-type]
+            suffix = "_reverse" if direction else ""
+            for name, value in module.state_dict().items():
+                state[name.replace("_l0", f"_l{layer}{suffix}")] = value
+    reference.load_state_dict(state)
+    packed = nn.utils.rnn.pack_padded_sequence(encoder.embedding(IDS[:2], MASK[:2]), torch.tensor([4, 2]), True)
+    outputs, last = reference(packed)
+    tokens, _ = nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True)
+    hidden = last[0] if cell == "lstm" else last
+    torch.testing.assert_close(encoded.tokens, tokens, atol=1e-6, rtol=0)
+    summary = torch.cat(tuple(hidden[-2:]), -1) if bidirectional else hidden[-1]
+    torch.testing.assert_close(encoded.summary, summary, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_padding_is_invisible_and_an_empty_row_is_zero(bidirectional: bool) -> None:
+    encoder = recurrent("lstm", bidirectional)
+    encoded = encoder(IDS, MASK)
+    longer = encoder(nn.functional.pad(IDS, (0, 3), value=9), nn.functional.pad(MASK, (0, 3)))
+    torch.testing.assert_close(longer.tokens[:, :4], encoded.tokens, atol=1e-6, rtol=0)
+    torch.testing.assert_close(longer.summary, encoded.summary, atol=1e-6, rtol=0)
+    assert (encoded.tokens[~MASK] == 0).all()
+    assert (encoded.summary[2] == 0).all()
+
+
+def test_given_embeddings_in_place_of_ids() -> None:
+    torch.manual_seed(0)
+    for encoder in (
+        PlainQuestionEncoder(question_dim=7, dim=6, num_positions=4),
+        RecurrentQuestionEncoder(question_dim=7, embedding_dim=5, dim=6),
+    ):
+        embedded = torch.randn(3, 4, 7) * MASK[..., None]
+        assert encoder(embedded, MASK).tokens.shape == (3, 4, 6)
+        assert encoder(embedded.half(), MASK).tokens.dtype == torch.float32
+        with pytest.raises(ValueError, match=r"token embeddings \(B, T, 7\), got torch.int64"):
+            encoder(IDS, MASK)
+    with pytest.raises(ValueError, match="token ids"):
+        recurrent("gru", False)(torch.randn(3, 4, 7), MASK)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dim": 6}, "either num_words"),
+        ({"dim": 6, "num_words": 3, "question_dim": 3}, "either num_words"),
+        ({"dim": 6, "num_words": 3, "cell": "rnn"}, "lstm, gru"),
+        ({"dim": 5, "num_words": 3, "bidirectional": True}, "even dim, got 5"),
+    ],
+)
+def test_impossible_encoders_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RecurrentQuestionEncoder(**arguments)  # type: ignore[arg-type]
+
+
+def test_reverse_padded_is_its_own_inverse() -> None:
+    x = torch.arange(8.0).reshape(2, 4, 1)
+    lengths = torch.tensor([4, 2])
+    once = reverse_padded(x, lengths)
+    assert once.squeeze(-1).tolist() == [[3, 2, 1, 0], [5, 4, 6, 7]]
+    assert torch.equal(reverse_padded(once, lengths), x)
+
+
+def test_unbiased_layer_norm() -> None:
+    x = torch.randn(4, 16, dtype=torch.float64)
+    norm = UnbiasedLayerNorm(16).double()
+    torch.testing.assert_close(norm(x), (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6))
+    constant = torch.ones(2, 16, dtype=torch.float64, requires_grad=True)
+    norm(constant).sum().backward()
+    assert constant.grad is not None
+    assert constant.grad.isfinite().all()
+
+
+def test_regions_are_standardised_located_and_masked() -> None:
+    torch.manual_seed(0)
+    encoder = RegionEncoder(3, dim=4, boxes=True, num_positions=5, standardised=True)
+    regions, mask = torch.randn(2, 5, 3), torch.ones(2, 5, dtype=torch.bool)
+    mask[1, 3:] = False
+    boxes = torch.rand(2, 5, 4)
+    before = encoder(regions, mask, boxes)
+    mean, std = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 0.0, 4.0])
+    encoder.standardise(mean, std)
+    raised = regions * torch.tensor([2.0, 1.0, 4.0]) + mean
+    torch.testing.assert_close(encoder(raised, mask, boxes), before, atol=1e-5, rtol=0)
+    assert (before[~mask] == 0).all()
+    assert not torch.allclose(encoder(raised, mask, boxes.flip(1)), before)
+    assert set(encoder.state_dict()) >= {"feature_mean", "feature_std"}
+    with pytest.raises(ValueError, match="pass boxes"):
+        encoder(regions, mask)
+    with pytest.raises(ValueError, match="num_positions=5"):
+        encoder(torch.randn(2, 6, 3), torch.ones(2, 6, dtype=torch.bool), torch.rand(2, 6, 4))
+    with pytest.raises(ValueError, match="width 3"):
+        encoder(torch.randn(2, 5, 4), mask, boxes)
+    with pytest.raises(ValueError, match="standardised=False"):
+        RegionEncoder(3, dim=4).standardise(mean, std)
