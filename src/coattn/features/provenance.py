@@ -1,0 +1,46 @@
+"""Which extractor made these features: the record that a store and a model both keep, and its comparison.
+
+A record is `{"name": str, "settings": {...}, "weights": {"id": str, "sha256": str} | None, "versions": {...}}`.
+Library versions are kept for people; they do not decide whether two records match.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+Record = Mapping[str, Any]
+
+
+def same_extractor(a: Record, b: Record) -> bool:
+    """Whether two records name the same extractor: equal name, settings and hash of the weights."""
+    return _identity(a) == _identity(b)
+
+
+def require_same_extractor(wanted: Record, found: Record, *, wanted_by: str, found_in: str) -> None:
+    """Refuse features of another extractor; of the same width they would pass unnoticed and ruin every answer.
+
+    Raises:
+        ValueError: the records differ; the message names each field that does, with both values.
+    """
+    ours, theirs = _identity(wanted), _identity(found)
+    if ours == theirs:
+        return
+    differing = [
+        f"{field} {json.dumps(ours.get(field))} there, {json.dumps(theirs.get(field))} here"
+        for field in sorted(ours.keys() | theirs.keys())
+        if ours.get(field) != theirs.get(field)
+    ]
+    raise ValueError(
+        f"{found_in}: its features were made by another extractor than {wanted_by} was made with "
+        f"({'; '.join(differing)}); extract the images again with the same extractor"
+    )
+
+
+def _identity(record: Record) -> dict[str, Any]:
+    """Flatten what decides; through JSON, so that a record compares equal before and after it was stored."""
+    weights = record["weights"]
+    settings = {f"settings.{key}": value for key, value in record["settings"].items()}
+    flat = {"name": record["name"], "weights.sha256": weights and weights["sha256"], **settings}
+    return json.loads(json.dumps(flat))

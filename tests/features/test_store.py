@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from coattn.features.store import FeatureStore, StoreWriter, asset_path, require_same_extractor, same_extractor
+
+RECORD = {"name": "test", "settings": {"grid": [2, 2]}, "weights": None, "versions": {"numpy": "1"}}
+TOLERANCE = {"float32": 0.0, "float16": 2.0**-11, "int8": 1 / 253}  # of the row's largest magnitude
+
+
+def boxes_of(n: int) -> np.ndarray:
+    return np.tile(np.array([0.1, 0.2, 0.3, 0.4], np.float32), (n, 1))
+
+
+def write(path: Path, arrays: dict[str, np.ndarray], *, dtype: str = "float16", **extra: np.ndarray) -> Path:
+    dim = next(iter(arrays.values())).shape[1]
+    with StoreWriter(path, dim=dim, dtype=dtype, record=RECORD) as writer:
+        for number, (image_id, rows) in enumerate(arrays.items()):
+            writer.add(image_id, rows, boxes_of(len(rows)), (640, 400 + number))
+    return path
+
+
+@pytest.fixture
+def arrays() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {f"img{i}": rng.normal(size=(n, 5)).astype(np.float32) for i, n in enumerate([3, 0, 1, 7, 2])}
+
+
+@pytest.fixture
+def path(tmp_path, arrays) -> Path:
+    return write(tmp_path / "a.h5", arrays, dtype="float32")
+
+
+ragged = st.lists(st.integers(0, 5), min_size=0, max_size=6)
+
+
+@given(
+    lengths=ragged,
+    dim=st.integers(1, 9),
+    dtype=st.sampled_from(["float16", "float32", "int8"]),
+    exponent=st.integers(-6, 4),
+    seed=st.integers(0, 2**32 - 1),
+    names=st.lists(
+        st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1), min_size=6, max_size=6, unique=True
+    ),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_goes_in_comes_out(tmp_path, lengths, dim, dtype, exponent, seed, names):
+    rng = np.random.default_rng(seed)
+    rows = [(rng.normal(size=(n, dim)) * 10.0**exponent).astype(np.float32) for n in lengths]
+    path = tmp_path / "round.h5"
+    with StoreWriter(path, dim=dim, dtype=dtype, record=RECORD) as writer:
+        for name, features in zip(names, rows, strict=False):
+            corners = np.sort(rng.random((len(features), 2, 2)), axis=1).reshape(-1, 4)
+            writer.add(name, features, corners, (3, 4))
+    store = FeatureStore(path)
+    assert store.image_ids == names[: len(rows)]
+    assert (store.dim, store.dtype, store.record) == (dim, dtype, RECORD)
+    assert store.lengths.tolist() == lengths
+    order = rng.integers(0, len(rows), 7) if rows else np.empty(0, int)
+    gathered = store.gather(order)
+    assert gathered.lengths.tolist() == [lengths[i] for i in order]
+    split = np.split(gathered.features, np.cumsum(gathered.lengths)[:-1])
+    for i, got in zip(order, split, strict=False):
+        smallest = (
+            2.0**-25 if dtype == "float16" else 2.0**-24 if dtype == "int8" else 0
+        )  # where float16 runs out of bits
+        bound = TOLERANCE[dtype] * np.abs(rows[i]).max(axis=1, keepdims=True, initial=0) + smallest
+        assert (np.abs(got.astype(np.float32) - rows[i]) <= bound).all()
+        one = store.read(i)
+        np.testing.assert_array_equal(one.features, got.astype(np.float32))
+        assert one.features.dtype == one.boxes.dtype == np.float32
+
+
+def test_gather_keeps_order_and_repeats(path, arrays):
+    store = FeatureStore(path)
+    got = store.gather(np.array([3, 0, 3, 1]))
+    np.testing.assert_array_equal(got.features, np.concatenate([arrays[f"img{i}"] for i in (3, 0, 3, 1)]))
+    assert got.lengths.tolist() == [7, 3, 7, 0]
+    assert got.sizes.tolist() == [[640, 403], [640, 400], [640, 403], [640, 401]]
+    np.testing.assert_array_equal(got.boxes, boxes_of(17))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int8"])
+def test_gather_into_a_given_buffer(tmp_path, arrays, dtype):
+    store = FeatureStore(write(tmp_path / "a.h5", arrays, dtype=dtype))
+    fresh = store.gather(np.array([4, 0])).features
+    buffer = np.full((9, 5), 77, fresh.dtype)
+    got = store.gather(np.array([4, 0]), out=buffer).features
+    assert np.shares_memory(got, buffer)
+    np.testing.assert_array_equal(got, fresh)
+    assert (buffer[5:] == 77).all()
+
+
+def test_labels_and_scores(tmp_path):
+    with StoreWriter(tmp_path / "a.h5", dim=2, record=RECORD) as writer:
+        writer.add(7, np.ones((2, 2)), boxes_of(2), (8, 9), labels=np.array([5, 6]), scores=np.array([0.5, 0.25]))
+        with pytest.raises(ValueError, match="'8': labels and scores must be given for every image or for none"):
+            writer.add(8, np.ones((1, 2)), boxes_of(1), (8, 9), labels=np.array([1]))
+    rows = FeatureStore(tmp_path / "a.h5").read(0)
+    assert rows.labels.tolist() == [5, 6]
+    assert rows.scores.tolist() == [0.5, 0.25]
+    assert rows.size.tolist() == [8, 9]
+
+
+def test_the_layout_is_the_documented_one(path, arrays):
+    with h5py.File(path) as file:
+        assert file.attrs["format"] == "coattn-features"
+        assert bool(file.attrs["complete"])
+        assert json.loads(file.attrs["extractor"]) == RECORD
+        assert file["offsets"][()].tolist() == [0, 3, 3, 4, 11, 13]
+        assert file["image_ids"].asstr()[0] == "img0"
+        assert file["features"].chunks is None
+        offset = file["features"].id.get_offset()
+    rows = np.fromfile(path, "<f4", count=13 * 5, offset=offset).reshape(13, 5)
+    np.testing.assert_array_equal(rows, np.concatenate(list(arrays.values())))
+
+
+def test_the_same_content_is_the_same_bytes(tmp_path, arrays):
+    one, two = write(tmp_path / "1.h5", arrays), write(tmp_path / "2.h5", arrays)
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_spooled_rows_are_written_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("coattn.features.writer._SPOOL_BYTES", 64)
+    monkeypatch.setattr("coattn.features.writer._BLOCK_BYTES", 50)
+    rows = np.arange(60, dtype=np.float32).reshape(20, 3)
+    with StoreWriter(tmp_path / "a.h5", dim=3, record=RECORD) as writer:
+        for i in range(20):
+            writer.add(i, rows[i : i + 1])
+    np.testing.assert_array_equal(FeatureStore(tmp_path / "a.h5").gather(np.arange(20)).features, rows)
+
+
+def test_an_error_while_writing_leaves_nothing(tmp_path):
+    def write_half() -> None:
+        with StoreWriter(tmp_path / "a.h5", dim=2, record=RECORD) as writer:
+            writer.add("x", np.ones((1, 2)))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- ids ---
+
+
+def test_integer_ids_are_found_as_text(tmp_path):
+    store = FeatureStore(write(tmp_path / "a.h5", {"42": np.ones((1, 2))}))
+    assert 42 in store
+    assert store.index(42) == store.index("42") == 0
+    assert 43 not in store
+
+
+def test_an_unknown_id_names_the_nearest(path):
+    with pytest.raises(ValueError, match=r"a\.h5: no features of image 'imgg3' among 5 images; nearest: 'img3'"):
+        FeatureStore(path).index("imgg3")
+
+
+def test_a_coco_number_is_brought_together_with_the_file_name(tmp_path):
+    names = [f"COCO_train2014_{i:012}" for i in (458752, 7)]
+    store = FeatureStore(write(tmp_path / "a.h5", {name: np.ones((1, 2)) for name in names}))
+    with pytest.raises(ValueError, match="nearest: 'COCO_train2014_000000458752'"):
+        store.index(458752)
+
+
+# --- statistics ---
+
+
+def test_statistics_are_numpys(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        str(i): (rng.normal(size=(n, 4)) * [1, 10, 0.1, 0] + 1000).astype(np.float32)
+        for i, n in enumerate(rng.integers(0, 9, 200))
+    }
+    store = FeatureStore(write(tmp_path / "a.h5", arrays, dtype="float32"))
+    chosen = np.array([5, 150, 3])
+    for indices, names in ((None, arrays), (chosen, [str(i) for i in chosen])):
+        rows = np.concatenate([arrays[name] for name in names]).astype(np.float64)
+        mean, std = store.statistics(indices)
+        np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-7)
+        np.testing.assert_allclose(std, rows.std(axis=0), rtol=1e-6, atol=1e-9)
+
+
+def test_statistics_of_nothing_are_refused(path):
+    with pytest.raises(ValueError, match="no feature rows in 1 images"):
+        FeatureStore(path).statistics(np.array([1]))
+
+
+# --- processes ---
+
+
+def _first_row(store: FeatureStore) -> list[float]:
+    return store.gather(np.array([0])).features[0].tolist()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_another_process_reads_a_store_already_in_use(path, arrays, method):
+    store = FeatureStore(path)
+    expected = _first_row(store)
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.apply(_first_row, (store,)) == expected == arrays["img0"][0].tolist()
+
+
+def test_a_pickle_holds_no_rows_and_survives_a_change_of_directory(path, arrays, monkeypatch, tmp_path_factory):
+    monkeypatch.chdir(path.parent)
+    store = FeatureStore(path.name)
+    store.gather(np.arange(5))
+    data = pickle.dumps(store)
+    assert arrays["img3"].tobytes()[:20] not in data
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    np.testing.assert_array_equal(pickle.loads(data).read(3).features, arrays["img3"])
+
+
+def test_reading_opens_no_file(path, monkeypatch):
+    store = FeatureStore(path)
+    expected = _first_row(store)
+    path.unlink()
+    assert _first_row(store) == expected
+
+
+# --- bad stores ---
+
+
+def damage(path: Path, name: str, value: object) -> None:
+    with h5py.File(path, "a") as file:
+        if name in file.attrs:
+            file.attrs[name] = value
+        else:
+            del file[name]
+            if value is not None:
+                file[name] = value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("offsets", np.array([0, 3, 2, 4, 11, 13]), "offsets falls after image 1"),
+        ("offsets", np.array([1, 3, 3, 4, 11, 13]), "offsets begins at 1"),
+        ("offsets", np.array([0, 3, 3, 4, 11, 12]), "offsets ends at 12, features has 13 rows"),
+        ("offsets", np.array([0, 3, 13]), r"5 image ids, but offsets has shape \(3,\)"),
+        ("offsets", np.zeros(6), "offsets is float64"),
+        ("offsets", None, "a part is missing: .*offsets"),
+        ("image_ids", ["a", "b", "a", "c", "d"], "image id 'a' comes twice"),
+        ("image_ids", ["a"], "1 image ids"),
+        ("boxes", np.zeros((12, 4), np.float32), r"boxes has shape \(12, 4\), features asks for \(13, 4\)"),
+        ("boxes", np.zeros((13, 4)), "boxes is float64"),
+        ("boxes", None, "boxes is missing"),
+        ("sizes", np.zeros((4, 2), np.int32), r"sizes has shape \(4, 2\)"),
+        ("features", np.zeros((13, 5)), "features is float64"),
+        ("features", np.zeros((13, 5), np.int8), "int8 features and their scale go together"),
+        ("format", "other", "not a feature store of coattn"),
+        ("version", 2, "version 2; this coattn reads version 1"),
+        ("complete", False, "incomplete"),
+        ("extractor", "{", "not a readable feature store"),
+        ("extractor", "{}", "extractor record"),
+    ],
+)
+def test_a_contradictory_file_is_refused(path, name, value, message):
+    damage(path, name, value)
+    with pytest.raises(ValueError, match=message) as error:
+        FeatureStore(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_compressed_file_is_refused(path):
+    with h5py.File(path, "a") as file:
+        rows = file["features"][()]
+        del file["features"]
+        file.create_dataset("features", data=rows, compression="gzip")
+    with pytest.raises(ValueError, match="features is chunked or compressed"):
+        FeatureStore(path)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000, -1])
+def test_a_truncated_file_is_refused(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"a\.h5: not a readable feature store"):
+        FeatureStore(path)
+
+
+def test_foreign_files_are_refused(tmp_path):
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.h5: not a readable feature store"):
+        FeatureStore(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["weights"] = np.zeros(3)
+    with pytest.raises(ValueError, match=r"not a feature store of coattn \(it holds weights\)"):
+        FeatureStore(tmp_path / "other.h5")
+    with pytest.raises(ValueError, match=r"a folder without manifest\.json"):
+        FeatureStore(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        FeatureStore(tmp_path / "none.h5")
+
+
+@given(position=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_flipped_byte_is_read_or_refused_but_nothing_else(path, position, byte):
+    data = bytearray(path.read_bytes())
+    data[int(position * len(data))] = byte
+    damaged = path.with_name("damaged.h5")
+    damaged.write_bytes(data)
+    try:
+        store = FeatureStore(damaged)
+    except ValueError as error:
+        message = str(error)
+    else:
+        message = str(damaged)
+        assert len(store.gather(np.arange(len(store))).features) == store.lengths.sum()
+    assert str(damaged) in message
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("features", "boxes", "message"),
+    [
+        (np.ones((2, 3)), None, r"features of shape \(2, 3\), the store holds \(n, 2\)"),
+        (np.ones(2), None, r"features of shape \(2,\)"),
+        (np.ones((2, 2)), np.zeros((1, 4)), r"boxes of shape \(1, 4\), its features ask for \(2, 4\)"),
+        (np.ones((1, 2)), np.array([[0, 0, 640, 480]]), r"boxes from 0 to 640, not .* divide pixels"),
+        (np.ones((1, 2)), np.array([[0.5, 0, 0.4, 1]]), "x1 <= x2"),
+        (np.array([[1, np.nan]]), None, "NaN or infinite"),
+        (np.array([[1, 1e5]]), None, "100000 is beyond float16, use float32"),
+    ],
+)
+def test_what_a_store_cannot_hold_is_refused_by_name(tmp_path, features, boxes, message):
+    with StoreWriter(tmp_path / "a.h5", dim=2, record=RECORD) as writer:
+        with pytest.raises(ValueError, match=message) as error:
+            writer.add("x", features, boxes)
+        assert "'x'" in str(error.value)
+        writer.add("x", np.ones((1, 2)))
+        with pytest.raises(ValueError, match="'x' comes twice"):
+            writer.add("x", np.ones((1, 2)))
+    assert FeatureStore(tmp_path / "a.h5").image_ids == ["x"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e9])
+def test_int8_refuses_what_has_no_scale(tmp_path, value):
+    with (
+        StoreWriter(tmp_path / "a.h5", dim=2, dtype="int8", record=RECORD) as writer,
+        pytest.raises(ValueError, match="NaN or infinite"),
+    ):
+        writer.add("x", np.array([[1.0, value]]))
+
+
+def test_an_unknown_dtype_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="dtype 'float64'"):
+        StoreWriter(tmp_path / "a.h5", dim=2, dtype="float64", record=RECORD)
+
+
+# --- provenance and assets ---
+
+
+def test_library_versions_do_not_make_another_extractor():
+    weighted = {**RECORD, "weights": {"id": "a", "sha256": "1"}}
+    assert same_extractor(RECORD, {**RECORD, "versions": {}, "settings": {"grid": (2, 2)}})
+    assert same_extractor(weighted, {**weighted, "weights": {"id": "b", "sha256": "1"}})
+    for other in ({**RECORD, "name": "x"}, {**RECORD, "settings": {"grid": [4, 4]}}, weighted):
+        assert not same_extractor(RECORD, other)
+
+
+def test_another_extractor_is_refused_field_by_field():
+    other = {"name": "test", "settings": {"grid": [7, 7]}, "weights": {"id": "a", "sha256": "ff"}, "versions": {}}
+    with pytest.raises(ValueError, match="another extractor") as error:
+        require_same_extractor(RECORD, other, wanted_by="runs/m", found_in="x.h5")
+    for part in ("runs/m", "x.h5", "settings.grid [2, 2] there, [7, 7] here", 'weights.sha256 null there, "ff" here'):
+        assert part in str(error.value)
+    require_same_extractor(RECORD, RECORD, wanted_by="a", found_in="b")
+
+
+def test_assets_lie_beside_a_file(path):
+    assert FeatureStore(path).asset("w.safetensors") is None
+    target = asset_path(path, "w.safetensors")
+    assert target == path.parent / "a.assets" / "w.safetensors"
+    target.parent.mkdir()
+    target.write_bytes(b"1")
+    assert FeatureStore(path).asset("w.safetensors") == target
