@@ -1,0 +1,147 @@
+"""Vocabularies: the words of questions and the answers a model can give."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+from coattn.text.answers import answer_key
+from coattn.text.tokenizer import tokenize
+
+PAD = 0
+UNK = 1
+_NUM_SPECIAL = 2
+
+
+class Vocabulary:
+    """The words of questions. Id 0 is padding, 1 any unknown word (`<unk>`), the words themselves follow from 2.
+
+    Args:
+        words: distinct, not empty, without the two specials.
+
+    Attributes:
+        words: as given, as a tuple; the word of id i is `words[i - 2]`.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = _checked(words, "a question vocabulary")
+        if "" in self.words:
+            raise ValueError(f"a question vocabulary has an empty word, at place {self.words.index('')}")
+        self._ids = {word: number for number, word in enumerate(self.words, start=_NUM_SPECIAL)}
+
+    def __len__(self) -> int:
+        """Number of ids, the specials included: the rows an embedding needs."""
+        return len(self.words) + _NUM_SPECIAL
+
+    def tokens(self, question: str, *, max_tokens: int | None = None) -> list[str]:
+        """The words of a question as asked, known or not, cut at the end to `max_tokens`."""
+        return tokenize(question)[:max_tokens]
+
+    def encode(self, question: str, *, max_tokens: int | None = None) -> list[int]:
+        """The ids of a question's words, cut at the end to `max_tokens`; empty if it has no word."""
+        return [self._ids.get(word, UNK) for word in self.tokens(question, max_tokens=max_tokens)]
+
+    @classmethod
+    def build(cls, questions: Iterable[str], *, min_count: int = 1) -> Self:
+        """Collect the words that occur at least `min_count` times, by falling count, equal counts by alphabet.
+
+        Give it the questions of the training split only.
+
+        Raises:
+            ValueError: no word is left.
+        """
+        counts = Counter(word for question in questions for word in tokenize(question))
+        words = _most_common(counts, min_count)
+        if not words:
+            raise ValueError(f"no word occurs {min_count} times in the questions ({len(counts)} distinct words)")
+        return cls(words)
+
+    def to_json(self) -> list[str]:
+        """The words, as JSON holds them."""
+        return list(self.words)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """What `to_json` gave.
+
+        Raises:
+            ValueError: it is not a list of distinct words.
+        """
+        return cls(value)
+
+
+class AnswerVocabulary:
+    """The answers a model can give: answer i is output i of its head.
+
+    Args:
+        answers: distinct, at least one, in the form of `coattn.text.answers.answer_key`. The empty answer is accepted
+            because published lists (VQA v2's usual 3129) hold it; `build` never makes it.
+
+    Attributes:
+        answers: as given, as a tuple.
+        index: the number of each answer.
+    """
+
+    def __init__(self, answers: Sequence[str]) -> None:
+        self.answers = _checked(answers, "an answer vocabulary")
+        if not self.answers:
+            raise ValueError("an answer vocabulary is empty; it needs at least one answer")
+        self.index: Mapping[str, int] = {answer: number for number, answer in enumerate(self.answers)}
+
+    def __len__(self) -> int:
+        """Number of answers."""
+        return len(self.answers)
+
+    @classmethod
+    def build(cls, answer_lists: Iterable[Sequence[str]], *, size: int | None = None, min_count: int = 1) -> Self:
+        """Collect the answers given most often, by falling count, equal counts by alphabet; empty ones are left out.
+
+        Args:
+            answer_lists: the human answers of each question, as typed, of the training split only. For the usual list
+                of VQA v2 give one answer per question, `[record.answer]`, and `min_count=9`.
+            size: at most so many answers; None for all.
+            min_count: how often an answer must have been given.
+
+        Raises:
+            ValueError: no answer is left.
+        """
+        counts = Counter(answer_key(answer) for answers in answer_lists for answer in answers)
+        counts.pop("", None)
+        answers = _most_common(counts, min_count)[:size]
+        if not answers:
+            raise ValueError(
+                f"no answer is left for the vocabulary: {len(counts)} distinct ones, min_count {min_count}, size {size}"
+            )
+        return cls(answers)
+
+    def to_json(self) -> list[str]:
+        """The answers, as JSON holds them."""
+        return list(self.answers)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """What `to_json` gave.
+
+        Raises:
+            ValueError: it is not a list of distinct texts.
+        """
+        return cls(value)
+
+
+def _most_common(counts: Mapping[str, int], min_count: int) -> list[str]:
+    kept = [text for text, count in counts.items() if count >= min_count]
+    return sorted(kept, key=lambda text: (-counts[text], text))
+
+
+def _checked(texts: Any, name: str) -> tuple[str, ...]:
+    """The texts as a tuple, if they are distinct texts; they may come from a file."""
+    if not isinstance(texts, (list, tuple)):
+        raise ValueError(f"{name} is a list of texts, got {type(texts).__name__} {str(texts)[:40]!r}")
+    first: dict[str, int] = {}
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"{name} is a list of texts, but place {place} holds {text!r}")
+        if first.setdefault(text, place) != place:
+            raise ValueError(f"{name} holds {text!r} twice, at places {first[text]} and {place}")
+    return tuple(texts)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from coattn.text.vocabulary import PAD, UNK, AnswerVocabulary, Vocabulary
+
+QUESTIONS = ["What color is the dog?", "What is it?", "is the DOG red"]
+
+
+def test_question_words_by_count_then_alphabet() -> None:
+    vocabulary = Vocabulary.build(QUESTIONS)
+    assert vocabulary.words == ("is", "dog", "the", "what", "color", "it", "red")
+    assert Vocabulary.build(reversed(QUESTIONS)).words == vocabulary.words
+    assert Vocabulary.build(QUESTIONS, min_count=2).words == ("is", "dog", "the", "what")
+    assert len(vocabulary) == 7 + 2
+
+
+def test_encode_gives_ids_from_two_and_unk_for_unknown_words() -> None:
+    vocabulary = Vocabulary(["is", "dog"])
+    assert (PAD, UNK) == (0, 1)
+    assert vocabulary.encode("Is the dog's dog?") == [2, UNK, UNK, 3]
+    assert vocabulary.encode("dog is dog", max_tokens=2) == [3, 2]
+    assert vocabulary.tokens("Is the dog?", max_tokens=2) == ["is", "the"]
+    assert vocabulary.encode("??") == []
+
+
+def test_answers_are_normalised_and_counted_over_all_annotators() -> None:
+    lists = [["Yes", "yes.", "no"], ["two", "2", "a dog"], ["Dog", "the"], ["", "  "]]
+    vocabulary = AnswerVocabulary.build(lists)
+    assert vocabulary.answers == ("2", "dog", "yes", "no", "the")
+    assert vocabulary.index == {"2": 0, "dog": 1, "yes": 2, "no": 3, "the": 4}
+    assert AnswerVocabulary.build(reversed(lists)).answers == vocabulary.answers
+    assert AnswerVocabulary.build(lists, min_count=2).answers == ("2", "dog", "yes")
+    assert AnswerVocabulary.build(lists, size=1).answers == ("2",)
+    assert AnswerVocabulary.build(lists, size=100).answers == vocabulary.answers
+
+
+def test_published_lists_may_hold_the_empty_answer() -> None:
+    assert AnswerVocabulary(["yes", ""]).index[""] == 1
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: Vocabulary.build(["a dog"], min_count=5), "no word occurs 5 times"),
+        (lambda: Vocabulary.build([]), "no word"),
+        (lambda: AnswerVocabulary.build([["dog"]], min_count=2), "min_count 2"),
+        (lambda: AnswerVocabulary.build([["dog"]], size=0), "size 0"),
+        (lambda: AnswerVocabulary.build([["", " "]]), "no answer is left"),
+        (lambda: AnswerVocabulary([]), "at least one"),
+        (lambda: Vocabulary(["dog", ""]), "empty word, at place 1"),
+    ],
+)
+def test_an_empty_vocabulary_is_refused(build: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("kind", [Vocabulary, AnswerVocabulary])
+def test_json_round_trip(kind: type[Vocabulary] | type[AnswerVocabulary]) -> None:
+    texts = ["dog", "日本", "don't", '"', "\\", "a b"]
+    value = json.loads(json.dumps(kind(texts).to_json()))
+    assert value == texts
+    assert kind.from_json(value).to_json() == texts
+
+
+@pytest.mark.parametrize("kind", [Vocabulary, AnswerVocabulary])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "NoneType"),
+        ("dog", "str 'dog'"),
+        ({"dog": 0}, "dict"),
+        (7, "int"),
+        (["dog", 7], "place 1 holds 7"),
+        (["dog", None], "place 1 holds None"),
+        ([["dog"]], r"place 0 holds \['dog'\]"),
+        (["dog", "cat", "dog"], "'dog' twice, at places 0 and 2"),
+    ],
+)
+def test_mangled_json_is_refused(kind: type[Vocabulary] | type[AnswerVocabulary], value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind.from_json(value)
