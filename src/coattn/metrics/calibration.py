@@ -1,0 +1,112 @@
+"""How far a confidence can be trusted, and the temperature that makes it so (Guo et al. 2017, arXiv 1706.04599)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Activation = Literal["sigmoid", "softmax"]
+
+_TEMPERATURES = (0.05, 20.0)
+_NUM_HALVINGS = 24  # of an interval of 6 in log T: T is known to a millionth
+
+
+def confidences(logits: Tensor, temperature: float, activation: Activation) -> Tensor:
+    """The confidence of each answer, in [0, 1].
+
+    Args:
+        logits: (..., A).
+        temperature: positive; above 1 it makes the model less sure.
+        activation: "sigmoid" for a model trained by binary cross-entropy, which judges each answer by itself; "softmax"
+            for one trained by cross-entropy or KL divergence, whose confidences sum to 1.
+
+    Raises:
+        ValueError: the temperature is not positive, or the activation unknown.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, must be positive")
+    scaled = logits / temperature
+    if activation == "sigmoid":
+        return scaled.sigmoid()
+    if activation == "softmax":
+        return scaled.softmax(dim=-1)
+    raise ValueError(f"activation is {activation!r}, must be 'sigmoid' or 'softmax'")
+
+
+def fit_temperature(logits: Tensor, targets: Tensor, activation: Activation, *, batch_size: int = 4096) -> float:
+    """The temperature T at which the loss of `logits / T` is least, for a model's logits on validation questions.
+
+    The loss is the one such models are trained with: binary cross-entropy for "sigmoid", cross-entropy for "softmax",
+    against soft scores. Both are convex in 1 / T, so the zero of the derivative is found by halving an interval: no
+    learning rate, and the same result every time. A model without a mistake would have T = 0; T is kept in [0.05, 20].
+
+    Args:
+        logits: (N, A), finite.
+        targets: (N, A) soft scores in [0, 1], or (N,) int64 the number of the one right answer.
+        activation: see `confidences`.
+        batch_size: rows worked on at a time; bounds the memory, changes nothing.
+
+    Raises:
+        ValueError: the shapes do not belong together, there are no rows, or a logit is not finite.
+    """
+    if logits.ndim != 2 or len(logits) == 0 or targets.shape not in (logits.shape, logits.shape[:1]):
+        raise ValueError(
+            f"logits {tuple(logits.shape)} must be (N, A) with N > 0, and targets {tuple(targets.shape)} (N, A) or (N,)"
+        )
+    if not logits.isfinite().all():
+        raise ValueError("a logit is not finite; the model's weights or features are damaged")
+
+    def slope(inverse_temperature: float) -> float:
+        """Derivative of the summed loss with respect to 1 / T: expected minus targeted sum of logits."""
+        total = 0.0
+        for z, target in zip(logits.split(batch_size), targets.split(batch_size), strict=True):
+            z = z.float()
+            y = torch.nn.functional.one_hot(target, z.shape[1]) if target.ndim == 1 else target.float()
+            expected = confidences(z, 1 / inverse_temperature, activation)
+            if activation == "softmax":
+                expected = expected * y.sum(dim=1, keepdim=True)  # soft scores need not sum to 1
+            total += ((expected - y) * z).sum(dtype=torch.float64).item()
+        return total
+
+    low, high = (math.log(1 / temperature) for temperature in reversed(_TEMPERATURES))
+    for _ in range(_NUM_HALVINGS):
+        middle = (low + high) / 2
+        if slope(math.exp(middle)) > 0:
+            high = middle
+        else:
+            low = middle
+    return math.exp(-(low + high) / 2)
+
+
+def expected_calibration_error(confidence: Tensor, correct: Tensor, *, num_bins: int = 15) -> float:
+    """The gap between confidence and accuracy: mean over equal-width bins of |accuracy - confidence|, by their share.
+
+    Equation 3 of Guo et al. 2017, with soft accuracies allowed: an answer that is worth 0.6 should have confidence 0.6.
+
+    Args:
+        confidence: (N,) in [0, 1], of each question's top answer.
+        correct: (N,) in [0, 1], what that answer is worth.
+        num_bins: number of bins; bin i holds confidences in (i / num_bins, (i + 1) / num_bins], the first 0 as well.
+
+    Returns:
+        The error in [0, 1]; 0 is perfect.
+
+    Raises:
+        ValueError: the shapes differ or are not (N,), N is 0, or a value is outside [0, 1].
+    """
+    if confidence.ndim != 1 or confidence.shape != correct.shape or len(confidence) == 0:
+        raise ValueError(
+            f"confidence {tuple(confidence.shape)} and correct {tuple(correct.shape)} must both be (N,) with N > 0"
+        )
+    confidence, correct = confidence.double(), correct.double()
+    for name, values in (("confidence", confidence), ("correct", correct)):
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(
+                f"{name} must be in [0, 1], got values from {values.min().item()} to {values.max().item()}"
+            )
+    bins = (confidence * num_bins).ceil().long().sub(1).clamp(min=0)
+    gaps = torch.zeros(num_bins, dtype=torch.float64, device=bins.device).index_add_(0, bins, correct - confidence)
+    return gaps.abs().sum().item() / len(confidence)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coattn.datasets.records import Record
+from coattn.datasets.vqa_json import METRICS, read_results, read_vqa
+from coattn.metrics import score as module
+from coattn.metrics.score import score
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "vqa_eval"
+
+
+def golden(prefix: str) -> tuple[dict[int | str, str], list[Record]]:
+    data = read_vqa(GOLDEN / f"{prefix}questions.json", GOLDEN / f"{prefix}annotations.json")
+    assert data.metric == "vqa_accuracy"
+    return read_results(GOLDEN / f"{prefix}results.json"), data.records
+
+
+def expected(prefix: str) -> dict[str, Any]:
+    return json.loads((GOLDEN / f"{prefix}expected.json").read_text(encoding="utf-8"))
+
+
+def record(question_id: int | str, *answers: str, answer_type: str = "", question_type: str = "") -> Record:
+    return Record(question_id, 1, "what?", answers, answer_type=answer_type, question_type=question_type)
+
+
+def test_the_metrics_are_those_a_data_set_may_name() -> None:
+    assert set(module._ACCURACIES) == set(METRICS)
+
+
+@pytest.mark.parametrize("prefix", ["", "malformed_"])
+def test_golden_files_score_as_the_official_code_scores_them(prefix: str) -> None:
+    scores = score(*golden(prefix), "vqa_accuracy")
+    assert scores.by_question == expected(prefix)["accuracy_by_question"]
+    assert scores.overall == expected(prefix)["overall"]
+    if not prefix:
+        assert scores.by_answer_type == expected(prefix)["by_answer_type"]
+
+
+def test_type_means_are_taken_before_rounding() -> None:
+    records = [
+        record(1, *["cat"] * 3, answer_type="x", question_type="what"),  # 2/3
+        record(2, *["cat"] * 3, answer_type="x", question_type="how"),  # 2/3
+        record(3, "cat", "dog", answer_type="y", question_type="what"),  # 1/6
+        record(4, "cat", "cow"),  # 0, of no type
+    ]
+    scores = score({1: "cat", 2: "cat", 3: "cat", 4: "x"}, records, "vqa_accuracy")
+    assert scores.by_question == {"1": 66.67, "2": 66.67, "3": 16.67, "4": 0}
+    assert scores.by_answer_type == {"x": 66.67, "y": 16.67}
+    assert scores.by_question_type == {"what": 41.67, "how": 66.67}  # (2/3 + 1/6) / 2
+    assert scores.overall == 37.5
+    assert scores.counts == {"answer type": {"x": 2, "y": 1}, "question type": {"what": 2, "how": 1}}
+
+
+def test_exact_match_uses_the_one_answer_of_the_record() -> None:
+    records = [
+        record(1, "Cat."),
+        record(2, "dog", "dog", "cat"),
+        Record(3, 1, "q?", ("a",), multiple_choice_answer="b"),
+    ]
+    scores = score({1: "cat", 2: "the dog", 3: "a"}, records, "exact_match")
+    assert scores.by_question == {"1": 100, "2": 100, "3": 0}
+    assert scores.overall == 66.67
+
+
+def test_ids_are_compared_as_text() -> None:
+    assert score({"7": "cat", 8: "cat"}, [record(7, "cat"), record("8", "cat")], "exact_match").overall == 100
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ({1: "cat"}, r"r\.json: 1 of 2 questions have no result, for example question_id 2"),
+        ({1: "cat", 2: "cat", "x": "cat"}, r"r\.json: 1 of 3 results answer no annotated question.*'x'"),
+        ({1: "cat", 2: "cat", "2": "dog"}, r"r\.json: question_id 2 is answered twice"),
+        ({}, r"2 of 2 questions have no result"),
+    ],
+)
+def test_results_that_do_not_correspond_are_refused(results: dict[int | str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        score(results, [record(1, "cat"), record(2, "cat")], "exact_match", where="r.json")
+
+
+def test_nothing_to_score_is_refused() -> None:
+    with pytest.raises(ValueError, match="no questions"):
+        score({}, [], "exact_match")
+    with pytest.raises(ValueError, match="question_id 5 has no human answer"):
+        score({5: "cat"}, [record(5)], "exact_match")
+    with pytest.raises(ValueError, match="'wups', must be one of"):
+        score({5: "cat"}, [record(5, "cat")], "wups")
+
+
+def test_table_shows_every_type_with_its_count() -> None:
+    records = [record(i, "cat", answer_type="other" if i else "number", question_type="what is") for i in range(3)]
+    lines = score({0: "x", 1: "cat", 2: "cat"}, records, "exact_match").table().splitlines()
+    assert [line.split() for line in lines] == [
+        ["all", "questions", "questions", "accuracy"],
+        ["exact_match", "3", "66.67"],
+        [],
+        ["answer", "type", "questions", "accuracy"],
+        ["other", "2", "100.00"],
+        ["number", "1", "0.00"],
+        [],
+        ["question", "type", "questions", "accuracy"],
+        ["what", "is", "3", "66.67"],
+    ]
+    assert len({len(line) for line in lines if line}) == 1
+    assert "answer type" not in score({1: "cat"}, [record(1, "cat")], "exact_match").table()
+
+
+def test_a_large_split_takes_seconds() -> None:
+    chance = random.Random(0)
+    words = [f"{first}{last}" for first in ("Red ", "the ", "two-") for last in map(str, range(700))]
+    records = [record(i, *chance.choices(words[: 5 + i % 2000], k=10), answer_type="other") for i in range(20_000)]
+    results = {i: chance.choice(words) for i in range(20_000)}
+    start = time.process_time()
+    score(results, records, "vqa_accuracy")
+    assert time.process_time() - start < 10  # measured 0.3 s; VQA v2's validation split is 11 times larger
