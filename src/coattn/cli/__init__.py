@@ -1,1 +1,106 @@
-""""""
+"""The command `coattn`. Each subcommand is a module of this package, imported only when it is called.
+
+Such a module has `DESCRIPTION`, `add_arguments(parser)` and `run(args) -> exit status`. The training commands are the
+exception: Lightning reads their command line itself, so `train.main(argv)` gets all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from coattn import __version__
+
+COMMANDS = {
+    "prepare": "turn a data set or your own table into questions and annotations",
+    "extract": "images to a store of region features",
+    "embed": "questions to a store of token embeddings of a pretrained text encoder",
+    "convert": "merge feature stores, and bring in other people's features",
+    "inspect": "show what is in a store, a data set or a model",
+    "fit": "train a model from a YAML configuration",
+    "validate": "score a checkpoint on the validation split",
+    "test": "score a checkpoint on the test split",
+    "predict": "write a result file for the questions of a split",
+    "ask": "ask a model about an image",
+    "score": "score a result file with the official metric",
+}
+_TRAINING = ("fit", "validate", "test", "predict")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 2 the user has to change something, 130 interrupted, 141 if
+    whoever reads the output closed it.
+
+    A mistake of the user (ValueError, OSError, a missing package) becomes one line on stderr. With COATTN_TRACEBACK=1
+    in the environment it stays an exception.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("coattn: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("COATTN_TRACEBACK") == "1":
+            raise
+        print(f"coattn: error: {_message(error)}", file=sys.stderr)
+        return 2
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments:
+        print(_help(), file=sys.stderr)
+        return 2
+    command, *rest = arguments
+    if command in ("-h", "--help"):
+        print(_help())
+        return 0
+    if command == "--version":
+        print(f"coattn {__version__}")
+        return 0
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        raise ValueError(f"there is no command {command!r}; {hint}")
+    if command in _TRAINING:
+        return importlib.import_module("coattn.cli.train").main(arguments)
+    module = importlib.import_module(f"coattn.cli.{command}")
+    parser = argparse.ArgumentParser(
+        prog=f"coattn {command}",
+        description=module.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(rest))
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
+    return f"""usage: coattn COMMAND ...
+
+Answers questions about images with co-attention.
+
+commands:
+{commands}
+
+  coattn COMMAND --help   what a command takes, with an example
+  coattn --version        the version
+  COATTN_TRACEBACK=1      in the environment: show where an error arose"""
+
+
+def _message(error: Exception) -> str:
+    """The text of an error; of the system's own, without its number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__

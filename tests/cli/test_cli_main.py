@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from coattn import __version__, cli
+from coattn.cli import COMMANDS, main
+
+
+@pytest.fixture
+def score_raises(monkeypatch: pytest.MonkeyPatch):
+    """Make `coattn score` raise a given exception."""
+
+    def install(error: BaseException) -> None:
+        def run(args: object) -> int:
+            raise error
+
+        module = SimpleNamespace(DESCRIPTION="", add_arguments=lambda parser: None, run=run)
+        monkeypatch.setitem(sys.modules, "coattn.cli.score", module)
+
+    return install
+
+
+def test_help_lists_every_command_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for command, summary in COMMANDS.items():
+        assert [line.split(maxsplit=1) for line in lines].count([command, summary]) == 1
+    assert max(map(len, lines)) <= 100
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"coattn {__version__}\n"
+
+
+def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("usage: coattn COMMAND")
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [("scor", "did you mean 'score'?"), ("validat", "did you mean 'validate'?"), ("xyz", "the commands are prepare, ")],
+)
+def test_unknown_command_gets_a_hint(typed: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([typed, "--json"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"coattn: error: there is no command {typed!r}; {hint}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a.json: question 3 is wrong; correct it"), "a.json: question 3 is wrong; correct it"),
+        (FileNotFoundError(2, "No such file or directory", "a.json"), "a.json: No such file or directory"),
+        (OSError("the disk is full"), "the disk is full"),
+        (ModuleNotFoundError("pip install 'coattn[train]'"), "pip install 'coattn[train]'"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_mistakes_of_the_user_become_one_line(
+    error: Exception, line: str, score_raises, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score_raises(error)
+    monkeypatch.delenv("COATTN_TRACEBACK", raising=False)
+    assert main(["score"]) == 2
+    assert capsys.readouterr() == ("", f"coattn: error: {line}\n")
+    monkeypatch.setenv("COATTN_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        main(["score"])
+
+
+def test_mistakes_of_the_program_keep_their_traceback(score_raises) -> None:
+    score_raises(KeyError("x"))
+    with pytest.raises(KeyError):
+        main(["score"])
+
+
+def test_interrupt(score_raises, capsys: pytest.CaptureFixture[str]) -> None:
+    score_raises(KeyboardInterrupt())
+    assert main(["score"]) == 130
+    assert capsys.readouterr().err == "coattn: interrupted\n"
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_training_commands_get_the_whole_command_line(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setitem(sys.modules, "coattn.cli.train", SimpleNamespace(main=lambda argv: seen.append(argv) or 3))
+    assert main([command, "--config", "x.yaml"]) == 3
+    assert seen == [[command, "--config", "x.yaml"]]
+
+
+def test_help_and_score_are_light() -> None:
+    program = (
+        "import sys; from coattn.cli import main; main(['--help'])\n"
+        "import coattn.cli.score, coattn.metrics.score\n"
+        "heavy = {'torch', 'lightning', 'numpy', 'h5py', 'PIL', 'transformers'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    program = "from coattn.cli import main; import sys, time; time.sleep(0.2); sys.exit(main(['--help']))"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in cli._TRAINING])
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert importlib.import_module(f"coattn.cli.{command}").DESCRIPTION
+    with pytest.raises(SystemExit) as exit_info:
+        main([command, "--help"])
+    assert exit_info.value.code == 0
+    output = capsys.readouterr().out
+    assert output.startswith(f"usage: coattn {command}")
+    assert "example" in output
+    assert f"\n  coattn {command} " in output
