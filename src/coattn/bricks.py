@@ -11,24 +11,27 @@ from typing import Any
 
 from torch import nn
 
-from coattn.nn import coattention, heads, model, question, regions
+from coattn import nn as bricks
+from coattn.nn import baselines
 
 # The allow-list: a config that names any other class is refused.
 BRICKS: dict[str, type[nn.Module]] = {
     brick.__name__: brick
     for brick in (
-        model.VQAModel,
-        question.PlainQuestionEncoder,
-        question.RecurrentQuestionEncoder,
-        regions.RegionEncoder,
-        coattention.CoAttentionStack,
-        coattention.ParallelCoAttention,
-        coattention.AlternatingCoAttention,
-        coattention.DenseCoAttention,
-        coattention.ModularCoAttention,
-        coattention.QuestionSelfAttention,
-        coattention.RegionGuidedAttention,
-        heads.Classifier,
+        bricks.VQAModel,
+        bricks.PlainQuestionEncoder,
+        bricks.RecurrentQuestionEncoder,
+        bricks.RegionEncoder,
+        bricks.CoAttentionStack,
+        bricks.ParallelCoAttention,
+        bricks.AlternatingCoAttention,
+        bricks.DenseCoAttention,
+        bricks.ModularCoAttention,
+        bricks.QuestionSelfAttention,
+        bricks.RegionGuidedAttention,
+        bricks.ClassifierHead,
+        baselines.UnseenRegions,
+        baselines.QuestionOnlyHead,
     )
 }
 
