@@ -1,0 +1,61 @@
+"""Finding the image that a table means, and dividing images into splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+
+
+class ImageFolder:
+    """The images of a folder and its subfolders, found by name.
+
+    Args:
+        folder: where the images are.
+
+    Raises:
+        ValueError: it is no folder, or holds no image.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise ValueError(f"{folder} is not a folder; --images takes the folder of the images")
+        self._by_name: dict[str, list[str]] = defaultdict(list)
+        files = (path for path in self.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+        for path in sorted(files):
+            image_id = path.relative_to(self.folder).as_posix()
+            for name in {image_id, image_id.removesuffix(path.suffix), path.name, path.stem}:
+                self._by_name[name.casefold()].append(image_id)
+        if not self._by_name:
+            raise ValueError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+
+    def find(self, name: str) -> str:
+        """The id of the image meant by `name`: its path below the folder, for example "lung/scan 7.png".
+
+        `name` may leave out the suffix or the subfolders, have other folders before it, and differ in case.
+
+        Raises:
+            ValueError: no image, or several, are called so.
+        """
+        wanted = name.replace("\\", "/").removeprefix("./")
+        found = self._by_name.get(wanted.casefold()) or self._by_name.get(wanted.rsplit("/", 1)[-1].casefold(), [])
+        exact = [image_id for image_id in found if wanted in (image_id, image_id.rpartition(".")[0])]
+        candidates = exact or found
+        if len(candidates) == 1:
+            return candidates[0]
+        if not candidates:
+            raise ValueError(f"there is no image {name!r} in {self.folder}")
+        raise ValueError(f"image {name!r} may be {' or '.join(candidates[:3])} in {self.folder}; write it in full")
+
+
+def hold_out(image_ids: Iterable[str], count: int, *, seed: int) -> set[str]:
+    """A fixed choice of `count` images: those whose SHA-256 with the seed is smallest.
+
+    It depends on nothing but the ids and the seed, whatever the order of a table.
+    """
+    order = sorted(set(image_ids), key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())
+    return set(order[:count])

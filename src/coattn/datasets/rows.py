@@ -1,0 +1,152 @@
+"""Rows of a CSV, TSV, JSON or JSONL file, each with its place for messages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
+_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+_END = "\0end of the table\0"
+
+
+class Row(NamedTuple):
+    """One row.
+
+    Attributes:
+        place: "line 7" or "record 7".
+        cells: column name to value: text, or in JSON anything.
+        problem: what is wrong with the row as a whole; empty if nothing.
+    """
+
+    place: str
+    cells: dict[str, Any]
+    problem: str = ""
+
+
+class Rows(NamedTuple):
+    """The columns of a table, as its header spells them, and its rows."""
+
+    columns: list[str]
+    rows: list[Row]
+
+
+def read_rows(path: str | Path, *, encoding: str = "utf-8", delimiter: str | None = None) -> Rows:
+    """Read a table; the file's suffix says which kind it is.
+
+    Args:
+        path: a `.csv` or `.tsv` with a header line, a `.json` with a list of objects, or a `.jsonl`.
+        encoding: of the text; a byte order mark is dropped.
+        delimiter: between the cells of a CSV; None takes what divides the header into most columns.
+
+    Raises:
+        ValueError: the file is not such a table. Defects of single rows are left in `Row.problem`.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        hint = "; save the spreadsheet as CSV (UTF-8)" if suffix in (".xls", ".xlsx", ".ods") else ""
+        raise ValueError(f"{path}: a table is a file of the kind {', '.join(_SUFFIXES)}{hint}")
+    text = _read_text(path, encoding)
+    if suffix == ".json":
+        rows = _json_rows(path, text)
+    elif suffix == ".jsonl":
+        rows = [_jsonl_row(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    else:
+        return _csv_rows(path, text, "\t" if suffix == ".tsv" else delimiter)
+    return Rows(list(dict.fromkeys(column for row in rows for column in row.cells)), rows)
+
+
+def _read_text(path: Path, encoding: str) -> str:
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding == "utf-8":
+        raise ValueError(f"{path}: looks like UTF-16 text; say --encoding utf-16")
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except LookupError:
+        raise ValueError(f"--encoding {encoding}: there is no such encoding; try utf-8, cp1252 or latin-1") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}: line {line}: byte {content[error.start : error.start + 1]!r} is not {encoding} text; convert the "
+            "file to UTF-8, or say what it is, for example --encoding cp1252 (Excel on Windows)"
+        ) from None
+
+
+def _csv_rows(path: Path, text: str, delimiter: str | None) -> Rows:
+    first_line = next((line for line in text.split("\n") if line.strip()), "")
+    delimiter = delimiter or max(DELIMITERS.values(), key=first_line.count)
+    numbered = _parse_csv(path, text, delimiter)
+    _, header = next(numbered, (0, []))
+    columns = [name.strip() for name in header]
+    while columns and not columns[-1]:
+        columns.pop()
+    if not columns:
+        raise ValueError(f"{path}: the file is empty; a table begins with a line of column names")
+    for name in columns:
+        if name and columns.count(name) > 1:
+            raise ValueError(f"{path}: two columns are called {name!r}; rename one")
+    rows = []
+    for line, values in numbered:
+        cells = {name: value for name, value in zip(columns, values, strict=False) if name}
+        surplus = any(value.strip() for value in values[len(columns) :])
+        problem = (
+            f"has {len(values)} cells for {len(columns)} columns; put quotation marks around a cell with {delimiter!r}"
+        )
+        rows.append(Row(f"line {line}", cells, problem if surplus else ""))
+    return Rows([name for name in columns if name], rows)
+
+
+def _parse_csv(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Number of its first line and cells, for each row that is not blank.
+
+    A line after the end shows whether the last row was closed: a lone quotation mark would swallow the rest silently.
+    """
+    lines = itertools.chain(io.StringIO(text, newline=""), ["\n", _END])
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    start = 1
+    try:
+        for values in reader:
+            if values == [_END]:
+                return
+            if any(_END in value for value in values):
+                break
+            if any(value.strip() for value in values):
+                yield start, values
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{path}: line {start}: {error}; is a quotation mark not closed?") from None
+    raise ValueError(f'{path}: line {start}: a quotation mark (") opens in this row and is never closed')
+
+
+def _json_rows(path: Path, text: str) -> list[Row]:
+    value = _parse_json(text, str(path))
+    if not isinstance(value, list):
+        raise ValueError(f'{path}: a JSON table is a list of objects: [{{"image": ..., "question": ...}}, ...]')
+    return [_object_row(path, f"record {number}", entry) for number, entry in enumerate(value)]
+
+
+def _jsonl_row(path: Path, number: int, line: str) -> Row:
+    place = f"line {number}"
+    return _object_row(path, place, _parse_json(line, f"{path}: {place}"))
+
+
+def _object_row(path: Path, place: str, entry: Any) -> Row:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path}: {place} is {json.dumps(entry)[:60]}, must be an object with a value per column")
+    return Row(place, {name.strip(): value for name, value in entry.items()})
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise ValueError(f"{where}: not usable JSON ({error})") from None

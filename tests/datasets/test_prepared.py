@@ -1,0 +1,143 @@
+"""The prepared folder: complete or absent, never over something else, and its report true."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coattn.datasets import prepared
+from coattn.datasets.prepared import Dataset, write_dataset
+from coattn.datasets.records import Record
+from coattn.datasets.report import build_report, format_report
+from coattn.datasets.vqa_json import read_vqa
+
+
+def dataset(**changes: Any) -> Dataset:
+    record = Record(1, "a", "What?", ("x",), "other", "what", "train")
+    splits = {"train": [record], "val": [replace(record, image_id="b", split="val")]}
+    return replace(Dataset(name="table", source="/my.csv", splits=splits, metric="exact_match"), **changes)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    for name in "ab":
+        (tmp_path / "scans" / name).with_suffix(".png").write_bytes(b"picture " + name.encode())
+    images = {name: tmp_path / "scans" / f"{name}.png" for name in "ab"}
+    out = tmp_path / "out"
+    report = write_dataset(dataset(images=images), out)
+    data = read_vqa(out / "val_questions.json", out / "val_annotations.json", split="val")
+    assert data.records == [replace(record, multiple_choice_answer="x") for record in dataset().splits["val"]]
+    assert data.metric == data.info["metric"] == "exact_match"
+    assert json.loads((out / "images.json").read_text()) == {"a": "../scans/a.png", "b": "../scans/b.png"}
+    assert json.loads((out / "report.json").read_text()) == report
+    assert sorted(content(out)) == report["files"]
+
+    far = tmp_path / "elsewhere" / "out"
+    write_dataset(dataset(images=images), far)
+    assert json.loads((far / "images.json").read_text())["a"] == str(images["a"])
+    copied = tmp_path / "elsewhere" / "copied"
+    write_dataset(dataset(images=images, copy_images=True), copied)
+    assert json.loads((copied / "images.json").read_text())["a"] == "images/a.png"
+    assert (copied / "images/a.png").read_bytes() == b"picture a"
+
+
+def test_again_gives_the_same_and_keeps_what_is_not_ours(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_dataset(dataset(), out)
+    first = content(out)
+    (out / "features.h5").write_text("the user's own")
+    write_dataset(dataset(), out)
+    assert content(out) == {**first, "features.h5": b"the user's own"}
+    only_train = {"train": dataset().splits["train"]}
+    write_dataset(dataset(splits=only_train), out)
+    assert set(content(out)) == {"train_questions.json", "train_annotations.json", "report.json", "features.h5"}
+
+
+def test_something_else_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_dataset(dataset(), out)
+    before = content(out)
+    with pytest.raises(ValueError, match=r"out holds table prepared from /my.csv, not table from /other.csv"):
+        write_dataset(dataset(source="/other.csv"), out)
+    assert content(out) == before
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("")
+    for name in ("file", "folder"):
+        with pytest.raises(ValueError, match=f"{name} exists and was not made by coattn prepare"):
+            write_dataset(dataset(), tmp_path / name)
+    (tmp_path / "folder" / "thesis.txt").unlink()
+    write_dataset(dataset(), tmp_path / "folder")  # empty by now
+
+
+def test_nothing_is_left_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(splits: Any, metric: str) -> dict[str, Any]:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(prepared, "build_report", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_dataset(dataset(), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"split '\.\./x': its name becomes part of a file name"):
+        write_dataset(dataset(splits={"../x": []}), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def records(*rows: tuple[str, str, str, Sequence[str]]) -> list[Record]:
+    return [
+        Record(number, image, question, tuple(answers), question_type=kind)
+        for number, (image, kind, question, answers) in enumerate(rows)
+    ]
+
+
+def test_report_counts_and_scores() -> None:
+    splits = {
+        "train": records(
+            ("a", "is", "Is it?", ["yes"]),
+            ("a", "is", "Is it?", ["Yes."]),
+            ("b", "is", "Is it not?", ["no"]),
+            ("b", "what", "What is it in the end?", ["cat"]),
+        ),
+        "test": records(
+            ("b", "is", "Is it?", ["yes"]),
+            ("c", "is", "is it not", ["no"]),
+            ("c", "what", "What now?", ["cat"]),
+            ("c", "what", "What then?", ["dog"]),
+        ),
+    }
+    report = build_report(splits, "exact_match")
+    train, test = report["splits"]["train"], report["splits"]["test"]
+    assert (train["questions"], train["images"], train["answers"], train["answers_as_typed"]) == (4, 2, 3, 4)
+    assert train["repeated_questions"] == 1
+    assert train["longest_question"] == {"words": 6, "question_id": 3, "text": "What is it in the end?"}
+    assert train["question_types"] == {"is": 3, "what": 1}
+    assert report["shared_images"] == {"train, test": 1}
+    assert test["coverage"] == {"3": 75.0}
+    assert test["prior"] == {"constant": 25.0, "per question type": 50.0, "per question text": 50.0}
+    text = format_report({"prepared": "x", "metric": "exact_match", "notes": ["n"], "skipped": ["s"], **report})
+    for words in ("test: 4 questions on 2 images", "1 images occur in two splits (train, test)", "note: n", "  s"):
+        assert words in text
+
+
+def test_report_of_soft_scores_and_of_unknown_answers() -> None:
+    train = records(("a", "", "What is it?", ["cat"] * 2 + ["dog"] * 8))
+    test = records(("b", "", "What is that?", ["dog"] * 2 + ["cat"] * 8), ("b", "", "Where is that?", ["x"] * 10))
+    report = build_report({"train": train, "val": test, "test": records(("b", "", "What?", []))}, "vqa_accuracy")
+    assert report["splits"]["val"]["coverage"] == {"1": 30.0}
+    assert report["splits"]["val"]["prior"]["per question type"] == 30.0
+    assert "coverage" not in report["splits"]["test"]
+
+
+def test_coverage_by_vocabulary_size() -> None:
+    train = records(*[("a", "", "q", [f"answer {n}"]) for n in range(150) for _ in range(2 if n < 100 else 1)])
+    coverage = build_report({"train": train}, "exact_match")["splits"]["train"]["coverage"]
+    assert coverage == {"100": 80.0, "150": 100.0}
