@@ -15,6 +15,7 @@ The classes that a config may name are `coattn.bricks.BRICKS`.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -22,15 +23,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from coattn.bricks import build, check_keys, describe, fits
 from coattn.files import read_json
+from coattn.metrics.calibration import Activation
+from coattn.nn import VQAModel
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 FORMAT, VERSION = "coattn model", 1
@@ -43,14 +46,17 @@ CONFIG_KEYS = {
     "version": int,
     "model": dict,
     "metric": str,
-    "activation": str,
+    "activation": Activation,
     "temperature": float,
     "max_tokens": int | None,
     "extractor": dict,
     "text_encoder": dict | None,
     "extra": dict,
 }
+RECORD_KEYS = ("name", "settings", "weights", "versions")
 LISTED = 10  # names spelled out in an error message
+
+V = TypeVar("V", Vocabulary, AnswerVocabulary)
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,11 @@ class ModelDirectory:
     """A model with everything that turns an image and a question into answers."""
 
     folder: Path
-    model: nn.Module
+    model: VQAModel
     question_vocabulary: Vocabulary | None
     answer_vocabulary: AnswerVocabulary
     metric: str
-    activation: str
+    activation: Activation
     temperature: float
     max_tokens: int | None
     extractor: dict[str, Any]
@@ -82,19 +88,19 @@ class ModelDirectory:
         return path if path.is_dir() else None
 
 
-def load(folder: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> nn.Module:
+def load(folder: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> VQAModel:
     """The model of a model directory, in eval mode on `device`. Raises as `load_directory` does."""
     return load_directory(folder).model.to(device)
 
 
 def save_model(
     folder: str | os.PathLike[str],
-    model: nn.Module,
+    model: VQAModel,
     *,
     answer_vocabulary: AnswerVocabulary,
     question_vocabulary: Vocabulary | None = None,
     metric: str,
-    activation: str,
+    activation: Activation,
     temperature: float = 1.0,
     max_tokens: int | None = None,
     extractor: Mapping[str, Any],
@@ -123,7 +129,8 @@ def save_model(
         extra: anything else worth keeping, as plain values.
 
     Raises:
-        ValueError: the folder holds something else than a model; the model is not made of bricks.
+        ValueError: the folder holds something else than a model; the model is not made of bricks, or not for these
+            vocabularies.
     """
     config = {
         "format": FORMAT,
@@ -137,6 +144,7 @@ def save_model(
         "text_encoder": None if text_encoder is None else dict(text_encoder),
         "extra": dict(extra or {}),
     }
+    _check_vocabularies(model, answer_vocabulary, question_vocabulary, str(folder))
     with _replaced_directory(Path(folder)) as partial:
         save_file(_tensors(model), partial / WEIGHTS)
         _write(partial / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
@@ -165,20 +173,22 @@ def load_directory(folder: str | os.PathLike[str]) -> ModelDirectory:
     tensors = _read_tensors(folder / WEIGHTS)
     model = _assemble(config["model"], tensors, folder)
 
-    answers = AnswerVocabulary.from_json(read_json(folder / ANSWERS))
-    questions = None
-    if config["text_encoder"] is None:
-        questions = Vocabulary.from_json(read_json(folder / QUESTIONS))
+    answers = _read_vocabulary(AnswerVocabulary, folder / ANSWERS)
+    has_words = config["text_encoder"] is None
+    questions = _read_vocabulary(Vocabulary, folder / QUESTIONS) if has_words else None
+    _check_vocabularies(model, answers, questions, str(folder))
     kept = {key: value for key, value in config.items() if key not in ("format", "version", "model")}
     return ModelDirectory(folder, model.eval(), questions, answers, **kept)
 
 
-def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> nn.Module:
+def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> VQAModel:
     """The model of `config` holding `tensors`. Nothing is allocated before every shape is known to agree."""
     num_values = sum(tensor.numel() for tensor in tensors.values())
     _check_sizes(config, num_values, f"{folder / CONFIG}: model")
     with torch.device("meta"):
         model = build(config, where=f"{folder / CONFIG}: model")
+    if not isinstance(model, VQAModel):
+        raise ValueError(f"{folder / CONFIG}: model: a {type(model).__name__} is a part of a model, not a VQAModel")
     expected = model.state_dict()
     problems = [f"missing {name} {_kind(expected[name])}" for name in expected if name not in tensors]
     problems += [f"unexpected {name} {_kind(tensors[name])}" for name in tensors if name not in expected]
@@ -211,16 +221,36 @@ def _kind(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def _tensors(model: VQAModel) -> dict[str, Tensor]:
     return {
         name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
 
 
+def _read_vocabulary(kind: type[V], path: Path) -> V:
+    try:
+        return kind.from_json(read_json(path))
+    except ValueError as error:
+        raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def _check_vocabularies(model: VQAModel, answers: AnswerVocabulary, questions: Vocabulary | None, where: str) -> None:
+    num_words = None if questions is None else len(questions)
+    wanted = model.question_encoder.num_words
+    if len(answers) != model.head.num_answers:
+        raise ValueError(f"{where}: {len(answers)} answers, but the model scores {model.head.num_answers}")
+    if num_words != wanted:
+        raise ValueError(
+            f"{where}: a question vocabulary of {num_words} ids, but the model reads {wanted} "
+            "(None: the embeddings of a text encoder)"
+        )
+
+
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        # Copies: a mapped file may change under the model, and its tensors are not aligned, which costs bits and time.
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
 
@@ -238,6 +268,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     for key, hint in CONFIG_KEYS.items():
         if not fits(config[key], hint):
             raise ValueError(f"{path}: {key}: {config[key]!r:.80} is not of type {hint}")
+    if not 0 < config["temperature"] < math.inf:
+        raise ValueError(f"{path}: temperature: {config['temperature']} is not a positive number")
+    for key in ("extractor", "text_encoder"):
+        if config[key] is not None:
+            check_keys(config[key], RECORD_KEYS, f"{path}: {key}")
     return config
 
 
