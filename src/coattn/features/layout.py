@@ -82,7 +82,6 @@ def write_part(
 ) -> None:
     """Write one file, atomically. The bytes depend on the arguments alone: HDF5 keeps no time stamps here."""
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype("<i8")
-    text = h5py.string_dtype("utf-8")
     # Page-aligned columns; rows would otherwise straddle one page more than they must.
     aligned = {"alignment_threshold": 4096, "alignment_interval": 4096}
     with atomic_path(path) as partial, h5py.File(partial, "w", **aligned) as file:
@@ -95,16 +94,19 @@ def write_part(
             assert start == len(dataset), f"{name}: {start} rows written of {len(dataset)}"
         file["offsets"] = offsets
         file["sizes"] = np.asarray(sizes, "<i4").reshape(len(image_ids), 2)
-        file.create_dataset("image_ids", data=list(image_ids), shape=(len(image_ids),), dtype=text)
+        file["image_ids"] = _fixed_text(image_ids)
         if skipped:
-            lines = [json.dumps(entry, ensure_ascii=False) for entry in skipped]
-            file.create_dataset("skipped", data=lines, dtype=text)
-        if sources:
-            file.attrs["sources"] = sources
-        file.attrs["format"] = FORMAT
+            file["skipped"] = _fixed_text([json.dumps(entry, ensure_ascii=False) for entry in skipped])
+        for name, text in {"format": FORMAT, "extractor": json.dumps(record), "sources": sources}.items():
+            file.attrs[name] = _fixed_text([text])[0]
         file.attrs["version"] = VERSION
-        file.attrs["extractor"] = json.dumps(record, ensure_ascii=False)
         file.attrs["complete"] = True
+
+
+def _fixed_text(texts: Sequence[str]) -> np.ndarray:
+    """Strings as utf-8 of one length in bytes. HDF5's other kind can send a reader of a damaged file into a loop."""
+    data = [text.encode() for text in texts]
+    return np.array(data, h5py.string_dtype("utf-8", max(map(len, data), default=0) or 1))
 
 
 def read_part(path: Path) -> Part:
@@ -121,12 +123,12 @@ def read_part(path: Path) -> Part:
             _check_format(path, file)
             part = Part(
                 path=path,
-                record=json.loads(file.attrs["extractor"]),
-                image_ids=file["image_ids"].asstr()[()].tolist(),
-                offsets=file["offsets"][()],
-                sizes=file["sizes"][()],
-                skipped=[Skipped(*json.loads(line)) for line in file["skipped"].asstr()] if "skipped" in file else [],
-                sources=file.attrs.get("sources", ""),
+                record=json.loads(_attribute(file, "extractor")),
+                image_ids=_dataset(file, "image_ids").asstr()[()].tolist(),
+                offsets=_dataset(file, "offsets")[()],
+                sizes=_dataset(file, "sizes")[()],
+                skipped=_skipped(file),
+                sources=_attribute(file, "sources") or "",
                 columns={
                     name: Column(file[name].id.get_offset() or 0, file[name].dtype, file[name].shape)
                     for name in ("features", *COLUMN_DTYPES)
@@ -136,7 +138,7 @@ def read_part(path: Path) -> Part:
             _check_contiguous(path, [file[name] for name in part.columns])
     except KeyError as error:
         raise ValueError(f"{path}: damaged feature store, a part is missing: {error.args[0]}") from None
-    except (OSError, RuntimeError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, RuntimeError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path}: not a readable feature store: truncated, damaged, or another kind of file ({error})"
         ) from None
@@ -144,14 +146,37 @@ def read_part(path: Path) -> Part:
     return part
 
 
+def _attribute(file: h5py.File, name: str) -> Any:
+    """Read a scalar attribute; None if it is not there."""
+    if name not in file.attrs:
+        return None
+    if file.attrs.get_id(name).shape != ():
+        raise TypeError(f"attribute {name} is no single value")  # damaged; reading it could take forever
+    value = file.attrs[name]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Look up a dataset that is to be read whole: one that damage has not made endless."""
+    dataset = file[name]
+    if dataset.nbytes > Path(file.filename).stat().st_size:
+        raise TypeError(f"{name} claims {dataset.nbytes} bytes, more than the file has")
+    return dataset
+
+
+def _skipped(file: h5py.File) -> list[Skipped]:
+    lines = _dataset(file, "skipped").asstr()[()] if "skipped" in file else []
+    return [Skipped(*json.loads(line)) for line in lines]
+
+
 def _check_format(path: Path, file: h5py.File) -> None:
-    if file.attrs.get("format") != FORMAT:
+    if _attribute(file, "format") != FORMAT:
         names = ", ".join(sorted(file)) or "nothing"
         raise ValueError(f"{path}: an HDF5 file, but not a feature store of coattn (it holds {names})")
-    version = file.attrs.get("version")
+    version = _attribute(file, "version")
     if version != VERSION:
         raise ValueError(f"{path}: feature store of version {version}; this coattn reads version {VERSION}")
-    if not file.attrs.get("complete", False):
+    if not _attribute(file, "complete"):
         raise ValueError(f"{path}: incomplete, its writing was broken off; make it again")
 
 
@@ -168,12 +193,13 @@ def _check_part(part: Part) -> None:
         if not right:
             raise ValueError(f"{part.path}: damaged feature store: {wrong}")
 
+    for name in ("features", "boxes"):
+        check(name in part.columns, f"{name} is missing")
     features = part.columns["features"]
     num_rows, num_images = features.shape[0], len(part.image_ids)
     check(len(features.shape) == 2, f"features has shape {features.shape}, not (rows, width)")
     check(features.dtype in FEATURE_DTYPES.values(), f"features is {features.dtype}, not float16, float32 or int8")
     check(("scale" in part.columns) == (features.dtype == np.int8), "int8 features and their scale go together")
-    check("boxes" in part.columns, "boxes is missing")
     for name, dtype in COLUMN_DTYPES.items():
         if name in part.columns:
             shape = (num_rows, 4) if name == "boxes" else (num_rows,)
