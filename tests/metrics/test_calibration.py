@@ -56,6 +56,11 @@ def test_no_other_temperature_has_a_smaller_loss_on_soft_scores(activation: str)
     targets = ((logits / 3 + noise).sigmoid() * 10).round() / 10
     targets[:20] = 0  # questions whose answers are all outside the vocabulary
     best = fit_temperature(logits, targets, activation)
+    if activation == "softmax":
+        targets = targets * 301 / 302 + targets.mean(1, keepdim=True) / 302
+    else:
+        low, high = 1 / ((1 - targets).sum() + 2), 1 - 1 / (targets.sum() + 2)
+        targets = targets * high + (1 - targets) * low
     assert 0.1 < best < 10
     least = loss(logits, targets, best, activation)
     grid = torch.logspace(math.log10(0.05), math.log10(20), 400).tolist()
@@ -72,11 +77,18 @@ def test_class_numbers_and_one_hot_targets_are_the_same_and_batches_change_nothi
     assert fit_temperature(logits.bfloat16(), targets, "softmax") == pytest.approx(best, rel=0.01)
 
 
-def test_a_model_without_mistake_or_sense_stays_in_bounds() -> None:
-    logits = torch.eye(4) * 3
-    assert fit_temperature(logits, torch.arange(4), "softmax") == pytest.approx(0.05, rel=1e-3)
-    assert fit_temperature(logits, torch.arange(4).roll(1), "softmax") == pytest.approx(20, rel=1e-3)
-    assert fit_temperature(logits, torch.eye(4), "sigmoid") < 1
+def test_a_model_without_mistake_is_not_sure_of_everything() -> None:
+    # Four questions, four answers, all right. Softmax: the right answer should get 5/6 + 1/6/4 = 7/8, so e^(3/T) = 21.
+    assert fit_temperature(torch.eye(4) * 3, torch.arange(4), "softmax") == pytest.approx(3 / math.log(21), rel=1e-4)
+    # Sigmoid: 4 (p - 5/6) = 12 (1 - p - 1/14) for p = sigmoid(3 / T), so p = 19/21.
+    temperature = fit_temperature(torch.eye(4) * 6 - 3, torch.eye(4), "sigmoid")
+    assert temperature == pytest.approx(3 / math.log(19 / 2), rel=1e-4)
+    assert fit_temperature(torch.eye(4) * 6 - 3, torch.arange(4), "sigmoid") == pytest.approx(temperature)
+
+
+def test_a_model_without_sense_stays_in_bounds() -> None:
+    assert fit_temperature(torch.eye(4) * 3, torch.arange(4).roll(1), "softmax") == pytest.approx(20, rel=1e-3)
+    assert fit_temperature(torch.eye(4) * 1e-3, torch.arange(4), "softmax") == pytest.approx(0.05, rel=1e-3)
 
 
 @pytest.mark.parametrize(

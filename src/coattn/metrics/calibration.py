@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -41,7 +42,12 @@ def fit_temperature(logits: Tensor, targets: Tensor, activation: Activation, *, 
 
     The loss is the one such models are trained with: binary cross-entropy for "sigmoid", cross-entropy for "softmax",
     against soft scores. Both are convex in 1 / T, so the zero of the derivative is found by halving an interval: no
-    learning rate, and the same result every time. A model without a mistake would have T = 0; T is kept in [0.05, 20].
+    learning rate, and the same result every time. T is kept in [0.05, 20].
+
+    A model without a mistake on N questions would get T = 0 and be sure of everything for ever. So the targets are
+    first drawn together as Platt (1999) does for the same reason: for "sigmoid" 1 becomes (P + 1) / (P + 2) and 0
+    becomes 1 / (Q + 2), with P and Q the sums of the targets and of their complements; for "softmax" the share
+    1 / (N + 2) of each target is spread over all answers. With thousands of questions little else changes.
 
     Args:
         logits: (N, A), finite.
@@ -59,12 +65,14 @@ def fit_temperature(logits: Tensor, targets: Tensor, activation: Activation, *, 
     if not logits.isfinite().all():
         raise ValueError("a logit is not finite; the model's weights or features are damaged")
 
+    smooth = _smoothing(targets, logits.shape[1], activation)
+
     def slope(inverse_temperature: float) -> float:
         """Derivative of the summed loss with respect to 1 / T: expected minus targeted sum of logits."""
         total = 0.0
         for z, target in zip(logits.split(batch_size), targets.split(batch_size), strict=True):
             z = z.float()
-            y = torch.nn.functional.one_hot(target, z.shape[1]) if target.ndim == 1 else target.float()
+            y = smooth(torch.nn.functional.one_hot(target, z.shape[1]) if target.ndim == 1 else target.float())
             expected = confidences(z, 1 / inverse_temperature, activation)
             if activation == "softmax":
                 expected = expected * y.sum(dim=1, keepdim=True)  # soft scores need not sum to 1
@@ -79,6 +87,17 @@ def fit_temperature(logits: Tensor, targets: Tensor, activation: Activation, *, 
         else:
             low = middle
     return math.exp(-(low + high) / 2)
+
+
+def _smoothing(targets: Tensor, num_answers: int, activation: Activation) -> Callable[[Tensor], Tensor]:
+    """Platt's correction, as a function of (n, A) targets."""
+    if activation == "softmax":
+        doubt = 1 / (len(targets) + 2)
+        return lambda y: (1 - doubt) * y + doubt / num_answers * y.sum(dim=1, keepdim=True)
+    positive = len(targets) if targets.ndim == 1 else targets.sum(dtype=torch.float64).item()
+    low = 1 / (len(targets) * num_answers - positive + 2)
+    high = (positive + 1) / (positive + 2)
+    return lambda y: low + (high - low) * y
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, *, num_bins: int = 15) -> float:

@@ -34,19 +34,18 @@ def vqa_accuracy(prediction: str, answers: Sequence[Mapping[str, Any] | str]) ->
     """
     if not answers:
         raise ValueError("VQA accuracy needs at least one human answer, got none")
-    entries: list[dict[str, Any]] = [
-        {"answer": answer, "answer_id": number} if isinstance(answer, str) else dict(answer)
-        for number, answer in enumerate(answers)
-    ]
-    texts = [clean_answer(entry["answer"]) for entry in entries]
+    texts = [clean_answer(answer if isinstance(answer, str) else answer["answer"]) for answer in answers]
     prediction = clean_answer(prediction)
     if len(set(texts)) > 1:
         texts = [normalize_answer(text) for text in texts]
         prediction = normalize_answer(prediction)
-    for entry, text in zip(entries, texts, strict=True):
-        entry["answer"] = text  # before entries are compared: two that differed in form only are equal from here on
+    # Entries are compared with their texts as they are now: two that differed in form only have become equal.
+    entries = [
+        {"answer": text, "answer_id": number} if isinstance(answer, str) else {**answer, "answer": text}
+        for number, (answer, text) in enumerate(zip(answers, texts, strict=True))
+    ]
     matching = [entry for entry in entries if entry["answer"] == prediction]
-    accuracies = [min(1.0, sum(other != left_out for other in matching) / 3) for left_out in entries]
+    accuracies = [min(1.0, (len(matching) - matching.count(left_out)) / 3) for left_out in entries]
     return sum(accuracies) / len(accuracies)
 
 
