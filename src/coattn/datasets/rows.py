@@ -53,7 +53,7 @@ def read_rows(path: str | Path, *, encoding: str = "utf-8", delimiter: str | Non
     if suffix not in _SUFFIXES:
         hint = "; save the spreadsheet as CSV (UTF-8)" if suffix in (".xls", ".xlsx", ".ods") else ""
         raise ValueError(f"{path}: a table is a file of the kind {', '.join(_SUFFIXES)}{hint}")
-    text = _read_text(path, encoding)
+    text = read_text(path, encoding)
     if suffix == ".json":
         rows = _json_rows(path, text)
     elif suffix == ".jsonl":
@@ -63,7 +63,12 @@ def read_rows(path: str | Path, *, encoding: str = "utf-8", delimiter: str | Non
     return Rows(list(dict.fromkeys(column for row in rows for column in row.cells)), rows)
 
 
-def _read_text(path: Path, encoding: str) -> str:
+def read_text(path: Path, encoding: str) -> str:
+    """The text of a file without byte order mark.
+
+    Raises:
+        ValueError: it is not of that encoding; the message names line and byte.
+    """
     content = path.read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding == "utf-8":
         raise ValueError(f"{path}: looks like UTF-16 text; say --encoding utf-16")

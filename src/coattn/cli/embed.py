@@ -1,0 +1,50 @@
+"""`coattn embed`: questions to a store of token embeddings."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from tqdm import tqdm
+
+from coattn.datasets.question_embeddings import embed_questions, read_questions
+from coattn.text.pretrained import TextEncoder
+
+DESCRIPTION = """\
+Run a pretrained text encoder of transformers once over all distinct questions, and keep its token embeddings. The store
+can be trained on with any layer; it carries the encoder, so that new questions can be asked.
+
+  coattn embed data/mine/train_questions.json data/mine/val_questions.json data/mine/embeddings \\
+      --encoder sentence-transformers/all-MiniLM-L6-v2 --allow-download"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `coattn embed`."""
+    parser.add_argument(
+        "questions", metavar="QUESTIONS", nargs="+", help="official question .json, .txt (one per line), or .csv, .tsv"
+    )
+    parser.add_argument("out", metavar="OUT", help="folder to write; an unfinished one is continued")
+    parser.add_argument(
+        "--encoder", required=True, metavar="NAME_OR_FOLDER", help="name on the Hub, or folder with model.safetensors"
+    )
+    parser.add_argument("--allow-download", action="store_true", help="fetch the encoder if it is not on this machine")
+    parser.add_argument("--dtype", choices=("float16", "float32"), default="float16", help="of the store (%(default)s)")
+    parser.add_argument(
+        "--max-tokens", type=int, metavar="N", help="cut longer questions (default: the encoder's limit)"
+    )
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="questions at once (%(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encode, and say what was done."""
+    questions = read_questions(args.questions)
+    encoder = TextEncoder.load(
+        args.encoder, allow_download=args.allow_download, max_tokens=args.max_tokens, device=args.device
+    )
+    with tqdm(total=len(questions), unit=" questions", desc="embed") as bar:
+        embedded = embed_questions(
+            questions, args.out, encoder, dtype=args.dtype, batch_size=args.batch_size, progress=bar.update
+        )
+    print(f"{args.out}: {embedded.done} questions embedded, {embedded.found} found, width {encoder.dim}, {args.dtype}")
+    return 0

