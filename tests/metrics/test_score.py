@@ -47,15 +47,15 @@ def test_type_means_are_taken_before_rounding() -> None:
     records = [
         record(1, *["cat"] * 3, answer_type="x", question_type="what"),  # 2/3
         record(2, *["cat"] * 3, answer_type="x", question_type="how"),  # 2/3
-        record(3, "cat", "dog", answer_type="y", question_type="what"),  # 1/6
-        record(4, "cat", "cow"),  # 0, of no type
+        record(3, "cat", "dog", question_type="what"),  # 1/6
+        record(4, "cat", "cow", answer_type="x"),  # 0
     ]
     scores = score({1: "cat", 2: "cat", 3: "cat", 4: "x"}, records, "vqa_accuracy")
     assert scores.by_question == {"1": 66.67, "2": 66.67, "3": 16.67, "4": 0}
-    assert scores.by_answer_type == {"x": 66.67, "y": 16.67}
+    assert scores.by_answer_type == {"x": 44.44}  # 4/9; the mean of the rounded is 44.45
     assert scores.by_question_type == {"what": 41.67, "how": 66.67}  # (2/3 + 1/6) / 2
     assert scores.overall == 37.5
-    assert scores.counts == {"answer type": {"x": 2, "y": 1}, "question type": {"what": 2, "how": 1}}
+    assert scores.counts == {"answer type": {"x": 3}, "question type": {"what": 2, "how": 1}}
 
 
 def test_exact_match_uses_the_one_answer_of_the_record() -> None:
