@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,10 +72,10 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 
 def shortened(text: str, size: float, width: float, *, weight: str = "normal") -> str:
     """`text`, cut with an ellipsis where it is wider than `width`."""
-    shown = text
-    while shown and text_width(shown, size, weight) > width:
-        shown = shown[:-2].rstrip() + "…" if len(shown) > 2 else ""
-    return shown
+    if text_width(text, size, weight) <= width:
+        return text
+    lengths = range(1, len(text))
+    return text[: bisect_right(lengths, width, key=lambda length: text_width(text[:length] + "…", size, weight))] + "…"
 
 
 def wrapped(text: str, size: float, width: float, *, weight: str = "normal") -> list[str]:
