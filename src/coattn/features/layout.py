@@ -74,7 +74,7 @@ def write_part(
     *,
     record: Mapping[str, Any],
     image_ids: Sequence[str],
-    lengths: Sequence[int],
+    lengths: Sequence[int] | np.ndarray,
     sizes: np.ndarray,
     columns: Mapping[str, ColumnBlocks],
     skipped: Sequence[Skipped] = (),

@@ -36,6 +36,11 @@ class Manifest:
     flips: bool
     units: list[Unit]
 
+    @property
+    def images(self) -> dict[str, str]:
+        """All images, id to path relative to the folder, in order."""
+        return {image_id: path for unit in self.units for image_id, path in unit.images.items()}
+
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into `folder`, atomically."""
         write_json(folder / MANIFEST, {"format": FORMAT, "version": VERSION, **asdict(self)}, indent=1)

@@ -65,6 +65,7 @@ class FeatureStore:
         lengths: (M,) int64, number of regions of each image.
         sizes: (M, 2) int32, width and height of each original image in pixels.
         skipped: images that could not be read when the features were made.
+        parts: the files it is made of.
 
     Raises:
         ValueError: the store is incomplete, damaged, or another kind of file; the message names the file and the fix.
@@ -73,19 +74,19 @@ class FeatureStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).absolute()  # still right after a change of directory
-        self._parts = _folder_parts(self.path) if self.path.is_dir() else [read_part(self.path)]
+        self.parts = _folder_parts(self.path) if self.path.is_dir() else [read_part(self.path)]
         self._maps: dict[tuple[int, str], np.ndarray] = {}
-        first = self._parts[0]
+        first = self.parts[0]
         self.record: dict[str, Any] = first.record
         features = first.columns["features"]
         self.dim = features.shape[1]
         self.dtype = features.dtype.name
-        self.image_ids = [image_id for part in self._parts for image_id in part.image_ids]
-        self.lengths = np.concatenate([np.diff(part.offsets) for part in self._parts])
-        self.sizes = np.concatenate([part.sizes for part in self._parts])
-        self.skipped: list[Skipped] = [entry for part in self._parts for entry in part.skipped]
-        self._part_of = np.repeat(np.arange(len(self._parts)), [len(part.image_ids) for part in self._parts])
-        self._first_row = np.concatenate([part.offsets[:-1] for part in self._parts])
+        self.image_ids = [image_id for part in self.parts for image_id in part.image_ids]
+        self.lengths = np.concatenate([np.diff(part.offsets) for part in self.parts])
+        self.sizes = np.concatenate([part.sizes for part in self.parts])
+        self.skipped: list[Skipped] = [entry for part in self.parts for entry in part.skipped]
+        self._part_of = np.repeat(np.arange(len(self.parts)), [len(part.image_ids) for part in self.parts])
+        self._first_row = np.concatenate([part.offsets[:-1] for part in self.parts])
         self._index = {image_id: index for index, image_id in enumerate(self.image_ids)}
         if len(self._index) < len(self.image_ids):
             twice = next(name for index, name in enumerate(self.image_ids) if self._index[name] != index)
@@ -121,7 +122,7 @@ class FeatureStore:
         """Read one image by position."""
         part, start = int(self._part_of[index]), int(self._first_row[index])
         rows = slice(start, start + int(self.lengths[index]))
-        columns = self._parts[part].columns
+        columns = self.parts[part].columns
         features = self._map(part, "features")[rows].astype(np.float32)
         if self.dtype == "int8":
             features *= self._map(part, "scale")[rows, None].astype(np.float32)
@@ -189,7 +190,7 @@ class FeatureStore:
 
     def _map(self, part: int, name: str) -> np.ndarray:
         if (part, name) not in self._maps:
-            self._maps[part, name] = self._parts[part].map(name)
+            self._maps[part, name] = self.parts[part].map(name)
         return self._maps[part, name]
 
 

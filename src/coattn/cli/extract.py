@@ -1,0 +1,122 @@
+"""`coattn extract`: images to region features."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from coattn.features.descriptor import Descriptor
+from coattn.features.extract import extract
+from coattn.features.images import find_images
+from coattn.features.layout import FEATURE_DTYPES
+from coattn.features.regions import Extractor
+
+DESCRIPTION = """\
+Describe each image by a grid of regions and keep them in a feature store, the folder OUT.
+
+Broken off, it goes on when the same command is given again. Images that cannot be read are named and left out, and the
+exit status is then 1; give the command again when they are repaired. Under torchrun the processes share the work.
+
+  coattn extract data/easy_vqa/images.json data/easy_vqa/features
+  coattn extract photos/ features/ --extractor torchvision --model resnet50 --weights default --grid 7x7"""
+
+_TORCHVISION_ONLY = ("model", "weights", "global_region", "tf_same_padding", "device")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `coattn extract`."""
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGES", help="images.json (image id to path), image files, or folders of images")
+    add("out", metavar="OUT", help="folder to write; an unfinished one is continued")
+    add(
+        "--extractor",
+        choices=("descriptor", "torchvision"),
+        default="descriptor",
+        help="descriptor: colours and edges, no pretrained weights; torchvision: a network's feature map (%(default)s)",
+    )
+    add("--grid", type=_pair, metavar="RxC", help="rows x columns (descriptor: 4x4; torchvision: the map as it is)")
+    add("--size", type=_pair, metavar="HxW", help="resize to (descriptor: 16 pixels a cell; torchvision: 224x224)")
+    add("--id-from", choices=("path", "trailing-number"), default="path", help="how files give image ids (%(default)s)")
+    add("--flips", action="store_true", help="store every image a second time, mirrored, as ID#flip")
+    add("--dtype", choices=tuple(FEATURE_DTYPES), default="float16", help="of the stored features (%(default)s)")
+    add("--batch-size", type=_positive, default=32, metavar="N", help="images at once (%(default)s)")
+    add("--workers", type=_positive, default=2, metavar="N", help="threads that read images (%(default)s)")
+    network = parser.add_argument_group("--extractor torchvision")
+    add = network.add_argument
+    add("--model", metavar="NAME", help="classification network of torchvision, for example resnet50")
+    add(
+        "--weights",
+        metavar="default|none|FILE",
+        help="default: download torchvision's; none: random; or .pth, .safetensors",
+    )
+    add("--global", dest="global_region", action="store_true", default=None, help="add the whole image as last region")
+    add("--tf-same-padding", action="store_true", default=None, help="for weights that come from TensorFlow")
+    add("--device", help="for example cuda, cpu (default: a GPU if there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extract; 0 if every image has features, 1 if some could not be read."""
+    images = find_images(args.images, id_from=args.id_from)
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    report = extract(
+        images,
+        args.out,
+        _build(args),
+        dtype=args.dtype,
+        flips=args.flips,
+        batch_size=args.batch_size,
+        num_workers=args.workers,
+        rank=rank,
+        world_size=world_size,
+    )
+    share = f" (process {rank} of {world_size})" if world_size > 1 else ""
+    found = f", {report.found_done} of them before" if report.found_done else ""
+    print(f"{args.out}: {report.done} images{found}, {len(report.skipped)} skipped{share}")
+    if report.skipped:
+        names = ", ".join(repr(entry.image_id) for entry in report.skipped[:5])
+        more = ", ..." if len(report.skipped) > 5 else ""
+        print(f"skipped: {names}{more}; the reasons: coattn inspect {args.out}", file=sys.stderr)
+    return 1 if report.skipped else 0
+
+
+def _build(args: argparse.Namespace) -> Extractor:
+    if args.extractor == "descriptor":
+        given = [name for name in _TORCHVISION_ONLY if getattr(args, name) is not None]
+        if given:
+            option = given[0].removesuffix("_region").replace("_", "-")
+            raise ValueError(f"--{option} needs --extractor torchvision; the descriptor has no such setting")
+        return Descriptor(args.grid or (4, 4), args.size)
+    if args.model is None or args.weights is None:
+        raise ValueError(
+            "--extractor torchvision needs --model NAME and --weights: default (downloads torchvision's), a FILE, "
+            "or none (random, for trying out)"
+        )
+    from coattn.features.torchvision_grid import TorchvisionGrid
+
+    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    return TorchvisionGrid(
+        args.model,
+        weights=args.weights if args.weights in ("default", "none") else Path(args.weights),
+        size=args.size or (224, 224),
+        grid=args.grid,
+        global_region=bool(args.global_region),
+        tf_same_padding=bool(args.tf_same_padding),
+        device=args.device or gpu,
+    )
+
+
+def _pair(text: str) -> tuple[int, int]:
+    first, _, second = text.lower().partition("x")
+    if not (first.isdecimal() and second.isdecimal() and int(first) and int(second)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two positive numbers like 4x4")
+    return int(first), int(second)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)

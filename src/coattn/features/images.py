@@ -1,0 +1,129 @@
+"""Image files: finding them, naming them, and reading them into plain RGB."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from coattn.files import read_json
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+
+def load_image(source: ImageSource) -> Image.Image:
+    """Read an image as it is meant to be seen, in RGB.
+
+    Turned upright as EXIF says; transparent pixels over white; grey, palette, CMYK and 16-bit pixels converted; the
+    first picture of an animation or a multi-page file.
+
+    Args:
+        source: a file (JPEG, PNG, WebP, BMP, GIF or TIFF), the bytes of one, a PIL image, or an array (h, w),
+            (h, w, 1), (h, w, 3) or (h, w, 4) of uint8, uint16, or floats in [0, 1].
+
+    Raises:
+        ValueError: not such an image, damaged, or so large that it may be a decompression bomb; names the file.
+        OSError: the file cannot be opened.
+    """
+    if isinstance(source, np.ndarray):
+        return _to_rgb(_from_array(source))
+    if isinstance(source, Image.Image):
+        return _to_rgb(source)
+    if isinstance(source, bytes):
+        name, data = "image", source
+    else:
+        name, data = os.fspath(source), Path(source).read_bytes()
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return _to_rgb(image)
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{name}: too many pixels, it may be a decompression bomb; shrink it first ({error})"
+        ) from None
+    except Image.UnidentifiedImageError:
+        raise ValueError(f"{name}: not an image in one of the formats {', '.join(FORMATS)}") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise ValueError(f"{name}: cannot be read as an image ({type(error).__name__}: {error})") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floats of unknown range; convert it to 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip 16 bits to white
+        image = Image.fromarray((np.asarray(image, np.int64) // 257).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    good_shape = array.size > 0 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)))
+    if array.dtype == np.uint16:
+        array = (array // 257).astype(np.uint8)
+    elif array.dtype.kind == "f" and good_shape and array.min() >= 0 and array.max() <= 1:
+        array = np.rint(array * 255).astype(np.uint8)
+    if not good_shape or array.dtype != np.uint8:
+        raise ValueError(
+            f"image array of shape {array.shape} and type {array.dtype}; it must be (h, w), (h, w, 1), (h, w, 3) or "
+            "(h, w, 4) of uint8, uint16, or floats in [0, 1]"
+        )
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
+def find_images(sources: Sequence[str | os.PathLike[str]], *, id_from: str = "path") -> dict[str, Path]:
+    """List images by id.
+
+    Args:
+        sources: JSON files that map image id to path (relative to the JSON's folder), image files, and folders, which
+            are searched for image files at any depth.
+        id_from: how files and folders name their images. "path": the path within the given folder, or the name of the
+            given file, without suffix. "trailing-number": the number at the end of that, so that
+            COCO_train2014_000000458752.jpg is image 458752.
+
+    Returns:
+        Image id to path, in the order of the sources; folders sorted by path.
+
+    Raises:
+        ValueError: two files with one id, a name without a number, no image at all.
+        OSError: a source does not exist.
+    """
+    found: dict[str, Path] = {}
+    for source in map(Path, sources):
+        for name, path in _list_source(source):
+            image_id = name if source.suffix == ".json" or id_from == "path" else _trailing_number(name, path)
+            if image_id in found:
+                raise ValueError(f"{found[image_id]} and {path} would both be image {image_id!r}; rename one of them")
+            found[image_id] = path
+    if not found:
+        raise ValueError(f"no images ({', '.join(sorted(SUFFIXES))}) in {', '.join(map(str, sources))}")
+    return found
+
+
+def _list_source(source: Path) -> list[tuple[str, Path]]:
+    if source.is_dir():
+        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        return [(path.relative_to(source).with_suffix("").as_posix(), path) for path in paths]
+    if source.suffix == ".json":
+        value = read_json(source)
+        if not isinstance(value, dict) or not all(isinstance(path, str) for path in value.values()):
+            raise ValueError(f"{source}: not a list of images; it must be one JSON object of image id to path")
+        return [(image_id, source.parent / path) for image_id, path in value.items()]
+    source.stat()  # raises if there is none
+    return [(source.stem, source)]
+
+
+def _trailing_number(name: str, path: Path) -> str:
+    match = re.search(r"\d+$", name)
+    if match is None:
+        raise ValueError(f"{path}: its name ends in no number to take as image id")
+    return str(int(match.group()))
