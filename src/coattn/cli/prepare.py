@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from coattn.datasets import easy_vqa, table
+from coattn.datasets import daquar, easy_vqa, table
 from coattn.datasets.prepared import write_dataset
 from coattn.datasets.report import format_report
 
@@ -16,7 +16,7 @@ images, and a report.
   coattn prepare table answers.csv --images scans data/mine"""
 
 # Each reader has DESCRIPTION, add_arguments(parser) and from_arguments(args) -> Dataset.
-READERS = {"easy-vqa": easy_vqa, "table": table}
+READERS = {"daquar": daquar, "easy-vqa": easy_vqa, "table": table}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
