@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import coattn
+
+SOURCE = Path(coattn.__file__).parent
+
+# Each room imports only from rooms that stand before it.
+ROOMS = (
+    "files",
+    "nn",
+    "text",
+    "features",
+    "datasets",
+    "metrics",
+    "presets",
+    "bricks",
+    "checkpoint",
+    "training",
+    "explain",
+    "canvas",
+    "picture",
+    "predictor",
+    "apps",
+    "cli",
+)
+HEAVY = ("lightning", "transformers", "h5py", "matplotlib", "torchvision", "PIL", "safetensors", "tqdm")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and room of each import of this package in a file, those inside functions included."""
+    package = ("coattn", *path.relative_to(SOURCE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            modules = [f"{base}.{alias.name}" for alias in node.names] if base == "coattn" else [base]
+        else:
+            continue
+        for module in modules:
+            name, _, rest = module.partition(".")
+            if name == "coattn" and rest and not rest.startswith("__"):
+                yield node.lineno, rest.partition(".")[0]
+
+
+def sources() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+def test_every_room_has_its_place() -> None:
+    assert {room_of(path) for path in sources()} <= set(ROOMS)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_imports_point_one_way(path: Path) -> None:
+    room = room_of(path)
+    allowed = {room, *ROOMS[: ROOMS.index(room)]} - ({"files"} if room == "nn" else set())
+    wrong = [f"line {line}: {name}" for line, name in imported_rooms(path) if name not in allowed]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", [p for p in sources() if room_of(p) == "nn"], ids=lambda path: path.name)
+def test_nn_needs_torch_only(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        roots = {name.partition(".")[0] for name in names}
+        assert roots <= {"torch", *sys.stdlib_module_names}
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import coattn", HEAVY),
+        ("import coattn.presets; coattn.VQAModel", HEAVY),
+        ("import coattn; coattn.load", ("lightning", "transformers", "matplotlib", "torchvision", "h5py")),
+        ("import coattn; coattn.Predictor", ("lightning", "transformers", "matplotlib", "torchvision")),
+        ("import coattn.cli", ("torch", *HEAVY)),
+    ],
+)
+def test_imports_no_more_than_it_needs(statement: str, forbidden: tuple[str, ...]) -> None:
+    # None in sys.modules makes an import fail: what is not needed is not even tried.
+    names = ", ".join(f"{name!r}: None" for name in forbidden)
+    run(f"import sys; sys.modules |= {{{names}}}; {statement}")
+
+
+def test_every_public_name_is_there() -> None:
+    assert [name for name in coattn.__all__ if not hasattr(coattn, name)] == []
+    assert set(coattn.__all__) <= set(dir(coattn))
+    with pytest.raises(AttributeError, match="no attribute 'Predicter'"):
+        coattn.Predicter  # noqa: B018
