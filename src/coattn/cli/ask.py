@@ -1,0 +1,254 @@
+"""`coattn ask`: a trained model answers questions about an image, or a table of them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coattn.datasets.rows import Rows
+    from coattn.explain import Answer, Explanation
+    from coattn.predictor import EncodedImage, Predictor
+
+DESCRIPTION = """\
+Ask a trained model about an image: the best answers with their confidence, and a picture of where it looked.
+With --table it answers all rows of a CSV with the columns image and question."""
+EXAMPLE = """\
+  coattn ask runs/mine/model kitchen.jpg "what is on the table?" "how many people are there?" --map kitchen.png
+  coattn ask runs/mine/model kitchen.jpg "what is on the table?" --map t.png --map-name layers.0.question_to_regions \\
+      --head 2 --word table
+  coattn ask runs/mine/model 42 "what is on the table?" --features features/val --image images/42.jpg --map 42.png
+  coattn ask runs/mine/model --table questions.csv --images photos --out answers.csv"""
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+ADDED = ("answer", "confidence", "error")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `coattn ask`."""
+    parser.epilog = f"examples:\n{EXAMPLE}"
+    # Options may stand between the image and its questions.
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign,assignment]
+    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="a model directory, as coattn fit leaves it")
+    parser.add_argument("image", metavar="IMAGE", nargs="?", help="an image file; with --features the id of an image")
+    parser.add_argument("questions", metavar="QUESTION", nargs="*", help="one or more, in quotation marks")
+    parser.add_argument("--top-k", type=int, default=5, metavar="N", help="number of answers (default 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per question, one on a line")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ..., or auto")
+
+    picture = parser.add_argument_group("picture of the attention")
+    picture.add_argument("--map", metavar="FILE", type=Path, help=f"write it here ({', '.join(PICTURES)})")
+    picture.add_argument("--map-name", metavar="NAME", help="which map (default pooling.regions)")
+    picture.add_argument("--head", type=_head, metavar="N|mean", help="which head of it, where it has several")
+    picture.add_argument("--word", type=_word, metavar="WORD|N", help="only the attention of this word (or place)")
+    picture.add_argument("--region", type=int, metavar="N", help="only the attention of this region")
+
+    store = parser.add_argument_group("images of a feature store")
+    store.add_argument("--features", metavar="STORE", type=Path, help="take the image's features from here, by its id")
+    store.add_argument("--image", dest="picture", metavar="FILE", type=Path, help="the image of that id, for --map")
+    store.add_argument(
+        "--allow-other-features", action="store_true", help="warn, not refuse, if another extractor made the features"
+    )
+
+    table = parser.add_argument_group("a whole table")
+    table.add_argument("--table", metavar="IN", type=Path, help=".csv, .tsv, .json or .jsonl with image and question")
+    table.add_argument("--out", metavar="OUT.csv", type=Path, help="its columns, and answer, confidence, error")
+    table.add_argument("--images", metavar="DIR", type=Path, help="folder of the images (default: that of the table)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer; 1 if some rows of a table could not be answered."""
+    _check(args)
+    from coattn.predictor import Predictor
+
+    if args.table is not None:
+        from coattn.datasets.rows import read_rows
+
+        rows = read_rows(args.table)
+        image, question = (_column(args.table, rows, name) for name in ("image", "question"))
+    with _warnings_on_stderr():
+        predictor = Predictor.load(
+            args.model, device=args.device, features=args.features, allow_other_features=args.allow_other_features
+        )
+        if args.table is not None:
+            return _ask_table(args, predictor, rows, image, question)
+        return _ask_questions(args, predictor)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise ValueError if the arguments do not belong together."""
+    if (args.table is None) != (args.out is None):
+        raise ValueError("--table IN and --out OUT.csv go together")
+    if args.table is not None and (args.image or args.map):
+        raise ValueError("--table answers the rows of a table: leave out IMAGE, QUESTION and --map")
+    if args.table is None and not args.questions:
+        raise ValueError("give an image and at least one question in quotation marks, or a --table")
+    if args.images is not None and (args.table is None or args.features is not None):
+        raise ValueError("--images is for image files of a --table")
+    if args.picture is not None and args.features is None:
+        raise ValueError("--image FILE shows the image of an id of --features STORE")
+    chosen = [args.map_name, args.head, args.word, args.region]
+    if args.map is None and any(value is not None for value in chosen):
+        raise ValueError("--map-name, --head, --word and --region choose what --map FILE shows: give --map too")
+    if args.map is not None and args.map.suffix.lower() not in PICTURES:
+        raise ValueError(f"--map {args.map}: the name must end in {', '.join(PICTURES)}")
+
+
+# One image
+
+
+def _ask_questions(args: argparse.Namespace, predictor: Predictor) -> int:
+    encoded = predictor.encode(args.image, picture=args.picture)
+    if args.map is None:
+        answers = predictor.ask_many([(encoded, question) for question in args.questions], top_k=args.top_k)
+    else:
+        explanations = [predictor.maps(encoded, question, top_k=args.top_k) for question in args.questions]
+        answers = [list(explanation.answers) for explanation in explanations]
+        _write_picture(args, explanations)
+    for number, (question, ranked) in enumerate(zip(args.questions, answers, strict=True)):
+        if args.json:
+            listed = [{"answer": text, "confidence": confidence} for text, confidence in ranked]
+            print(json.dumps({"image": args.image, "question": question, "answers": listed}, ensure_ascii=False))
+        else:
+            lines = [f"{100 * confidence:6.1f} %  {text}" for text, confidence in ranked]
+            print("\n".join([*([""] if number else []), question, *lines]))
+    if args.map is not None and not args.json:
+        print(f"\n{args.map} shows where the model looked")
+    return 0
+
+
+def _write_picture(args: argparse.Namespace, explanations: Sequence[Explanation]) -> None:
+    """One question gives a full picture, several are set side by side."""
+    from coattn.files import atomic_path, require
+
+    require("matplotlib", "plot")
+    from coattn.picture import compare, draw
+
+    name = args.map_name or "pooling.regions"
+    if len(explanations) == 1:
+        picture = draw(explanations[0], map=name, head=args.head, word=args.word, region=args.region)
+    else:
+        picture = compare(explanations, maps=[name], head=args.head, word=args.word, region=args.region)
+    with atomic_path(args.map) as partial:
+        picture.save(partial, format=PICTURES[args.map.suffix.lower()])
+
+
+# A table
+
+
+def _ask_table(args: argparse.Namespace, predictor: Predictor, rows: Rows, image: str, question: str) -> int:
+    """Answer every row, each image extracted once; rows that cannot be answered say why."""
+    from tqdm import tqdm
+
+    if args.features is None:
+        _ = predictor.extractor  # what is wrong with it would be wrong for every row
+    find = _finder(args)
+    by_image: dict[str, list[int]] = {}
+    for number, row in enumerate(rows.rows):
+        by_image.setdefault(str(row.cells.get(image, "")).strip(), []).append(number)
+    results: dict[int, Answer | Exception] = {}
+    with tqdm(total=len(rows.rows), unit=" questions", disable=None) as progress:
+        for name, numbers in by_image.items():
+            try:
+                if not name:
+                    raise ValueError("no image is named")
+                encoded = predictor.encode(find(name))
+                found = _answers(predictor, encoded, [rows.rows[number].cells.get(question) for number in numbers])
+            except (ValueError, OSError) as error:
+                found = [error] * len(numbers)
+            results |= zip(numbers, found, strict=True)
+            progress.update(len(numbers))
+    for number, row in enumerate(rows.rows):
+        if row.problem:
+            results[number] = ValueError(row.problem)
+    _write_table(args.out, rows, [results[number] for number in range(len(rows.rows))])
+    failed = {number: result for number, result in sorted(results.items()) if isinstance(result, Exception)}
+    for number, result in failed.items():
+        print(f"coattn: {args.table}: {rows.rows[number].place}: {result}", file=sys.stderr)
+    print(f"{len(rows.rows) - len(failed)} of {len(rows.rows)} questions answered in {args.out}")
+    return 1 if failed else 0
+
+
+def _finder(args: argparse.Namespace) -> Any:
+    """What turns a cell of the image column into what `Predictor.encode` takes."""
+    if args.features is not None:
+        return str
+    if args.images is not None:
+        from coattn.datasets.image_files import ImageFolder
+
+        folder = ImageFolder(args.images)
+        return lambda name: folder.folder / folder.find(name)
+    return lambda name: args.table.parent / name
+
+
+def _answers(predictor: Predictor, image: EncodedImage, questions: Sequence[Any]) -> list[Answer | Exception]:
+    """The best answer to each question about one image, or what is wrong with the question."""
+    try:
+        return [ranked[0] for ranked in predictor.ask_many([(image, text) for text in questions], top_k=1)]
+    except ValueError as error:
+        if len(questions) == 1:
+            return [error]
+        return [answer for text in questions for answer in _answers(predictor, image, [text])]
+
+
+def _write_table(path: Path, rows: Rows, results: Sequence[Answer | Exception]) -> None:
+    from coattn.files import atomic_path
+
+    # A table that has a column of that name, the right answers for example, keeps it.
+    prefix = "model_" if set(ADDED) & set(rows.columns) else ""
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*rows.columns, *(prefix + name for name in ADDED)])
+        for row, result in zip(rows.rows, results, strict=True):
+            cells = [row.cells.get(column, "") for column in rows.columns]
+            if isinstance(result, Exception):
+                writer.writerow([*cells, "", "", result])
+            else:
+                writer.writerow([*cells, result.text, f"{result.confidence:.4f}", ""])
+
+
+def _column(path: Path, rows: Rows, wanted: str) -> str:
+    for name in rows.columns:
+        if name.lower() == wanted:
+            return name
+    raise ValueError(f"{path}: there is no column {wanted!r}; its columns are {', '.join(rows.columns)}")
+
+
+# Small parts
+
+
+def _head(text: str) -> int | str:
+    if text == "mean":
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a number or mean, got {text!r}")
+
+
+def _word(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    """Print each warning of this package once, as one line."""
+    shown: set[str] = set()
+    show_others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if category is not UserWarning:
+            show_others(message, category, *place)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            print(f"coattn: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield

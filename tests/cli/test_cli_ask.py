@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coattn import presets
+from coattn.checkpoint import WEIGHTS, save_model
+from coattn.cli import main
+from coattn.features.descriptor import Descriptor
+from coattn.features.store import StoreWriter
+from coattn.predictor import Predictor
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+
+WORDS = Vocabulary(["what", "colour", "is", "it", "red"])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("run") / "model"
+    torch.manual_seed(0)
+    save_model(
+        folder,
+        presets.modular(num_words=len(WORDS), region_dim=56, num_answers=3, dim=16, embedding_dim=8),
+        answer_vocabulary=AnswerVocabulary(["yes", "no", "red"]),
+        question_vocabulary=WORDS,
+        metric="exact_match",
+        activation="softmax",
+        extractor=Descriptor().record,
+    )
+    return str(folder)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def photo(photos: Path) -> str:
+    return str(photos / "0.png")
+
+
+@pytest.fixture
+def store(photos: Path, tmp_path: Path) -> str:
+    return write_store(tmp_path / "store.h5", photos, Descriptor().record)
+
+
+def write_store(path: Path, photos: Path, record: dict[str, Any]) -> str:
+    with StoreWriter(path, dim=56, dtype="float32", record=record) as writer:
+        for number in range(2):
+            regions = Descriptor()([Image.open(photos / f"{number}.png").convert("RGB")])[0]
+            writer.add(f"photo/{number}", regions.features, regions.boxes, (64, 48))
+    return str(path)
+
+
+def as_json(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that says why."""
+    assert main(["ask", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("coattn: error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_answers_for_people(model: str, photo: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", model, photo, "Is it red?", "what colour is it?", "--top-k", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[0], lines[3], lines[4]] == ["Is it red?", "", "what colour is it?"]
+    assert len(lines) == 7
+    best = Predictor.load(model).ask(photo, "Is it red?")[0]
+    assert lines[1].split() == [f"{100 * best.confidence:.1f}", "%", best.text]
+
+
+def test_answers_for_programs(model: str, photo: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", model, photo, "is it red", "what is it", "--json"]) == 0
+    first, second = as_json(capsys)
+    assert (first["image"], first["question"], second["question"]) == (photo, "is it red", "what is it")
+    expected = [answer._asdict() for answer in Predictor.load(model).ask(photo, "is it red")]
+    assert [answer["answer"] for answer in first["answers"]] == [answer["text"] for answer in expected]
+    assert first["answers"][0]["confidence"] == pytest.approx(expected[0]["confidence"])
+
+
+@pytest.mark.parametrize(
+    "order", [["{image}", "is it red", "--features", "{store}"], ["{image}", "--features", "{store}", "is it red"]]
+)
+def test_options_stand_anywhere(order: list[str], model: str, store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [argument.format(image="photo/1", store=store) for argument in order]
+    assert main(["ask", model, *arguments, "--json"]) == 0
+    assert as_json(capsys)[0]["image"] == "photo/1"
+
+
+def test_a_store_gives_the_same_answers(
+    model: str, store: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ask", model, str(photos / "1.png"), "is it red", "--json"]) == 0
+    assert main(["ask", model, "photo/1", "is it red", "--json", "--features", store]) == 0
+    from_file, from_store = as_json(capsys)
+    for a, b in zip(from_file["answers"], from_store["answers"], strict=True):
+        assert a["answer"] == b["answer"]
+        assert a["confidence"] == pytest.approx(b["confidence"], abs=1e-6)
+
+
+# Pictures
+
+
+def test_draws_pictures(model: str, photo: str, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    one, head, several = (tmp_path / "maps" / name for name in ("one.png", "head.jpg", "several.webp"))
+    assert main(["ask", model, photo, "is it red", "--map", str(one)]) == 0
+    name = "layers.2.regions_to_question"
+    choice = ["--map-name", name, "--head", "1", "--word", "red"]
+    assert main(["ask", model, photo, "is it red", "--map", str(head), *choice]) == 0
+    assert main(["ask", model, photo, "is it red", "what is it", "--map", str(several), "--json"]) == 0
+    assert [Image.open(path).format for path in (one, head, several)] == ["PNG", "JPEG", "WEBP"]
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["head.jpg", "one.png", "several.webp"]
+    assert f"{one} shows where the model looked" in capsys.readouterr().out
+
+
+def test_draws_the_image_of_an_id(model: str, photo: str, store: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pictures = [tmp_path / "without.png", tmp_path / "with.png"]
+    base = ["ask", model, "photo/0", "is it red", "--features", store, "--map"]
+    assert main([*base, str(pictures[0])]) == 0
+    assert main([*base, str(pictures[1]), "--image", photo]) == 0
+    without, shown = (np.asarray(Image.open(path), float) for path in pictures)
+    assert without.shape == shown.shape
+    assert np.abs(without - shown).mean() > 5
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (["--map", "x.bmp"], "must end in .png"),
+        (["--map-name", "pooling.regions"], "give --map too"),
+        (["--map", "{out}", "--map-name", "pooling"], "no map is called 'pooling'"),
+        (["--map", "{out}", "--map-name", "layers.2.regions_to_question"], "has the heads 0 to 3: name one"),
+        (["--map", "{out}", "--map-name", "layers.2.regions_to_question", "--head", "7"], "not 7"),
+        (["--map", "{out}", "--map-name", "layers.2.regions_to_question", "--head", "0", "--word", "b"], "no word 'b'"),
+    ],
+)
+def test_a_map_that_is_not_there(
+    choice: list[str], message: str, model: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out.png"
+    error = refused([model, photo, "is it red", *(word.format(out=out) for word in choice)], capsys)
+    assert message in error
+    assert not out.exists()
+
+
+# What cannot be answered
+
+
+def test_one_clear_message(
+    model: str, photo: str, store: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    other = write_store(tmp_path / "other.h5", photos, Descriptor(grid=(2, 2)).record)
+    cases: list[tuple[list[str], str]] = [
+        ([model], "at least one question"),
+        ([model, photo], "at least one question"),
+        ([model, photo, ""], "has no word in it"),
+        ([model, photo, "is it red", "??"], "'??' has no word in it"),
+        ([model, "missing.png", "is it red"], "missing.png"),
+        ([model, str(tmp_path / "text.png"), "is it red"], "text.png: not an image"),
+        ([model, str(tmp_path), "is it red"], str(tmp_path)),
+        ([str(tmp_path), photo, "is it red"], "not a model directory"),
+        ([model, photo, "is it red", "--top-k", "0"], "top_k must be at least 1"),
+        ([model, photo, "is it red", "--device", "abacus"], "'abacus' is not there"),
+        ([model, "photo/3", "is it red", "--features", store], "no features of image 'photo/3'"),
+        ([model, "photo/1", "is it red", "--features", "missing.h5"], "missing.h5"),
+        ([model, "photo/1", "is it red", "--features", other], "settings.grid"),
+        ([model, photo, "is it red", "--image", photo], "--features STORE"),
+        ([model, photo, "is it red", "--table", "x.csv", "--out", "y.csv"], "leave out IMAGE"),
+        ([model, "--table", "x.csv"], "go together"),
+        ([model, photo, "is it red", "--out", "x.csv"], "go together"),
+        ([model, photo, "is it red", "--images", "."], "--images is for"),
+    ]
+    for arguments, message in cases:
+        assert message in refused(arguments, capsys)
+
+
+def test_features_of_another_extractor_if_asked_for(
+    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_store(tmp_path / "other.h5", photos, Descriptor(grid=(2, 2)).record)
+    assert main(["ask", model, "photo/1", "is it red", "--features", other, "--allow-other-features"]) == 0
+    assert "coattn: warning: " in capsys.readouterr().err
+
+
+def test_a_broken_model_is_named(model: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in Path(model).iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / WEIGHTS).write_bytes(b"\0" * 100)
+    assert WEIGHTS in refused([str(tmp_path), photo, "is it red"], capsys)
+
+
+def test_an_unknown_question_is_answered_with_a_warning(
+    model: str, photo: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ask", model, photo, "Wo?", "Wer?", "Wo?", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("\n") == 3
+    assert captured.err == "".join(
+        f"coattn: warning: the model knows no word of the question '{question}'\n" for question in ("Wo?", "Wer?")
+    )
+
+
+# Tables
+
+
+def write_table(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_answers_a_table(model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ['1,photos/0.png,is it red,"a, ""b"""', "2,photos/1.png,what is it,ü", "3,photos/0.png,red,"]
+    table = write_table(tmp_path / "in.csv", "\n".join(["id,image,question,note", *lines]))
+    out = tmp_path / "answers" / "out.csv"
+    assert main(["ask", model, "--table", table, "--out", str(out)]) == 0
+    rows = read_table(out)
+    assert list(rows[0]) == ["id", "image", "question", "note", "answer", "confidence", "error"]
+    assert [row["note"] for row in rows] == ['a, "b"', "ü", ""]
+    predictor = Predictor.load(model)
+    for row, (name, question) in zip(rows, [(0, "is it red"), (1, "what is it"), (0, "red")], strict=True):
+        best = predictor.ask(photos / f"{name}.png", question)[0]
+        assert (row["answer"], row["error"]) == (best.text, "")
+        assert float(row["confidence"]) == pytest.approx(best.confidence, abs=1e-4)
+    assert f"3 of 3 questions answered in {out}" in capsys.readouterr().out
+
+
+def test_a_row_that_cannot_be_answered_says_why(
+    model: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "broken.png").write_text("no image")
+    lines = ["0.png,is it red", "0.png,", "missing.png,is it red", "broken.png,red", ",red", "0.png,red"]
+    table = write_table(tmp_path / "in.csv", "\n".join(["image,question", *lines]))
+    out = tmp_path / "out.csv"
+    assert main(["ask", model, "--table", table, "--images", str(photos), "--out", str(out)]) == 1
+    rows = read_table(out)
+    assert [bool(row["answer"]) for row in rows] == [True, False, False, False, False, True]
+    for row, message in zip(rows[1:5], ("no word", "missing.png", "broken.png", "no image is named"), strict=True):
+        assert message in row["error"]
+    captured = capsys.readouterr()
+    assert "2 of 6 questions answered" in captured.out
+    assert [line.split(": ")[2] for line in captured.err.splitlines()] == ["line 3", "line 4", "line 5", "line 6"]
+
+
+def test_a_table_extracts_each_image_once(
+    model: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    describe = Descriptor.describe
+    monkeypatch.setattr(Descriptor, "describe", lambda self, pixels: seen.append(len(pixels)) or describe(self, pixels))
+    lines = [f"photos/{number % 2}.png,is it red" for number in range(6)]
+    table = write_table(tmp_path / "in.csv", "\n".join(["image,question", *lines]))
+    assert main(["ask", model, "--table", table, "--out", str(tmp_path / "out.csv")]) == 0
+    assert sum(seen) == 2
+
+
+def test_a_table_of_ids(model: str, store: str, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "in.jsonl", '{"Image": "photo/1", "Question": "red"}\n{"Image": "x", "Question": 1}')
+    assert main(["ask", model, "--table", table, "--features", store, "--out", str(tmp_path / "out.csv")]) == 1
+    first, second = read_table(tmp_path / "out.csv")
+    assert first["answer"]
+    assert "no features of image 'x'" in second["error"]
+
+
+def test_a_table_keeps_its_own_answers(model: str, photos: Path, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "in.csv", "image,question,answer\nphotos/0.png,red,blue\n")
+    assert main(["ask", model, "--table", table, "--out", str(tmp_path / "out.csv")]) == 0
+    (row,) = read_table(tmp_path / "out.csv")
+    assert row["answer"] == "blue"
+    assert row["model_answer"] in ("yes", "no", "red")
+    assert set(row) == {"image", "question", "answer", "model_answer", "model_confidence", "model_error"}
+
+
+def test_a_table_without_a_column_says_which_it_has(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(tmp_path / "in.csv", "picture,question\n0.png,red\n")
+    error = refused([model, "--table", table, "--out", str(tmp_path / "out.csv")], capsys)
+    assert f"{table}: there is no column 'image'; its columns are picture, question" in error
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["ask", "--help"])
+    assert 'coattn ask runs/mine/model kitchen.jpg "what is on the table?"' in capsys.readouterr().out
