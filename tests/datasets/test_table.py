@@ -211,6 +211,7 @@ def test_columns_can_be_said(tmp_path: Path) -> None:
     record = all_records(read_table(path, columns=columns, **NO_SPLIT))[0]
     assert (record.image_id, record.question, record.split) == ("a", "b", "train")
     assert record.extra == {"split": "odd one"}
+    assert any("there is no images.json" in note for note in read_table(path, columns=columns, **NO_SPLIT).notes)
     with pytest.raises(ValueError, match=r"no column 'Q' for question; the table has 'Picture', 'the q'"):
         read_table(path, columns={"question": "Q"})
 

@@ -153,7 +153,7 @@ Q, A = ("q", "questions"), ("a", "annotations")
         (at("a", value=[{"question_id": 10, "answer": "cat"}]), "a.json", ["result files"]),
         (at("q", value=ANNOTATIONS), "q.json", ["file of annotations", "swapped"]),
         (at("a", value=QUESTIONS), "a.json", ["file of questions", "swapped"]),
-        (at("q", value={"a": 1}), "q.json", ['"questions"', "has the keys a"]),
+        (at("q", value={"a": 1}), "q.json", ['"questions"', "this has 'a'"]),
         (at("q", value=3), "q.json", ["this is a number"]),
     ],
 )
@@ -243,6 +243,13 @@ def test_write_without_answers(tmp_path: Path) -> None:
     files = write_vqa(tmp_path, "test", [Record("a", 1, "q")], info={"metric": "exact_match"})
     assert [file.name for file in files] == ["test_questions.json"]
     assert read_vqa(files[0], None).metric == "exact_match"
+
+
+def test_extra_cannot_pass_for_the_format(tmp_path: Path) -> None:
+    record = Record(1, 2, "q", ("yes",), extra={"split": 3, "multiple_choices": "no", "image_id": 9, "organ": "lung"})
+    questions, annotations = write_vqa(tmp_path, "x", [record], info={"metric": "exact_match"})
+    read = read_vqa(questions, annotations).records[0]
+    assert (read.image_id, read.split, read.choices, read.extra) == (2, "", (), {"organ": "lung"})
 
 
 def test_results(tmp_path: Path) -> None:

@@ -7,20 +7,16 @@ at commas: "left lung, lower lobe" is one answer.
 from __future__ import annotations
 
 import argparse
-import ast
-import json
-import math
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.records import Record
+from coattn.datasets.row_records import RowReader
 from coattn.datasets.rows import DELIMITERS, Row, Rows, read_rows
 from coattn.datasets.vqa_json import METRICS
-from coattn.text.answers import normalize_answer
 
 DESCRIPTION = """\
 your own CSV, TSV, JSON (list of objects) or JSONL
@@ -46,11 +42,10 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "answer": ("answer",),
     "answers": ("answers",),
     "question_id": ("question_id", "qid"),
-    "split": ("split", "subset", "phase"),
+    "split": ("split",),
     "answer_type": ("answer_type",),
     "question_type": ("question_type",),
 }
-_SPLITS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,12 +126,13 @@ def read_table(
         OSError: the file cannot be read.
     """
     rows = read_rows(path, encoding=encoding, delimiter=delimiter)
-    reader = _RowReader(_find_columns(path, rows, columns or {}), None if images is None else ImageFolder(images))
+    reader = RowReader(_find_columns(path, rows, columns or {}), None if images is None else ImageFolder(images))
     records, skipped = _read_all(path, rows.rows, reader, skip_bad_rows)
     own = {record.split for record in records} if "split" in reader.columns else set()
     given = {"test": test_fraction, "val": val_fraction}
     splits = _divide(path, records, {name: _fraction(name, given[name], own, path) for name in given}, seed)
-    notes = [f"columns: {', '.join(f'{name} = {column!r}' for name, column in reader.columns.items())}"]
+    notes = [] if images is not None else ["without --images the images are ids only; there is no images.json"]
+    notes += [f"columns: {', '.join(f'{name} = {column!r}' for name, column in reader.columns.items())}"]
     if "train" in splits and "val" not in splits:
         notes.append("there is no val split, which training needs; --val-fraction 0.1 holds images of train out for it")
     single = sum(len(record.answers) == 1 for record in records)
@@ -187,101 +183,8 @@ def _columns_text(rows: Rows) -> str:
     return f"the table has {', '.join(map(repr, rows.columns)) or 'no columns'}"
 
 
-@dataclass(frozen=True, slots=True)
-class _RowReader:
-    """Turns a row into a record, or raises ValueError with what is wrong with it."""
-
-    columns: Mapping[str, str]
-    folder: ImageFolder | None
-    first_place: dict[tuple[str, str], str] = field(default_factory=dict)
-
-    def read(self, row: Row, number: int) -> Record:
-        if row.problem:
-            raise ValueError(row.problem)
-        image, question = self._text(row, "image"), self._text(row, "question")
-        for name, text in (("image", image), ("question", question)):
-            if not text:
-                raise ValueError(f"the {name} is empty")
-        answer = self._text(row, "answer") if "answer" in self.columns else ""
-        several = self._answers(row)
-        answers = several or ((answer,) if answer else ())
-        if not answers:
-            raise ValueError("the answer is empty")
-        split = self._split(row)
-        question_id = self._text(row, "question_id") if "question_id" in self.columns else str(number)
-        if not question_id:
-            raise ValueError("the question_id is empty")
-        first = self.first_place.setdefault((split, question_id), row.place)
-        if first != row.place:
-            raise ValueError(f"question_id {question_id!r} stands also in {first}")
-        used = set(self.columns.values())
-        return Record(
-            question_id=int(question_id) if _is_integer(question_id) else question_id,
-            image_id=image if self.folder is None else self.folder.find(image),
-            question=question,
-            answers=answers,
-            answer_type=self._text(row, "answer_type").lower() or _answer_type(answer or answers[0]),
-            question_type=self._text(row, "question_type").lower(),
-            split=split,
-            multiple_choice_answer=answer if several else "",
-            extra={name: value for name, value in row.cells.items() if name not in used and value not in ("", None)},
-        )
-
-    def _text(self, row: Row, name: str) -> str:
-        return _cell_text(row.cells.get(self.columns[name]), name) if name in self.columns else ""
-
-    def _answers(self, row: Row) -> tuple[str, ...]:
-        if "answers" not in self.columns:
-            return ()
-        value = row.cells.get(self.columns["answers"])
-        values = _as_list(value) if isinstance(value, str) else value
-        texts = [_cell_text(item, "answers") for item in (values if isinstance(values, list) else [values])]
-        return tuple(text for text in texts if text)
-
-    def _split(self, row: Row) -> str:
-        if "split" not in self.columns:
-            return ""
-        name = self._text(row, "split").lower()
-        if not name:
-            raise ValueError("the split is empty")
-        return _SPLITS.get(name, name)
-
-
-def _cell_text(value: Any, name: str) -> str:
-    """A cell as text; numbers of JSON as JSON writes them, null and NaN as nothing."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError(f"the {name} is {json.dumps(value)[:60]}, must be text or a number")
-    return " ".join(str(value).split())
-
-
-def _as_list(text: str) -> list[Any]:
-    """Several answers in one cell: a JSON list, a Python list as pandas writes it, or divided by |."""
-    if text.strip().startswith("["):
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                value = parse(text.strip())
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-            if isinstance(value, list):
-                return value
-    return text.split("|")
-
-
-def _is_integer(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 19 and text == str(int(text))
-
-
-def _answer_type(answer: str) -> str:
-    normal = normalize_answer(answer)
-    if normal in ("yes", "no"):
-        return "yes/no"
-    return "number" if normal.replace(".", "", 1).isdecimal() else "other"
-
-
 def _read_all(
-    path: str | Path, rows: Sequence[Row], reader: _RowReader, skip_bad_rows: bool
+    path: str | Path, rows: Sequence[Row], reader: RowReader, skip_bad_rows: bool
 ) -> tuple[list[Record], list[str]]:
     records, problems = [], []
     for number, row in enumerate(rows, start=1):

@@ -173,7 +173,7 @@ def _kind(value: Any) -> str:
     for key in ("questions", "annotations"):
         if key in value:
             return f"this is a file of {key}: are the files swapped?"
-    return f"this has the keys {', '.join(sorted(map(str, value))) or 'of nothing'}"
+    return f"this has {', '.join(map(repr, value)) or 'nothing'}"
 
 
 def _read_object(path: str | Path, key: str) -> dict[str, Any]:
@@ -298,7 +298,8 @@ def _voters(answers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
 def _question_entry(record: Record) -> dict[str, Any]:
     choices = {"multiple_choices": list(record.choices)} if record.choices else {}
     ids = {"question_id": record.question_id, "image_id": record.image_id}
-    return {**record.extra, **ids, "question": record.question, **choices}
+    extra = {key: value for key, value in record.extra.items() if key not in _QUESTION_KEYS}  # not to be misread
+    return {**extra, **ids, "question": record.question, **choices}
 
 
 def _annotation_entry(record: Record) -> dict[str, Any]:

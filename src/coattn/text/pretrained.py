@@ -188,7 +188,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if pickled := _matching(folder, _PICKLED):
         raise ValueError(
             f"{folder}: the weights are in {pickled[0].name}, a format whose reading can run code; only "
-            "model.safetensors is read. If you trust it, convert it: AutoModel.from_pretrained(...).save_pretrained(...)"
+            "model.safetensors is read. If you trust it, convert: AutoModel.from_pretrained(...).save_pretrained(...)"
         )
     raise ValueError(f"{folder}: there is no model.safetensors")
 
