@@ -166,6 +166,14 @@ def test_replaces_a_model_and_leaves_no_trace(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["model"]
 
 
+def test_others_may_read_it_as_they_may_read_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    folder = save(tmp_path / "model")
+    assert folder.stat().st_mode == (tmp_path / "folder").stat().st_mode
+    assert {path.stat().st_mode for path in folder.iterdir()} == {(tmp_path / "file").stat().st_mode}
+
+
 def test_can_take_its_files_from_the_model_it_replaces(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"weights")
     folder = save(tmp_path / "model", extractor_weights=tmp_path / "weights")

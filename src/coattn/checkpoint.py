@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from coattn.bricks import build, check_keys, describe, fits
@@ -146,7 +146,7 @@ def save_model(
     }
     _check_vocabularies(model, answer_vocabulary, question_vocabulary, str(folder))
     with _replaced_directory(Path(folder)) as partial:
-        save_file(_tensors(model), partial / WEIGHTS)
+        (partial / WEIGHTS).write_bytes(save(_tensors(model)))
         _write(partial / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
         _write(partial / ANSWERS, json.dumps(answer_vocabulary.to_json(), ensure_ascii=False, indent=0))
         if question_vocabulary is not None:
