@@ -73,10 +73,11 @@ class Descriptor:
         """Describe a batch of prepared images."""
         if not pixels:
             return []
-        batch = np.stack(pixels)
-        colour = self._cells(batch.astype(np.float32) / 255)  # (cells, pixels, 3)
-        statistics = [colour.mean(axis=1), colour.std(axis=1), colour.min(axis=1), colour.max(axis=1)]
-        features = np.concatenate([*statistics, self._colour_histogram(batch), *self._edges(batch)], axis=1)
+        batch = np.stack(pixels).transpose(3, 0, 1, 2)  # (3, B, height, width)
+        colour = self._cells(np.divide(batch, 255, dtype=np.float32))  # (3, cells, pixels)
+        each = np.stack([colour.mean(axis=2), colour.std(axis=2), colour.min(axis=2), colour.max(axis=2)])
+        statistics = each.transpose(2, 0, 1).reshape(-1, 12)
+        features = np.concatenate([statistics, self._colour_histogram(batch), *self._edges(batch)], axis=1)
         features = features.reshape(len(pixels), self.num_regions, _DIM).astype(np.float32)
         return [Regions(rows, self._boxes) for rows in features]
 
@@ -85,21 +86,21 @@ class Descriptor:
         return self.describe([self.prepare(image) for image in images])
 
     def _cells(self, values: np.ndarray) -> np.ndarray:
-        """(B, height, width, ...) to (B * rows * columns, pixels of a cell, ...)."""
+        """(..., B, height, width) to (..., B * rows * columns, pixels of a cell)."""
         rows, columns = self.grid
-        height, width = self.size
-        split = values.reshape(-1, rows, height // rows, columns, width // columns, *values.shape[3:])
-        return split.swapaxes(2, 3).reshape(-1, height // rows * (width // columns), *values.shape[3:])
+        height, width = self.size[0] // rows, self.size[1] // columns
+        split = values.reshape(*values.shape[:-2], rows, height, columns, width).swapaxes(-3, -2)
+        return split.reshape(*values.shape[:-3], -1, height * width)
 
     def _colour_histogram(self, batch: np.ndarray) -> np.ndarray:
         """Square root of the share of each colour bin: (cells, 27)."""
-        red, green, blue = np.moveaxis(batch.astype(np.int32) * _COLOUR_BINS // 256, -1, 0)
+        red, green, blue = batch.astype(np.int32) * _COLOUR_BINS // 256
         bins = self._cells((red * _COLOUR_BINS + green) * _COLOUR_BINS + blue)
         return np.sqrt(_histogram(bins, _COLOUR_BINS**3) / bins.shape[1])
 
     def _edges(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Direction histogram (cells, 16) and log mean magnitude (cells, 1) of the grey image's gradient."""
-        grey = batch.mean(axis=-1, dtype=np.float32) / 255
+        grey = batch.sum(axis=0, dtype=np.float32) / (3 * 255)
         # Central differences over the whole image, its edge repeated, so that edges between cells count too.
         padded = np.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="edge")
         across = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2

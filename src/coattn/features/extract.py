@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from coattn.features.descriptor import Descriptor
 from coattn.features.images import find_images, load_image
-from coattn.features.layout import FEATURE_DTYPES, Part, Skipped
+from coattn.features.layout import Part, Skipped, feature_dtype
 from coattn.features.manifest import FLIP, MANIFEST, Manifest, Unit, plan_units
 from coattn.features.provenance import require_same_extractor
 from coattn.features.regions import Extractor, Regions
@@ -81,11 +81,11 @@ def extract(
         progress: show a progress bar on stderr.
 
     Raises:
-        ValueError: `out` holds something else, or features made with other settings or of other images.
+        ValueError: `out` holds something else, or features made with other settings or of other images; unknown dtype.
     """
     folder = Path(out)
     if images_per_unit is None:
-        row_bytes = extractor.dim * FEATURE_DTYPES[dtype].itemsize * (2 if flips else 1)
+        row_bytes = extractor.dim * feature_dtype(dtype).itemsize * (2 if flips else 1)
         images_per_unit = max(1, min(_UNIT_IMAGES, _UNIT_BYTES // (row_bytes * extractor.num_regions)))
     units = plan_units(images, folder, images_per_unit=images_per_unit)
     manifest = Manifest(extractor.record, extractor.dim, dtype, flips, units)
@@ -102,7 +102,7 @@ def extract(
     paths = [images[image_id] for unit in todo for image_id in unit.images]
     with (
         _loading(extractor, paths, num_workers=num_workers, ahead=2 * batch_size) as loaded,
-        tqdm(total=total, initial=found, unit="image", desc=str(folder), disable=not progress) as bar,
+        tqdm(total=total, initial=found, unit="image", desc=folder.name, disable=not progress) as bar,
     ):
         for unit in todo:
             _remove_leftovers(folder / unit.shard)

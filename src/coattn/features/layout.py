@@ -69,6 +69,17 @@ class Part(NamedTuple):
         return mapped.view(np.ndarray)
 
 
+def feature_dtype(name: str) -> np.dtype:
+    """The type of stored features by its name.
+
+    Raises:
+        ValueError: a store does not hold this type.
+    """
+    if name not in FEATURE_DTYPES:
+        raise ValueError(f"dtype {name!r}: a feature store holds {', '.join(FEATURE_DTYPES)}")
+    return FEATURE_DTYPES[name]
+
+
 def write_part(
     path: Path,
     *,

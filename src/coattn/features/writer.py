@@ -11,7 +11,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from coattn.features.layout import COLUMN_DTYPES, FEATURE_DTYPES, ColumnBlocks, Skipped, write_part
+from coattn.features.layout import COLUMN_DTYPES, ColumnBlocks, Skipped, feature_dtype, write_part
 
 _SPOOL_BYTES = 256 * 2**20  # a shard of `coattn extract` stays in memory
 _BLOCK_BYTES = 8 * 2**20
@@ -37,11 +37,10 @@ class StoreWriter:
     def __init__(
         self, path: str | os.PathLike[str], *, dim: int, dtype: str = "float16", record: Mapping[str, Any]
     ) -> None:
-        if dtype not in FEATURE_DTYPES:
-            raise ValueError(f"dtype {dtype!r}: a feature store holds {', '.join(FEATURE_DTYPES)}")
         self.path = Path(path)
         self.dim = dim
         self.dtype = dtype
+        self._stored = feature_dtype(dtype)
         self.record = record
         self.sources = ""  # fingerprint of the image files; see `extract`
         self._ids: dict[str, None] = {}
@@ -132,7 +131,7 @@ class StoreWriter:
         """Convert to the stored type: rows, and their scales for int8."""
         with np.errstate(over="ignore", invalid="ignore"):
             stored, scale = quantise(features) if self.dtype == "int8" else (features, None)
-            stored = stored.astype(FEATURE_DTYPES[self.dtype])
+            stored = stored.astype(self._stored)
         if not np.isfinite(stored if scale is None else scale).all():
             largest = np.abs(features).max()
             hint = "" if not np.isfinite(largest) else f"; {largest:g} is beyond {self.dtype}, use float32"
@@ -140,9 +139,7 @@ class StoreWriter:
         return stored, scale
 
     def _finish(self) -> None:
-        columns: dict[str, ColumnBlocks] = {
-            "features": (FEATURE_DTYPES[self.dtype], (self.dim,), self._feature_blocks())
-        }
+        columns: dict[str, ColumnBlocks] = {"features": (self._stored, (self.dim,), self._feature_blocks())}
         keys = [
             "boxes",
             *(["scale"] if self.dtype == "int8" else []),
@@ -164,10 +161,9 @@ class StoreWriter:
 
     def _feature_blocks(self) -> Iterator[np.ndarray]:
         self._spool.seek(0)
-        dtype = FEATURE_DTYPES[self.dtype]
-        row_bytes = self.dim * dtype.itemsize
+        row_bytes = self.dim * self._stored.itemsize
         while block := self._spool.read(max(1, _BLOCK_BYTES // row_bytes) * row_bytes):
-            yield np.frombuffer(block, dtype).reshape(-1, self.dim)
+            yield np.frombuffer(block, self._stored).reshape(-1, self.dim)
 
 
 def quantise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

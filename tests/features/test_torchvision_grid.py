@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from coattn.features.extract import build_extractor, extract
+from coattn.features.images import load_image
+from coattn.features.store import FeatureStore
+
+models = pytest.importorskip("torchvision").models
+transforms = pytest.importorskip("torchvision").transforms
+
+from coattn.features.torchvision_grid import TorchvisionGrid, hash_tensors, read_state_dict  # noqa: E402
+
+
+def photo(seed: int, width: int = 70, height: int = 50) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def small() -> TorchvisionGrid:
+    return TorchvisionGrid("shufflenet_v2_x0_5", weights="none", size=(96, 64))
+
+
+@pytest.fixture(scope="module")
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return models.get_model("shufflenet_v2_x0_5", weights=None).eval()
+
+
+# How each family makes its last feature map, written out by hand.
+FAMILIES = {
+    "resnet18": lambda net, x: torch.nn.Sequential(*list(net.children())[:-2])(x),
+    "mobilenet_v3_small": lambda net, x: net.features(x),  # pools inside its blocks, too
+    "densenet121": lambda net, x: F.relu(net.features(x)),
+    "squeezenet1_1": lambda net, x: net.features(x),  # classifies before it pools
+    "efficientnet_b0": lambda net, x: net.features(x),
+    "regnet_y_400mf": lambda net, x: net.trunk_output(net.stem(x)),
+    "shufflenet_v2_x0_5": lambda net, x: net.conv5(net.stage4(net.stage3(net.stage2(net.maxpool(net.conv1(x)))))),
+    "swin_t": lambda net, x: net.permute(net.norm(net.features(x))),
+}
+
+
+@pytest.mark.parametrize("model", FAMILIES)
+def test_the_regions_are_the_cells_of_the_last_feature_map(model):
+    grid = TorchvisionGrid(model, weights="none", size=(64, 96))
+    with torch.random.fork_rng(), torch.inference_mode():
+        torch.manual_seed(0)
+        net = models.get_model(model, weights=None).eval()
+        image = torch.tensor(grid.prepare(photo(0))).float().permute(2, 0, 1) / 255
+        mean, std = (torch.tensor(value)[:, None, None] for value in (grid.mean, grid.std))
+        expected = FAMILIES[model](net, ((image - mean) / std)[None])
+    (regions,) = grid([photo(0)])
+    assert regions.features.shape == (grid.num_regions, grid.dim)
+    np.testing.assert_allclose(regions.features, expected[0].flatten(1).T, rtol=1e-4, atol=1e-5)
+    rows, columns = expected.shape[2:]
+    assert regions.boxes[columns].tolist() == pytest.approx([0, 1 / rows, 1 / columns, 2 / rows])
+    assert not any("classifier" in name or name.startswith(("fc.", "head.")) for name in grid.weights)
+
+
+def test_vision_transformers_are_refused():
+    with pytest.raises(ValueError, match="vit_b_32 has no grid of features"):
+        TorchvisionGrid("vit_b_32", weights="none")
+
+
+def test_pooled_grid_and_global_region(small):
+    pooled = TorchvisionGrid("shufflenet_v2_x0_5", weights="none", size=(96, 64), grid=(3, 1), global_region=True)
+    (plain,), (regions,) = small([photo(1)]), pooled([photo(1)])
+    cells = plain.features.reshape(3, 2, -1)
+    np.testing.assert_allclose(regions.features[:3], cells.mean(axis=1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(regions.features[3], plain.features.mean(axis=0), rtol=1e-5, atol=1e-6)
+    assert regions.boxes[3].tolist() == [0, 0, 1, 1]
+    assert pooled.num_regions == 4
+
+
+def test_a_grid_finer_than_the_map_is_refused():
+    with pytest.raises(ValueError, match="makes a 3x2 map of a 96x64 image, grid 4x4 is finer"):
+        TorchvisionGrid("shufflenet_v2_x0_5", weights="none", size=(96, 64), grid=(4, 4))
+
+
+def test_the_batch_changes_nothing(small):
+    images = [photo(seed, 40 + 9 * seed) for seed in range(5)]
+    for image, together in zip(images, small(images), strict=True):
+        np.testing.assert_allclose(small([image])[0].features, together.features, rtol=1e-4, atol=1e-5)
+    assert small([]) == []
+
+
+def test_random_weights_are_always_the_same(small):
+    state = torch.random.get_rng_state()
+    again = TorchvisionGrid("shufflenet_v2_x0_5", weights="none", size=(96, 64))
+    assert again.record == small.record
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_weights_file_means_the_same_in_either_format(tmp_path, network, small):
+    state = network.state_dict()
+    torch.save(state, tmp_path / "full.pth")
+    torch.save({name: value.half() for name, value in state.items()}, tmp_path / "half.pth")
+    save_file({name: value.half() for name, value in state.items()}, tmp_path / "half.safetensors")
+    hashes = {
+        name: TorchvisionGrid("shufflenet_v2_x0_5", weights=tmp_path / name, size=(64, 64)).record["weights"]["sha256"]
+        for name in ("full.pth", "half.pth", "half.safetensors")
+    }
+    assert hashes["half.pth"] == hashes["half.safetensors"] != hashes["full.pth"]
+    assert hashes["full.pth"] != small.record["weights"]["sha256"]
+
+
+def test_hash_depends_on_names_shapes_and_values_only():
+    one = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
+    assert hash_tensors(one) == hash_tensors(dict(reversed(one.items())))
+    for other in ({**one, "a": torch.zeros(3, 2)}, {**one, "b": torch.zeros(1)}, {"a": one["a"], "c": one["b"]}):
+        assert hash_tensors(other) != hash_tensors(one)
+
+
+def test_weights_that_do_not_fit_are_counted(tmp_path, network):
+    state = {f"{name}": value for name, value in network.state_dict().items() if name != "conv5.0.weight"}
+    state["conv1.0.weight"] = torch.zeros(24, 3, 5, 5)
+    torch.save({**state, "extra": torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="do not fit") as error:
+        TorchvisionGrid("shufflenet_v2_x0_5", weights=tmp_path / "x.pth")
+    for part in (
+        "x.pth",
+        "1 are missing ['conv5.0.weight']",
+        "1 have another shape",
+        "[24, 3, 5, 5], needed [24, 3, 3, 3]",
+    ):
+        assert part in str(error.value)
+    assert "1 are unknown ['extra']" in str(error.value)
+
+
+def test_another_classifier_does_not_matter(tmp_path, network):
+    state = {**network.state_dict(), "fc.weight": torch.zeros(10, 1024), "fc.bias": torch.zeros(10)}
+    torch.save(state, tmp_path / "ten.pth")
+    TorchvisionGrid("shufflenet_v2_x0_5", weights=tmp_path / "ten.pth", size=(64, 64))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.pth", b"junk"), ("a.safetensors", b"junk"), ("b.pth", None), ("empty.pth", b"")]
+)
+def test_files_that_are_no_weights(tmp_path, name, content):
+    path = tmp_path / name
+    if content is None:
+        torch.save({"epoch": 3, "state_dict": {}}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=name):
+        read_state_dict(path)
+
+
+def test_a_weights_file_runs_no_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    torch.save({"a": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match=r"evil\.pth"):
+        read_state_dict(tmp_path / "evil.pth")
+
+
+def test_unknown_models_and_missing_files(tmp_path):
+    with pytest.raises(ValueError, match=r"no classification model 'resnet5'; nearest: .*resnet50"):
+        TorchvisionGrid("resnet5", weights="none")
+    with pytest.raises(FileNotFoundError):
+        TorchvisionGrid("resnet18", weights=tmp_path / "none.pth")
+
+
+def test_a_store_carries_the_weights_to_extract_more(tmp_path, small):
+    path = tmp_path / "a.png"
+    photo(3).save(path)
+    extract({"a": path}, tmp_path / "out", small, dtype="float32", progress=False)
+    store = FeatureStore(tmp_path / "out")
+    again = build_extractor(store.record, weights=store.asset("extractor.safetensors"))
+    np.testing.assert_array_equal(again([photo(3)])[0].features, store.read(0).features)
+    assert again.record["settings"] == small.record["settings"]
+
+    tensors = read_state_dict(store.asset("extractor.safetensors"))
+    save_file({**tensors, "conv1.0.weight": tensors["conv1.0.weight"] + 1e-3}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors: other weights than the recorded ones"):
+        build_extractor(store.record, weights=tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 70), (63, 97)])
+def test_tensorflow_padding(size):
+    """Against the definition: output ceil(n / s), and the odd pixel of padding on the right and at the bottom."""
+    grid = TorchvisionGrid("mobilenet_v2", weights="none", size=size, tf_same_padding=True)
+    stem = grid._backbone.get_submodule("features.0.0")
+    image = torch.randn(1, 3, *size)
+    out = stem(image)
+    assert out.shape[2:] == tuple(-(-n // 2) for n in size)
+    for row, column in ((0, 0), (out.shape[2] - 1, out.shape[3] - 1)):
+        before = [(-(-n // 2) * 2 + 1 - n) // 2 for n in size]  # pixels of padding above and to the left
+        top, left = 2 * row - before[0], 2 * column - before[1]
+        window = torch.zeros(3, 3, 3)
+        for y in range(3):
+            for x in range(3):
+                if 0 <= top + y < size[0] and 0 <= left + x < size[1]:
+                    window[:, y, x] = image[0, :, top + y, left + x]
+        np.testing.assert_allclose(
+            out[0, :, row, column].detach(), (stem.weight * window).sum(dim=(1, 2, 3)).detach(), atol=1e-5
+        )
+
+
+def test_real_weights_recognise_real_photos(shared_data):
+    """With TensorFlow's padding MobileNetV2 gives the published probabilities of 14 photos; without it, others."""
+    file = shared_data / "weights" / "mobilenet_v2" / "mobilenet_v2_imagenet_tfsame_fp16.pth"
+    expected = json.loads((shared_data / "weights" / "photos" / "expected_top3.json").read_text())
+    names = json.loads((shared_data / "weights" / "imagenet_labels_1000.json").read_text())
+    head = {name: value.float() for name, value in read_state_dict(file).items() if name.startswith("classifier")}
+    usual = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
+    photos = [usual(load_image(shared_data / "weights" / "photos" / name)) for name in expected]
+    pixels = torch.from_numpy(np.stack([np.asarray(photo) for photo in photos]))
+    errors = {}
+    for padding in (True, False):
+        grid = TorchvisionGrid("mobilenet_v2", weights=file, tf_same_padding=padding)
+        with torch.inference_mode():
+            pooled = grid.feature_map(pixels).mean(dim=(2, 3))
+            scores = (pooled @ head["classifier.1.weight"].T + head["classifier.1.bias"]).softmax(dim=1)
+        top3 = [(names.index(label), value) for entry in expected.values() for label, value in entry["mobilenet_v2"]]
+        at = torch.tensor([index for index, _ in top3]).reshape(-1, 3)
+        errors[padding] = (scores.gather(1, at) - torch.tensor([value for _, value in top3]).reshape(-1, 3)).abs().max()
+        if padding:
+            assert scores.argmax(dim=1).tolist() == at[:, 0].tolist()
+    assert errors[True] < 0.001  # the expected values are rounded to three digits
+    assert errors[False] > 0.05
