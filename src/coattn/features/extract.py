@@ -105,10 +105,8 @@ def extract(
         tqdm(total=total, initial=found, unit="image", desc=folder.name, disable=not progress) as bar,
     ):
         for unit in todo:
-            _remove_leftovers(folder / unit.shard)
-            with StoreWriter(
-                folder / unit.shard, dim=manifest.dim, dtype=manifest.dtype, record=extractor.record
-            ) as writer:
+            with _shard_writer(folder / unit.shard, extractor, dtype) as writer:
+                # The images come first in zip: it must not take from `loaded` what belongs to the next unit.
                 for batch in _batches(zip(unit.images.items(), loaded, strict=False), batch_size):
                     skipped += _write_batch(writer, batch, extractor, flips=flips)
                     bar.update(len(batch))
@@ -156,6 +154,11 @@ def _loading(
         yield in_order()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _shard_writer(path: Path, extractor: Extractor, dtype: str) -> StoreWriter:
+    _remove_leftovers(path)
+    return StoreWriter(path, dim=extractor.dim, dtype=dtype, record=extractor.record)
 
 
 _Item = tuple[tuple[str, str], _Loaded]  # (image id, path in the manifest), what was loaded
