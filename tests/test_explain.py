@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coattn.explain import Answer, Explanation, region_weights, sides, word_weights
+from coattn.explain import Answer, Explanation, Line, heat_map, region_weights, sides, word_weights
 
 TOKENS = ("is", "it", "it", "red")
 BOXES = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1], [0, 0, 1, 0.5]])
@@ -133,3 +133,14 @@ def test_weights_of_the_other_side_are_refused() -> None:
     with pytest.raises(ValueError, match="weights for the question, not for the regions"):
         region_weights(e, "layers.0.question_to_regions", head=0, region=1)
     assert [row.token for row in word_weights(e, "layers.0.question_to_regions", head=0, region=1)] == list(TOKENS)
+
+
+def test_weights_spread_over_their_boxes() -> None:
+    boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]])
+    line = Line("regions", np.array([0.25, 0.75]), None, None, True)
+    heat = heat_map(boxes, line, 40, 40)
+    assert heat.sum() == pytest.approx(1, rel=1e-3)
+    assert heat[:, 0].mean() < heat[:, 19].mean() < heat[:, 39].mean()
+    column = line._replace(is_row=False, weights=np.array([0.25, 0.75]))
+    nested = np.array([[0, 0, 1, 1], [0, 0, 1, 1]])
+    assert heat_map(nested, column, 40, 40).max() == pytest.approx(0.75)  # not the sum

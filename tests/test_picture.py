@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coattn.explain import Answer, Explanation, Line
+from coattn.explain import Answer, Explanation
 
 pytest.importorskip("matplotlib")
 
@@ -176,17 +176,6 @@ def test_without_the_image_the_boxes_are_drawn() -> None:
     assert draw(e).size == draw(explanation()).size
 
 
-def test_weights_spread_over_their_boxes() -> None:
-    boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]])
-    line = Line("regions", np.array([0.25, 0.75]), None, None, True)
-    heat = picture._heat(boxes, line, 40, 40)
-    assert heat.sum() == pytest.approx(1, rel=1e-3)
-    assert heat[:, 0].mean() < heat[:, 19].mean() < heat[:, 39].mean()
-    column = line._replace(is_row=False, weights=np.array([0.25, 0.75]))
-    nested = np.array([[0, 0, 1, 1], [0, 0, 1, 1]])
-    assert picture._heat(nested, column, 40, 40).max() == pytest.approx(0.75)  # not the sum
-
-
 def test_compares_questions(texts: list[str]) -> None:
     one = compare([explanation("is it red")])
     two = compare([explanation("is it red"), explanation("is it blue")], titles=["first", "second"])
@@ -200,7 +189,7 @@ def test_compares_questions(texts: list[str]) -> None:
 
 def test_compares_maps(texts: list[str]) -> None:
     maps = ["layers.0.question_to_regions", "layers.0.regions_to_question"]
-    compare([explanation()], maps=maps, head=0, word="red")
+    compare([explanation()] * 2, map=maps, head=0, word="red")
     assert [texts.count(name) for name in maps] == [1, 1]
     assert "where “red” looks." in " ".join(texts)
     assert "how much each region looks at “red”." in " ".join(texts)
@@ -208,9 +197,13 @@ def test_compares_maps(texts: list[str]) -> None:
 
 def test_compare_wants_one_line_and_its_titles() -> None:
     with pytest.raises(ValueError, match="many rows"):
-        compare([explanation()], maps=["layers.0.question_to_regions"], head=0)
-    with pytest.raises(ValueError, match="1 titles for 2 explanations"):
+        compare([explanation()], map="layers.0.question_to_regions", head=0)
+    with pytest.raises(ValueError, match="2 explanations, 2 maps, 1 titles"):
         compare([explanation(), explanation()], titles=["first"])
+    with pytest.raises(ValueError, match="1 explanations, 2 maps, 2 titles"):
+        compare([explanation()], map=["pooling.regions", "pooling.question"])
+    with pytest.raises(ValueError, match="0 explanations"):
+        compare([])
 
 
 def test_threads_do_not_disturb_each_other() -> None:

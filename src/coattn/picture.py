@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image
 
 from coattn.canvas import INK, SCALE, Box, Canvas, shortened, text_width, wrapped
-from coattn.explain import Answer, Explanation, Head, Line, sides
+from coattn.explain import Answer, Explanation, Head, Line, heat_map, sides
 
 MUTED, FAINT, BLUE, PALE_BLUE = "#66727f", "#e9edf1", "#2b6cb0", "#a9c3dd"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#fff8e6", "#fdd06b", "#f98e2b", "#e0431f", "#9c1127"])
@@ -58,63 +58,63 @@ def draw(
         names = explanation.tokens if sides(map)[0] == "question" else ()
         bottom = _draw_table(canvas, box, names, explanation.weights(map, head=head))
     x = canvas.width - MARGIN - answers_width
-    bottom = max(bottom, _draw_answers(canvas, x, top, answers_width, explanation.answers))
+    y = _draw_answers(canvas, x, top, answers_width, explanation.answers)
+    if explanation.image is not None:  # heat hides colours, which the question may be about
+        _draw_heading(canvas, x, y + GAP, "THE IMAGE ITSELF")
+        box = _fitted(explanation, Box(x, y + GAP + 18, answers_width, 240))
+        canvas.pixels(box, _photo(explanation.image, box))
+        y = box.y + box.height
+    bottom = max(bottom, y)
     caption = f"{_map_caption(explanation, map, head, lines)}{shades_name} Colours run from 0 to the strongest."
-    return canvas.finish(_draw_lines(canvas, MARGIN, bottom + 20, page, caption))
+    return canvas.finish(_draw_lines(canvas, MARGIN, bottom + 20, page, caption) + MARGIN)
 
 
 def compare(
     explanations: Sequence[Explanation],
     *,
-    maps: Sequence[str] = ("pooling.regions",),
+    map: str | Sequence[str] = "pooling.regions",
     head: Head = None,
     word: int | str | None = None,
     region: int | None = None,
     titles: Sequence[str] | None = None,
     columns: int = 3,
 ) -> Image.Image:
-    """Images side by side: one map of several explanations (questions, models), or several maps of each, one a column.
+    """Images side by side: of several questions, several models, or several maps of one explanation, given repeatedly.
 
     Args:
         explanations: of `Predictor.maps`.
-        maps: names of the maps.
+        map: name of the map, the same for all or one per explanation.
         head: see `draw`; the same for all.
         word: see `draw`; the same for all.
         region: see `draw`; the same for all.
-        titles: one per explanation, to stand above its question.
-        columns: images per row, where there is one map.
+        titles: one per explanation, to stand above it.
+        columns: images per row.
 
     Raises:
-        ValueError: as `Explanation.line`; or the number of titles is not that of the explanations.
+        ValueError: as `Explanation.line`; no explanations, or another number of maps or titles.
     """
-    if titles is not None and len(titles) != len(explanations):
-        raise ValueError(f"{len(titles)} titles for {len(explanations)} explanations")
-    columns = len(maps) if len(maps) > 1 else min(columns, len(explanations))
-    cells = [(index, name) for index in range(len(explanations)) for name in maps]
-    width = 330.0
+    maps = [map] * len(explanations) if isinstance(map, str) else map
+    if not len(explanations) or len(maps) != len(explanations) or len(titles or maps) != len(explanations):
+        raise ValueError(f"{len(explanations)} explanations, {len(maps)} maps, {len(titles or maps)} titles")
+    width, columns = 330.0, min(columns, len(explanations))
     canvas = Canvas(2 * MARGIN + columns * width + (columns - 1) * GAP)
-    page = canvas.width - 2 * MARGIN
-    top, captions = float(MARGIN), []
-    for start in range(0, len(cells), columns):
-        bottom = top
-        for place, (index, name) in enumerate(cells[start : start + columns]):
-            x, y, explanation = MARGIN + place * (width + GAP), top, explanations[index]
-            lines = [explanation.line(name, head=head, word=word, region=region)]
-            shades, shades_name = _shades(explanation, name, head, lines)
-            captions.append(f"{_map_caption(explanation, name, head, lines)}{shades_name}")
-            for text in [*([titles[index]] if titles else []), *([name] if len(maps) > 1 else [])]:
-                canvas.text(x, y + 8, shortened(text, 13, width, weight="bold"), 13, color=BLUE, weight="bold")
-                y += 24
-            box = _fitted(explanation, Box(x, y, width, 400))
-            _draw_image(canvas, box, explanation, lines[0], num_outlined=1)
-            y = _draw_question(canvas, x, y + box.height + 14, width, explanation, shades, size=15)
-            bottom = max(bottom, _draw_answers(canvas, x, y, width, explanation.answers[:1], heading=False))
-        top = bottom + GAP
+    top = bottom = float(MARGIN)
+    captions = []
+    for place, (explanation, name) in enumerate(zip(explanations, maps, strict=True)):
+        if place and place % columns == 0:
+            top = bottom + GAP
+        x, y = MARGIN + place % columns * (width + GAP), top
+        for text in [*([titles[place]] if titles else []), *([name] if len(set(maps)) > 1 else [])]:
+            canvas.text(x, y + 8, shortened(text, 13, width, weight="bold"), 13, color=BLUE, weight="bold")
+            y += 24
+        line = explanation.line(name, head=head, word=word, region=region)
+        shades, shades_name = _shades(explanation, name, head, [line])
+        captions.append(f"{_map_caption(explanation, name, head, [line])}{shades_name}")
+        bottom = max(bottom, _draw_cell(canvas, Box(x, y, width, 400), explanation, line, shades))
     for caption in dict.fromkeys(captions):
-        top = (
-            _draw_lines(canvas, MARGIN, top, page, f"{caption} Colours run from 0 to the strongest of each image.") - 12
-        )
-    return canvas.finish(top + 12)
+        text = f"{caption} Colours run from 0 to the strongest of each image."
+        bottom = _draw_lines(canvas, MARGIN, bottom + 18, canvas.width - 2 * MARGIN, text)
+    return canvas.finish(bottom + MARGIN)
 
 
 # What is shown
@@ -215,7 +215,7 @@ def _draw_answers(
 ) -> float:
     """The answers as bars, their confidence at the end; returns the y below."""
     if heading:
-        canvas.text(x, y + 6, "ANSWER AND CONFIDENCE", 10.5, color=MUTED, weight="bold")
+        _draw_heading(canvas, x, y, "ANSWER AND CONFIDENCE")
         y += 28
     for rank, (text, confidence) in enumerate(answers):
         weight, value = "normal" if rank else "bold", _percent(confidence)
@@ -228,12 +228,16 @@ def _draw_answers(
     return y - 12
 
 
+def _draw_heading(canvas: Canvas, x: float, y: float, text: str) -> None:
+    canvas.text(x, y + 6, text, 10.5, color=MUTED, weight="bold")
+
+
 def _draw_lines(canvas: Canvas, x: float, y: float, width: float, text: str, *, size: float = 12.5) -> float:
     """Small grey text; returns the y below."""
     for line in wrapped(text, size, width):
         canvas.text(x, y + size / 2, line, size, color=MUTED)
         y += size * 1.5
-    return y + 16
+    return y
 
 
 def _draw_image(
@@ -251,10 +255,10 @@ def _draw_image(
     """
     _draw_photo(canvas, box, explanation)
     if line.side == "regions" and len(line.weights):
-        heat = _heat(explanation.boxes, line, round(box.height / 2), round(box.width / 2))
+        heat = heat_map(explanation.boxes, line, round(box.height / 2), round(box.width / 2))
         heat /= max(strongest or heat.max(), 1e-12)
         colors = HEAT(heat)
-        colors[..., 3] = 0.75 * heat**0.7
+        colors[..., 3] = 0.62 * heat**0.7
         canvas.pixels(box, colors, interpolation="bicubic")
         for number in np.argsort(-line.weights)[:num_outlined][::-1]:
             inner = _inside(box, explanation.boxes[number])
@@ -265,6 +269,18 @@ def _draw_image(
         canvas.outline(_inside(box, explanation.boxes[line.region]), "white", 5)
         canvas.outline(_inside(box, explanation.boxes[line.region]), BLUE, 3)
     return box.y + box.height
+
+
+def _draw_cell(canvas: Canvas, box: Box, explanation: Explanation, line: Line, shades: np.ndarray | None) -> float:
+    """One image of a comparison with its question and best answer below, no higher than `box`; returns the y below."""
+    image_box = _fitted(explanation, box)
+    y = _draw_image(canvas, image_box, explanation, line, num_outlined=1) + 14
+    small = _fitted(explanation, Box(box.x, y, 84, 56))
+    if explanation.image is not None:  # as it is: heat hides colours, which the question may be about
+        canvas.pixels(small._replace(x=box.x + box.width - small.width), _photo(explanation.image, small))
+    question_width = box.width - small.width - 12
+    y = max(_draw_question(canvas, box.x, y, question_width, explanation, shades, size=15), y + small.height + 8)
+    return _draw_answers(canvas, box.x, y, box.width, explanation.answers[:1], heading=False)
 
 
 def _draw_label(canvas: Canvas, region: Box, image: Box, text: str) -> None:
@@ -286,10 +302,15 @@ def _draw_photo(canvas: Canvas, box: Box, explanation: Explanation) -> None:
         for region in explanation.boxes:
             canvas.outline(_inside(box, region), "#c4ccd4", 0.8)
         return
-    size = (max(round(box.width * SCALE), 1), max(round(box.height * SCALE), 1))
-    photo = np.asarray(explanation.image.convert("RGB").resize(size, Image.Resampling.LANCZOS)) / 255
+    photo = _photo(explanation.image, box)
     grey = photo @ np.array([0.299, 0.587, 0.114])
     canvas.pixels(box, 0.55 * photo + 0.45 * (0.25 + 0.7 * grey[..., None]))
+
+
+def _photo(image: Image.Image, box: Box) -> np.ndarray:
+    """The image as (h, w, 3) in [0, 1], with as many pixels as `box` has in the output."""
+    size = (max(round(box.width * SCALE), 1), max(round(box.height * SCALE), 1))
+    return np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS)) / 255
 
 
 def _draw_image_per_word(canvas: Canvas, box: Box, explanation: Explanation, lines: Sequence[Line]) -> float:
@@ -298,7 +319,7 @@ def _draw_image_per_word(canvas: Canvas, box: Box, explanation: Explanation, lin
     width = (box.width - (columns - 1) * 16) / columns
     first = _fitted(explanation, Box(box.x, box.y + 24, width, 300))
     strongest = max(
-        _heat(explanation.boxes, line, round(first.height / 2), round(first.width / 2)).max() for line in lines
+        heat_map(explanation.boxes, line, round(first.height / 2), round(first.width / 2)).max() for line in lines
     )
     step = first.height + 44
     for place, line in enumerate(lines):
@@ -335,33 +356,6 @@ def _draw_table(canvas: Canvas, box: Box, names: Sequence[str], weights: np.ndar
 
 
 # Small parts
-
-
-def _heat(boxes: np.ndarray, line: Line, height: int, width: int) -> np.ndarray:
-    """Attention as a picture (height, width).
-
-    Where the line is a share of attention, each box spreads its weight evenly over itself; where it says how much each
-    region looks, the strongest region that covers a place counts. Smoothed by a quarter of the middle box, so that a
-    grid does not show its seams.
-    """
-    heat = np.zeros((height, width))
-    pixels = np.clip(boxes, 0, 1) * (width, height, width, height)
-    corners = np.concatenate((np.floor(pixels[:, :2]), np.ceil(pixels[:, 2:])), 1).astype(int)  # (R, 4)
-    for (x1, y1, x2, y2), weight in zip(corners.tolist(), line.weights.tolist(), strict=True):
-        covered = heat[y1:y2, x1:x2]
-        if line.is_row:
-            covered += weight / max(covered.size, 1)
-        else:
-            np.maximum(covered, weight, out=covered)
-    middle_width, middle_height = np.median(corners[:, 2:] - corners[:, :2], 0)
-    return _blur(height, middle_height / 4) @ heat @ _blur(width, middle_width / 4).T
-
-
-def _blur(size: int, sigma: float) -> np.ndarray:
-    """Gaussian smoothing of a line of `size` values, as a matrix whose rows sum to 1."""
-    steps = np.arange(size)
-    kernel = np.exp(-0.5 * ((steps[:, None] - steps) / max(sigma, 0.5)) ** 2)
-    return kernel / kernel.sum(1, keepdims=True)
 
 
 def _fitted(explanation: Explanation, box: Box) -> Box:

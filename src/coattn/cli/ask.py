@@ -134,7 +134,7 @@ def _write_picture(args: argparse.Namespace, explanations: Sequence[Explanation]
     if len(explanations) == 1:
         picture = draw(explanations[0], map=name, head=args.head, word=args.word, region=args.region)
     else:
-        picture = compare(explanations, maps=[name], head=args.head, word=args.word, region=args.region)
+        picture = compare(explanations, map=name, head=args.head, word=args.word, region=args.region)
     with atomic_path(args.map) as partial:
         picture.save(partial, format=PICTURES[args.map.suffix.lower()])
 
