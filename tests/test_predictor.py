@@ -219,6 +219,11 @@ def test_an_id_of_a_store(folder: Path, tmp_path: Path, predictor: Predictor) ->
     assert encoded.size == (80, 60)
     assert same(from_store.ask("train/8", "is it red"), predictor.ask(photo(1), "is it red"))
     assert torch.equal(predictor.encode("7", features=store).features, predictor.encode(photo()).features)
+    assert torch.equal(
+        predictor.encode(7, features=tmp_path / "features.h5").features, predictor.encode(photo()).features
+    )
+    with pytest.raises(ValueError, match="7 is the id of an image"):
+        predictor.encode(7)
     assert from_store.encode("7", picture=photo()).image is not None
     path = tmp_path / "photo.png"
     photo(1).save(path)

@@ -113,18 +113,16 @@ def save_model(
     """Write a model directory: the whole of it or nothing. An older model directory of that name is replaced.
 
     Args:
-        folder: where; anything but a model directory that already stands there is left alone and refused.
+        folder: where; anything there but a model directory is left alone and refused.
         model: built of bricks; saved as float32.
         answer_vocabulary: the answers, in the order of the logits.
         question_vocabulary: the words, for a model that reads token ids.
         metric: what judges its answers, "vqa_accuracy" or "exact_match".
-        activation: what makes confidences of logits, "sigmoid" or "softmax"; goes with the loss.
-        temperature: by which logits are divided before that; fitted on validation.
+        activation, temperature: what makes confidences of logits, see `coattn.metrics.calibration.confidences`.
         max_tokens: longer questions are cut, as in training.
         extractor: the record of the image extractor (name, settings, weights, versions).
-        extractor_weights: a safetensors file, to answer offline about new images.
-        text_encoder: the record of the pretrained text encoder, for a model on question embeddings.
-        text_encoder_folder: that encoder's files, to answer offline.
+        text_encoder: that of the pretrained text encoder, for a model on question embeddings.
+        extractor_weights, text_encoder_folder: their files, to answer about new images and questions offline.
         card: the model card, Markdown.
         extra: anything else worth keeping, as plain values.
 
@@ -292,7 +290,7 @@ def _replaced_directory(target: Path) -> Iterator[Path]:
         for path in [*partial.rglob("*"), partial]:
             _sync(path)
         if target.exists():
-            old = partial.with_suffix(".old")
+            old = partial.with_suffix(".old")  # killed between the next two lines, both models are still there
             target.rename(old)
             partial.rename(target)
             shutil.rmtree(old)

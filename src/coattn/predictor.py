@@ -47,6 +47,10 @@ class EncodedImage:
     image: Image.Image | None
 
 
+# What may be asked about: an encoded image, or whatever `Predictor.encode` takes.
+AnyImage = EncodedImage | ImageSource | int
+
+
 class Predictor:
     """A model with all that stands before and after it: extractor, vocabularies, calibration.
 
@@ -55,7 +59,7 @@ class Predictor:
     Args:
         directory: the model.
         device: where the model runs; "auto" takes an accelerator where there is one.
-        features: a feature store, whose ids then name the images that `encode` is given as text.
+        features: a feature store or its path; its ids then name the images that `encode` is given as text.
         allow_other_features: take features of another extractor than the model was trained on, with a warning.
 
     Raises:
@@ -67,7 +71,7 @@ class Predictor:
         directory: ModelDirectory,
         *,
         device: str = "cpu",
-        features: FeatureStore | None = None,
+        features: FeatureStore | str | os.PathLike[str] | None = None,
         allow_other_features: bool = False,
     ) -> None:
         self.directory = directory
@@ -85,25 +89,28 @@ class Predictor:
         features: FeatureStore | str | os.PathLike[str] | None = None,
         allow_other_features: bool = False,
     ) -> Self:
-        """Read a model directory, and the feature store if its path is given.
+        """Read a model directory.
 
         Raises:
             FileNotFoundError: the directory, one of its files, or the store is not there.
             ValueError: the directory or the store is damaged; or as the class says.
         """
-        store = FeatureStore(features) if isinstance(features, str | os.PathLike) else features
         directory = load_directory(folder)
-        return cls(directory, device=device, features=store, allow_other_features=allow_other_features)
+        return cls(directory, device=device, features=features, allow_other_features=allow_other_features)
 
     def encode(
-        self, image: ImageSource, *, features: FeatureStore | None = None, picture: ImageSource | None = None
+        self,
+        image: ImageSource | int,
+        *,
+        features: FeatureStore | str | os.PathLike[str] | None = None,
+        picture: ImageSource | None = None,
     ) -> EncodedImage:
         """Turn an image into region features, once for all questions about it.
 
         Args:
-            image: the path of an image file, its bytes, a PIL image, an array (height, width, 3) uint8; or, with a
-                feature store, an id of it, as text (a file is then a `pathlib.Path`).
-            features: a feature store for this call, in place of the predictor's own.
+            image: the path of an image file, its bytes, a PIL image, or an array (height, width, 3) uint8; with a
+                feature store an id of it, text or number (a file is then a `pathlib.Path`).
+            features: a feature store or its path, for this call in place of the predictor's own.
             picture: the image that belongs to an id, to show it.
 
         Raises:
@@ -111,20 +118,15 @@ class Predictor:
             OSError: the file cannot be read.
         """
         store = self.features if features is None else self._checked(features)
-        if store is None or not isinstance(image, str):
-            shown = load_image(image)
-            rows, boxes = self.extractor([shown])[0]
-            return EncodedImage(torch.from_numpy(rows), torch.from_numpy(boxes), shown.size, shown)
-        stored = store.read(store.index(image))
-        width, height = stored.size.tolist()
-        return EncodedImage(
-            torch.from_numpy(stored.features),
-            torch.from_numpy(stored.boxes),
-            (width, height),
-            None if picture is None else load_image(picture),
-        )
+        if isinstance(image, int) or (isinstance(image, str) and store is not None):
+            if store is None:
+                raise ValueError(f"{image} is the id of an image: give the feature store that has it")
+            return _stored(store, image, picture)
+        shown = load_image(image)
+        rows, boxes = self.extractor([shown])[0]
+        return EncodedImage(torch.from_numpy(rows), torch.from_numpy(boxes), shown.size, shown)
 
-    def ask(self, image: EncodedImage | ImageSource, question: str, *, top_k: int = 5) -> list[Answer]:
+    def ask(self, image: AnyImage, question: str, *, top_k: int = 5) -> list[Answer]:
         """Answer one question about one image.
 
         Args:
@@ -142,7 +144,7 @@ class Predictor:
         return self.ask_many([(image, question)], top_k=top_k)[0]
 
     def ask_many(
-        self, questions: Sequence[tuple[EncodedImage | ImageSource, str]], *, top_k: int = 5, batch_size: int = 64
+        self, questions: Sequence[tuple[AnyImage, str]], *, top_k: int = 5, batch_size: int = 64
     ) -> list[list[Answer]]:
         """Answer many questions, `batch_size` at a time; see `ask`.
 
@@ -159,7 +161,7 @@ class Predictor:
             answers += [self._ranked(row, top_k) for row in logits]
         return answers
 
-    def maps(self, image: EncodedImage | ImageSource, question: str, *, top_k: int = 5) -> Explanation:
+    def maps(self, image: AnyImage, question: str, *, top_k: int = 5) -> Explanation:
         """Answer one question and keep every attention map, with the words and boxes that belong to it; see `ask`."""
         encoded = self._encoded(image)
         logits, maps = self._run([encoded], [question], need_weights=True)
@@ -175,7 +177,7 @@ class Predictor:
 
     def explain(
         self,
-        image: EncodedImage | ImageSource,
+        image: AnyImage,
         question: str,
         *,
         map: str = "pooling.regions",
@@ -224,8 +226,9 @@ class Predictor:
             raise ValueError(f"{source}: not the text encoder that {self.directory.folder} was trained with")
         return encoder
 
-    def _checked(self, store: FeatureStore) -> FeatureStore:
+    def _checked(self, features: FeatureStore | str | os.PathLike[str]) -> FeatureStore:
         """The store, if its features are those that the model was trained on."""
+        store = features if isinstance(features, FeatureStore) else FeatureStore(features)
         wanted_by = str(self.directory.folder)
         width = self.model.region_encoder.region_dim
         if store.dim != width:
@@ -240,7 +243,7 @@ class Predictor:
             _warn(str(error))
         return store
 
-    def _encoded(self, image: EncodedImage | ImageSource) -> EncodedImage:
+    def _encoded(self, image: AnyImage) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode(image)
 
     def _run(
@@ -306,6 +309,13 @@ class Predictor:
         shares = confidences(logits.float(), self.directory.temperature, self.directory.activation)[best]
         names = self.directory.answer_vocabulary.answers
         return [Answer(names[place], share) for place, share in zip(best.tolist(), shares.tolist(), strict=True)]
+
+
+def _stored(store: FeatureStore, image_id: int | str, picture: ImageSource | None) -> EncodedImage:
+    rows = store.read(store.index(image_id))
+    width, height = rows.size.tolist()
+    shown = None if picture is None else load_image(picture)
+    return EncodedImage(torch.from_numpy(rows.features), torch.from_numpy(rows.boxes), (width, height), shown)
 
 
 def _warn(message: str) -> None:
