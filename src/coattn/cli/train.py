@@ -1,0 +1,20 @@
+"""coattn fit, validate, test and predict: everything but the imports is in `coattn.training.run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coattn.files import require
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a training command, given with its name; returns the exit status.
+
+    Raises:
+        ModuleNotFoundError: the extra `train` is not installed.
+    """
+    require("lightning", "train")
+    require("jsonargparse", "train")
+    from coattn.training.run import main as run
+
+    return run(arguments)

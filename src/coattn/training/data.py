@@ -1,0 +1,411 @@
+"""The data module: questions, answers and features of each split, as batches."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from coattn.datasets.records import Record
+from coattn.datasets.vqa_json import read_vqa
+from coattn.features.manifest import FLIP
+from coattn.features.store import FeatureStore, require_same_extractor
+from coattn.text.answers import soft_scores
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+from coattn.training.batches import BatchPlan, Ragged, draw_flips, evaluation_batches, share
+from coattn.training.dataset import BatchLoader, Draw, JoinedStore, QuestionDataset, QuestionEmbeddings
+from coattn.training.vocabularies import Vocabularies, read_vocabularies
+
+SPLITS = ("train", "val", "test", "predict")
+Paths = str | list[str]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The questions of a split, ready to be read.
+
+    Attributes:
+        records: in the order of the files.
+        metric: what judges the answers.
+        images: (N,) int64, position in the feature store of each question's image.
+        dataset: reads batches of it.
+    """
+
+    records: list[Record]
+    metric: str
+    images: np.ndarray
+    dataset: QuestionDataset
+
+    @property
+    def num_regions(self) -> np.ndarray:
+        """(N,) int64, regions of each question's image."""
+        return self.dataset.features.lengths[self.images]
+
+
+class VQADataModule(LightningDataModule):
+    """Questions and annotations in the official VQA v2 JSON, region features from stores.
+
+    The vocabularies are made of the training questions alone, or taken from a saved model.
+
+    Args:
+        features: feature store (file or folder) with the images of all splits; several are read as one.
+        train_questions: questions to train on; several files are read as one. Likewise the next ones.
+        train_annotations: their answers.
+        val_questions: questions to validate on.
+        val_annotations: their answers.
+        test_questions: questions to test on.
+        test_annotations: their answers; not needed to predict.
+        predict_questions: questions to predict; the test questions if not given.
+        question_embeddings: store of token embeddings made by `coattn embed`, instead of a vocabulary of words.
+        batch_size: most questions of a training batch, over all devices together.
+        eval_batch_size: the same outside training; twice batch_size if not given.
+        max_tokens: longer questions are cut at the end. Not for question_embeddings, which are cut when made.
+        min_word_count: a word enters the vocabulary if the training questions have it so many times.
+        max_answers: size of the answer vocabulary, the most frequent answers; all if not given.
+        min_answer_count: an answer enters if it is the answer of so many training questions.
+        vocabulary_from: checkpoint or model directory whose vocabularies are taken instead.
+        allow_other_features: only warn if features come from another extractor than those a checkpoint was trained on.
+        flips: show mirrored images half of the time in training; the store must hold them (`coattn extract --flips`).
+        pool: so many optimiser steps are filled together by size, which saves padding; 1 mixes sizes.
+        seed: of the order of batches and of flips; on the command line `seed_everything` if not given, else 0.
+        num_workers: processes that read ahead; 0 is fastest for small features.
+        pin_memory: page-locked batches; by default where there is a CUDA device.
+        start_method: how workers are started; the platform's way if not given.
+    """
+
+    def __init__(
+        self,
+        features: Paths,
+        train_questions: Paths | None = None,
+        train_annotations: Paths | None = None,
+        val_questions: Paths | None = None,
+        val_annotations: Paths | None = None,
+        test_questions: Paths | None = None,
+        test_annotations: Paths | None = None,
+        predict_questions: Paths | None = None,
+        question_embeddings: str | None = None,
+        batch_size: int = 64,
+        eval_batch_size: int | None = None,
+        max_tokens: int | None = None,
+        min_word_count: int = 1,
+        max_answers: int | None = None,
+        min_answer_count: int = 1,
+        vocabulary_from: str | None = None,
+        allow_other_features: bool = False,
+        flips: bool = False,
+        pool: int = 16,
+        seed: int | None = None,
+        num_workers: int = 0,
+        pin_memory: bool | None = None,
+        start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self._splits: dict[str, Split] = {}
+
+    @cached_property
+    def features(self) -> FeatureStore | JoinedStore:
+        """The feature store, or several as one."""
+        stores = [FeatureStore(path) for path in _as_list(self.hparams["features"])]
+        return stores[0] if len(stores) == 1 else JoinedStore(stores)
+
+    @cached_property
+    def embeddings(self) -> FeatureStore | None:
+        """The store of question token embeddings, if there is one."""
+        path = self.hparams["question_embeddings"]
+        return FeatureStore(path) if path is not None else None
+
+    @cached_property
+    def vocabularies(self) -> Vocabularies:
+        """Words and answers: of the checkpoint or model directory if one was named, else of the training questions."""
+        options = self.hparams
+        if options["vocabulary_from"] is not None:
+            return read_vocabularies(options["vocabulary_from"])
+        records, _ = self._records("train")
+        words = None
+        if self.embeddings is None:
+            words = Vocabulary.build((record.question for record in records), min_count=options["min_word_count"])
+        answers = AnswerVocabulary.build(
+            ([record.answer] for record in records), size=options["max_answers"], min_count=options["min_answer_count"]
+        )
+        return Vocabularies(words, answers)
+
+    @property
+    def num_words(self) -> int | None:
+        """Rows a word embedding needs; None with question embeddings."""
+        words = self.vocabularies.words
+        if (words is None) != (self.embeddings is not None):
+            has, given = ("no words", "no") if words is None else ("words", "the")
+            raise ValueError(
+                f"{self.hparams['vocabulary_from']}: its model has {has}, but {given} question_embeddings "
+                f"({self.hparams['question_embeddings']}) are given; use the setting it was trained with"
+            )
+        return None if words is None else len(words)
+
+    @property
+    def question_dim(self) -> int | None:
+        """Width of the question embeddings; None with a vocabulary of words."""
+        return None if self.embeddings is None else self.embeddings.dim
+
+    @property
+    def region_dim(self) -> int:
+        """Width of the region features."""
+        return self.features.dim
+
+    @property
+    def num_answers(self) -> int:
+        """Size of the answer vocabulary."""
+        return len(self.vocabularies.answers)
+
+    def setup(self, stage: str) -> None:
+        """Read the splits that a stage ("fit", "validate", "test", "predict") needs, so that mistakes show at once."""
+        needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}[stage]
+        for name in needed:
+            if name != "val" or stage == "validate" or self.hparams["val_questions"] is not None:
+                self.split(name)
+
+    def split(self, name: str) -> Split:
+        """A split by name, read when first asked for.
+
+        Raises:
+            ValueError: its files are not given or not as they should be, or an image has no features.
+        """
+        if name not in self._splits:
+            self._splits[name] = self._read_split(name)
+        return self._splits[name]
+
+    def region_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation (D,) of the features of the training images, each image counted once."""
+        mean, std = self.features.statistics(np.unique(self.split("train").images))
+        return torch.from_numpy(mean), torch.from_numpy(std)
+
+    def train_dataloader(self) -> BatchLoader:
+        """Batches of the present epoch, from where the trainer is in it; so a run goes on in the midst of an epoch."""
+        return self._loader(self.split("train"), self._training_draws, len(self._plan()))
+
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        """The validation questions; none if there are no such files."""
+        return self.evaluation_loader("val") if self.hparams["val_questions"] is not None else []
+
+    def test_dataloader(self) -> BatchLoader:
+        """The test questions."""
+        return self.evaluation_loader("test")
+
+    def predict_dataloader(self) -> BatchLoader:
+        """The questions to predict."""
+        return self.evaluation_loader("predict")
+
+    def evaluation_loader(self, name: str, *, whole: bool = False) -> BatchLoader:
+        """All questions of a split, by size; this device's share of each batch, or with `whole` everything."""
+        split = self.split(name)
+        size = self.hparams["eval_batch_size"] or 2 * self.hparams["batch_size"]
+        batches = evaluation_batches(split.num_regions, split.dataset.questions.lengths, size)
+        rank, num_ranks = (0, 1) if whole else self._rank()
+
+        def draws() -> list[Draw]:
+            shares = (share(batch, rank, num_ranks) for batch in batches)
+            return [Draw(positions, split.images[positions], float(len(positions))) for positions in shares]
+
+        return self._loader(split, draws, len(batches))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the vocabularies, what made the features, and what decides the order of batches."""
+        return {
+            "vocabularies": self.vocabularies.to_json(),
+            "extractor": dict(self.features.record),
+            "text_encoder": dict(self.embeddings.record) if self.embeddings is not None else None,
+            "max_tokens": self.hparams["max_tokens"],
+            "order": self._order(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Check that the data are those of the checkpoint.
+
+        Raises:
+            ValueError: another vocabulary, extractor or text encoder; when training, another order of batches.
+        """
+        if state_dict["vocabularies"] != self.vocabularies.to_json():
+            raise ValueError("the vocabularies differ from the checkpoint's; set vocabulary_from to the checkpoint")
+        self.check_inputs(state_dict["extractor"], state_dict["text_encoder"], state_dict["max_tokens"])
+        if self.trainer is not None and self.trainer.training:
+            ours, theirs = self._order(), state_dict["order"]
+            changed = [f"{name} was {theirs[name]}, is {ours[name]}" for name in theirs if ours[name] != theirs[name]]
+            if changed:
+                raise ValueError(
+                    f"cannot go on from this checkpoint with other training data or batches: {'; '.join(changed)}. "
+                    "Use the same settings, or start a new run"
+                )
+
+    def check_inputs(
+        self, extractor: dict[str, Any], text_encoder: dict[str, Any] | None, max_tokens: int | None
+    ) -> None:
+        """Refuse inputs made in another way than those the model was trained on.
+
+        Raises:
+            ValueError: questions are cut elsewhere; or features or embeddings were made by something else, and
+                `allow_other_features` is not set.
+        """
+        if max_tokens != self.hparams["max_tokens"]:
+            raise ValueError(
+                f"the model was trained with data.max_tokens {max_tokens}, not {self.hparams['max_tokens']}"
+            )
+        pairs = [(extractor, self.features)]
+        if text_encoder is not None and self.embeddings is not None:
+            pairs.append((text_encoder, self.embeddings))
+        for wanted, store in pairs:
+            try:
+                require_same_extractor(wanted, store.record, wanted_by="the model", found_in=str(store.path))
+            except ValueError as error:
+                if not self.hparams["allow_other_features"]:
+                    raise ValueError(f"{error} (or set data.allow_other_features, if you know better)") from None
+                rank_zero_warn(f"{error} (allowed by data.allow_other_features)")
+
+    def _order(self) -> dict[str, Any]:
+        chosen = {name: self.hparams[name] for name in ("batch_size", "pool", "flips")}
+        plan = self._plan()
+        return {**chosen, "seed": plan.seed, "accumulate": plan.accumulate, "questions": self._training_digest}
+
+    @cached_property
+    def _training_digest(self) -> str:
+        """Short name of the training questions, their answers, and the sizes of their images, in order."""
+        split, digest = self.split("train"), hashlib.sha256(self.split("train").num_regions.tobytes())
+        for record in split.records:
+            digest.update(f"{record.question_id}\0{record.image_id}\0{record.question}\0{record.answers}\n".encode())
+        return digest.hexdigest()[:16]
+
+    def _plan(self) -> BatchPlan:
+        split, options = self.split("train"), self.hparams
+        return BatchPlan(
+            split.num_regions,
+            split.dataset.questions.lengths,
+            options["batch_size"],
+            seed=self._seed,
+            accumulate=1 if self.trainer is None else self.trainer.accumulate_grad_batches,
+            pool=options["pool"],
+        )
+
+    def _training_draws(self) -> list[Draw]:
+        trainer = self.trainer
+        # The trainer counts batches that were trained on, not those that workers have read ahead.
+        epoch, done = (0, 0) if trainer is None else (trainer.current_epoch, trainer.fit_loop.batch_idx + 1)
+        images = self._epoch_images(epoch)
+        rank, num_ranks = self._rank()
+        batches = self._plan().epoch(epoch)[done:]
+        shares = ((share(batch, rank, num_ranks), divisor) for batch, divisor in batches)
+        return [Draw(positions, images[positions], divisor) for positions, divisor in shares]
+
+    def _epoch_images(self, epoch: int) -> np.ndarray:
+        images = self.split("train").images
+        if not self.hparams["flips"]:
+            return images
+        flipped = draw_flips(len(images), seed=self._seed, epoch=epoch)
+        return np.where(flipped, self._flipped_images, images)
+
+    @cached_property
+    def _flipped_images(self) -> np.ndarray:
+        return self._image_indices("train", self.split("train").records, FLIP)
+
+    @property
+    def _seed(self) -> int:
+        return self.hparams["seed"] or 0
+
+    def _rank(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _loader(self, split: Split, draws: Any, length: int) -> BatchLoader:
+        options = self.hparams
+        pin_memory = torch.cuda.is_available() if options["pin_memory"] is None else options["pin_memory"]
+        return BatchLoader(
+            split.dataset,
+            draws,
+            length,
+            num_workers=options["num_workers"],
+            pin_memory=pin_memory,
+            start_method=options["start_method"],
+        )
+
+    def _records(self, name: str) -> tuple[list[Record], str]:
+        """The records of a split and the metric that judges it."""
+        if name in self._splits:
+            return self._splits[name].records, self._splits[name].metric
+        source = "test" if name == "predict" and self.hparams["predict_questions"] is None else name
+        questions = _as_list(self.hparams[f"{source}_questions"])
+        annotations = _as_list(self.hparams.get(f"{source}_annotations"))
+        if not questions:
+            raise ValueError(f"there are no {name} questions; set data.{source}_questions")
+        if name == "predict":
+            annotations = []
+        elif len(annotations) != len(questions):
+            raise ValueError(
+                f"{len(questions)} files in data.{name}_questions, but {len(annotations)} in data.{name}_annotations; "
+                "give one for each"
+            )
+        pairs = itertools.zip_longest(questions, annotations)
+        files = [read_vqa(path, answers, split=name) for path, answers in pairs]
+        if len(metrics := sorted({file.metric for file in files})) > 1:
+            raise ValueError(f"the files of data.{name}_annotations are judged by different metrics: {metrics}")
+        records = [record for file in files for record in file.records]
+        if not records:
+            raise ValueError(f"{', '.join(questions)}: no questions")
+        return records, metrics[0]
+
+    def _read_split(self, name: str) -> Split:
+        records, metric = self._records(name)
+        images = self._image_indices(name, records)
+        dataset = QuestionDataset(self._questions(records), *self._targets(records, metric), self.features)
+        return Split(records, metric, images, dataset)
+
+    def _image_indices(self, name: str, records: Sequence[Record], suffix: str = "") -> np.ndarray:
+        store = self.features
+        keys = [f"{record.image_id}{suffix}" for record in records]
+        missing = list(dict.fromkeys(key for key in keys if key not in store))
+        if missing:
+            raise ValueError(
+                f"{store.path}: no features of {len(missing)} of the {len(set(keys))} images of data.{name}_questions, "
+                f"for example {', '.join(map(repr, missing[:3]))}; "
+                + (
+                    "extract with --flips, or set data.flips to false"
+                    if suffix
+                    else "extract them, or remove their questions"
+                )
+            )
+        index = {key: store.index(key) for key in dict.fromkeys(keys)}
+        return np.array([index[key] for key in keys], np.int64)
+
+    def _questions(self, records: Sequence[Record]) -> Ragged | QuestionEmbeddings:
+        words = self.vocabularies.words
+        if words is not None:
+            max_tokens = self.hparams["max_tokens"]
+            return Ragged.build([words.encode(record.question, max_tokens=max_tokens) for record in records], np.int32)
+        store = self.embeddings
+        assert store is not None, "num_words has seen to it"
+        missing = list(dict.fromkeys(record.question for record in records if record.question not in store))
+        if missing:
+            raise ValueError(
+                f"{store.path}: no embeddings of {len(missing)} questions, for example {missing[0]!r}; "
+                "embed the questions of all splits with `coattn embed`"
+            )
+        return QuestionEmbeddings(store, np.array([store.index(record.question) for record in records], np.int64))
+
+    def _targets(self, records: Sequence[Record], metric: str) -> tuple[Ragged, np.ndarray]:
+        answers = self.vocabularies.answers
+        ids, scores = [], []
+        for record in records:
+            # Exact match knows one answer per question; the official metric all of them; a question to predict none.
+            given = [record.answer] if metric == "exact_match" and record.answers else list(record.answers)
+            found = soft_scores(given, answers) if given else ([], [])
+            ids.append(found[0])
+            scores.append(found[1])
+        return Ragged.build(ids, np.int32), Ragged.build(scores, np.float32).values
+
+
+def _as_list(paths: Paths | None) -> list[str]:
+    return [] if paths is None else [paths] if isinstance(paths, str) else list(paths)

@@ -1,0 +1,107 @@
+"""What comes of a trained model: its answers to a split, result files, and its calibration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from coattn.metrics.calibration import confidences, expected_calibration_error, fit_temperature
+from coattn.metrics.score import Scores, score
+from coattn.training.data import VQADataModule
+from coattn.training.losses import ACTIVATIONS
+from coattn.training.task import Answers, VQATask
+
+_MAX_LOGITS = 50_000_000  # numbers kept for the temperature, 200 MB; of more questions every k-th is taken
+
+
+class CollectAnswers(Callback):
+    """Gathers the answers given in `validate`, `test` or `predict`, from all devices.
+
+    Attributes:
+        numbers: (N,) the answer to each question of the split, by place in the vocabulary; set when the loop ends.
+    """
+
+    def __init__(self) -> None:
+        self.numbers = np.empty(0, np.int64)
+        self._collected: list[Answers] = []
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        """Keep the answers."""
+        self._collected.append(outputs)
+
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
+    on_predict_batch_end = on_validation_batch_end  # type: ignore[assignment]
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring them together, in the order of the questions."""
+        positions = torch.cat([answers.positions for answers in self._collected]).cpu().numpy()
+        numbers = torch.cat([answers.numbers for answers in self._collected]).cpu().numpy()
+        self._collected = []
+        parts = [(positions, numbers)]
+        if trainer.world_size > 1:
+            parts = [parts[0]] * trainer.world_size
+            torch.distributed.all_gather_object(parts, (positions, numbers))
+        order = np.argsort(np.concatenate([part[0] for part in parts]))
+        self.numbers = np.concatenate([part[1] for part in parts])[order]
+
+    on_test_epoch_end = on_validation_epoch_end
+    on_predict_epoch_end = on_validation_epoch_end
+
+
+def results_by_question(data: VQADataModule, split: str, numbers: np.ndarray) -> dict[int | str, str]:
+    """The answer to each question of a split, by question id."""
+    answers = data.vocabularies.answers.answers
+    records = data.split(split).records
+    return {record.question_id: answers[number] for record, number in zip(records, numbers, strict=True)}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model on a split.
+
+    Attributes:
+        scores: its accuracies.
+        temperature: the one fitted here.
+        error_before: expected calibration error of its confidences at temperature 1, in [0, 1]; ...
+        error_after: ... and at `temperature`.
+        num_calibration: questions the last three come from.
+    """
+
+    scores: Scores
+    temperature: float
+    error_before: float
+    error_after: float
+    num_calibration: int
+
+
+@torch.inference_mode()
+def evaluate(task: VQATask, data: VQADataModule, split: str, device: torch.device) -> Evaluation:
+    """Score a model on a split and fit its temperature there; in float32, as it will be used."""
+    task = task.eval().to(device)
+    num_questions, num_answers = len(data.split(split).records), data.num_answers
+    stride = math.ceil(num_questions * num_answers / _MAX_LOGITS)
+    numbers = np.empty(num_questions, np.int64)
+    kept_logits, kept_targets = [], []
+    for batch in data.evaluation_loader(split, whole=True):
+        batch = task.transfer_batch_to_device(batch, device, 0)
+        logits = task(batch)
+        numbers[batch.positions.cpu().numpy()] = logits.argmax(dim=1).cpu().numpy()
+        kept = batch.positions % stride == 0
+        kept_logits.append(logits[kept].cpu())
+        kept_targets.append(batch.targets(num_answers)[kept].cpu())
+    logits, targets = torch.cat(kept_logits), torch.cat(kept_targets)
+    activation = ACTIVATIONS[task.hparams["loss"]]
+    temperature = fit_temperature(logits, targets, activation)
+    correct = targets.gather(1, logits.argmax(dim=1, keepdim=True))[:, 0]
+    errors = [
+        expected_calibration_error(confidences(logits, value, activation).amax(dim=1), correct)
+        for value in (1.0, temperature)
+    ]
+    records, metric = data.split(split).records, data.split(split).metric
+    scores = score(results_by_question(data, split, numbers), records, metric)
+    return Evaluation(scores, temperature, errors[0], errors[1], len(logits))

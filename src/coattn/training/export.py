@@ -1,0 +1,174 @@
+"""From a finished run to a model directory: the best weights, calibrated, with a card that says how good they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coattn.checkpoint import save_model
+from coattn.training.callbacks import read_checkpoint
+from coattn.training.data import VQADataModule
+from coattn.training.evaluation import Evaluation, evaluate
+from coattn.training.losses import ACTIVATIONS
+from coattn.training.task import VQATask
+
+_RECIPE = (
+    "loss",
+    "optimizer",
+    "lr",
+    "betas",
+    "weight_decay",
+    "schedule",
+    "warmup_epochs",
+    "decay_epochs",
+    "decay_rate",
+)
+
+
+def export_model(
+    folder: str | os.PathLike[str],
+    task: VQATask,
+    data: VQADataModule,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    device: torch.device | str = "cpu",
+) -> Evaluation | None:
+    """Write a trained model as a model directory; an older one in its place is replaced.
+
+    Args:
+        folder: where to.
+        task: what was trained; its model is written.
+        data: what it was trained on. With validation questions, the temperature is fitted on them.
+        checkpoint: take the weights from this checkpoint first.
+        device: where to validate.
+
+    Returns:
+        How good it is; None without validation questions.
+    """
+    if checkpoint is not None:
+        task.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+    device = torch.device(device)
+    evaluation = evaluate(task, data, "val", device) if data.hparams["val_questions"] is not None else None
+    embeddings = data.embeddings
+    save_model(
+        folder,
+        task.model.cpu(),
+        answer_vocabulary=data.vocabularies.answers,
+        question_vocabulary=data.vocabularies.words,
+        metric=data.split("train").metric,
+        activation=ACTIVATIONS[task.hparams["loss"]],
+        temperature=1.0 if evaluation is None else evaluation.temperature,
+        max_tokens=data.hparams["max_tokens"],
+        extractor=data.features.record,
+        extractor_weights=data.features.asset("extractor.safetensors"),
+        text_encoder=None if embeddings is None else embeddings.record,
+        text_encoder_folder=None if embeddings is None else embeddings.asset("text_encoder"),
+        card=model_card(Path(folder), task, data, evaluation),
+    )
+    return evaluation
+
+
+def model_card(folder: Path, task: VQATask, data: VQADataModule, evaluation: Evaluation | None) -> str:
+    """The README.md of a model directory, Markdown."""
+    preset = task.hparams.get("preset") or "own composition"
+    return f"""---
+library_name: coattn
+pipeline_tag: visual-question-answering
+---
+
+# {folder.resolve().parent.name}
+
+A co-attention model that answers questions about images, trained with `coattn`.
+
+    coattn ask {folder} IMAGE "QUESTION" --map map.png
+
+    import coattn
+    predictor = coattn.Predictor.load("{folder}")
+    print(predictor.ask(predictor.encode("IMAGE"), "QUESTION", top_k=5))
+
+## Model
+
+{_table({"preset": preset, **_sizes(task), "parameters": f"{sum(p.numel() for p in task.model.parameters()):,}"})}
+
+It chooses among {data.num_answers} answers (`answers.json`) and knows {_words(data)}.
+Image features come from the extractor `{data.features.record["name"]}`.
+
+## Data
+
+{_table(_data(data))}
+
+## Scores
+
+{_scores(evaluation)}
+
+## Training
+
+{_table(_recipe(task) | {"batch_size": data.hparams["batch_size"]})}
+"""
+
+
+_RECIPE = (
+    "loss",
+    "optimizer",
+    "lr",
+    "betas",
+    "weight_decay",
+    "schedule",
+    "warmup_epochs",
+    "decay_epochs",
+    "decay_rate",
+)
+
+
+def _scores(evaluation: Evaluation | None) -> str:
+    if evaluation is None:
+        return (
+            "There were no validation questions: these are the last weights, nothing is known of their accuracy, and "
+            "the confidences are not calibrated (temperature 1)."
+        )
+    scores = evaluation.scores
+    rows = {f"**all {len(scores.by_question)} questions**": f"**{scores.overall:.2f}**"}
+    for kind, accuracies in (("answer type", scores.by_answer_type), ("question type", scores.by_question_type)):
+        counts = scores.counts[kind]
+        rows |= {f"{kind}: {name} ({counts[name]})": f"{value:.2f}" for name, value in accuracies.items()}
+    before, after = 100 * evaluation.error_before, 100 * evaluation.error_after
+    temperature, number = f"{evaluation.temperature:.3f}", evaluation.num_calibration
+    return f"""On the validation questions, in percent ({scores.metric}). The weights were chosen by this score.
+
+{_table(rows)}
+
+Logits are divided by a temperature of {temperature}, fitted on {number} of these questions, to make confidences.
+Expected calibration error on the same: {before:.2f} % without, {after:.2f} % with it."""
+
+
+def _data(data: VQADataModule) -> dict[str, Any]:
+    rows: dict[str, Any] = {"features": data.hparams["features"]}
+    for name in ("train", "val"):
+        if (files := data.hparams[f"{name}_questions"]) is not None:
+            split = data.split(name)
+            images = len({record.image_id for record in split.records})
+            rows[name] = f"{files}: {len(split.records)} questions on {images} images"
+    return rows
+
+
+def _sizes(task: VQATask) -> dict[str, Any]:
+    return dict(task.hparams.get("model") or {})
+
+
+def _recipe(task: VQATask) -> dict[str, Any]:
+    return {name: value for name, value in task.hparams.items() if name in _RECIPE and value is not None}
+
+
+def _words(data: VQADataModule) -> str:
+    words = data.vocabularies.words
+    if words is not None:
+        return f"{len(words.words)} words (`question_vocabulary.json`)"
+    assert data.embeddings is not None
+    return f"the language of the text encoder `{data.embeddings.record['name']}`"
+
+
+def _table(rows: dict[str, Any]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])

@@ -1,0 +1,307 @@
+"""`coattn fit | validate | test | predict`: Lightning's command line around our task and data, and the files of a run.
+
+runs/NAME/config.yaml       all settings of the run
+runs/NAME/checkpoints/      best.ckpt and last.ckpt, only to go on from
+runs/NAME/logs/version_0/   metrics.csv and TensorBoard's events; another version for each time it is continued
+runs/NAME/model/            the model directory, when training has finished
+runs/NAME/predictions/      result files
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from coattn.checkpoint import load_directory
+from coattn.files import atomic_path, write_json
+from coattn.metrics.score import score
+from coattn.training.callbacks import BEST, LAST, AtomicCheckpointIO, Checkpoints, InterruptedTrainingError
+from coattn.training.data import VQADataModule
+from coattn.training.evaluation import CollectAnswers, results_by_question
+from coattn.training.export import export_model
+from coattn.training.task import VQATask
+
+LINKED = ("num_words", "question_dim", "region_dim", "num_answers")
+_MADE = ("checkpoints", "logs", "model", "predictions", "config.yaml")
+_HIDDEN = {"verbose", "weights_only", "return_predictions", "model", "datamodule", "dataloaders", "ckpt_path"}
+_EXAMPLES = {
+    "fit": "coattn fit --config configs/easy_vqa.yaml --data.batch_size 32 --model.model.dim 128 --model.lr 1e-3",
+    "validate": "coattn validate --config configs/easy_vqa.yaml",
+    "test": "coattn test --config configs/easy_vqa.yaml --ckpt_path last",
+    "predict": "coattn predict --config configs/easy_vqa.yaml --ckpt_path runs/easy_vqa/model --output results.json",
+}
+_DESCRIPTIONS = {
+    "fit": "Train a model. Every setting of the YAML file can be given on the command line too.",
+    "validate": "Score a trained model on the validation questions.",
+    "test": "Score a trained model on the test questions.",
+    "predict": "Write the answers of a trained model to a result file.",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command, given with all its arguments.
+
+    Raises:
+        ValueError: a mistake in the settings or the data.
+        KeyboardInterrupt: training was interrupted; its last checkpoint is written.
+    """
+    _quieten()
+    try:
+        _CommandLine(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+    except InterruptedTrainingError:
+        raise KeyboardInterrupt from None
+    except SystemExit as exit:
+        if isinstance(exit.__context__, KeyboardInterrupt):  # Lightning makes exit status 1 of it
+            raise KeyboardInterrupt from None
+        raise
+    return 0
+
+
+class _CommandLine(LightningCLI):
+    """One command: parses, builds, runs."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.command = arguments[0]
+        self.checkpoint: Path | None = None
+        super().__init__(
+            VQATask,
+            VQADataModule,
+            args=arguments,
+            seed_everything_default=0,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # the task stores its own arguments, which are plain values
+            parser_kwargs={"prog": "coattn"},
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The commands, and which arguments of the Trainer's methods are not offered."""
+        return {name: _HIDDEN | {"train_dataloaders", "val_dataloaders"} for name in _EXAMPLES}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that raises, and takes no shortened names."""
+        return super().init_parser(exit_on_error=False, allow_abbrev=False, **kwargs)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        kwargs |= {"description": _DESCRIPTIONS[subcommand], "epilog": f"example: {_EXAMPLES[subcommand]}"}
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument(
+                "--resume", action="store_true", help="go on from the run's last checkpoint, if it has one"
+            )
+            parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
+            text = "checkpoint to go on from: a file, 'last', or 'best'"
+        else:
+            text = "what to use: 'best' (default), 'last', a checkpoint file, or a model directory"
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help=text)
+        if subcommand == "predict":
+            parser.add_argument("--output", type=str | None, default=None, help="result file to write")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link what follows from the data, and let the checkpoints be set."""
+        for name in LINKED:
+            parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a mistake is explained, with the nearest name."""
+        try:
+            self.config = parser.parse_args(args)
+        except argparse.ArgumentError as error:
+            raise ValueError(self._explain(str(error), args)) from None
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning would let the checkpoint's settings silently override those given."""
+
+    def before_instantiate_classes(self) -> None:
+        """Find the folder and the checkpoint, and let the data take its vocabularies from there."""
+        config = self.config[self.command]
+        self.settings = config
+        for name in LINKED:
+            if config.model.get(name) is not None:
+                raise ValueError(f"model.{name} is set to {config.model[name]}, but follows from the data; remove it")
+        if config.trainer.default_root_dir is None:
+            config.trainer.default_root_dir = str(Path("runs", self._name()))
+        self.root = Path(config.trainer.default_root_dir)
+        if config.data.seed is None:
+            config.data.seed = config.seed_everything
+        self.checkpoint = self._checkpoint_to_continue() if self.command == "fit" else self._checkpoint_to_use()
+        if self.checkpoint is not None:
+            config.data.vocabulary_from = str(self.checkpoint)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with our loggers, progress bar and checkpoint files."""
+        config = self._get(self.config_init, "trainer")
+        version = f"version_{len(list(self.root.glob('logs/version_*')))}"
+        fitting = self.command == "fit"
+        if config["logger"] is None:
+            loggers = [TensorBoardLogger(self.root, "logs", version), CSVLogger(self.root, "logs", version)]
+            kwargs["logger"] = loggers if fitting else False
+        plugins = config["plugins"] or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        callbacks = list(config["callbacks"] or [])
+        if config["enable_progress_bar"] is not False:
+            callbacks.append(TQDMProgressBar(refresh_rate=20 if sys.stderr.isatty() else 200))
+        if fitting and config["enable_checkpointing"] is not False:
+            callbacks.append(self._get(self.config_init, "checkpoints"))
+        else:
+            kwargs["enable_checkpointing"] = False
+        return Trainer(**{**config, **kwargs, "callbacks": callbacks})
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        {"fit": self._fit, "validate": self._score, "test": self._score, "predict": self._predict}[subcommand]()
+
+    def _fit(self) -> None:
+        if _is_first_process():
+            self.datamodule.setup("fit")  # mistakes in the data show before anything is replaced
+            if self.settings.overwrite:
+                _remove_run(self.root)
+            self._save_config()
+        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint)
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            best, last = (self.root / "checkpoints" / name for name in (BEST, LAST))
+            folder = self.root / "model"
+            evaluation = export_model(
+                folder,
+                self.model,
+                self.datamodule,
+                checkpoint=best if best.exists() else last if last.exists() else None,
+                device=self.trainer.strategy.root_device,
+            )
+            known = f": {evaluation.scores.overall:.2f} % on the validation questions" if evaluation is not None else ""
+            print(f"{folder}{known}")
+
+    def _score(self) -> None:
+        split = {"validate": "val", "test": "test"}[self.command]
+        results = self._answer(split)
+        if results is None:
+            return
+        data = self.datamodule.split(split)
+        scores = score(results, data.records, data.metric)
+        self._write_results(results, self.root / "predictions" / f"{split}.json")
+        print(scores.table())
+
+    def _predict(self) -> None:
+        results = self._answer("predict")
+        if results is not None:
+            path = self.settings.output or self.root / "predictions" / "predict.json"
+            self._write_results(results, Path(path))
+
+    def _answer(self, split: str) -> dict[int | str, str] | None:
+        """The answers to a split, by question; None on all devices but the first."""
+        assert self.checkpoint is not None
+        collect = CollectAnswers()
+        self.trainer.callbacks.append(collect)  # type: ignore[attr-defined]
+        path: Path | None = self.checkpoint
+        if self.checkpoint.is_dir():
+            directory = load_directory(self.checkpoint)
+            self.datamodule.check_inputs(directory.extractor, directory.text_encoder, directory.max_tokens)
+            self.model.model = directory.model
+            path = None
+        arguments = {"verbose": False} if self.command != "predict" else {"return_predictions": False}
+        run = getattr(self.trainer, self.command)
+        run(self.model, datamodule=self.datamodule, ckpt_path=path, **arguments)
+        if not self.trainer.is_global_zero:
+            return None
+        return results_by_question(self.datamodule, split, collect.numbers)
+
+    def _write_results(self, results: dict[int | str, str], path: Path) -> None:
+        write_json(path, [{"question_id": key, "answer": answer} for key, answer in results.items()])
+        print(f"{path}: answers of {self.checkpoint} to {len(results)} questions")
+
+    def _name(self) -> str:
+        files = self.settings.config
+        return Path(str(files[-1])).stem if files else self.settings.model.preset or "run"
+
+    def _checkpoint_to_continue(self) -> Path | None:
+        config, folder = self.settings, self.root / "checkpoints"
+        if config.overwrite and (config.resume or config.ckpt_path):
+            raise ValueError("--overwrite starts anew: leave out --resume and --ckpt_path")
+        if config.ckpt_path is not None:
+            return self._named_checkpoint(config.ckpt_path)
+        present = [folder / name for name in (LAST, BEST) if (folder / name).exists()]
+        if config.resume:
+            return present[0] if present else None
+        # Only the first process looks: when the others are started the run has begun.
+        if present and not config.overwrite and _is_first_process():
+            raise ValueError(
+                f"{self.root} already holds a run ({present[0]}); go on with it (--resume), replace it (--overwrite), "
+                "or give another folder (--trainer.default_root_dir)"
+            )
+        return None
+
+    def _checkpoint_to_use(self) -> Path:
+        if self.settings.ckpt_path is not None:
+            return self._named_checkpoint(self.settings.ckpt_path)
+        best, last = (self.root / "checkpoints" / name for name in (BEST, LAST))
+        return best if best.exists() else self._named_checkpoint(str(last))
+
+    def _named_checkpoint(self, name: str) -> Path:
+        path = self.root / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such checkpoint; train first (coattn fit), or give --ckpt_path")
+        if path.is_dir() and self.command == "fit":
+            raise ValueError(f"{path}: training goes on from a checkpoint file (.ckpt), not from a model directory")
+        return path
+
+    def _save_config(self) -> None:
+        text = self._parser(self.command).dump(self.settings)
+        with atomic_path(self.root / "config.yaml") as partial:
+            partial.write_text(text, encoding="utf-8")
+
+    def _explain(self, message: str, arguments: list[str]) -> str:
+        """A parser's message with what the user should do."""
+        if link := re.search(r"data\.\w+ --> (model\.\w+)", message):
+            return f"{link[1]} follows from the data; remove it"
+        unknown = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
+        if unknown is None:
+            return message
+        name = unknown[1] or unknown[2]
+        parser = self._subcommand_parsers.get(arguments[0], self.parser)
+        known = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"see coattn {arguments[0]} --help"
+        return f"there is no setting {name}; {hint}"
+
+
+def _is_first_process() -> bool:
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+
+
+def _quieten() -> None:
+    """Leave out what Lightning says at each start and nobody can do anything about."""
+    # It recommends its other products, ...
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+    # ... takes our second logger's files for an older run's, and calls what torch has deprecated.
+    for message in ("Experiment logs directory", "`isinstance.treespec, LeafSpec", "The number of training batches"):
+        warnings.filterwarnings("ignore", message)
+
+
+def _remove_run(root: Path) -> None:
+    """Remove what a run makes, and nothing else that may lie in its folder."""
+    for name in _MADE:
+        path = root / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,252 @@
+"""The training task: model, loss, optimiser and schedule, as Lightning wants them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from coattn.nn import VQAModel
+from coattn.presets import PRESETS
+from coattn.training.batches import Batch
+from coattn.training.callbacks import ExactResume
+from coattn.training.data import VQADataModule
+from coattn.training.losses import Loss, Schedule, answer_losses, learning_rate_factor
+
+_OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}
+_ARCHITECTURE = ("preset", "model", "num_words", "question_dim", "region_dim", "num_answers")
+
+
+class Answers(NamedTuple):
+    """Positions (B,) of questions in their split, and the number (B,) of the answer to each."""
+
+    positions: Tensor
+    numbers: Tensor
+
+
+def build_model(
+    preset: str,
+    sizes: dict[str, Any],
+    *,
+    num_words: int | None,
+    question_dim: int | None,
+    region_dim: int,
+    num_answers: int,
+) -> VQAModel:
+    """The model of a preset, by name.
+
+    Args:
+        preset: name in `coattn.presets.PRESETS`.
+        sizes: the preset's own arguments.
+        num_words: size of the question vocabulary, or None ...
+        question_dim: ... with token embeddings of this width.
+        region_dim: width of the region features.
+        num_answers: size of the answer vocabulary.
+
+    Raises:
+        ValueError: unknown preset or argument (the message names the nearest), or a value that does not fit.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"there is no preset {preset!r}{_hint(preset, list(PRESETS))}")
+    given = {"num_words": num_words, "question_dim": question_dim, "region_dim": region_dim, "num_answers": num_answers}
+    known = [name for name in inspect.signature(PRESETS[preset]).parameters if name not in given]
+    for name in sizes:
+        if name in given:
+            raise ValueError(f"model.{name} follows from the data; remove it from the sizes of the model")
+        if name not in known:
+            raise ValueError(f"the preset {preset!r} has no argument {name!r}{_hint(name, known)}")
+    try:
+        return PRESETS[preset](**sizes, **given)
+    except TypeError as error:
+        raise ValueError(f"the preset {preset!r} cannot be built with {sizes}: {error}") from error
+
+
+class VQATask(LightningModule):
+    """Trains a `VQAModel`, given as such or as a preset and its sizes.
+
+        VQATask(coattn.nn.VQAModel(...), lr=1e-3)
+        VQATask({"dim": 256}, preset="modular", num_words=..., region_dim=..., num_answers=...)
+
+    Gradients are clipped by the Trainer (`gradient_clip_val`).
+
+    Args:
+        model: a model, or the sizes of `preset`.
+        preset: name in `coattn.presets.PRESETS`.
+        num_words: size of the question vocabulary; this and the next three follow from the data.
+        question_dim: width of given question embeddings.
+        region_dim: width of the region features.
+        num_answers: size of the answer vocabulary.
+        loss: see `coattn.training.losses.answer_losses`.
+        optimizer: the Adam that is wanted.
+        lr: learning rate, at its peak.
+        betas: of the optimiser.
+        weight_decay: of the optimiser; decoupled for "adamw".
+        schedule: see `coattn.training.losses.learning_rate_factor`, also for the next three.
+        warmup_epochs: epochs (fractions allowed) of the way up.
+        decay_epochs: for the schedule "step".
+        decay_rate: for the schedule "step".
+        compile: compile the model with `torch.compile`.
+
+    Raises:
+        ValueError: unknown names, or sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any] | VQAModel,
+        *,
+        preset: str | None = None,
+        num_words: int | None = None,
+        question_dim: int | None = None,
+        region_dim: int | None = None,
+        num_answers: int | None = None,
+        loss: Loss = "bce",
+        optimizer: Literal["adam", "adamw", "adamax"] = "adamw",
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.98),
+        weight_decay: float = 0.01,
+        schedule: Schedule = "cosine",
+        warmup_epochs: float = 0.0,
+        decay_epochs: list[float] | None = None,
+        decay_rate: float = 0.2,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["model"] if isinstance(model, VQAModel) else None)
+        if optimizer not in _OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {', '.join(_OPTIMIZERS)}, got {optimizer!r}")
+        if isinstance(model, VQAModel):
+            self.model = model
+        else:
+            if preset is None or region_dim is None or num_answers is None:
+                raise ValueError("give a model, or preset, region_dim, num_answers, and num_words or question_dim")
+            dims = {"num_words": num_words, "question_dim": question_dim}
+            self.model = build_model(preset, model, **dims, region_dim=region_dim, num_answers=num_answers)
+        if compile:
+            self.model.compile()
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, A) float32."""
+        question = batch.question.float() if batch.question.is_floating_point() else batch.question
+        output = self.model(
+            question,
+            batch.regions.float(),
+            question_mask=batch.question_mask,
+            region_mask=batch.region_mask,
+            boxes=batch.boxes,
+            image_sizes=batch.image_sizes,
+        )
+        return output.logits.float()
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What makes going on from a checkpoint exact."""
+        return [ExactResume()]
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, and the schedule by optimiser steps."""
+        options = self.hparams
+        # One kernel for all parameters. Not with float16: Lightning cannot clip gradients that the kernel unscales.
+        fused = {"fused": True} if options["optimizer"] != "adamax" and self.trainer.precision != "16-mixed" else {}
+        optimizer = _OPTIMIZERS[options["optimizer"]](
+            self.parameters(), lr=options["lr"], betas=options["betas"], weight_decay=options["weight_decay"], **fused
+        )
+        num_steps = self.trainer.estimated_stepping_batches
+        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        if not math.isfinite(num_steps) and options["schedule"] in ("cosine", "one_cycle"):
+            raise ValueError(f"the schedule {options['schedule']!r} needs an end: set trainer.max_epochs or max_steps")
+
+        def factor(step: int) -> float:
+            return learning_rate_factor(
+                step / steps_per_epoch,
+                options["schedule"],
+                num_epochs=num_steps / steps_per_epoch,
+                warmup_epochs=options["warmup_epochs"],
+                decay_epochs=tuple(options["decay_epochs"] or ()),
+                decay_rate=options["decay_rate"],
+            )
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Give the model the statistics of the training images; one that goes on from a checkpoint has them."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        standardised = getattr(self.model.region_encoder, "standardised", False)
+        if standardised and self.trainer.ckpt_path is None and isinstance(data, VQADataModule):
+            self.model.region_encoder.standardise(*data.region_statistics())  # type: ignore[operator]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with other settings: some would be overruled by the checkpoint, others not, all in silence.
+
+        Raises:
+            ValueError: the model, or when training anything else, differs from the checkpoint's settings.
+        """
+        saved = checkpoint.get("hyper_parameters", {})
+        fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        names = [name for name in self.hparams if name != "compile"] if fitting else _ARCHITECTURE
+        changed = [
+            f"{name} was {saved[name]!r}, is {self.hparams[name]!r}"
+            for name in names
+            if name in saved and name in self.hparams and _plain(saved[name]) != _plain(self.hparams[name])
+        ]
+        if changed:
+            raise ValueError(
+                f"the checkpoint was made with other settings of the model: {'; '.join(changed)}. "
+                "Use those of the checkpoint, or start a new run"
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The sum of this device's losses, scaled so that the gradient of the step is that of a mean (`BatchPlan`)."""
+        logits = self(batch)
+        losses = answer_losses(logits, batch.targets(logits.shape[1]), self.hparams["loss"])
+        self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
+        return losses.sum() * (self.trainer.world_size / batch.divisor)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the learning rate, where anything is logged."""
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("lr", self.trainer.lr_scheduler_configs[0].scheduler.get_last_lr()[0])
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Answers:  # type: ignore[override]
+        """Log loss, and accuracy in percent: the soft score of the answer with the highest logit.
+
+        That is the official accuracy, except where soft scores differ from it (`coattn.text.answers.soft_scores`).
+        """
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Answers:  # type: ignore[override]
+        """As in validation."""
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Answers:
+        """The answers alone."""
+        return Answers(batch.positions, self(batch).argmax(dim=1))
+
+    def _evaluate(self, batch: Batch, split: str) -> Answers:
+        logits = self(batch)
+        targets = batch.targets(logits.shape[1])
+        answers = logits.argmax(dim=1)
+        metrics = {
+            f"{split}/loss": answer_losses(logits, targets, self.hparams["loss"]).mean(),
+            f"{split}/accuracy": 100 * targets.gather(1, answers[:, None]).mean(),
+        }
+        self.log_dict(metrics, prog_bar=True, batch_size=len(logits), sync_dist=True)
+        return Answers(batch.positions, answers)
+
+
+def _hint(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and lists alike: a checkpoint and a YAML file spell the same settings differently."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,50 @@
+"""The vocabularies of a training run, and where they come from when it is not the training questions."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coattn.checkpoint import ANSWERS, CONFIG, QUESTIONS
+from coattn.files import read_json
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+from coattn.training.callbacks import read_checkpoint
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """Words of the questions (None for given question embeddings) and answers."""
+
+    words: Vocabulary | None
+    answers: AnswerVocabulary
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"words": None if self.words is None else self.words.to_json(), "answers": self.answers.to_json()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Vocabularies:
+        """What `to_json` gave."""
+        words = None if value["words"] is None else Vocabulary.from_json(value["words"])
+        return cls(words, AnswerVocabulary.from_json(value["answers"]))
+
+
+def read_vocabularies(path: str | os.PathLike[str]) -> Vocabularies:
+    """The vocabularies of a checkpoint (`.ckpt`) or a model directory.
+
+    Raises:
+        ValueError: it holds none.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / CONFIG).is_file():
+            raise FileNotFoundError(f"{path}: not a model directory (it has no {CONFIG})")
+        words = read_json(path / QUESTIONS) if (path / QUESTIONS).exists() else None
+        return Vocabularies.from_json({"words": words, "answers": read_json(path / ANSWERS)})
+    state = read_checkpoint(path).get("VQADataModule")
+    if state is None:
+        raise ValueError(f"{path}: this checkpoint was saved without a VQADataModule and has no vocabularies")
+    return Vocabularies.from_json(state["vocabularies"])
