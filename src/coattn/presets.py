@@ -113,6 +113,7 @@ def stack(
     boxes: bool = True,
     region_positions: int = 0,
     standardised: bool = True,
+    feature_dropout: float = 0.0,
     num_glimpses: int = 1,
     fusion: str = "sum",
     direct_question: bool = False,
@@ -140,6 +141,7 @@ def stack(
         boxes: add the regions' box geometry.
         region_positions: learned positions for grids of fixed size, at most so many regions; 0 for none.
         standardised: z-score region features with statistics of the training images.
+        feature_dropout: dropout on the region features themselves; worth trying where training images are few.
         num_glimpses: attention maps of each pooling.
         fusion: "sum", "product" or "gated", see `nn.heads`.
         direct_question: the question encoder's summary joins the pooled question.
@@ -168,6 +170,7 @@ def stack(
             boxes=boxes,
             num_positions=region_positions,
             standardised=standardised,
+            feature_dropout=feature_dropout,
             norm="layer",
             dropout=dropout,
         ),

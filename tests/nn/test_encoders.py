@@ -119,3 +119,15 @@ def test_regions_are_standardised_located_and_masked() -> None:
         encoder(torch.randn(2, 5, 4), mask, boxes)
     with pytest.raises(ValueError, match="standardised=False"):
         RegionEncoder(3, dim=4).standardise(mean, std)
+
+
+def test_feature_dropout_drops_features_in_training_alone() -> None:
+    encoder = RegionEncoder(50, dim=50, feature_dropout=0.5)
+    with torch.no_grad():
+        encoder.features.weight.copy_(torch.eye(50))
+        encoder.features.bias.zero_()
+    regions, mask = torch.rand(2, 3, 50) + 1, torch.ones(2, 3, dtype=torch.bool)
+    dropped = encoder.train()(regions, mask)
+    assert torch.all((dropped == 0) | (dropped == 2 * regions))
+    assert 0 < int((dropped == 0).sum()) < dropped.numel()
+    assert torch.equal(encoder.eval()(regions, mask), regions)

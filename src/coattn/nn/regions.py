@@ -24,6 +24,8 @@ class RegionEncoder(nn.Module):
         num_positions: number of learned positions, by place in the sequence, for grids of fixed size; 0 for none.
         standardised: subtract a mean from each feature dimension and divide by a standard deviation first; they are
             kept as buffers, so that they travel with the weights, and are set by `standardise`.
+        feature_dropout: dropout on the features, before the linear map. With few training images this, not `dropout`,
+            keeps a model from knowing each image by heart.
         norm: name of the normalisation, see `make_norm`.
         dropout: dropout on the tokens.
     """
@@ -39,12 +41,14 @@ class RegionEncoder(nn.Module):
         boxes: bool = False,
         num_positions: int = 0,
         standardised: bool = False,
+        feature_dropout: float = 0.0,
         norm: str = "none",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.region_dim, self.dim, self.boxes, self.num_positions = region_dim, dim, boxes, num_positions
-        self.standardised, self.norm, self.dropout = standardised, norm, dropout
+        self.standardised, self.feature_dropout, self.norm, self.dropout = standardised, feature_dropout, norm, dropout
+        self.drop_features = nn.Dropout(feature_dropout)
         self.features = nn.Linear(region_dim, dim)
         self.geometry = nn.Linear(5, dim) if boxes else None
         self.positions = nn.Parameter(torch.randn(num_positions, dim) * 0.02) if num_positions else None
@@ -84,7 +88,7 @@ class RegionEncoder(nn.Module):
         regions = regions.to(self.features.weight.dtype)
         if self.standardised:
             regions = (regions - self.feature_mean) / self.feature_std
-        tokens = self.features(regions)
+        tokens = self.features(self.drop_features(regions))
         if self.geometry is not None:
             if boxes is None:
                 raise ValueError("this model uses box geometry: pass boxes (B, R, 4) in [0, 1]")
