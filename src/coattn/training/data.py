@@ -171,6 +171,8 @@ class VQADataModule(LightningDataModule):
         for name in needed:
             if name != "val" or stage == "validate" or self.hparams["val_questions"] is not None:
                 self.split(name)
+        if stage == "fit":
+            self._plan()
 
     def split(self, name: str) -> Split:
         """A split by name, read when first asked for.
@@ -293,9 +295,10 @@ class VQADataModule(LightningDataModule):
         )
 
     def _training_draws(self) -> list[Draw]:
-        trainer = self.trainer
-        # The trainer counts batches that were trained on, not those that workers have read ahead.
-        epoch, done = (0, 0) if trainer is None else (trainer.current_epoch, trainer.fit_loop.batch_idx + 1)
+        epoch, done = 0, 0
+        if self.trainer is not None and self.trainer.training:
+            # The trainer counts batches that were trained on, not those that workers have read ahead.
+            epoch, done = self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
         images = self._epoch_images(epoch)
         rank, num_ranks = self._rank()
         batches = self._plan().epoch(epoch)[done:]

@@ -150,8 +150,9 @@ class _CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with our loggers, progress bar and checkpoint files."""
         config = self._get(self.config_init, "trainer")
-        version = f"version_{len(list(self.root.glob('logs/version_*')))}"
         fitting = self.command == "fit"
+        before = [] if fitting and self.settings.overwrite else list(self.root.glob("logs/version_*"))
+        version = f"version_{len(before)}"
         if config["logger"] is None:
             loggers = [TensorBoardLogger(self.root, "logs", version), CSVLogger(self.root, "logs", version)]
             kwargs["logger"] = loggers if fitting else False
@@ -271,6 +272,9 @@ class _CommandLine(LightningCLI):
         """A parser's message with what the user should do."""
         if link := re.search(r"data\.\w+ --> (model\.\w+)", message):
             return f"{link[1]} follows from the data; remove it"
+        if message.startswith("Problems parsing config"):
+            files = " ".join(argument for argument in arguments if argument.endswith((".yaml", ".yml", ".json")))
+            return f"{files}: not valid YAML: {' '.join(message.split())}"
         unknown = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
         if unknown is None:
             return message

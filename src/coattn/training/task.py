@@ -151,10 +151,11 @@ class VQATask(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule by optimiser steps."""
         options = self.hparams
-        # One kernel for all parameters. Not with float16: Lightning cannot clip gradients that the kernel unscales.
-        fused = {"fused": True} if options["optimizer"] != "adamax" and self.trainer.precision != "16-mixed" else {}
+        # One kernel for all parameters; in mixed precision Lightning would then refuse to clip gradients.
+        fused = options["optimizer"] != "adamax" and "mixed" not in str(self.trainer.precision)
+        extra = {"fused": True} if fused else {}
         optimizer = _OPTIMIZERS[options["optimizer"]](
-            self.parameters(), lr=options["lr"], betas=options["betas"], weight_decay=options["weight_decay"], **fused
+            self.parameters(), lr=options["lr"], betas=options["betas"], weight_decay=options["weight_decay"], **extra
         )
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)

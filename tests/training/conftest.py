@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny import settings, write_data
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the tiny data set."""
+    return write_data(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def config(tiny_data: Path, tmp_path: Path) -> Path:
+    """YAML file of a tiny run in `tmp_path / "run"`."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings(tiny_data, tmp_path / "run")))
+    return path

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import RECORD, settings, write_data, write_store
+
+from coattn.features.store import FeatureStore
+from coattn.text.vocabulary import UNK
+from coattn.training.batches import Batch
+from coattn.training.data import VQADataModule
+from coattn.training.dataset import Draw, JoinedStore
+
+
+def module(data: Path, **changes: object) -> VQADataModule:
+    return VQADataModule(**settings(data, data)["data"] | changes)
+
+
+def epoch(loader: object) -> list[Batch]:
+    return list(loader)  # type: ignore[call-overload]
+
+
+def same(left: list[Batch], right: list[Batch]) -> bool:
+    pairs = zip(left, right, strict=True)
+    return all(a.divisor == b.divisor and all(map(torch.equal, a[:-1], b[:-1])) for a, b in pairs)
+
+
+def test_batches_hold_what_the_files_say(tiny_data: Path) -> None:
+    data = module(tiny_data)
+    split, store = data.split("train"), FeatureStore(tiny_data / "features.h5")
+    words, answers = data.vocabularies.words, data.vocabularies.answers
+    assert words is not None
+    seen = []
+    for batch in epoch(data.train_dataloader()):
+        assert batch.divisor == len(batch.positions)
+        targets = batch.targets(len(answers))
+        for row, position in enumerate(batch.positions.tolist()):
+            record = split.records[position]
+            seen.append(record.question_id)
+            tokens = words.encode(record.question)
+            assert batch.question[row, batch.question_mask[row]].tolist() == tokens
+            assert not batch.question[row, ~batch.question_mask[row]].any()
+            image = store.read(store.index(record.image_id))
+            mask = batch.region_mask[row]
+            assert np.array_equal(batch.regions[row, mask].float(), image.features)
+            assert np.array_equal(batch.boxes[row, mask], image.boxes)
+            assert not batch.regions[row, ~mask].any()
+            assert batch.image_sizes[row].tolist() == [40, 30]
+            assert answers.answers[targets[row].argmax()] == record.answer
+            assert targets[row].sum() == 1
+        assert batch.question.shape[1] == batch.question_mask.sum(dim=1).max()
+        assert batch.regions.shape[1] == batch.region_mask.sum(dim=1).max()
+    assert sorted(seen) == sorted(record.question_id for record in split.records)
+
+
+@pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
+def test_workers_change_nothing(start_method: str, tiny_data: Path) -> None:
+    alone = module(tiny_data)
+    helped = module(tiny_data, num_workers=2 if start_method == "fork" else 1, start_method=start_method)
+    epoch(alone.train_dataloader())  # its maps are open now, and must not be carried over
+    loader = helped.train_dataloader()
+    assert same(epoch(alone.train_dataloader()), epoch(loader))
+    assert same(epoch(alone.train_dataloader()), epoch(loader)), "a second epoch of the same workers"
+
+
+def test_loading_leaves_the_global_generator_alone(tiny_data: Path) -> None:
+    data = module(tiny_data, num_workers=1)
+    before = torch.get_rng_state()
+    epoch(data.train_dataloader())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_vocabularies_come_from_training_alone(tiny_data: Path) -> None:
+    data = module(tiny_data, test_questions=str(tiny_data / "val_questions.json"))
+    words, answers = data.vocabularies.words, data.vocabularies.answers
+    assert words is not None
+    assert set(words.words) == {"please", "what", "colour", "is", "it", "red"}
+    assert set(answers.answers) == {"red", "green", "blue", "yes", "no"}
+    assert words.encode("is it purple") == [*words.encode("is it"), UNK]
+    assert (data.num_words, data.num_answers, data.region_dim, data.question_dim) == (8, 5, 8, None)
+
+
+def test_targets_are_soft_for_many_answers(tmp_path: Path) -> None:
+    data = module(write_data(tmp_path, answers_each=3))
+    batch = epoch(data.train_dataloader())[0]
+    # Two of three say the same: leaving one out, min(1, 1/3), min(1, 1/3), min(1, 2/3).
+    assert torch.allclose(batch.targets(data.num_answers).amax(dim=1), torch.tensor(4 / 9))
+
+
+def test_flips_follow_seed_epoch_and_question(tmp_path: Path) -> None:
+    data = module(write_data(tmp_path, flips=True), flips=True)
+    plain = data.split("train").images
+    first, second = data._epoch_images(0), data._epoch_images(1)
+    assert 0 < (first != plain).sum() < len(plain)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, module(tmp_path, flips=True)._epoch_images(0))
+    stems = {data.features.image_ids[image].removesuffix("#flip") for image in first}  # type: ignore[union-attr]
+    assert stems == {f"train/{number}" for number in range(9)}
+    drawn = np.concatenate([batch.regions[batch.region_mask] for batch in epoch(data.train_dataloader())])
+    assert (drawn[:, :3].sum(axis=1) < 0).any(), "mirrored images are drawn"
+    assert not (np.concatenate([b.regions[b.region_mask] for b in epoch(data.val_dataloader())])[:, :3] < 0).any()
+
+
+def test_flips_need_mirrored_images(tiny_data: Path) -> None:
+    with pytest.raises(ValueError, match=r"no features of 9 of the 9 images.*'train/0#flip'.*--flips"):
+        epoch(module(tiny_data, flips=True).train_dataloader())
+
+
+def test_missing_features_are_named(tiny_data: Path, tmp_path: Path) -> None:
+    store = write_store(tmp_path / "some.h5", [f"train/{number}" for number in range(7)])
+    with pytest.raises(ValueError, match=r"some.h5: no features of 2 of the 9 images .*'train/7', 'train/8'"):
+        module(tiny_data, features=str(store)).setup("fit")
+
+
+def test_files_must_be_given_in_pairs(tiny_data: Path) -> None:
+    with pytest.raises(ValueError, match=r"1 files in data.test_questions, but 0 in data.test_annotations"):
+        module(tiny_data, test_annotations=None).setup("test")
+    with pytest.raises(ValueError, match=r"no predict questions; set data\.test_questions"):
+        module(tiny_data, test_questions=None).setup("predict")
+    module(tiny_data, test_annotations=None).setup("predict")
+
+
+def test_joined_stores_read_as_one(tmp_path: Path) -> None:
+    ids = [str(number) for number in range(9)]
+    whole = FeatureStore(write_store(tmp_path / "whole.h5", ids))
+    parts = [FeatureStore(write_store(tmp_path / f"{name}.h5", ids)) for name in "ab"]
+    joined = JoinedStore(parts)
+    order = np.array([17, 3, 9, 3, 0])
+    read, expected = joined.gather(order), whole.gather(order % 9)
+    assert all(map(np.array_equal, read, expected))
+    assert joined.index("4") == 4
+    assert "9" not in joined
+    with pytest.raises(ValueError, match="no features of image '9'"):
+        joined.index("9")
+    for mine, theirs in zip(joined.statistics(order), whole.statistics(order % 9), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+    other = FeatureStore(write_store(tmp_path / "other.h5", ids, record={**RECORD, "name": "foreign"}))
+    with pytest.raises(ValueError, match="another extractor"):
+        JoinedStore([whole, other])
+
+
+def test_several_files_train_together(tiny_data: Path) -> None:
+    names = ("train", "val")
+    questions, annotations = (
+        [str(tiny_data / f"{n}_{kind}.json") for n in names] for kind in ("questions", "annotations")
+    )
+    data = module(tiny_data, train_questions=questions, train_annotations=annotations)
+    assert len(data.split("train").records) == 44 + 13
+
+
+def test_question_embeddings_replace_words(tiny_data: Path, tmp_path: Path) -> None:
+    questions = sorted({record.question for record in module(tiny_data).split("train").records})
+    store = write_store(tmp_path / "questions.h5", questions, dim=5)
+    data = module(tiny_data, question_embeddings=str(store))
+    assert (data.num_words, data.question_dim, data.vocabularies.words) == (None, 5, None)
+    batch = epoch(data.train_dataloader())[0]
+    embeddings = FeatureStore(store)
+    for row, position in enumerate(batch.positions.tolist()):
+        expected = embeddings.read(embeddings.index(data.split("train").records[position].question)).features
+        assert np.array_equal(batch.question[row, batch.question_mask[row]].float(), expected)
+    short = write_store(tmp_path / "few.h5", [text for text in questions if text != "please is it red?"], dim=5)
+    with pytest.raises(ValueError, match=r"few.h5: no embeddings of 1 questions, for example 'please is it red\?'"):
+        module(tiny_data, question_embeddings=str(short)).setup("fit")
+
+
+def test_state_is_checked_when_it_comes_back(tiny_data: Path, tmp_path: Path) -> None:
+    data = module(tiny_data)
+    state = data.state_dict()
+    data.load_state_dict(state)
+    with pytest.raises(ValueError, match="vocabularies differ"):
+        module(tiny_data, max_answers=2).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"trained with data.max_tokens None, not 3"):
+        module(tiny_data, max_tokens=3).load_state_dict(state)
+    ids = FeatureStore(tiny_data / "features.h5").image_ids
+    foreign = str(write_store(tmp_path / "foreign.h5", ids, record={**RECORD, "name": "foreign"}))
+    with pytest.raises(ValueError, match=r"foreign.h5.*another extractor.*allow_other_features"):
+        module(tiny_data, features=foreign).load_state_dict(state)
+    with pytest.warns(UserWarning, match="another extractor"):
+        module(tiny_data, features=foreign, allow_other_features=True).load_state_dict(state)
+
+
+def test_a_question_without_words_is_a_row_of_padding(tiny_data: Path) -> None:
+    data = module(tiny_data, max_tokens=0)
+    dataset = data.split("train").dataset
+    batch = dataset[Draw(np.array([0, 1]), data.split("train").images[:2], 2.0)]
+    assert batch.question.shape == (2, 1)
+    assert not batch.question_mask.any()

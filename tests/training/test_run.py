@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny import RECORD, write_store
+
+from coattn.checkpoint import load_directory
+from coattn.cli import main
+from coattn.features.store import FeatureStore
+from coattn.training.callbacks import read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> tuple[Path, Path]:
+    """A configuration, and the folder of its finished run; not to be changed."""
+    from tiny import settings
+
+    folder = tmp_path_factory.mktemp("finished")
+    config = folder / "tiny.yaml"
+    config.write_text(yaml.safe_dump(settings(tiny_data, folder / "run")))
+    assert main(["fit", "--config", str(config)]) == 0
+    return config, folder / "run"
+
+
+def run(command: str, config: Path, *arguments: object) -> int:
+    return main([command, "--config", str(config), *map(str, arguments)])
+
+
+def change(config: Path, tmp_path: Path, **sections: dict) -> Path:
+    """The configuration with some settings changed."""
+    value = yaml.safe_load(config.read_text())
+    for section, settings in sections.items():
+        value.setdefault(section, {}).update(settings)
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(value))
+    return path
+
+
+def test_fit_leaves_a_whole_run(finished: tuple[Path, Path]) -> None:
+    _, root = finished
+    assert {path.name for path in (root / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    version = root / "logs" / "version_0"
+    assert any("tfevents" in path.name for path in version.iterdir())
+    assert {"train/loss", "val/accuracy", "val/loss", "lr"} <= set(
+        (version / "metrics.csv").read_text().split("\n")[0].split(",")
+    )
+    assert yaml.safe_load((root / "config.yaml").read_text())["model"]["model"]["dim"] == 16
+    directory = load_directory(root / "model")
+    assert directory.metric == "exact_match"
+    assert directory.activation == "sigmoid"
+    assert 0.05 <= directory.temperature <= 20
+    assert directory.extractor == RECORD
+    best = read_checkpoint(root / "checkpoints" / "best.ckpt")["state_dict"]
+    for name, tensor in directory.model.state_dict().items():
+        assert torch.equal(tensor, best[f"model.{name}"])
+
+
+def test_card_holds_data_scores_and_calibration(finished: tuple[Path, Path]) -> None:
+    card = (finished[1] / "model" / "README.md").read_text()
+    for text in (
+        "44 questions on 9 images",
+        "all 13 questions",
+        "answer type: yes/no",
+        "calibration error",
+        "coattn ask",
+    ):
+        assert text in card
+    assert "None" not in card
+
+
+def test_test_and_predict_agree_with_score(
+    finished: tuple[Path, Path], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, root = finished
+    files = [f"--{kind}={tiny_data}/test_{kind}.json" for kind in ("questions", "annotations")]
+    assert run("test", config) == 0
+    table = capsys.readouterr().out
+    predicted = {}
+    for name, which in {"best": "best", "model": root / "model", "file": root / "checkpoints" / "best.ckpt"}.items():
+        output = tmp_path / f"{name}.json"
+        assert run("predict", config, "--ckpt_path", which, "--output", output) == 0
+        predicted[name] = json.loads(output.read_text())
+    assert (
+        predicted["best"]
+        == predicted["model"]
+        == predicted["file"]
+        == json.loads((root / "predictions/test.json").read_text())
+    )
+    assert [result.keys() for result in predicted["best"]] == [{"question_id", "answer"}] * 11
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "best.json"), *files]) == 0
+    assert capsys.readouterr().out.strip() in table
+    assert run("validate", config) == 0
+
+
+def test_a_run_is_not_overwritten_unasked(
+    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, root = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    (copy / "notes.txt").write_text("mine")
+    here = ("--trainer.default_root_dir", copy)
+    assert run("fit", config, *here) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert run("fit", config, *here, "--overwrite", "--data.val_questions", "nowhere.json") == 2
+    assert (copy / "model" / "config.json").exists(), "a mistake must not cost the old run"
+    assert run("fit", config, *here, "--overwrite", "--trainer.max_epochs", 1) == 0
+    assert read_checkpoint(copy / "checkpoints" / "last.ckpt")["epoch"] == 0
+    assert (copy / "notes.txt").exists()
+    assert [path.name for path in (copy / "logs").iterdir()] == ["version_0"]
+    assert run("fit", config, *here, "--resume", "--trainer.max_epochs", 2) == 0
+    assert read_checkpoint(copy / "checkpoints" / "last.ckpt")["epoch"] == 1
+    assert sorted(path.name for path in (copy / "logs").iterdir()) == ["version_0", "version_1"]
+
+
+def test_without_validation_the_last_weights_are_kept(config: Path, tmp_path: Path) -> None:
+    config = change(config, tmp_path, data={"val_questions": None, "val_annotations": None}, trainer={"max_epochs": 1})
+    assert run("fit", config) == 0
+    directory = load_directory(tmp_path / "run" / "model")
+    assert directory.temperature == 1
+    assert "no validation questions" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_early_stopping(config: Path, tmp_path: Path) -> None:
+    stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "patience": 1, "min_delta": 1000.0}}
+    config = change(config, tmp_path, trainer={"callbacks": [stop], "max_epochs": 50})
+    assert run("fit", config) == 0
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["epoch"] == 1
+
+
+def test_one_seed_rules_everything(config: Path, tmp_path: Path) -> None:
+    def weights(name: str, seed: int) -> torch.Tensor:
+        assert (
+            run(
+                "fit",
+                config,
+                "--trainer.default_root_dir",
+                tmp_path / name,
+                "--seed_everything",
+                seed,
+                "--trainer.max_epochs=1",
+            )
+            == 0
+        )
+        return torch.cat(
+            [value.flatten() for value in load_directory(tmp_path / name / "model").model.state_dict().values()]
+        )
+
+    first, again, other = weights("a", 1), weights("b", 1), weights("c", 2)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.batchsize", "3"], "no setting data.batchsize; did you mean data.batch_size?"),
+        (["--trainer.max_epoch", "3"], "did you mean trainer.max_epochs?"),
+        (["--model.model.dims", "3"], "no argument 'dims'; did you mean 'dim'?"),
+        (["--model.preset", "modulr"], "did you mean 'modular'?"),
+        (["--model.num_words", "3"], "model.num_words follows from the data"),
+        (["--model.lr", "fast"], "model.lr"),
+        (["--model.loss", "mse"], "bce"),
+        (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt: no such checkpoint"),
+        (["--data.features", "nowhere.h5"], "nowhere.h5"),
+        (["--data.seed", "-1"], "seed must not be negative"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    arguments: list[str], message: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fit", config, *arguments) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.startswith("coattn: error: ") or "\ncoattn: error: " in errors
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": {"lrr": 1.0}}, "no setting model.lrr; did you mean model.lr?"),
+        ({"model": {"num_answers": 3}}, "model.num_answers is set to 3, but follows from the data"),
+        ({"optimizer": {"lr": 1.0}}, "no setting optimizer.lr; did you mean model.optimizer?"),
+        ({"data": {"batch_size": "many"}}, "data.batch_size"),
+    ],
+)
+def test_mistakes_in_the_file(
+    sections: dict, message: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fit", change(config, tmp_path, **sections)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_damaged_yaml_and_checkpoint(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("model: [")
+    assert run("fit", broken) == 2
+    assert "broken.yaml" in capsys.readouterr().err
+    checkpoint = tmp_path / "broken.ckpt"
+    checkpoint.write_bytes(b"PK\x03\x04 nothing")
+    assert run("fit", config, "--ckpt_path", checkpoint) == 2
+    assert "broken.ckpt: not a readable checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": {"model": {"num_heads": 4}}}, "model was "),
+        ({"model": {"lr": 0.5}}, "lr was 0.005, is 0.5"),
+        ({"data": {"batch_size": 4}}, "batch_size was 8, is 4"),
+        ({"seed_everything": 4}, "seed was 3, is 4"),
+        ({"trainer": {"accumulate_grad_batches": 2}}, "accumulate was 1, is 2"),
+        ({"data": {"max_tokens": 3}}, "max_tokens None, not 3"),
+    ],
+)
+def test_going_on_with_other_settings_is_refused(
+    sections: dict, message: str, finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = yaml.safe_load(finished[0].read_text())
+    for section, changes in sections.items():
+        value[section] = _merged(value.get(section), changes)
+    path = tmp_path / "other.yaml"
+    path.write_text(yaml.safe_dump(value))
+    arguments = (
+        "--trainer.default_root_dir",
+        tmp_path / "run",
+        "--ckpt_path",
+        finished[1] / "checkpoints" / "last.ckpt",
+    )
+    assert run("fit", path, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def _merged(old: object, new: object) -> object:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old | {key: _merged(old.get(key), value) for key, value in new.items()}
+    return new
+
+
+def test_features_of_another_extractor_are_refused(
+    finished: tuple[Path, Path], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, root = finished
+    ids = FeatureStore(tiny_data / "features.h5").image_ids
+    foreign = write_store(tmp_path / "foreign.h5", ids, record={**RECORD, "settings": {"size": 9}})
+    narrow = write_store(tmp_path / "narrow.h5", ids, dim=4)
+    for which in ("best", root / "model"):
+        assert run("test", config, "--data.features", foreign, "--ckpt_path", which) == 2
+        assert "settings.size 8 there, 9 here" in capsys.readouterr().err
+    assert run("test", config, "--data.features", foreign, "--data.allow_other_features", "true") == 0
+    assert run("test", config, "--data.features", narrow) == 2
+    assert "region_dim was 8, is 4" in capsys.readouterr().err
+
+
+def test_unknown_words_and_answers_do_not_change_a_saved_model(
+    finished: tuple[Path, Path], tiny_data: Path, tmp_path: Path
+) -> None:
+    config, _ = finished
+    questions = json.loads((tiny_data / "test_questions.json").read_text())
+    for question in questions["questions"]:
+        question["question"] = "completely different words"
+    other = tmp_path / "other_questions.json"
+    other.write_text(json.dumps(questions))
+    arguments = ("--data.train_questions", other, "--data.test_questions", other, "--output", tmp_path / "out.json")
+    assert run("predict", config, *arguments) == 0
+    assert len(json.loads((tmp_path / "out.json").read_text())) == 11
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("fit", "validate", "test", "predict"):
+        with pytest.raises(SystemExit) as exit:
+            main([command, "--help"])
+        assert exit.value.code == 0
+        text = capsys.readouterr().out
+        assert f"example: coattn {command} --config" in text
+        assert "--data.batch_size" in text

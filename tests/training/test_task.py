@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from tiny import settings
+
+from coattn.nn import VQAModel
+from coattn.presets import PRESETS
+from coattn.training.data import VQADataModule
+from coattn.training.task import _OPTIMIZERS, VQATask, build_model
+
+DIMS = {"num_words": 8, "question_dim": None, "region_dim": 8, "num_answers": 5}
+
+
+def task_and_data(tiny_data: Path, **changes: object) -> tuple[VQATask, VQADataModule]:
+    options = settings(tiny_data, tiny_data)
+    torch.manual_seed(0)
+    sizes = options["model"].pop("model") | {"dropout": 0.0}
+    return VQATask(sizes, **DIMS, **options["model"] | changes), VQADataModule(**options["data"])
+
+
+def trainer(folder: Path, **changes: object) -> Trainer:
+    return Trainer(**settings(folder, folder)["trainer"] | {"logger": False, "enable_checkpointing": False} | changes)
+
+
+def test_one_batch_is_overfit(tiny_data: Path, tmp_path: Path) -> None:
+    task, data = task_and_data(tiny_data, schedule="constant", warmup_epochs=0.0, lr=1e-2)
+    data.hparams["batch_size"] = 44
+    trainer(tmp_path, max_epochs=60, limit_val_batches=0).fit(task, data)
+    batch = next(iter(data.train_dataloader()))
+    task.eval()
+    assert torch.equal(task(batch).argmax(dim=1), batch.targets(5).argmax(dim=1))
+
+
+def plain_descent(parameters: object, lr: float, **_: object) -> torch.optim.SGD:
+    """Keeps rounding small, where Adam divides gradients that are nothing but rounding by their own size."""
+    return torch.optim.SGD(parameters, lr=lr)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (3, 4)])
+def test_accumulated_batches_give_the_gradient_of_the_whole(
+    batch_size: int, accumulate: int, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_OPTIMIZERS, "adam", plain_descent)
+
+    def weights(size: int, count: int) -> dict[str, torch.Tensor]:
+        task, data = task_and_data(tiny_data, optimizer="adam", lr=0.1)
+        data.hparams["batch_size"] = size
+        trainer(tmp_path, max_epochs=2, limit_val_batches=0, accumulate_grad_batches=count).fit(task, data)
+        return task.state_dict()
+
+    whole, cut = weights(batch_size * accumulate, 1), weights(batch_size, accumulate)
+    for name in whole:
+        torch.testing.assert_close(cut[name], whole[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_statistics_come_from_the_training_images(tiny_data: Path, tmp_path: Path) -> None:
+    task, data = task_and_data(tiny_data)
+    trainer(tmp_path, max_steps=1).fit(task, data)
+    rows = torch.cat([torch.from_numpy(data.features.read(index).features) for index in range(9)])
+    assert data.features.image_ids[:9] == [f"train/{number}" for number in range(9)]  # type: ignore[union-attr]
+    encoder = task.model.region_encoder
+    torch.testing.assert_close(encoder.feature_mean, rows.mean(dim=0))
+    torch.testing.assert_close(encoder.feature_std, rows.std(dim=0, correction=0))
+
+
+def test_validation_logs_the_official_accuracy(tiny_data: Path, tmp_path: Path) -> None:
+    from coattn.metrics.score import score
+    from coattn.training.evaluation import CollectAnswers, results_by_question
+
+    task, data = task_and_data(tiny_data)
+    collect = CollectAnswers()
+    lightning = trainer(tmp_path, callbacks=[collect])
+    logged = lightning.validate(task, data, verbose=False)[0]["val/accuracy"]
+    split = data.split("val")
+    official = score(results_by_question(data, "val", collect.numbers), split.records, split.metric).overall
+    assert logged == pytest.approx(official, abs=0.005)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamax"])
+@pytest.mark.parametrize("loss", ["bce", "cross_entropy", "kl"])
+def test_every_loss_and_optimizer_learns(optimizer: str, loss: str, tiny_data: Path, tmp_path: Path) -> None:
+    task, data = task_and_data(tiny_data, optimizer=optimizer, loss=loss, lr=1e-2)
+    lightning = trainer(tmp_path, max_epochs=4)
+    before = lightning.validate(task, data, verbose=False)[0]["val/loss"]
+    lightning.fit(task, data)
+    assert lightning.callback_metrics["val/loss"] < 0.8 * before
+
+
+def test_a_model_of_bricks_trains_and_comes_back(tiny_data: Path, tmp_path: Path) -> None:
+    model = build_model("parallel", {"dim": 8, "num_heads": 2}, **DIMS)
+    task = VQATask(model, lr=1e-2)
+    lightning = trainer(tmp_path, max_epochs=1)
+    lightning.fit(task, task_and_data(tiny_data)[1])
+    lightning.save_checkpoint(tmp_path / "model.ckpt")
+    fresh = build_model("parallel", {"dim": 8, "num_heads": 2}, **DIMS)
+    again = VQATask.load_from_checkpoint(tmp_path / "model.ckpt", model=fresh, weights_only=True)
+    assert again.hparams["lr"] == 1e-2
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in task.state_dict().items())
+
+
+def test_a_preset_comes_back_from_its_checkpoint_alone(tiny_data: Path, tmp_path: Path) -> None:
+    task, data = task_and_data(tiny_data)
+    lightning = trainer(tmp_path, max_steps=2)
+    lightning.fit(task, data)
+    lightning.save_checkpoint(tmp_path / "preset.ckpt")
+    again = VQATask.load_from_checkpoint(tmp_path / "preset.ckpt", weights_only=True)
+    batch = next(iter(data.val_dataloader()))
+    assert torch.equal(task.eval()(batch), again.eval()(batch))
+
+
+def test_compiling_keeps_the_names_of_weights() -> None:
+    plain, compiled = (
+        VQATask({"dim": 8, "num_heads": 2}, preset="modular", **DIMS, compile=flag) for flag in (False, True)
+    )
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+
+
+def test_bfloat16_trains_float32_weights(tiny_data: Path, tmp_path: Path) -> None:
+    task, data = task_and_data(tiny_data)
+    exact = copy.deepcopy(task)
+    for which, precision in ((task, "bf16-mixed"), (exact, "32-true")):
+        trainer(tmp_path, max_epochs=1, precision=precision).fit(which, data)
+    for mine, theirs in zip(task.parameters(), exact.parameters(), strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0.05)
+        assert mine.numel() == 1 or not torch.equal(mine, theirs), "nothing ran in bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("preset", "sizes", "message"),
+    [
+        ("modulr", {}, "no preset 'modulr'; did you mean 'modular'?"),
+        ("modular", {"num_head": 2}, "no argument 'num_head'; did you mean 'num_heads'?"),
+        ("modular", {"region_dim": 2}, "follows from the data"),
+        ("modular", {"dim": 10, "num_heads": 4}, "10"),
+        ("modular", {"dim": "wide"}, "cannot be built with"),
+    ],
+)
+def test_build_model_refuses(preset: str, sizes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match="(?s)" + message.replace("?", r"\?")):
+        build_model(preset, sizes, **DIMS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_built_by_name(preset: str) -> None:
+    sizes = {"layers": ["parallel", "dense"]} if preset == "stack" else {}
+    assert isinstance(build_model(preset, sizes | {"dim": 8, "num_heads": 2}, **DIMS), VQAModel)
+
+
+def test_task_refuses() -> None:
+    with pytest.raises(ValueError, match="give a model, or preset"):
+        VQATask({"dim": 8})
+    with pytest.raises(ValueError, match="optimizer must be one of adam, adamw, adamax, got 'sgd'"):
+        VQATask({}, preset="modular", **DIMS, optimizer="sgd")  # type: ignore[arg-type]

@@ -1,0 +1,86 @@
+"""A tiny data set with everything ragged: images of 2 to 6 regions, questions of 2 to 6 words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from coattn.datasets.records import Record
+from coattn.datasets.vqa_json import write_vqa
+from coattn.features.store import StoreWriter
+
+COLORS = ("red", "green", "blue")
+RECORD = {"name": "test", "settings": {"size": 8}, "weights": None, "versions": {}}
+SIZES = {"train": 44, "val": 13, "test": 11}
+
+
+def write_store(path: Path, image_ids: list[str], *, dim: int = 8, record: dict = RECORD, flips: bool = False) -> Path:
+    """A store whose first features tell the colour of the image."""
+    random = np.random.default_rng(0)
+    with StoreWriter(path, dim=dim, record=record) as writer:
+        for number, image_id in enumerate(image_ids):
+            features = random.normal(size=(2 + number % 5, dim)).astype(np.float32)
+            features[:, : len(COLORS)] = 3 * np.eye(len(COLORS))[number % len(COLORS)]
+            boxes = np.sort(random.random((len(features), 2, 2)), axis=1).reshape(-1, 4).astype(np.float32)
+            writer.add(image_id, features, boxes, (40, 30))
+            if flips:
+                writer.add(f"{image_id}#flip", -features, boxes, (40, 30))
+    return path
+
+
+def records(split: str, image_ids: list[str], *, answers_each: int = 1) -> list[Record]:
+    """Questions whose answer is the colour of the image, or whether it is red."""
+    found = []
+    for number in range(SIZES[split]):
+        image = number % len(image_ids)
+        color = COLORS[image % len(COLORS)]
+        padding = "please " * (number % 4)
+        question, answer, kind = f"{padding}what colour?", color, "colour"
+        if number % 2:
+            question, answer, kind = f"{padding}is it red?", "yes" if color == "red" else "no", "yes/no"
+        answers = (
+            tuple(answer if voter else "other" for voter in range(answers_each)) if answers_each > 1 else (answer,)
+        )
+        found.append(Record(number + 1000 * len(split), image_ids[image], question, answers, answer_type=kind))
+    return found
+
+
+def write_data(folder: Path, *, flips: bool = False, answers_each: int = 1) -> Path:
+    """Questions and annotations of three splits, and one feature store for all."""
+    metric = "exact_match" if answers_each == 1 else "vqa_accuracy"
+    images = {split: [f"{split}/{number}" for number in range(9)] for split in SIZES}
+    for split, ids in images.items():
+        write_vqa(folder, split, records(split, ids, answers_each=answers_each), info={"metric": metric})
+    write_store(folder / "features.h5", [image for ids in images.values() for image in ids], flips=flips)
+    return folder
+
+
+def settings(data: Path, root: Path) -> dict:
+    """A run of a few seconds, with dropout so that random numbers matter."""
+    files = {
+        f"{split}_{kind}": str(data / f"{split}_{kind}.json")
+        for split in SIZES
+        for kind in ("questions", "annotations")
+    }
+    return {
+        "seed_everything": 3,
+        "trainer": {
+            "accelerator": "cpu",
+            "max_epochs": 3,
+            "gradient_clip_val": 1.0,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "log_every_n_steps": 1,
+            "default_root_dir": str(root),
+        },
+        "data": {"features": str(data / "features.h5"), **files, "batch_size": 8, "pool": 2},
+        "model": {
+            "preset": "modular",
+            "model": {"num_layers": 1, "dim": 16, "num_heads": 2, "embedding_dim": 8, "dropout": 0.2},
+            "lr": 5e-3,
+            "schedule": "one_cycle",
+            "warmup_epochs": 0.5,
+        },
+    }
