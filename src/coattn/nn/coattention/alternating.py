@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..attention import MultiHeadAttention
-from ..layers import FeedForward, Residual
-from .base import CoAttentionLayer, LayerOutput, named_maps
+from .base import LayerOutput, ResidualCoAttention, named_maps
 
 
-class AlternatingCoAttention(CoAttentionLayer):
+class AlternatingCoAttention(ResidualCoAttention):
     """Alternating co-attention as a layer over sequences (after Lu et al. 2016, arXiv 1606.00061, eq. 6).
 
     The paper's three steps, in its order::
@@ -20,40 +18,17 @@ class AlternatingCoAttention(CoAttentionLayer):
 
     then a feed-forward step on each side. Differences from the paper, where each step pools a side to one vector that
     guides the next: the sides stay sequences, guidance is multi-head attention, with residual and norm.
-
-    Args:
-        question_dim: width of the question tokens.
-        region_dim: width of the regions.
-        num_heads: heads of each attention; must divide both widths.
-        ffn_dim: inner width of the feed-forward steps; four times the side's width when None.
-        dropout: dropout on maps, updates and inside the feed-forward steps.
-        norm: name of the normalisation, see `layers.make_norm`.
-
-    Raises:
-        ValueError: `num_heads` does not divide a width.
     """
 
-    def __init__(
-        self,
-        question_dim: int,
-        region_dim: int,
-        *,
-        num_heads: int = 4,
-        ffn_dim: int | None = None,
-        dropout: float = 0.0,
-        norm: str = "layer",
-    ) -> None:
-        super().__init__()
-        self.question_dim, self.region_dim = question_dim, region_dim
-        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
-        self.read_itself = MultiHeadAttention(question_dim, num_heads=num_heads, dropout=dropout)
-        self.read_question = MultiHeadAttention(region_dim, key_dim=question_dim, num_heads=num_heads, dropout=dropout)
-        self.read_regions = MultiHeadAttention(question_dim, key_dim=region_dim, num_heads=num_heads, dropout=dropout)
-        self.first_residual = Residual(question_dim, dropout=dropout, norm=norm)
-        self.second_residual = Residual(region_dim, dropout=dropout, norm=norm)
-        self.third_residual = Residual(question_dim, dropout=dropout, norm=norm)
-        self.question_ffn = FeedForward(question_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
-        self.region_ffn = FeedForward(region_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
+    def _build(self) -> None:
+        self.read_itself = self._attention(self.question_dim, self.question_dim)
+        self.read_question = self._attention(self.region_dim, self.question_dim)
+        self.read_regions = self._attention(self.question_dim, self.region_dim)
+        self.first_residual = self._residual(self.question_dim)
+        self.second_residual = self._residual(self.region_dim)
+        self.third_residual = self._residual(self.question_dim)
+        self.question_ffn = self._feed_forward(self.question_dim)
+        self.region_ffn = self._feed_forward(self.region_dim)
 
     def forward(
         self,

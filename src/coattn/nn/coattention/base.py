@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ..attention import MultiHeadAttention
+from ..layers import FeedForward, Residual
+
 Maps = dict[str, Tensor]
 
 
@@ -56,6 +59,50 @@ class CoAttentionLayer(nn.Module, ABC):
             The two new sequences and the maps, named `<who>_to_<whom>`. What stands at padded places is not defined;
             every reader masks it.
         """
+
+
+class ResidualCoAttention(CoAttentionLayer):
+    """What the parallel, alternating and modular layers share: their sizes, and steps with residual and norm.
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        num_heads: attention heads; must divide the widths of the sides that attend.
+        ffn_dim: inner width of feed-forward steps; four times the side's width when None.
+        dropout: dropout on maps, updates and inside feed-forward steps.
+        norm: name of the normalisation, see `layers.make_norm`.
+
+    Raises:
+        ValueError: `num_heads` does not divide a width.
+    """
+
+    def __init__(
+        self,
+        question_dim: int,
+        region_dim: int,
+        *,
+        num_heads: int = 4,
+        ffn_dim: int | None = None,
+        dropout: float = 0.0,
+        norm: str = "layer",
+    ) -> None:
+        super().__init__()
+        self.question_dim, self.region_dim = question_dim, region_dim
+        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
+        self._build()
+
+    @abstractmethod
+    def _build(self) -> None:
+        """Make the layer's own parts, of the sizes that are set."""
+
+    def _attention(self, query_dim: int, key_dim: int) -> MultiHeadAttention:
+        return MultiHeadAttention(query_dim, key_dim=key_dim, num_heads=self.num_heads, dropout=self.dropout)
+
+    def _residual(self, dim: int) -> Residual:
+        return Residual(dim, dropout=self.dropout, norm=self.norm)
+
+    def _feed_forward(self, dim: int) -> FeedForward:
+        return FeedForward(dim, ffn_dim=self.ffn_dim, dropout=self.dropout, norm=self.norm)
 
 
 def named_maps(**maps: Tensor | None) -> Maps:

@@ -9,39 +9,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..attention import MultiHeadAttention
-from ..layers import FeedForward, Residual
-from .base import CoAttentionLayer, LayerOutput, named_maps
+from .base import LayerOutput, ResidualCoAttention, named_maps
 
 
-class QuestionSelfAttention(CoAttentionLayer):
-    """SA unit (Yu et al. 2019, arXiv 1906.10770, figure 2a): the question reads itself, the regions pass through.
+class QuestionSelfAttention(ResidualCoAttention):
+    """SA unit (Yu et al. 2019, arXiv 1906.10770, figure 2a): the question reads itself, the regions pass through."""
 
-    Args:
-        question_dim: width of the question tokens.
-        region_dim: width of the regions.
-        num_heads: number of heads; must divide `question_dim`.
-        ffn_dim: inner width of the feed-forward step; four times the width when None.
-        dropout: dropout on maps, updates and inside the feed-forward step.
-        norm: name of the normalisation, see `layers.make_norm`.
-    """
-
-    def __init__(
-        self,
-        question_dim: int,
-        region_dim: int,
-        *,
-        num_heads: int = 4,
-        ffn_dim: int | None = None,
-        dropout: float = 0.0,
-        norm: str = "layer",
-    ) -> None:
-        super().__init__()
-        self.question_dim, self.region_dim = question_dim, region_dim
-        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
-        self.read_itself = MultiHeadAttention(question_dim, num_heads=num_heads, dropout=dropout)
-        self.residual = Residual(question_dim, dropout=dropout, norm=norm)
-        self.ffn = FeedForward(question_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
+    def _build(self) -> None:
+        self.read_itself = self._attention(self.question_dim, self.question_dim)
+        self.residual = self._residual(self.question_dim)
+        self.ffn = self._feed_forward(self.question_dim)
 
     def forward(
         self,
@@ -58,36 +35,15 @@ class QuestionSelfAttention(CoAttentionLayer):
         return LayerOutput(question, regions, named_maps(question_to_question=weights))
 
 
-class RegionGuidedAttention(CoAttentionLayer):
-    """SGA unit (Yu et al. 2019, figure 2b): the regions read themselves, then the question, which passes through.
+class RegionGuidedAttention(ResidualCoAttention):
+    """SGA unit (Yu et al. 2019, figure 2b): the regions read themselves, then the question, which passes through."""
 
-    Args:
-        question_dim: width of the question tokens.
-        region_dim: width of the regions.
-        num_heads: number of heads; must divide `region_dim`.
-        ffn_dim: inner width of the feed-forward step; four times the width when None.
-        dropout: dropout on maps, updates and inside the feed-forward step.
-        norm: name of the normalisation, see `layers.make_norm`.
-    """
-
-    def __init__(
-        self,
-        question_dim: int,
-        region_dim: int,
-        *,
-        num_heads: int = 4,
-        ffn_dim: int | None = None,
-        dropout: float = 0.0,
-        norm: str = "layer",
-    ) -> None:
-        super().__init__()
-        self.question_dim, self.region_dim = question_dim, region_dim
-        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
-        self.read_itself = MultiHeadAttention(region_dim, num_heads=num_heads, dropout=dropout)
-        self.self_residual = Residual(region_dim, dropout=dropout, norm=norm)
-        self.read_question = MultiHeadAttention(region_dim, key_dim=question_dim, num_heads=num_heads, dropout=dropout)
-        self.guided_residual = Residual(region_dim, dropout=dropout, norm=norm)
-        self.ffn = FeedForward(region_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
+    def _build(self) -> None:
+        self.read_itself = self._attention(self.region_dim, self.region_dim)
+        self.self_residual = self._residual(self.region_dim)
+        self.read_question = self._attention(self.region_dim, self.question_dim)
+        self.guided_residual = self._residual(self.region_dim)
+        self.ffn = self._feed_forward(self.region_dim)
 
     def forward(
         self,
@@ -110,37 +66,22 @@ class RegionGuidedAttention(CoAttentionLayer):
         return LayerOutput(question, regions, maps)
 
 
-class ModularCoAttention(CoAttentionLayer):
-    """SA on the question, then SGA on the regions guided by that new question: one layer of MCAN's *stacking*.
+class ModularCoAttention(ResidualCoAttention):
+    """SA on the question, then SGA on the regions guided by that new question: one layer of MCAN's *stacking*."""
 
-    Args:
-        question_dim: width of the question tokens.
-        region_dim: width of the regions.
-        num_heads: number of heads; must divide both widths.
-        ffn_dim: inner width of the feed-forward steps; four times the side's width when None.
-        dropout: dropout on maps, updates and inside the feed-forward steps.
-        norm: name of the normalisation, see `layers.make_norm`.
-    """
+    def _build(self) -> None:
+        def unit(kind: type[ResidualCoAttention]) -> ResidualCoAttention:
+            return kind(
+                self.question_dim,
+                self.region_dim,
+                num_heads=self.num_heads,
+                ffn_dim=self.ffn_dim,
+                dropout=self.dropout,
+                norm=self.norm,
+            )
 
-    def __init__(
-        self,
-        question_dim: int,
-        region_dim: int,
-        *,
-        num_heads: int = 4,
-        ffn_dim: int | None = None,
-        dropout: float = 0.0,
-        norm: str = "layer",
-    ) -> None:
-        super().__init__()
-        self.question_dim, self.region_dim = question_dim, region_dim
-        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
-        self.question_layer = QuestionSelfAttention(
-            question_dim, region_dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, norm=norm
-        )
-        self.region_layer = RegionGuidedAttention(
-            question_dim, region_dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, norm=norm
-        )
+        self.question_layer = unit(QuestionSelfAttention)
+        self.region_layer = unit(RegionGuidedAttention)
 
     def forward(
         self,

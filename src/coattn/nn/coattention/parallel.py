@@ -5,11 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..attention import attend, check_heads, merge_heads, split_heads
-from ..layers import FeedForward, Residual
-from .base import CoAttentionLayer, LayerOutput, named_maps
+from .base import LayerOutput, ResidualCoAttention, named_maps
 
 
-class ParallelCoAttention(CoAttentionLayer):
+class ParallelCoAttention(ResidualCoAttention):
     """Parallel co-attention as a layer over sequences (after Lu et al. 2016, arXiv 1606.00061, eq. 3-5).
 
     With words Q (T) and regions V (R), per head::
@@ -21,34 +20,12 @@ class ParallelCoAttention(CoAttentionLayer):
     then a feed-forward step on each side. Differences from the paper, which pools each side to one vector: every
     word and every region gets a map and a vector of its own; the affinity has no tanh, since scores in [-1, 1] could
     never put more than a few percent on one of 100 regions; several heads; residual and norm.
-
-    Args:
-        question_dim: width of the question tokens.
-        region_dim: width of the regions.
-        num_heads: heads H of the affinity; must divide both widths.
-        ffn_dim: inner width of the feed-forward steps; four times the side's width when None.
-        dropout: dropout on maps, updates and inside the feed-forward steps.
-        norm: name of the normalisation, see `layers.make_norm`.
-
-    Raises:
-        ValueError: `num_heads` does not divide a width.
     """
 
-    def __init__(
-        self,
-        question_dim: int,
-        region_dim: int,
-        *,
-        num_heads: int = 4,
-        ffn_dim: int | None = None,
-        dropout: float = 0.0,
-        norm: str = "layer",
-    ) -> None:
-        super().__init__()
-        check_heads(question_dim, num_heads)
-        check_heads(region_dim, num_heads)
-        self.question_dim, self.region_dim = question_dim, region_dim
-        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
+    def _build(self) -> None:
+        question_dim, region_dim = self.question_dim, self.region_dim
+        check_heads(question_dim, self.num_heads)
+        check_heads(region_dim, self.num_heads)
         affinity_dim = min(question_dim, region_dim)
         self.question_affinity = nn.Linear(question_dim, affinity_dim)
         self.region_affinity = nn.Linear(region_dim, affinity_dim)
@@ -56,10 +33,10 @@ class ParallelCoAttention(CoAttentionLayer):
         self.region_value = nn.Linear(region_dim, question_dim)
         self.question_merge = nn.Linear(question_dim, question_dim)
         self.region_merge = nn.Linear(region_dim, region_dim)
-        self.question_residual = Residual(question_dim, dropout=dropout, norm=norm)
-        self.region_residual = Residual(region_dim, dropout=dropout, norm=norm)
-        self.question_ffn = FeedForward(question_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
-        self.region_ffn = FeedForward(region_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
+        self.question_residual = self._residual(question_dim)
+        self.region_residual = self._residual(region_dim)
+        self.question_ffn = self._feed_forward(question_dim)
+        self.region_ffn = self._feed_forward(region_dim)
 
     def forward(
         self,
