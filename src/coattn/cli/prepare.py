@@ -13,6 +13,7 @@ Turn a data set, or your own table, into questions and annotations per split (of
 images, and a report.
 
   coattn prepare easy-vqa data/easy-vqa
+  coattn prepare daquar DAQUAR_FOLDER data/daquar
   coattn prepare table answers.csv --images scans data/mine"""
 
 # Each reader has DESCRIPTION, add_arguments(parser) and from_arguments(args) -> Dataset.
