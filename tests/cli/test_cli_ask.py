@@ -301,7 +301,7 @@ def test_a_table_without_a_column_says_which_it_has(
 ) -> None:
     table = write_table(tmp_path / "in.csv", "picture,question\n0.png,red\n")
     error = refused([model, "--table", table, "--out", str(tmp_path / "out.csv")], capsys)
-    assert f"{table}: there is no column 'image'; its columns are picture, question" in error
+    assert f"{table}: there is no column for image; the table has 'picture', 'question'" in error
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -309,3 +309,12 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["ask", "--help"])
     assert 'coattn ask runs/mine/model kitchen.jpg "what is on the table?"' in capsys.readouterr().out
+
+
+def test_a_table_is_read_as_prepare_reads_it(model: str, photos: Path, tmp_path: Path) -> None:
+    table = tmp_path / "scans.csv"
+    table.write_bytes("Image Name;Frage\n0;is it ro\xdf\n".encode("latin-1"))
+    command = ["ask", model, "--table", str(table), "--images", str(photos), "--out", str(tmp_path / "out.csv")]
+    assert main([*command, "--encoding", "latin-1", "--column", "question=Frage"]) == 0
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert next(csv.DictReader(file))["Frage"] == "is it ro\xdf"

@@ -333,3 +333,22 @@ def test_real_table(shared_data: Path) -> None:
     assert sum(map(len, dataset.splits.values())) == 9974
     assert dataset.metric == "exact_match"
     assert dataset.splits["train"][0].image_id == "image100.jpg"
+
+
+def test_accents_may_stand_apart_from_their_letters(tmp_path: Path) -> None:
+    """As in file names from a Mac, while the table was typed on Windows."""
+    (tmp_path / "scans").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "scans" / "La\u0308sion.png")
+    text = "image,question,answer\nL\u00e4sion.png,What?,\u00e9\nL\u00c4SION,What?,e\u0301\n"
+    records = all_records(read_table(table(tmp_path, text), images=tmp_path / "scans", **NO_SPLIT))
+    assert [record.image_id for record in records] == ["La\u0308sion.png"] * 2
+    assert [record.answers for record in records] == [("\u00e9",)] * 2
+
+
+def test_decimal_commas_are_pointed_out(tmp_path: Path) -> None:
+    text = "image;question;answer\n1;How long?;3,5 cm\n1;How many?;1,000\n1;Where?;left, below\n"
+    notes = read_table(table(tmp_path, text), **NO_SPLIT).notes
+    assert [note for note in notes if "comma" in note] == [
+        "1 answers have a decimal comma, which the official normalisation drops: '3,5 cm' becomes '35 cm'; "
+        "write a point"
+    ]

@@ -60,6 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     table.add_argument("--table", metavar="IN", type=Path, help=".csv, .tsv, .json or .jsonl with image and question")
     table.add_argument("--out", metavar="OUT.csv", type=Path, help="its columns, and answer, confidence, error")
     table.add_argument("--images", metavar="DIR", type=Path, help="folder of the images (default: that of the table)")
+    table.add_argument(
+        "--column", metavar="FIELD=NAME", action="append", default=[], help="as for coattn prepare table; repeatable"
+    )
+    table.add_argument("--encoding", default="utf-8", help="of the table (default utf-8)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,9 +73,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.table is not None:
         from coattn.datasets.rows import read_rows
+        from coattn.datasets.table import find_columns, given_columns
 
-        rows = read_rows(args.table)
-        image, question = (_column(args.table, rows, name) for name in ("image", "question"))
+        rows = read_rows(args.table, encoding=args.encoding)
+        columns = find_columns(args.table, rows, given_columns(args.column), needed=("image", "question"))
+        image, question = columns["image"], columns["question"]
     with _warnings_on_stderr():
         predictor = Predictor.load(
             args.model, device=args.device, features=args.features, allow_other_features=args.allow_other_features
@@ -211,13 +217,6 @@ def _write_table(path: Path, rows: Rows, results: Sequence[Answer | Exception]) 
                 writer.writerow([*cells, "", "", result])
             else:
                 writer.writerow([*cells, result.text, f"{result.confidence:.4f}", ""])
-
-
-def _column(path: Path, rows: Rows, wanted: str) -> str:
-    for name in rows.columns:
-        if name.lower() == wanted:
-            return name
-    raise ValueError(f"{path}: there is no column {wanted!r}; its columns are {', '.join(rows.columns)}")
 
 
 # Small parts

@@ -12,7 +12,7 @@ DESCRIPTION = """\
 Turn a data set, or your own table, into questions and annotations per split (official VQA layout), a list of the
 images, and a report.
 
-  coattn prepare easy-vqa data/easy-vqa
+  coattn prepare easy-vqa data/easy_vqa
   coattn prepare daquar DAQUAR_FOLDER data/daquar
   coattn prepare table answers.csv --images scans data/mine"""
 

@@ -13,7 +13,10 @@ from coattn.datasets.prepared import Dataset
 from coattn.datasets.records import Record
 from coattn.files import require
 
-DESCRIPTION = "easy-VQA, from the installed Python package easy-vqa (pip install 'coattn[easy-vqa]')"
+DESCRIPTION = """\
+easy-VQA, from the installed Python package easy-vqa (pip install 'coattn[easy-vqa]')
+
+  coattn prepare easy-vqa data/easy_vqa"""
 
 _SHAPES = frozenset({"circle", "rectangle", "triangle"})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,20 +30,21 @@ class ImageFolder:
         for path in sorted(files):
             image_id = path.relative_to(self.folder).as_posix()
             for name in {image_id, image_id.removesuffix(path.suffix), path.name, path.stem}:
-                self._by_name[name.casefold()].append(image_id)
+                self._by_name[_key(name)].append(image_id)
         if not self._by_name:
             raise ValueError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
 
     def find(self, name: str) -> str:
         """The id of the image meant by `name`: its path below the folder, for example "lung/scan 7.png".
 
-        `name` may leave out the suffix or the subfolders, have other folders before it, and differ in case.
+        `name` may leave out the suffix or the subfolders, have other folders before it, and differ in case
+        or in how accents are encoded (macOS writes them apart from their letters).
 
         Raises:
             ValueError: no image, or several, are called so.
         """
         wanted = name.replace("\\", "/").removeprefix("./")
-        found = self._by_name.get(wanted.casefold()) or self._by_name.get(wanted.rsplit("/", 1)[-1].casefold(), [])
+        found = self._by_name.get(_key(wanted)) or self._by_name.get(_key(wanted.rsplit("/", 1)[-1]), [])
         exact = [image_id for image_id in found if wanted in (image_id, image_id.rpartition(".")[0])]
         candidates = exact or found
         if len(candidates) == 1:
@@ -50,6 +52,10 @@ class ImageFolder:
         if not candidates:
             raise ValueError(f"there is no image {name!r} in {self.folder}")
         raise ValueError(f"image {name!r} may be {' or '.join(candidates[:3])} in {self.folder}; write it in full")
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def hold_out(image_ids: Iterable[str], count: int, *, seed: int) -> set[str]:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from coattn.datasets.row_records import cell_text
 from coattn.datasets.rows import read_rows, read_text
+from coattn.datasets.table import find_columns
 from coattn.datasets.vqa_json import read_vqa
 from coattn.features.manifest import MANIFEST, Manifest, Unit
 from coattn.features.provenance import same_extractor
@@ -32,7 +34,7 @@ def read_questions(paths: Iterable[str | Path]) -> list[str]:
     """The distinct questions of files, in their order: official JSON, text (one per line), or a table.
 
     Raises:
-        ValueError: a file is not what it should be, a table has no column "question", or there is no question at all.
+        ValueError: a file is not what it should be, a table has no column of questions, or there is no question at all.
         OSError: a file cannot be read.
     """
     questions: dict[str, None] = {}
@@ -40,10 +42,9 @@ def read_questions(paths: Iterable[str | Path]) -> list[str]:
         if path.suffix == ".txt":
             texts = [line.strip() for line in read_text(path, "utf-8").split("\n")]
         elif path.suffix in (".csv", ".tsv", ".jsonl"):
-            columns, rows = read_rows(path)
-            if "question" not in columns:
-                raise ValueError(f"{path}: there is no column 'question', only {', '.join(map(repr, columns))}")
-            texts = [" ".join(str(row.cells.get("question") or "").split()) for row in rows]
+            table = read_rows(path)
+            column = find_columns(path, table, needed=("question",))["question"]
+            texts = [cell_text(row.cells.get(column), "question") for row in table.rows]
         else:
             texts = [record.question for record in read_vqa(path, None).records]
         questions |= dict.fromkeys(text for text in texts if text)

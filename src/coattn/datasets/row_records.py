@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,7 @@ class RowReader:
         )
 
     def _text(self, row: Row, name: str) -> str:
-        return _cell_text(row.cells.get(self.columns[name]), name) if name in self.columns else ""
+        return cell_text(row.cells.get(self.columns[name]), name) if name in self.columns else ""
 
     def _needed(self, row: Row, name: str) -> str:
         text = self._text(row, name)
@@ -72,7 +73,7 @@ class RowReader:
             return ()
         value = row.cells.get(self.columns["answers"])
         values = _as_list(value) if isinstance(value, str) else value
-        texts = [_cell_text(item, "answers") for item in (values if isinstance(values, list) else [values])]
+        texts = [cell_text(item, "answers") for item in (values if isinstance(values, list) else [values])]
         return tuple(text for text in texts if text)
 
     def _split(self, row: Row) -> str:
@@ -91,13 +92,13 @@ class RowReader:
         return question_id
 
 
-def _cell_text(value: Any, name: str) -> str:
-    """A cell as text; numbers of JSON as JSON writes them, null and NaN as nothing."""
+def cell_text(value: Any, name: str) -> str:
+    """A cell as text, accents with their letters; numbers of JSON as JSON writes them, null and NaN as nothing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError(f"the {name} is {json.dumps(value)[:60]}, must be text or a number")
-    return " ".join(str(value).split())
+    return unicodedata.normalize("NFC", " ".join(str(value).split()))
 
 
 def _as_list(text: str) -> list[Any]:

@@ -7,9 +7,11 @@ at commas: "left lung, lower lobe" is one answer.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.prepared import Dataset
@@ -17,6 +19,7 @@ from coattn.datasets.records import Record
 from coattn.datasets.row_records import RowReader
 from coattn.datasets.rows import DELIMITERS, Row, Rows, read_rows
 from coattn.datasets.vqa_json import METRICS
+from coattn.text.answers import normalize_answer
 
 DESCRIPTION = """\
 your own CSV, TSV, JSON (list of objects) or JSONL
@@ -35,6 +38,7 @@ Other columns are passed through. Where most questions have one answer, exact ma
   coattn prepare table answers.csv --images scans data/mine
   coattn prepare table qa.tsv --images scans --column question="Question text" --test-fraction 0.2 data/mine"""
 
+_DECIMAL_COMMA = re.compile(r"\d,\d{1,2}(?!\d)")
 # The names by which a column is found, best first.
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "image": ("image", "image_path", "image_file", "image_name", "image_id", "img", "img_name", "img_id", "filename"),
@@ -74,16 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(args: argparse.Namespace) -> Dataset:
     """The data set of the command line."""
-    columns = {}
-    for item in args.column:
-        name, equals, column = item.partition("=")
-        if not equals or name not in _COLUMNS:
-            raise ValueError(f"--column {item}: write FIELD=NAME, with FIELD one of {', '.join(_COLUMNS)}")
-        columns[name] = column
     return read_table(
         args.table,
         images=args.images,
-        columns=columns,
+        columns=given_columns(args.column),
         val_fraction=args.val_fraction,
         test_fraction=args.test_fraction,
         seed=args.seed,
@@ -92,6 +90,17 @@ def from_arguments(args: argparse.Namespace) -> Dataset:
         delimiter=DELIMITERS.get(args.delimiter),
         skip_bad_rows=args.skip_bad_rows,
     )
+
+
+def given_columns(items: Sequence[str]) -> dict[str, str]:
+    """What `--column FIELD=NAME`, given several times, says: field to column name."""
+    columns = {}
+    for item in items:
+        name, equals, column = item.partition("=")
+        if not equals or name not in _COLUMNS:
+            raise ValueError(f"--column {item}: write FIELD=NAME, with FIELD one of {', '.join(_COLUMNS)}")
+        columns[name] = column
+    return columns
 
 
 def read_table(
@@ -126,7 +135,7 @@ def read_table(
         OSError: the file cannot be read.
     """
     rows = read_rows(path, encoding=encoding, delimiter=delimiter)
-    reader = RowReader(_find_columns(path, rows, columns or {}), None if images is None else ImageFolder(images))
+    reader = RowReader(find_columns(path, rows, columns or {}), None if images is None else ImageFolder(images))
     records, skipped = _read_all(path, rows.rows, reader, skip_bad_rows)
     own = {record.split for record in records} if "split" in reader.columns else set()
     given = {"test": test_fraction, "val": val_fraction}
@@ -139,6 +148,7 @@ def read_table(
     metric = metric or ("exact_match" if 2 * single > len(records) else "vqa_accuracy")
     if metric == "vqa_accuracy" and single:
         notes.append(f"{single} questions have one answer; VQA accuracy gives them 0, whatever is predicted")
+    notes += _decimal_commas(records)
     image_ids = dict.fromkeys(str(record.image_id) for record in records)
     return Dataset(
         name="table",
@@ -151,8 +161,23 @@ def read_table(
     )
 
 
-def _find_columns(path: str | Path, rows: Rows, given: Mapping[str, str]) -> dict[str, str]:
-    """Field to column, of the fields that the table has."""
+def find_columns(
+    path: str | Path,
+    rows: Rows,
+    given: Mapping[str, str] = MappingProxyType({}),
+    needed: Sequence[str] = ("image", "question", "answer"),
+) -> dict[str, str]:
+    """Field to column, of the fields that the table has.
+
+    Args:
+        path: of the table, for messages.
+        rows: the table.
+        given: what `--column` says; other columns are found by their names.
+        needed: fields without which the table is of no use; several people's answers are an answer too.
+
+    Raises:
+        ValueError: a needed column is missing; the message lists those that are there.
+    """
     by_name: dict[str, str] = {}
     for column in rows.columns:
         by_name.setdefault(_plain(column), column)
@@ -165,14 +190,24 @@ def _find_columns(path: str | Path, rows: Rows, given: Mapping[str, str]) -> dic
                 found[name] = given[name] if given[name] in rows.columns else by_name[_plain(given[name])]
         elif alias := next((alias for alias in aliases if alias in by_name), None):
             found[name] = by_name[alias]
-    missing = [name for name in ("image", "question") if name not in found]
-    missing += [] if {"answer", "answers"} & set(found) else ["answer"]
+    missing = [name for name in needed if name not in found and not (name == "answer" and "answers" in found)]
     if missing:
         raise ValueError(
             f"{path}: there is no column for {' and '.join(missing)}; {_columns_text(rows)}. Say which one it is, for "
             f"example --column {missing[0]}=NAME"
         )
     return found
+
+
+def _decimal_commas(records: Sequence[Record]) -> list[str]:
+    """A note if answers are like "3,5 cm": to the official normalisation a comma between digits is nothing."""
+    found = [answer for record in records for answer in record.answers if _DECIMAL_COMMA.search(answer)]
+    if not found:
+        return []
+    return [
+        f"{len(found)} answers have a decimal comma, which the official normalisation drops: {found[0]!r} becomes "
+        f"{normalize_answer(found[0])!r}; write a point"
+    ]
 
 
 def _plain(column: str) -> str:
