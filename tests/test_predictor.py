@@ -381,3 +381,11 @@ def test_another_text_encoder_is_refused(encoder: Any, tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"not the text encoder that .* was trained with"):
         Predictor.load(tmp_path / "model").ask(photo(), "is it red")
+
+
+def test_scores_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
+    predictor = Predictor.load(save(tmp_path / "model"))
+    with torch.no_grad():
+        predictor.model.head.classify.weight[0, 0] = torch.nan  # type: ignore[union-attr,index,operator]
+    with pytest.raises(ValueError, match=r"model: the scores of the answers are not finite"):
+        predictor.ask(photo(), "what is the circle?")

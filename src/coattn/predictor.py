@@ -75,7 +75,7 @@ class Predictor:
         allow_other_features: bool = False,
     ) -> None:
         self.directory = directory
-        self.device = _device(device)
+        self.device = find_device(device)
         self.model = directory.model.to(self.device)
         self.allow_other_features = allow_other_features
         self.features = None if features is None else self._checked(features)
@@ -305,6 +305,11 @@ class Predictor:
         """The best answers of one question's logits (A,); equal ones in the order of the vocabulary."""
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
+        if not logits.isfinite().all():
+            raise ValueError(
+                f"{self.directory.folder}: the scores of the answers are not finite; its weights or the image's "
+                "features hold NaN or infinite values"
+            )
         best = logits.argsort(descending=True, stable=True)[:top_k]  # of the logits: confidences may round to equal
         shares = confidences(logits.float(), self.directory.temperature, self.directory.activation)[best]
         names = self.directory.answer_vocabulary.answers
@@ -331,7 +336,12 @@ def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return padded, mask
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of that name; "auto" is an accelerator where there is one.
+
+    Raises:
+        ValueError: it is not there.
+    """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:

