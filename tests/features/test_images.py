@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,3 +197,9 @@ def test_no_image_at_all_is_refused(tmp_path):
         find_images([tmp_path])
     with pytest.raises(FileNotFoundError):
         find_images([tmp_path / "none"])
+
+
+def test_a_prepared_folder_is_pointed_to_its_list(tmp_path: Path) -> None:
+    (tmp_path / "images.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"give .*images\.json"):
+        find_images([tmp_path])

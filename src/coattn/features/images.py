@@ -94,7 +94,8 @@ def find_images(sources: Sequence[str | os.PathLike[str]], *, id_from: str = "pa
         Image id to path, in the order of the sources; folders sorted by path.
 
     Raises:
-        ValueError: two files with one id, a name without a number, no image at all.
+        ValueError: two files with one id, a name without a number, no image at all, or a folder that `coattn prepare`
+            made, whose images.json names the images.
         OSError: a source does not exist.
     """
     found: dict[str, Path] = {}
@@ -111,6 +112,8 @@ def find_images(sources: Sequence[str | os.PathLike[str]], *, id_from: str = "pa
 
 def _list_source(source: Path) -> list[tuple[str, Path]]:
     if source.is_dir():
+        if (source / "images.json").is_file():
+            raise ValueError(f"{source}: a prepared data set names its images itself; give {source / 'images.json'}")
         paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         return [(path.relative_to(source).with_suffix("").as_posix(), path) for path in paths]
     if source.suffix == ".json":
