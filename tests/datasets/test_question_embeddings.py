@@ -105,8 +105,9 @@ def test_questions_of_files(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("image,question\n1,d\n2,\n3,b\n")
     assert read_questions([tmp_path / name for name in ("q.json", "q.txt", "q.csv")]) == ["a", "b", "c", "d"]
     (tmp_path / "q.csv").write_text("image,frage\n1,d\n")
-    with pytest.raises(ValueError, match=r"q\.csv: there is no column 'question', only 'image', 'frage'"):
+    with pytest.raises(ValueError, match=r"q\.csv: there is no column for question; the table has 'image', 'frage'"):
         read_questions([tmp_path / "q.csv"])
+    assert read_questions([tmp_path / "q.csv"], columns={"question": "frage"}) == ["d"]
     (tmp_path / "q.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"there is no question in .*q\.txt"):
         read_questions([tmp_path / "q.txt"])

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from coattn.cli.extract import positive
 from coattn.datasets.question_embeddings import embed_questions, read_questions
+from coattn.datasets.table import given_columns
 from coattn.predictor import find_device
 from coattn.text.pretrained import TextEncoder
 
@@ -34,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens", type=int, metavar="N", help="cut longer questions (default: the encoder's limit)"
     )
+    parser.add_argument("--column", metavar="question=NAME", action="append", default=[], help="that column of a table")
+    parser.add_argument("--encoding", default="utf-8", help="of texts and tables (%(default)s)")
     parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="questions at once (%(default)s)")
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the encoder runs (%(default)s)"
@@ -42,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encode, and say what was done."""
-    questions = read_questions(args.questions)
+    questions = read_questions(args.questions, columns=given_columns(args.column), encoding=args.encoding)
     encoder = TextEncoder.load(
         args.encoder, allow_download=args.allow_download, max_tokens=args.max_tokens, device=find_device(args.device)
     )

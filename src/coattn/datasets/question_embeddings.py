@@ -6,8 +6,9 @@ that was broken off goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from coattn.datasets.row_records import cell_text
@@ -30,8 +31,15 @@ class Embedded(NamedTuple):
     found: int
 
 
-def read_questions(paths: Iterable[str | Path]) -> list[str]:
+def read_questions(
+    paths: Iterable[str | Path], *, columns: Mapping[str, str] = MappingProxyType({}), encoding: str = "utf-8"
+) -> list[str]:
     """The distinct questions of files, in their order: official JSON, text (one per line), or a table.
+
+    Args:
+        paths: the files.
+        columns: of a table, {"question": NAME}; by default it is found by its name.
+        encoding: of texts and tables.
 
     Raises:
         ValueError: a file is not what it should be, a table has no column of questions, or there is no question at all.
@@ -40,10 +48,10 @@ def read_questions(paths: Iterable[str | Path]) -> list[str]:
     questions: dict[str, None] = {}
     for path in map(Path, paths):
         if path.suffix == ".txt":
-            texts = [line.strip() for line in read_text(path, "utf-8").split("\n")]
+            texts = [line.strip() for line in read_text(path, encoding).split("\n")]
         elif path.suffix in (".csv", ".tsv", ".jsonl"):
-            table = read_rows(path)
-            column = find_columns(path, table, needed=("question",))["question"]
+            table = read_rows(path, encoding=encoding)
+            column = find_columns(path, table, columns, needed=("question",))["question"]
             texts = [cell_text(row.cells.get(column), "question") for row in table.rows]
         else:
             texts = [record.question for record in read_vqa(path, None).records]
