@@ -110,7 +110,7 @@ def stack(
     bidirectional: bool = False,
     recurrent_layers: int = 1,
     question_positions: int = 0,
-    boxes: bool = True,
+    boxes: bool = False,
     region_positions: int = 0,
     standardised: bool = True,
     feature_dropout: float = 0.0,
@@ -138,7 +138,7 @@ def stack(
         bidirectional: recurrence in both directions.
         recurrent_layers: layers of the recurrence.
         question_positions: learned positions when `question_encoder` is "none"; 0 for none.
-        boxes: add the regions' box geometry.
+        boxes: add the regions' box geometry; the model then needs boxes.
         region_positions: learned positions for grids of fixed size, at most so many regions; 0 for none.
         standardised: z-score region features with statistics of the training images.
         feature_dropout: dropout on the region features themselves; worth trying where training images are few.

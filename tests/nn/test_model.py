@@ -13,7 +13,7 @@ ARGUMENTS: dict[str, dict[str, object]] = {
     "parallel": SMALL,
     "alternating": SMALL,
     "dense": SMALL,
-    "modular": SMALL,
+    "modular": SMALL | {"boxes": True},
     "stack": SMALL | {"layers": ["parallel", "alternating", "dense", "modular"], "direct_question": True},
     "mcan_small": SMALL | {"num_layers": 2, "ffn_dim": 32, "pooling_dim": 8, "joint_dim": 24},
     "mcan_large": SMALL | {"num_layers": 1, "ffn_dim": 32, "pooling_dim": 8, "joint_dim": 24},
