@@ -1,4 +1,4 @@
-"""easy-VQA by the commands that a user would type: prepare, extract, fit, test, score, ask (run by `tools/quickstart`).
+"""easy-VQA by the commands that a user would type: prepare, extract, fit, predict, score, ask. See `tools/quickstart`.
 
 What is complete is kept: a second run goes on where the first stopped. Remove `runs/easy_vqa*` to train again.
 """
@@ -21,7 +21,7 @@ from coattn.files import read_json, write_json
 COMMAND = Path(sys.executable).with_name("coattn")
 DATA = Path("data/easy_vqa")
 RUN, QUESTION_ONLY, PRIOR = Path("runs/easy_vqa"), Path("runs/easy_vqa_question_only"), Path("runs/easy_vqa_prior")
-IMAGE, QUESTION = DATA / "images/test/0.png", "is there not a black shape in the image?"
+IMAGE, QUESTION = DATA / "images/test/0.png", "what color is the shape?"
 
 # From https://github.com/vzhou842/easy-VQA; and what someone scores who sees all but guesses yes and no as PRIOR does.
 PUBLISHED, BLIND = 87.60, 87.12
@@ -38,7 +38,7 @@ def coattn(*arguments: str | Path, makes: Path | None = None) -> None:
     """Show a command and run it, unless the file that it writes last is there."""
     print(f"\n$ coattn {shlex.join(map(str, arguments))}", flush=True)
     if makes is not None and makes.exists():
-        print(f"{makes} is there", flush=True)
+        print(f"[{makes} is there]", flush=True)
         return
     started = time.perf_counter()
     status = subprocess.run([COMMAND, *map(str, arguments)]).returncode
@@ -49,10 +49,10 @@ def coattn(*arguments: str | Path, makes: Path | None = None) -> None:
 
 def train_and_score(run: Path) -> dict[str, float]:
     """Train, answer the test questions and score the answers; the configuration has the name of the run."""
-    config, model = Path("configs", f"{run.name}.yaml"), run / "model"
-    coattn("fit", "--config", config, "--resume", makes=model / "config.json")
-    coattn("test", "--config", config, "--ckpt_path", model, makes=run / "predictions/test.json")
-    return score(run / "predictions/test.json")
+    config, results = Path("configs", f"{run.name}.yaml"), run / "predictions/test.json"
+    coattn("fit", "--config", config, "--resume", makes=run / "model/config.json")
+    coattn("predict", "--config", config, "--ckpt_path", run / "model", "--output", results, makes=results)
+    return score(results)
 
 
 def score(results: Path) -> dict[str, float]:
@@ -118,7 +118,7 @@ def main() -> None:
     print(f"""
 {picture} shows where it looked. What to try next, after `source .venv/bin/activate`:
 
-  coattn ask {RUN}/model {DATA}/images/test/7.png "what color is the shape?" "is no circle present?" --map both.png
+  coattn ask {RUN}/model {DATA}/images/test/4.png "what shape is present?" "does the image not contain a red shape?"
   coattn fit --config configs/easy_vqa.yaml --model.preset alternating --trainer.default_root_dir runs/alternating
   coattn prepare table my.csv --images my_photos data/mine""")
 
