@@ -104,7 +104,9 @@ def test_flips_follow_seed_epoch_and_question(tmp_path: Path) -> None:
 
 
 def test_flips_need_mirrored_images(tiny_data: Path) -> None:
-    with pytest.raises(ValueError, match=r"no features of 9 of the 9 images.*'train/0#flip'.*--flips"):
+    with pytest.raises(
+        ValueError, match=r"no features of 9 of the 9 images of data.train_questions, mirrored.*'train/0#flip'.*--flips"
+    ):
         epoch(module(tiny_data, flips=True).train_dataloader())
 
 
@@ -187,3 +189,9 @@ def test_a_question_without_words_is_a_row_of_padding(tiny_data: Path) -> None:
     batch = dataset[Draw(np.array([0, 1]), data.split("train").images[:2], 2.0)]
     assert batch.question.shape == (2, 1)
     assert not batch.question_mask.any()
+
+
+def test_a_question_comes_in_one_file_only(tiny_data: Path) -> None:
+    twice = {kind: [str(tiny_data / f"train_{kind}.json")] * 2 for kind in ("questions", "annotations")}
+    with pytest.raises(ValueError, match="question_id 5000 is in more than one file"):
+        module(tiny_data, train_questions=twice["questions"], train_annotations=twice["annotations"]).setup("fit")

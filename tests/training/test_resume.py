@@ -35,7 +35,9 @@ def keep_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def save_and_keep(self: Checkpoints, trainer: Trainer, name: str) -> None:
         save(self, trainer, name)
         state = trainer.fit_loop.epoch_loop.batch_progress.total
-        trainer.save_checkpoint(folder / f"{state.ready:03}-{Path(name).stem}-{trainer.state.stage}.ckpt")
+        trainer.save_checkpoint(
+            folder / f"{state.ready:03}-{Path(name).stem}-{trainer.state.stage}.ckpt", weights_only=False
+        )
 
     monkeypatch.setattr(Checkpoints, "_save", save_and_keep)
     return folder

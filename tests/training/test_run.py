@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import RECORD, write_store
+from tiny import RECORD, change, settings, write_store
 
 from coattn.checkpoint import load_directory
 from coattn.cli import main
@@ -18,8 +18,6 @@ from coattn.training.callbacks import read_checkpoint
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> tuple[Path, Path]:
     """A configuration, and the folder of its finished run; not to be changed."""
-    from tiny import settings
-
     folder = tmp_path_factory.mktemp("finished")
     config = folder / "tiny.yaml"
     config.write_text(yaml.safe_dump(settings(tiny_data, folder / "run")))
@@ -29,16 +27,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> tuple
 
 def run(command: str, config: Path, *arguments: object) -> int:
     return main([command, "--config", str(config), *map(str, arguments)])
-
-
-def change(config: Path, tmp_path: Path, **sections: dict) -> Path:
-    """The configuration with some settings changed."""
-    value = yaml.safe_load(config.read_text())
-    for section, settings in sections.items():
-        value.setdefault(section, {}).update(settings)
-    path = tmp_path / "changed.yaml"
-    path.write_text(yaml.safe_dump(value))
-    return path
 
 
 def test_fit_leaves_a_whole_run(finished: tuple[Path, Path]) -> None:
@@ -120,7 +108,11 @@ def test_a_run_is_not_overwritten_unasked(
 
 
 def test_without_validation_the_last_weights_are_kept(config: Path, tmp_path: Path) -> None:
-    config = change(config, tmp_path, data={"val_questions": None, "val_annotations": None}, trainer={"max_epochs": 1})
+    config = change(
+        config,
+        tmp_path / "changed.yaml",
+        {"data": {"val_questions": None, "val_annotations": None}, "trainer": {"max_epochs": 1}},
+    )
     assert run("fit", config) == 0
     directory = load_directory(tmp_path / "run" / "model")
     assert directory.temperature == 1
@@ -129,7 +121,7 @@ def test_without_validation_the_last_weights_are_kept(config: Path, tmp_path: Pa
 
 def test_early_stopping(config: Path, tmp_path: Path) -> None:
     stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "patience": 1, "min_delta": 1000.0}}
-    config = change(config, tmp_path, trainer={"callbacks": [stop], "max_epochs": 50})
+    config = change(config, tmp_path / "changed.yaml", {"trainer": {"callbacks": [stop], "max_epochs": 50}})
     assert run("fit", config) == 0
     assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["epoch"] == 1
 
@@ -194,7 +186,7 @@ def test_mistakes_on_the_command_line(
 def test_mistakes_in_the_file(
     sections: dict, message: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("fit", change(config, tmp_path, **sections)) == 2
+    assert run("fit", change(config, tmp_path / "changed.yaml", sections)) == 2
     assert message in capsys.readouterr().err
 
 
@@ -223,11 +215,7 @@ def test_damaged_yaml_and_checkpoint(config: Path, tmp_path: Path, capsys: pytes
 def test_going_on_with_other_settings_is_refused(
     sections: dict, message: str, finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    value = yaml.safe_load(finished[0].read_text())
-    for section, changes in sections.items():
-        value[section] = _merged(value.get(section), changes)
-    path = tmp_path / "other.yaml"
-    path.write_text(yaml.safe_dump(value))
+    path = change(finished[0], tmp_path / "other.yaml", sections)
     arguments = (
         "--trainer.default_root_dir",
         tmp_path / "run",
@@ -236,12 +224,6 @@ def test_going_on_with_other_settings_is_refused(
     )
     assert run("fit", path, *arguments) == 2
     assert message in capsys.readouterr().err
-
-
-def _merged(old: object, new: object) -> object:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return old | {key: _merged(old.get(key), value) for key, value in new.items()}
-    return new
 
 
 def test_features_of_another_extractor_are_refused(
@@ -257,6 +239,14 @@ def test_features_of_another_extractor_are_refused(
     assert run("test", config, "--data.features", foreign, "--data.allow_other_features", "true") == 0
     assert run("test", config, "--data.features", narrow) == 2
     assert "region_dim was 8, is 4" in capsys.readouterr().err
+
+
+def test_a_model_on_words_refuses_embeddings(
+    finished: tuple[Path, Path], tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_store(tmp_path / "questions.h5", ["what colour?"])
+    assert run("test", finished[0], "--data.question_embeddings", store) == 2
+    assert "this model reads words, but data.question_embeddings is" in capsys.readouterr().err
 
 
 def test_unknown_words_and_answers_do_not_change_a_saved_model(

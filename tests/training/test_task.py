@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from tiny import settings
+from tiny import plain_descent, settings
 
 from coattn.nn import VQAModel
 from coattn.presets import PRESETS
@@ -34,11 +34,6 @@ def test_one_batch_is_overfit(tiny_data: Path, tmp_path: Path) -> None:
     batch = next(iter(data.train_dataloader()))
     task.eval()
     assert torch.equal(task(batch).argmax(dim=1), batch.targets(5).argmax(dim=1))
-
-
-def plain_descent(parameters: object, lr: float, **_: object) -> torch.optim.SGD:
-    """Keeps rounding small, where Adam divides gradients that are nothing but rounding by their own size."""
-    return torch.optim.SGD(parameters, lr=lr)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (3, 4)])

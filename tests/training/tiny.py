@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
+import yaml
 
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import write_vqa
@@ -84,3 +86,21 @@ def settings(data: Path, root: Path) -> dict:
             "warmup_epochs": 0.5,
         },
     }
+
+
+def merge(old: object, new: object) -> object:
+    """Settings with some of them changed, at any depth."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old | {key: merge(old.get(key), value) for key, value in new.items()}
+    return new
+
+
+def change(config: Path, path: Path, sections: dict) -> Path:
+    """Write the configuration with some settings changed to `path`."""
+    path.write_text(yaml.safe_dump(merge(yaml.safe_load(config.read_text()), sections)))
+    return path
+
+
+def plain_descent(parameters: object, lr: float, **_: object) -> torch.optim.SGD:
+    """Keeps rounding small, where Adam divides gradients that are nothing but rounding by their own size."""
+    return torch.optim.SGD(parameters, lr=lr)  # type: ignore[arg-type]

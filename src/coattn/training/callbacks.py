@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -133,7 +134,7 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and take over Ctrl-C."""
         self._saved_at = time.monotonic()
-        if trainer.world_size == 1:
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
 
     def on_train_batch_end(
@@ -174,7 +175,7 @@ class Checkpoints(Checkpoint):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         folder = Path(trainer.default_root_dir, "checkpoints") if self.folder is None else Path(self.folder)
-        trainer.save_checkpoint(folder / name)
+        trainer.save_checkpoint(folder / name, weights_only=False)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def _is_best(self, score: float) -> bool:
@@ -183,7 +184,7 @@ class Checkpoints(Checkpoint):
         return score >= self.best_score if self.mode == "max" else score <= self.best_score
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if self._interrupted or trainer.received_sigterm or trainer.global_step == trainer.max_steps:
+        if self._is_interrupted(trainer) or trainer.global_step == trainer.max_steps:
             return True
         if trainer.world_size > 1 and trainer.global_step % _CLOCK_STEPS:
             return False
@@ -204,8 +205,11 @@ class Checkpoints(Checkpoint):
         print("\ncoattn: saving after this step; press Ctrl-C again to quit at once", file=sys.stderr, flush=True)
 
     def _stop_if_interrupted(self, trainer: Trainer) -> None:
-        if self._interrupted or trainer.received_sigterm:
+        if self._is_interrupted(trainer):
             raise InterruptedTrainingError
+
+    def _is_interrupted(self, trainer: Trainer) -> bool:
+        return trainer.world_size == 1 and (self._interrupted or trainer.received_sigterm)
 
     def _release(self) -> None:
         if self._previous_handler is not None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
 
@@ -14,40 +12,23 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from coattn.datasets.records import Record
-from coattn.datasets.vqa_json import read_vqa
 from coattn.features.manifest import FLIP
 from coattn.features.store import FeatureStore, require_same_extractor
-from coattn.text.answers import soft_scores
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.batches import BatchPlan, Ragged, draw_flips, evaluation_batches, share
 from coattn.training.dataset import BatchLoader, Draw, JoinedStore, QuestionDataset, QuestionEmbeddings
+from coattn.training.splits import (
+    Questions,
+    Split,
+    encode_answers,
+    encode_questions,
+    find_embeddings,
+    image_positions,
+    read_questions,
+)
 from coattn.training.vocabularies import Vocabularies, read_vocabularies
 
-SPLITS = ("train", "val", "test", "predict")
 Paths = str | list[str]
-
-
-@dataclass(frozen=True)
-class Split:
-    """The questions of a split, ready to be read.
-
-    Attributes:
-        records: in the order of the files.
-        metric: what judges the answers.
-        images: (N,) int64, position in the feature store of each question's image.
-        dataset: reads batches of it.
-    """
-
-    records: list[Record]
-    metric: str
-    images: np.ndarray
-    dataset: QuestionDataset
-
-    @property
-    def num_regions(self) -> np.ndarray:
-        """(N,) int64, regions of each question's image."""
-        return self.dataset.features.lengths[self.images]
 
 
 class VQADataModule(LightningDataModule):
@@ -109,6 +90,7 @@ class VQADataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self._read: dict[str, Questions] = {}
         self._splits: dict[str, Split] = {}
 
     @cached_property
@@ -128,8 +110,15 @@ class VQADataModule(LightningDataModule):
         """Words and answers: of the checkpoint or model directory if one was named, else of the training questions."""
         options = self.hparams
         if options["vocabulary_from"] is not None:
-            return read_vocabularies(options["vocabulary_from"])
-        records, _ = self._records("train")
+            found = read_vocabularies(options["vocabulary_from"])
+            if (found.words is None) != (self.embeddings is not None):
+                trained = "question embeddings" if found.words is None else "words"
+                raise ValueError(
+                    f"{options['vocabulary_from']}: this model reads {trained}, but data.question_embeddings is "
+                    f"{options['question_embeddings']}; use the setting it was trained with"
+                )
+            return found
+        records = self._questions("train").records
         words = None
         if self.embeddings is None:
             words = Vocabulary.build((record.question for record in records), min_count=options["min_word_count"])
@@ -141,14 +130,7 @@ class VQADataModule(LightningDataModule):
     @property
     def num_words(self) -> int | None:
         """Rows a word embedding needs; None with question embeddings."""
-        words = self.vocabularies.words
-        if (words is None) != (self.embeddings is not None):
-            has, given = ("no words", "no") if words is None else ("words", "the")
-            raise ValueError(
-                f"{self.hparams['vocabulary_from']}: its model has {has}, but {given} question_embeddings "
-                f"({self.hparams['question_embeddings']}) are given; use the setting it was trained with"
-            )
-        return None if words is None else len(words)
+        return None if self.vocabularies.words is None else len(self.vocabularies.words)
 
     @property
     def question_dim(self) -> int | None:
@@ -181,7 +163,7 @@ class VQADataModule(LightningDataModule):
             ValueError: its files are not given or not as they should be, or an image has no features.
         """
         if name not in self._splits:
-            self._splits[name] = self._read_split(name)
+            self._splits[name] = self._prepare(name)
         return self._splits[name]
 
     def region_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -209,7 +191,7 @@ class VQADataModule(LightningDataModule):
         """All questions of a split, by size; this device's share of each batch, or with `whole` everything."""
         split = self.split(name)
         size = self.hparams["eval_batch_size"] or 2 * self.hparams["batch_size"]
-        batches = evaluation_batches(split.num_regions, split.dataset.questions.lengths, size)
+        batches = evaluation_batches(split.num_regions, split.num_tokens, size)
         rank, num_ranks = (0, 1) if whole else self._rank()
 
         def draws() -> list[Draw]:
@@ -287,7 +269,7 @@ class VQADataModule(LightningDataModule):
         split, options = self.split("train"), self.hparams
         return BatchPlan(
             split.num_regions,
-            split.dataset.questions.lengths,
+            split.num_tokens,
             options["batch_size"],
             seed=self._seed,
             accumulate=1 if self.trainer is None else self.trainer.accumulate_grad_batches,
@@ -314,7 +296,12 @@ class VQADataModule(LightningDataModule):
 
     @cached_property
     def _flipped_images(self) -> np.ndarray:
-        return self._image_indices("train", self.split("train").records, FLIP)
+        return image_positions(
+            self.features,
+            [f"{record.image_id}{FLIP}" for record in self.split("train").records],
+            what="data.train_questions, mirrored",
+            fix="extract with --flips, or set data.flips to false",
+        )
 
     @property
     def _seed(self) -> int:
@@ -323,7 +310,7 @@ class VQADataModule(LightningDataModule):
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _loader(self, split: Split, draws: Any, length: int) -> BatchLoader:
+    def _loader(self, split: Split, draws: Callable[[], list[Draw]], length: int) -> BatchLoader:
         options = self.hparams
         pin_memory = torch.cuda.is_available() if options["pin_memory"] is None else options["pin_memory"]
         return BatchLoader(
@@ -335,79 +322,37 @@ class VQADataModule(LightningDataModule):
             start_method=options["start_method"],
         )
 
-    def _records(self, name: str) -> tuple[list[Record], str]:
-        """The records of a split and the metric that judges it."""
-        if name in self._splits:
-            return self._splits[name].records, self._splits[name].metric
-        source = "test" if name == "predict" and self.hparams["predict_questions"] is None else name
-        questions = _as_list(self.hparams[f"{source}_questions"])
-        annotations = _as_list(self.hparams.get(f"{source}_annotations"))
-        if not questions:
-            raise ValueError(f"there are no {name} questions; set data.{source}_questions")
-        if name == "predict":
-            annotations = []
-        elif len(annotations) != len(questions):
-            raise ValueError(
-                f"{len(questions)} files in data.{name}_questions, but {len(annotations)} in data.{name}_annotations; "
-                "give one for each"
-            )
-        pairs = itertools.zip_longest(questions, annotations)
-        files = [read_vqa(path, answers, split=name) for path, answers in pairs]
-        if len(metrics := sorted({file.metric for file in files})) > 1:
-            raise ValueError(f"the files of data.{name}_annotations are judged by different metrics: {metrics}")
-        records = [record for file in files for record in file.records]
-        if not records:
-            raise ValueError(f"{', '.join(questions)}: no questions")
-        return records, metrics[0]
-
-    def _read_split(self, name: str) -> Split:
-        records, metric = self._records(name)
-        images = self._image_indices(name, records)
-        dataset = QuestionDataset(self._questions(records), *self._targets(records, metric), self.features)
-        return Split(records, metric, images, dataset)
-
-    def _image_indices(self, name: str, records: Sequence[Record], suffix: str = "") -> np.ndarray:
-        store = self.features
-        keys = [f"{record.image_id}{suffix}" for record in records]
-        missing = list(dict.fromkeys(key for key in keys if key not in store))
-        if missing:
-            raise ValueError(
-                f"{store.path}: no features of {len(missing)} of the {len(set(keys))} images of data.{name}_questions, "
-                f"for example {', '.join(map(repr, missing[:3]))}; "
-                + (
-                    "extract with --flips, or set data.flips to false"
-                    if suffix
-                    else "extract them, or remove their questions"
+    def _questions(self, name: str) -> Questions:
+        """The questions of a split, read once."""
+        if name not in self._read:
+            source = "test" if name == "predict" and self.hparams["predict_questions"] is None else name
+            questions = _as_list(self.hparams[f"{source}_questions"])
+            annotations = [] if name == "predict" else _as_list(self.hparams[f"{name}_annotations"])
+            if not questions:
+                raise ValueError(f"there are no {name} questions; set data.{source}_questions")
+            if name != "predict" and len(annotations) != len(questions):
+                raise ValueError(
+                    f"{len(questions)} files in data.{name}_questions, but {len(annotations)} in "
+                    f"data.{name}_annotations; give one for each"
                 )
-            )
-        index = {key: store.index(key) for key in dict.fromkeys(keys)}
-        return np.array([index[key] for key in keys], np.int64)
+            self._read[name] = read_questions(name, questions, annotations)
+        return self._read[name]
 
-    def _questions(self, records: Sequence[Record]) -> Ragged | QuestionEmbeddings:
-        words = self.vocabularies.words
+    def _prepare(self, name: str) -> Split:
+        questions, (words, answers) = self._questions(name), self.vocabularies
+        images = image_positions(
+            self.features,
+            [str(record.image_id) for record in questions.records],
+            what=f"data.{name}_questions",
+            fix="extract them, or remove their questions",
+        )
         if words is not None:
-            max_tokens = self.hparams["max_tokens"]
-            return Ragged.build([words.encode(record.question, max_tokens=max_tokens) for record in records], np.int32)
-        store = self.embeddings
-        assert store is not None, "num_words has seen to it"
-        missing = list(dict.fromkeys(record.question for record in records if record.question not in store))
-        if missing:
-            raise ValueError(
-                f"{store.path}: no embeddings of {len(missing)} questions, for example {missing[0]!r}; "
-                "embed the questions of all splits with `coattn embed`"
-            )
-        return QuestionEmbeddings(store, np.array([store.index(record.question) for record in records], np.int64))
-
-    def _targets(self, records: Sequence[Record], metric: str) -> tuple[Ragged, np.ndarray]:
-        answers = self.vocabularies.answers
-        ids, scores = [], []
-        for record in records:
-            # Exact match knows one answer per question; the official metric all of them; a question to predict none.
-            given = [record.answer] if metric == "exact_match" and record.answers else list(record.answers)
-            found = soft_scores(given, answers) if given else ([], [])
-            ids.append(found[0])
-            scores.append(found[1])
-        return Ragged.build(ids, np.int32), Ragged.build(scores, np.float32).values
+            tokens: Ragged | QuestionEmbeddings = encode_questions(questions.records, words, self.hparams["max_tokens"])
+        else:
+            assert self.embeddings is not None, "vocabularies sees to it"
+            tokens = find_embeddings(questions.records, self.embeddings)
+        dataset = QuestionDataset(tokens, *encode_answers(questions, answers), self.features)
+        return Split(*questions, images, dataset)
 
 
 def _as_list(paths: Paths | None) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from coattn.checkpoint import save_model
+from coattn.checkpoint import EXTRACTOR, TEXT_ENCODER, save_model
 from coattn.training.callbacks import read_checkpoint
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation import Evaluation, evaluate
@@ -63,9 +63,9 @@ def export_model(
         temperature=1.0 if evaluation is None else evaluation.temperature,
         max_tokens=data.hparams["max_tokens"],
         extractor=data.features.record,
-        extractor_weights=data.features.asset("extractor.safetensors"),
+        extractor_weights=data.features.asset(EXTRACTOR),
         text_encoder=None if embeddings is None else embeddings.record,
-        text_encoder_folder=None if embeddings is None else embeddings.asset("text_encoder"),
+        text_encoder_folder=None if embeddings is None else embeddings.asset(TEXT_ENCODER),
         card=model_card(Path(folder), task, data, evaluation),
     )
     return evaluation

@@ -16,7 +16,8 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ _DESCRIPTIONS = {
     "predict": "Write the answers of a trained model to a result file.",
 }
 
+_NOISE = (
+    "Tip:",  # its other products
+    "Loading `train_dataloader` to estimate",
+    "Experiment logs directory",  # the two loggers share a folder
+    "The number of training batches",  # few batches are no mistake
+    "across ranks is zero",  # nor are no validation questions
+    "callbacks used to create the checkpoint need to be provided",  # not to validate, test or predict
+    "LeafSpec` is deprecated",
+    "instantiate_classes",
+)
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command, given with all its arguments.
@@ -59,9 +71,9 @@ def main(arguments: Sequence[str]) -> int:
         ValueError: a mistake in the settings or the data.
         KeyboardInterrupt: training was interrupted; its last checkpoint is written.
     """
-    _quieten()
     try:
-        _CommandLine(list(arguments))
+        with _quiet():
+            _CommandLine(list(arguments))
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
     except InterruptedTrainingError:
@@ -142,7 +154,7 @@ class _CommandLine(LightningCLI):
             config.trainer.default_root_dir = str(Path("runs", self._name()))
         self.root = Path(config.trainer.default_root_dir)
         if config.data.seed is None:
-            config.data.seed = config.seed_everything
+            config.data.seed = int(config.seed_everything)
         self.checkpoint = self._checkpoint_to_continue() if self.command == "fit" else self._checkpoint_to_use()
         if self.checkpoint is not None:
             config.data.vocabulary_from = str(self.checkpoint)
@@ -160,7 +172,7 @@ class _CommandLine(LightningCLI):
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         callbacks = list(config["callbacks"] or [])
         if config["enable_progress_bar"] is not False:
-            callbacks.append(TQDMProgressBar(refresh_rate=20 if sys.stderr.isatty() else 200))
+            callbacks.append(_ProgressBar(refresh_rate=20 if sys.stderr.isatty() else 200))
         if fitting and config["enable_checkpointing"] is not False:
             callbacks.append(self._get(self.config_init, "checkpoints"))
         else:
@@ -203,8 +215,8 @@ class _CommandLine(LightningCLI):
     def _predict(self) -> None:
         results = self._answer("predict")
         if results is not None:
-            path = self.settings.output or self.root / "predictions" / "predict.json"
-            self._write_results(results, Path(path))
+            output = self.settings.output or self.root / "predictions" / f"{self._predicted()}.json"
+            self._write_results(results, Path(output))
 
     def _answer(self, split: str) -> dict[int | str, str] | None:
         """The answers to a split, by question; None on all devices but the first."""
@@ -228,6 +240,11 @@ class _CommandLine(LightningCLI):
         write_json(path, [{"question_id": key, "answer": answer} for key, answer in results.items()])
         print(f"{path}: answers of {self.checkpoint} to {len(results)} questions")
 
+    def _predicted(self) -> str:
+        """What the predicted questions are called, by their file: `val` for `val_questions.json`."""
+        files = self.settings.data.predict_questions or self.settings.data.test_questions
+        return Path(files if isinstance(files, str) else files[0]).name.split(".")[0].removesuffix("_questions")
+
     def _name(self) -> str:
         files = self.settings.config
         return Path(str(files[-1])).stem if files else self.settings.model.preset or "run"
@@ -236,18 +253,18 @@ class _CommandLine(LightningCLI):
         config, folder = self.settings, self.root / "checkpoints"
         if config.overwrite and (config.resume or config.ckpt_path):
             raise ValueError("--overwrite starts anew: leave out --resume and --ckpt_path")
-        if config.ckpt_path is not None:
-            return self._named_checkpoint(config.ckpt_path)
         present = [folder / name for name in (LAST, BEST) if (folder / name).exists()]
-        if config.resume:
+        if config.resume and config.ckpt_path is None:
             return present[0] if present else None
+        checkpoint = None if config.ckpt_path is None else self._named_checkpoint(config.ckpt_path)
+        goes_on = checkpoint is not None and checkpoint.resolve().parent == folder.resolve()
         # Only the first process looks: when the others are started the run has begun.
-        if present and not config.overwrite and _is_first_process():
+        if present and not goes_on and not config.overwrite and _is_first_process():
             raise ValueError(
                 f"{self.root} already holds a run ({present[0]}); go on with it (--resume), replace it (--overwrite), "
                 "or give another folder (--trainer.default_root_dir)"
             )
-        return None
+        return checkpoint
 
     def _checkpoint_to_use(self) -> Path:
         if self.settings.ckpt_path is not None:
@@ -290,15 +307,28 @@ def _is_first_process() -> bool:
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
-def _quieten() -> None:
+class _ProgressBar(TQDMProgressBar):
+    def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
+        """Without the loggers' version, which says nothing while training."""
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Leave out what Lightning says at each start and nobody can do anything about."""
-    # It recommends its other products, ...
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
-    # ... takes our second logger's files for an older run's, and calls what torch has deprecated.
-    for message in ("Experiment logs directory", "`isinstance.treespec, LeafSpec", "The number of training batches"):
-        warnings.filterwarnings("ignore", message)
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addFilter(_is_of_interest)
+    try:
+        with warnings.catch_warnings():
+            for message in _NOISE:
+                warnings.filterwarnings("ignore", f".*{re.escape(message)}")
+            yield
+    finally:
+        logger.removeFilter(_is_of_interest)
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    return not any(message in record.getMessage() for message in _NOISE)
 
 
 def _remove_run(root: Path) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from coattn.checkpoint import ANSWERS, CONFIG, QUESTIONS
 from coattn.files import read_json
@@ -13,8 +12,7 @@ from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.callbacks import read_checkpoint
 
 
-@dataclass(frozen=True)
-class Vocabularies:
+class Vocabularies(NamedTuple):
     """Words of the questions (None for given question embeddings) and answers."""
 
     words: Vocabulary | None

@@ -1,0 +1,130 @@
+"""The questions of a split: from files to arrays that a data set reads batches from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from coattn.datasets.records import Record
+from coattn.datasets.vqa_json import read_vqa
+from coattn.features.store import FeatureStore
+from coattn.text.answers import soft_scores
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+from coattn.training.batches import Ragged
+from coattn.training.dataset import JoinedStore, QuestionDataset, QuestionEmbeddings
+
+
+class Questions(NamedTuple):
+    """The records of a split in the order of its files, and the metric that judges the answers."""
+
+    records: list[Record]
+    metric: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The questions of a split, ready to be read.
+
+    Attributes:
+        records: in the order of the files.
+        metric: what judges the answers.
+        images: (N,) int64, position in the feature store of each question's image.
+        dataset: reads batches of it.
+    """
+
+    records: list[Record]
+    metric: str
+    images: np.ndarray
+    dataset: QuestionDataset
+
+    @property
+    def num_regions(self) -> np.ndarray:
+        """(N,) int64, regions of each question's image."""
+        return self.dataset.features.lengths[self.images]
+
+    @property
+    def num_tokens(self) -> np.ndarray:
+        """(N,) int64, tokens of each question."""
+        return self.dataset.questions.lengths
+
+
+def read_questions(name: str, questions: Sequence[str], annotations: Sequence[str]) -> Questions:
+    """Read the files of a split as one.
+
+    Args:
+        name: of the split.
+        questions: files of questions.
+        annotations: their answers, one file for each; none at all where they are unknown.
+
+    Raises:
+        ValueError: the files are not what they should be, or do not belong together.
+        OSError: a file cannot be read.
+    """
+    files = [read_vqa(path, answers, split=name) for path, answers in itertools.zip_longest(questions, annotations)]
+    records = [record for file in files for record in file.records]
+    if not records:
+        raise ValueError(f"{', '.join(questions)}: no questions")
+    if len(metrics := sorted({file.metric for file in files})) > 1:
+        raise ValueError(f"{', '.join(annotations)}: judged by different metrics, {' and '.join(metrics)}")
+    if len(files) > 1:
+        seen: set[str] = set()
+        for record in records:
+            if str(record.question_id) in seen:
+                raise ValueError(f"{', '.join(questions)}: question_id {record.question_id!r} is in more than one file")
+            seen.add(str(record.question_id))
+    return Questions(records, metrics[0])
+
+
+def image_positions(
+    features: FeatureStore | JoinedStore, image_ids: Sequence[str], *, what: str, fix: str
+) -> np.ndarray:
+    """Where a store has the image of each question, (N,) int64.
+
+    Raises:
+        ValueError: it misses some; the message counts them, and says `what` needs them and how to `fix` it.
+    """
+    missing = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in features]
+    if missing:
+        raise ValueError(
+            f"{features.path}: no features of {len(missing)} of the {len(set(image_ids))} images of {what}, "
+            f"for example {', '.join(map(repr, missing[:3]))}; {fix}"
+        )
+    positions = {image_id: features.index(image_id) for image_id in dict.fromkeys(image_ids)}
+    return np.array([positions[image_id] for image_id in image_ids], np.int64)
+
+
+def encode_questions(records: Sequence[Record], words: Vocabulary, max_tokens: int | None) -> Ragged:
+    """The token ids of each question."""
+    return Ragged.build([words.encode(record.question, max_tokens=max_tokens) for record in records], np.int32)
+
+
+def find_embeddings(records: Sequence[Record], store: FeatureStore) -> QuestionEmbeddings:
+    """The token embeddings of each question.
+
+    Raises:
+        ValueError: the store misses some.
+    """
+    missing = list(dict.fromkeys(record.question for record in records if record.question not in store))
+    if missing:
+        raise ValueError(
+            f"{store.path}: no embeddings of {len(missing)} questions, for example {missing[0]!r}; "
+            "embed the questions of all splits with `coattn embed`"
+        )
+    return QuestionEmbeddings(store, np.array([store.index(record.question) for record in records], np.int64))
+
+
+def encode_answers(questions: Questions, answers: AnswerVocabulary) -> tuple[Ragged, np.ndarray]:
+    """Which answers of the vocabulary are right for each question, and what each is worth."""
+    ids, scores = [], []
+    for record in questions.records:
+        # Exact match knows one answer per question; the official metric all of them; a question to predict none.
+        exact = questions.metric == "exact_match" and record.answers
+        given = [record.answer] if exact else record.answers
+        numbers, worth = soft_scores(given, answers) if given else ([], [])
+        ids.append(numbers)
+        scores.append(worth)
+    return Ragged.build(ids, np.int32), Ragged.build(scores, np.float32).values

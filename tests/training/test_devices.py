@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import change, plain_descent
+
+from coattn.cli import main
+from coattn.files import read_json
+from coattn.training.callbacks import read_checkpoint
+from coattn.training.task import _OPTIMIZERS
+
+SCRIPT = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from tiny import plain_descent
+from coattn.cli import main
+from coattn.training import task
+task._OPTIMIZERS["adam"] = plain_descent
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "run_coattn.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def coattn(script: Path, *arguments: object) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, (script, *arguments))], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+
+
+def test_two_devices_train_as_one(script: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = {"model": {"dropout": 0.0}, "optimizer": "adam", "lr": 0.1, "schedule": "constant"}
+    config = change(config, tmp_path / "plain.yaml", {"model": plain, "trainer": {"accumulate_grad_batches": 2}})
+    one, two = (("--config", config, "--trainer.default_root_dir", tmp_path / name) for name in ("one", "two"))
+    coattn(script, "fit", *two, *TWO)
+    monkeypatch.setitem(_OPTIMIZERS, "adam", plain_descent)
+    assert main(["fit", *map(str, one)]) == 0
+    weights = [read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("one", "two")]
+    for name in weights[0]:
+        torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-5, atol=1e-6, msg=name)
+    assert (tmp_path / "two" / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_two_devices_answer_as_one(script: Path, config: Path, tmp_path: Path) -> None:
+    assert main(["fit", "--config", str(config)]) == 0
+    for name, devices in (("one", ()), ("two", TWO)):
+        coattn(script, "predict", "--config", config, *devices, "--output", tmp_path / name)
+    assert read_json(tmp_path / "one") == read_json(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_two_devices_go_on_to_the_same_weights(script: Path, config: Path, tmp_path: Path) -> None:
+    config = change(config, tmp_path / "constant.yaml", {"model": {"schedule": "constant"}})
+    common = ("fit", "--config", config, *TWO)
+    whole, broken = (
+        ("--trainer.default_root_dir", tmp_path / "whole"),
+        ("--trainer.default_root_dir", tmp_path / "broken"),
+    )
+    coattn(script, *common, *whole)
+    coattn(script, *common, *broken, "--trainer.max_steps", "10")  # in the midst of the second of three epochs
+    coattn(script, *common, *broken, "--resume")
+    weights = [
+        read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "broken")
+    ]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
