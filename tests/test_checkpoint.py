@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -354,3 +356,12 @@ def test_build_is_the_inverse_of_describe() -> None:
     again = build(json.loads(json.dumps(describe(model))))
     assert describe(again) == describe(model)
     assert [(n, p.shape) for n, p in again.named_parameters()] == [(n, p.shape) for n, p in model.named_parameters()]
+
+
+def test_loading_does_not_import_the_compiler(tmp_path: Path) -> None:
+    """Random initialisation on the meta device would, which takes longer than everything else of a first answer."""
+    sizes = {"dim": 8, "region_dim": 6, "num_words": len(WORDS), "num_answers": len(ANSWERS)}
+    layers = ["parallel", "alternating", "dense", "modular"]
+    folder = save(tmp_path / "model", presets.stack(layers=layers, region_positions=4, **sizes))
+    code = f"import sys, coattn; coattn.load({str(folder)!r}); sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

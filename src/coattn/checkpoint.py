@@ -29,6 +29,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from coattn.bricks import build, check_keys, describe, fits
 from coattn.files import read_json
@@ -183,7 +184,7 @@ def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) 
     """The model of `config` holding `tensors`. Nothing is allocated before every shape is known to agree."""
     num_values = sum(tensor.numel() for tensor in tensors.values())
     _check_sizes(config, num_values, f"{folder / CONFIG}: model")
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         model = build(config, where=f"{folder / CONFIG}: model")
     if not isinstance(model, VQAModel):
         raise ValueError(f"{folder / CONFIG}: model: a {type(model).__name__} is a part of a model, not a VQAModel")
@@ -201,6 +202,15 @@ def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) 
     model.load_state_dict(tensors, assign=True)
     assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()]), "a buffer is not saved"
     return model
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out what `torch.nn.init` does: on the meta device it would first import torch's compiler, for seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 def _check_sizes(value: Any, limit: int, where: str) -> None:

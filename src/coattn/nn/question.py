@@ -106,7 +106,9 @@ class PlainQuestionEncoder(nn.Module):
         self.num_words, self.question_dim, self.dim = num_words, question_dim, dim
         self.num_positions, self.dropout = num_positions, dropout
         self.embedding = TokenEmbedding(num_words=num_words, question_dim=question_dim, dim=dim, dropout=dropout)
-        self.positions = nn.Parameter(torch.randn(num_positions, dim) * 0.02) if num_positions else None
+        self.positions = (
+            nn.Parameter(nn.init.normal_(torch.empty(num_positions, dim), std=0.02)) if num_positions else None
+        )
 
     def forward(self, question: Tensor, mask: Tensor) -> Question:
         """Encode `question` (B, T) or (B, T, E) with its mask (B, T).

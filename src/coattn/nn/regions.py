@@ -51,7 +51,9 @@ class RegionEncoder(nn.Module):
         self.drop_features = nn.Dropout(feature_dropout)
         self.features = nn.Linear(region_dim, dim)
         self.geometry = nn.Linear(5, dim) if boxes else None
-        self.positions = nn.Parameter(torch.randn(num_positions, dim) * 0.02) if num_positions else None
+        self.positions = (
+            nn.Parameter(nn.init.normal_(torch.empty(num_positions, dim), std=0.02)) if num_positions else None
+        )
         self.normalise = make_norm(norm, dim)
         self.drop = nn.Dropout(dropout)
         if standardised:
