@@ -149,7 +149,9 @@ def read_part(path: Path) -> Part:
             _check_contiguous(path, [file[name] for name in part.columns])
     except KeyError as error:
         raise ValueError(f"{path}: damaged feature store, a part is missing: {error.args[0]}") from None
-    except (OSError, RuntimeError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, RuntimeError, TypeError, AttributeError, ValueError) as error:  # h5py raises each of them
+        if str(error).startswith(f"{path}: "):
+            raise
         raise ValueError(
             f"{path}: not a readable feature store: truncated, damaged, or another kind of file ({error})"
         ) from None
