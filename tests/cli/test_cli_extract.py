@@ -128,9 +128,11 @@ def test_interrupted_it_says_so_and_can_go_on(photos, tmp_path):
     os.mkfifo(photos / "c.png")  # reading it never ends
     listing = photos / "images.json"
     listing.write_text(json.dumps({"b": "b.webp", "c": "c.png"}))
-    command = [sys.executable, "-m", "coattn.cli", "extract", str(listing), str(tmp_path / "out")]
-    start = "import sys; from coattn.cli import main; sys.exit(main())"
-    process = subprocess.Popen([sys.executable, "-c", start, *command[3:]], stderr=subprocess.PIPE, text=True)
+    # A shell's background job, which the tests may run in, is started with Ctrl-C ignored.
+    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start += "from coattn.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", start, "extract", str(listing), str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "out" / "manifest.json").exists():
         assert process.poll() is None
         time.sleep(0.02)

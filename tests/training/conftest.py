@@ -3,8 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from tiny import settings, write_data
+
+# Weights are compared bit for bit with those of processes that compute on one thread.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
