@@ -126,6 +126,29 @@ def test_early_stopping(config: Path, tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["epoch"] == 1
 
 
+def test_the_saved_configuration_repeats_the_run(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    _, root = finished
+    assert run("fit", root / "config.yaml", "--trainer.default_root_dir", tmp_path / "again") == 0
+    first, again = (load_directory(folder / "model").model.state_dict() for folder in (root, tmp_path / "again"))
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+
+
+def test_a_trial_leaves_nothing(config: Path, tmp_path: Path) -> None:
+    assert run("fit", config, "--trainer.fast_dev_run", "true") == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_going_on_from_another_run_finds_its_own_best(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    config, root = finished
+    # Its best score is out of reach: a run of its own must not wait for better.
+    checkpoint = torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint["callbacks"]["Checkpoints"]["best_score"] = 101.0
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    where = ("--trainer.default_root_dir", tmp_path / "run", "--trainer.max_epochs", 4)
+    assert run("fit", config, *where, "--ckpt_path", tmp_path / "other.ckpt") == 0
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").exists()
+
+
 def test_one_seed_rules_everything(config: Path, tmp_path: Path) -> None:
     def weights(name: str, seed: int) -> torch.Tensor:
         assert (

@@ -134,6 +134,8 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and take over Ctrl-C."""
         self._saved_at = time.monotonic()
+        if not trainer.strategy.broadcast((self._folder(trainer) / BEST).exists()):
+            self.best_score = None  # a run that goes on from another run's checkpoint has none of its own
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
 
@@ -174,9 +176,11 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: Trainer, name: str) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder = Path(trainer.default_root_dir, "checkpoints") if self.folder is None else Path(self.folder)
-        trainer.save_checkpoint(folder / name, weights_only=False)
+        trainer.save_checkpoint(self._folder(trainer) / name, weights_only=False)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+
+    def _folder(self, trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir, "checkpoints") if self.folder is None else Path(self.folder)
 
     def _is_best(self, score: float) -> bool:
         if self.best_score is None:

@@ -131,7 +131,7 @@ class _CommandLine(LightningCLI):
         """Link what follows from the data, and let the checkpoints be set."""
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.{name}", apply_on="instantiate")
-        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_class_arguments(Checkpoints, "checkpoints", skip={"folder"})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a mistake is explained, with the nearest name."""
@@ -156,6 +156,7 @@ class _CommandLine(LightningCLI):
         if config.data.seed is None:
             config.data.seed = int(config.seed_everything)
         self.checkpoint = self._checkpoint_to_continue() if self.command == "fit" else self._checkpoint_to_use()
+        self.vocabulary_from = config.data.vocabulary_from
         if self.checkpoint is not None:
             config.data.vocabulary_from = str(self.checkpoint)
 
@@ -183,13 +184,14 @@ class _CommandLine(LightningCLI):
         {"fit": self._fit, "validate": self._score, "test": self._score, "predict": self._predict}[subcommand]()
 
     def _fit(self) -> None:
-        if _is_first_process():
+        trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if _is_first_process() and not trial:
             self.datamodule.setup("fit")  # mistakes in the data show before anything is replaced
             if self.settings.overwrite:
                 _remove_run(self.root)
             self._save_config()
         self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint)
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self.trainer.is_global_zero and not trial:
             best, last = (self.root / "checkpoints" / name for name in (BEST, LAST))
             folder = self.root / "model"
             evaluation = export_model(
@@ -281,7 +283,11 @@ class _CommandLine(LightningCLI):
         return path
 
     def _save_config(self) -> None:
-        text = self._parser(self.command).dump(self.settings)
+        settings = self.settings.clone()
+        settings.data.vocabulary_from = self.vocabulary_from
+        for name in ("config", "resume", "overwrite", "ckpt_path"):  # of this start, not of the run
+            settings.pop(name, None)
+        text = self._parser(self.command).dump(settings)
         with atomic_path(self.root / "config.yaml") as partial:
             partial.write_text(text, encoding="utf-8")
 
@@ -294,7 +300,7 @@ class _CommandLine(LightningCLI):
             return f"{files}: not valid YAML: {' '.join(message.split())}"
         unknown = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
         if unknown is None:
-            return message
+            return " ".join(message.split())
         name = unknown[1] or unknown[2]
         parser = self._subcommand_parsers.get(arguments[0], self.parser)
         known = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
