@@ -19,9 +19,11 @@ BRICKS: dict[str, type[nn.Module]] = {
     brick.__name__: brick
     for brick in (
         bricks.VQAModel,
+        bricks.OriginalPadding,
         bricks.PlainQuestionEncoder,
         bricks.RecurrentQuestionEncoder,
         bricks.RegionEncoder,
+        bricks.RegionGeometryEncoder,
         bricks.CoAttentionStack,
         bricks.ParallelCoAttention,
         bricks.AlternatingCoAttention,

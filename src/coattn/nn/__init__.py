@@ -15,8 +15,9 @@ from .coattention import (
 )
 from .heads import ClassifierHead, HeadOutput
 from .model import VQAModel, VQAOutput
+from .padding import OriginalPadding
 from .question import PlainQuestionEncoder, Question, RecurrentQuestionEncoder
-from .regions import RegionEncoder
+from .regions import RegionEncoder, RegionGeometryEncoder
 
 __all__ = [
     "AlternatingCoAttention",
@@ -29,12 +30,14 @@ __all__ = [
     "LayerOutput",
     "ModularCoAttention",
     "MultiHeadAttention",
+    "OriginalPadding",
     "ParallelCoAttention",
     "PlainQuestionEncoder",
     "Question",
     "QuestionSelfAttention",
     "RecurrentQuestionEncoder",
     "RegionEncoder",
+    "RegionGeometryEncoder",
     "RegionGuidedAttention",
     "VQAModel",
     "VQAOutput",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .coattention.base import Maps
+from .padding import Inputs, OriginalPadding
 
 
 class VQAOutput(NamedTuple):
@@ -29,8 +30,10 @@ class VQAModel(nn.Module):
     Args:
         question_encoder: `(question, mask) -> Question`, see `question`.
         region_encoder: `(regions, mask, boxes, image_sizes) -> (B, R, D)`, see `regions`.
-        coattention: `(question, regions, question_mask, region_mask, *, need_weights) -> CoAttentionOutput`.
+        coattention: `(question, regions, question_mask, region_mask, *, need_weights) -> CoAttentionOutput`, given the
+            whole `Question` and what the region encoder gave.
         head: `(attended, question, question_mask, region_mask) -> HeadOutput`.
+        padding: for a *faithful* copy of published code, padding as that code saw it; None masks it everywhere.
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class VQAModel(nn.Module):
         region_encoder: nn.Module,
         coattention: nn.Module,
         head: nn.Module,
+        padding: OriginalPadding | None = None,
     ) -> None:
         super().__init__()
+        self.padding = padding
         self.question_encoder = question_encoder
         self.region_encoder = region_encoder
         self.coattention = coattention
@@ -78,13 +83,17 @@ class VQAModel(nn.Module):
                 raise ValueError(
                     f"{name}_mask must be bool of shape {tuple(values.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}"
                 )
-        encoded = self.question_encoder(question, question_mask)
+        given = inputs = Inputs(question, regions, question_mask, region_mask, boxes)
+        if self.padding is not None:
+            inputs = self.padding(given)
+        encoded = self.question_encoder(inputs.question, inputs.question_mask)
         attended = self.coattention(
-            encoded.tokens,
-            self.region_encoder(regions, region_mask, boxes, image_sizes),
-            question_mask,
-            region_mask,
+            encoded,
+            self.region_encoder(inputs.regions, inputs.region_mask, inputs.boxes, image_sizes),
+            inputs.question_mask,
+            inputs.region_mask,
             need_weights=need_weights,
         )
-        logits, pooling_maps = self.head(attended, encoded, question_mask, region_mask)
-        return VQAOutput(logits, attended.maps | pooling_maps if need_weights else {})
+        logits, pooling_maps = self.head(attended, encoded, inputs.question_mask, inputs.region_mask)
+        maps = attended.maps | pooling_maps if need_weights else {}
+        return VQAOutput(logits, maps if self.padding is None else self.padding.restored(maps, given))

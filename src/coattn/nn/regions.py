@@ -14,6 +14,19 @@ def box_geometry(boxes: Tensor) -> Tensor:
     return torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1)), -1)
 
 
+def pixel_boxes(boxes: Tensor, image_sizes: Tensor | None) -> Tensor:
+    """Boxes (B, R, 4) in [0, 1] -> in pixels of images of `image_sizes` (B, 2), width and height.
+
+    Raises:
+        ValueError: the sizes are not given.
+    """
+    if image_sizes is None:
+        raise ValueError(
+            "this model measures boxes in pixels: pass image_sizes (B, 2), ones if the boxes are in pixels"
+        )
+    return boxes * image_sizes.to(boxes.dtype).repeat(1, 2)[:, None]
+
+
 class RegionEncoder(nn.Module):
     """`norm(linear(feature) + linear(box geometry) + position)`, each part after the first optional.
 
@@ -100,3 +113,38 @@ class RegionEncoder(nn.Module):
                 raise ValueError(f"{tokens.shape[1]} regions, but num_positions={self.num_positions}")
             tokens = tokens + self.positions[: tokens.shape[1]]
         return self.drop(self.normalise(tokens)) * mask[:, :, None]
+
+
+class RegionGeometryEncoder(nn.Module):
+    """`linear([feature, linear(box geometry)])`: openvqa's adapter for MCAN with boxes, without activation or norm.
+
+    Args:
+        region_dim: width D_in of the region features.
+        dim: width D of the region tokens.
+        geometry_dim: width of the embedded box geometry (x1, y1, x2, y2, area).
+        pixels: measure boxes in pixels instead of parts of the image; then `image_sizes` are needed.
+    """
+
+    def __init__(self, region_dim: int, *, dim: int, geometry_dim: int, pixels: bool = False) -> None:
+        super().__init__()
+        self.region_dim, self.dim, self.geometry_dim, self.pixels = region_dim, dim, geometry_dim, pixels
+        self.geometry = nn.Linear(5, geometry_dim)
+        self.features = nn.Linear(region_dim + geometry_dim, dim)
+
+    def forward(
+        self, regions: Tensor, mask: Tensor, boxes: Tensor | None = None, image_sizes: Tensor | None = None
+    ) -> Tensor:
+        """Encode features (B, R, D_in) with `mask` (B, R) and `boxes` (B, R, 4) in [0, 1] -> (B, R, D).
+
+        Raises:
+            ValueError: wrong feature width, boxes missing, or their pixels unknown.
+        """
+        if regions.shape[-1] != self.region_dim:
+            raise ValueError(f"expected region features of width {self.region_dim}, got {tuple(regions.shape)}")
+        if boxes is None:
+            raise ValueError("this model uses box geometry: pass boxes (B, R, 4) in [0, 1]")
+        if self.pixels:
+            boxes = pixel_boxes(boxes, image_sizes)
+        geometry = self.geometry(box_geometry(boxes.to(self.features.weight.dtype)))
+        tokens = self.features(torch.cat((regions.to(geometry.dtype), geometry), -1))
+        return tokens * mask[:, :, None]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ..question import Question
 from .base import CoAttentionLayer, Maps
 
 
@@ -54,21 +55,22 @@ class CoAttentionStack(nn.Module):
 
     def forward(
         self,
-        question: Tensor,
+        question: Question | Tensor,
         regions: Tensor,
         question_mask: Tensor,
         region_mask: Tensor,
         *,
         need_weights: bool = False,
     ) -> CoAttentionOutput:
-        """Apply the layers to `question` (B, T, question_dim) and `regions` (B, R, region_dim).
+        """Apply the layers to the tokens of `question`, (B, T, question_dim), and `regions` (B, R, region_dim).
 
         Maps are named `layers.<step>.<name>`, steps counted from 0.
         """
         maps: Maps = {}
+        tokens = question.tokens if isinstance(question, Question) else question
         for step, index in enumerate(self.order if self.order is not None else range(len(self.layers))):
-            question, regions, layer_maps = self.layers[index](
-                question, regions, question_mask, region_mask, need_weights=need_weights
+            tokens, regions, layer_maps = self.layers[index](
+                tokens, regions, question_mask, region_mask, need_weights=need_weights
             )
             maps |= {f"layers.{step}.{name}": weights for name, weights in layer_maps.items()}
-        return CoAttentionOutput(question, regions, (), maps)
+        return CoAttentionOutput(tokens, regions, (), maps)

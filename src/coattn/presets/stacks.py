@@ -1,9 +1,4 @@
-"""Named models as plain functions: the numbers of each architecture are spelled here, once.
-
-Every preset takes, by keyword, `region_dim`, `num_answers`, and `num_words` (token ids) or `question_dim` (given token
-embeddings), then sizes of its own. Those named after a layer are modern stacks of it; those named after a paper are the
-paper's model.
-"""
+"""Modern stacks of co-attention layers, and the same without the image."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from .nn import (
+from coattn.nn import (
     AlternatingCoAttention,
     ClassifierHead,
     CoAttentionLayer,
@@ -27,8 +22,8 @@ from .nn import (
     RegionGuidedAttention,
     VQAModel,
 )
-from .nn.baselines import QuestionOnlyHead, UnseenRegions
-from .nn.question import CELLS
+from coattn.nn.baselines import QuestionOnlyHead, UnseenRegions
+from coattn.nn.question import CELLS
 
 LAYERS: dict[str, type[CoAttentionLayer]] = {
     "parallel": ParallelCoAttention,
@@ -253,81 +248,3 @@ def question_only(
             joint_dropout=joint_dropout,
         ),
     )
-
-
-def mcan_small(
-    *,
-    region_dim: int,
-    num_answers: int,
-    num_words: int | None = None,
-    question_dim: int | None = None,
-    embedding_dim: int = 300,
-    num_layers: int = 6,
-    dim: int = 512,
-    num_heads: int = 8,
-    ffn_dim: int = 2048,
-    pooling_dim: int = 512,
-    joint_dim: int = 1024,
-    num_glimpses: int = 1,
-    dropout: float = 0.1,
-) -> VQAModel:
-    """MCAN, encoder-decoder (Yu et al. 2019, arXiv 1906.10770), with the numbers of its authors' *small* model.
-
-    LSTM over word vectors, `num_layers` SA layers on the question, as many SGA layers on the regions guided by the
-    encoder's final output, attentional reduction of each side, sum, norm, classifier; the authors' layer norm
-    (`UnbiasedLayerNorm`) throughout. 57.6 M parameters with 20,000 words, 2048-wide regions and 3,129 answers.
-    Published: 70.63 % on VQA v2 test-dev, with bottom-up features and trained on train+val+vg. Deliberate difference:
-    masks come from lengths, and a side without real elements pools to zeros.
-
-    Args:
-        region_dim: width of the region features.
-        num_answers: size of the answer vocabulary.
-        num_words: size of the question vocabulary, for token ids.
-        question_dim: width of given token embeddings. Exactly one of the two is set.
-        embedding_dim: width of word embeddings.
-        num_layers: SA layers, and SGA layers.
-        dim: model width.
-        num_heads: attention heads.
-        ffn_dim: inner width of feed-forward steps.
-        pooling_dim: inner width of the attentional reduction.
-        joint_dim: width of the fused vector.
-        num_glimpses: glimpses of the attentional reduction.
-        dropout: dropout throughout.
-    """
-
-    def layers(kind: Callable[..., CoAttentionLayer]) -> list[CoAttentionLayer]:
-        return [
-            kind(dim, dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, norm="unbiased")
-            for _ in range(num_layers)
-        ]
-
-    return VQAModel(
-        RecurrentQuestionEncoder(num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim),
-        region_encoder=RegionEncoder(region_dim, dim=dim),
-        coattention=CoAttentionStack(layers(QuestionSelfAttention) + layers(RegionGuidedAttention)),
-        head=ClassifierHead(
-            dim,
-            dim,
-            num_answers,
-            pooling_dim=pooling_dim,
-            joint_dim=joint_dim,
-            num_glimpses=num_glimpses,
-            norm="unbiased",
-            dropout=dropout,
-        ),
-    )
-
-
-# MCAN with the numbers of its authors' *large* model; every size of `mcan_small` can be given.
-mcan_large = partial(mcan_small, dim=1024, ffn_dim=4096, joint_dim=2048)
-
-PRESETS: dict[str, Callable[..., VQAModel]] = {
-    "parallel": parallel,
-    "alternating": alternating,
-    "dense": dense,
-    "modular": modular,
-    "stack": stack,
-    "mcan_small": mcan_small,
-    "mcan_large": mcan_large,
-    "question_only": question_only,
-}

@@ -347,7 +347,9 @@ def test_not_a_model_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", BRICKS)
 def test_each_brick_is_used_by_a_preset(name: str) -> None:
     models = [make(preset) for preset in presets.PRESETS]
-    models += [presets.modular(region_dim=6, num_answers=3, num_words=6, question_encoder="none")]
+    sizes = {"region_dim": 6, "num_answers": 3, "num_words": 6}
+    models += [presets.modular(**sizes, question_encoder="none")]
+    models += [presets.mcan_small(**sizes, geometry_dim=4, faithful=True, num_layers=1, dim=8)]
     assert any(name in json.dumps(describe(model)) for model in models)
 
 

@@ -1,0 +1,142 @@
+"""Which of our tensors is which of theirs: one table for each published model, read in both directions.
+
+Forwards it imports weights; backwards it exports them, or hands gradients over for comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+LISTED = 10  # names spelled out in an error message
+
+M = TypeVar("M", bound=torch.nn.Module)
+
+
+class Layout(NamedTuple):
+    """How their tensor lies in memory: the way to ours, and the way back."""
+
+    to_ours: Callable[[Tensor], Tensor]
+    to_theirs: Callable[[Tensor], Tensor]
+
+
+class Entry(NamedTuple):
+    """One tensor under both names; None for the layout means that both are alike."""
+
+    ours: str
+    theirs: str
+    layout: Layout | None
+
+
+class NameTable:
+    """A table of names, written row by row or part by part.
+
+    Attributes:
+        entries: the rows.
+        unused: tensors of theirs that their own forward never reads; they may be there and are dropped.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.unused: list[str] = []
+
+    def tensor(self, ours: str, theirs: str, layout: Layout | None = None) -> None:
+        """One tensor."""
+        self.entries.append(Entry(ours, theirs, layout))
+
+    def tensors(self, ours: str, theirs: str, names: Sequence[str] | Mapping[str, str]) -> None:
+        """Several tensors of a part: `names` of both, or from our name to theirs."""
+        pairs = names.items() if isinstance(names, Mapping) else ((name, name) for name in names)
+        for our_name, their_name in pairs:
+            self.tensor(f"{ours}.{our_name}", f"{theirs}.{their_name}")
+
+    def linear(self, ours: str, theirs: str) -> None:
+        """A linear map with a bias."""
+        self.tensors(ours, theirs, ("weight", "bias"))
+
+    def recurrence(self, ours: str, theirs: str, *, layer: int = 0, backward: bool = False) -> None:
+        """One layer and direction of an `nn.LSTM` or `nn.GRU` of theirs; each is a module of ours."""
+        suffix = f"_l{layer}{'_reverse' if backward else ''}"
+        for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            self.tensor(f"{ours}.{layer}.{int(backward)}.{part}_l0", f"{theirs}.{part}{suffix}")
+
+    def to_ours(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Their tensors, or gradients, under our names."""
+        return {
+            entry.ours: theirs[entry.theirs] if entry.layout is None else entry.layout.to_ours(theirs[entry.theirs])
+            for entry in self.entries
+        }
+
+    def to_theirs(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our tensors, or gradients, under their names."""
+        return {
+            entry.theirs: ours[entry.ours] if entry.layout is None else entry.layout.to_theirs(ours[entry.ours])
+            for entry in self.entries
+        }
+
+
+def setting(config: Mapping[str, Any], key: str, kind: type, *, project: str) -> Any:
+    """One value of a project's own settings.
+
+    Raises:
+        ValueError: it is not there, or not of that kind.
+    """
+    if key not in config:
+        raise ValueError(f"the settings of {project} miss {key}; there are {', '.join(map(str, config)) or 'none'}")
+    value = config[key]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"the settings of {project}: {key} is {value!r}, not of type {kind.__name__}")
+    return value
+
+
+def size(state_dict: Mapping[str, Tensor], name: str, dim: int = 0, *, project: str) -> int:
+    """The size of one of their tensors along a dimension.
+
+    Raises:
+        ValueError: there is no such tensor: the checkpoint is of another model.
+    """
+    tensor = state_dict.get(name)
+    if tensor is None or tensor.dim() <= dim:
+        found = ", ".join(list(state_dict)[:LISTED])
+        raise ValueError(
+            f"this is not a checkpoint of {project}: it has no {name} (it begins with {found or 'nothing'})"
+        )
+    return tensor.shape[dim]
+
+
+def filled(model: M, names: NameTable, state_dict: Mapping[str, Tensor], *, project: str) -> M:
+    """The model with their weights, in eval mode and in their precision.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, or of another shape than the settings say; all are named.
+    """
+    known = {entry.theirs for entry in names.entries}
+    problems = [f"misses {name}" for name in known if name not in state_dict]
+    problems += [f"has the unknown {name}" for name in state_dict if name not in known and name not in names.unused]
+    if problems:
+        raise ValueError(f"this is not a checkpoint of {project} with these settings: {_listed(sorted(problems))}")
+    tensors = names.to_ours(state_dict)
+    expected = model.state_dict()
+    assert expected.keys() == tensors.keys(), f"the table of {project} is not that of its model"
+    theirs = {entry.ours: entry.theirs for entry in names.entries}
+    problems = [
+        f"{theirs[name]} is {tuple(tensors[name].shape)}, these settings need {tuple(expected[name].shape)}"
+        for name in expected
+        if tensors[name].shape != expected[name].shape
+    ]
+    if problems:
+        raise ValueError(f"the checkpoint and the settings of {project} disagree: {_listed(problems)}")
+    precision = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+    model = model.to(precision)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def _listed(problems: list[str]) -> str:
+    more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+    return "; ".join(problems[:LISTED]) + more

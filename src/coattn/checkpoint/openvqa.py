@@ -1,0 +1,174 @@
+"""Checkpoints of openvqa (commit f8f9966). Layouts taken from its source; never yet run on the files it released.
+
+Facts: `from_openvqa`. Each model is one row of `MODELS`: a function from settings and weights to our preset, and its
+table of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from coattn import presets
+from coattn.nn import VQAModel
+
+from .names import NameTable, filled, setting, size
+
+PROJECT = "openvqa"
+
+
+class Importer(NamedTuple):
+    """How a model of openvqa becomes ours.
+
+    Attributes:
+        build: `(state_dict, config, *, faithful, padded_tokens, padded_regions) -> VQAModel`, not yet filled.
+        names: `(config) -> NameTable`.
+    """
+
+    build: Callable[..., VQAModel]
+    names: Callable[[Mapping[str, Any]], NameTable]
+
+
+def from_openvqa(
+    state_dict: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    repaired: bool = False,
+    num_tokens: int | None = None,
+    num_regions: int | None = None,
+) -> VQAModel:
+    """A model of openvqa with its released weights, in eval mode.
+
+    Token ids are openvqa's (0 is padding, on the right); regions its raw features.
+
+    Args:
+        state_dict: the model's weights, under openvqa's names.
+        config: openvqa's settings as a plain dict. `MODEL_USE` names the model; of the sizes only those that the
+            weights do not show are read.
+        repaired: mask padding everywhere. Else the model is *faithful*: it is shown padding where openvqa shows it.
+        num_tokens: pad or cut each question to so many tokens, as openvqa does (14); None leaves it to the caller.
+        num_regions: likewise the regions (100).
+
+    Raises:
+        ValueError: an unknown model, a setting is missing, or weights of another model or other sizes.
+    """
+    importer = _importer(config)
+    model = importer.build(
+        state_dict, config, faithful=not repaired, padded_tokens=num_tokens, padded_regions=num_regions
+    )
+    return filled(model, importer.names(config), state_dict, project=f"openvqa's {config['MODEL_USE']}")
+
+
+def openvqa_names(config: Mapping[str, Any]) -> NameTable:
+    """The table of names of the model that `config` describes.
+
+    Raises:
+        ValueError: an unknown model, or a setting is missing.
+    """
+    return _importer(config).names(config)
+
+
+def _importer(config: Mapping[str, Any]) -> Importer:
+    name = setting(config, "MODEL_USE", str, project=PROJECT)
+    if name not in MODELS:
+        raise ValueError(f"openvqa's MODEL_USE {name!r} is not known; known are {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+# What several of its models are made of.
+
+
+def add_norm(names: NameTable, ours: str, theirs: str) -> None:
+    """Its layer norm, `UnbiasedLayerNorm`."""
+    names.tensors(ours, theirs, {"weight": "a_2", "bias": "b_2"})
+
+
+def add_attention(names: NameTable, ours: str, theirs: str) -> None:
+    """Its `MHAtt`, `MultiHeadAttention`."""
+    for our_part, their_part in (("query", "q"), ("key", "k"), ("value", "v"), ("merge", "merge")):
+        names.linear(f"{ours}.{our_part}", f"{theirs}.linear_{their_part}")
+
+
+def add_mlp(names: NameTable, ours: str, theirs: str) -> None:
+    """Its `MLP`."""
+    names.linear(f"{ours}.hidden", f"{theirs}.mlp.fc.linear")
+    names.linear(f"{ours}.output", f"{theirs}.mlp.linear")
+
+
+def add_ends(names: NameTable) -> None:
+    """What MCAN and MMNasNet begin and end with: LSTM, attentional reduction of each side, norm, classifier."""
+    names.tensor("question_encoder.embedding.embed.weight", "embedding.weight")
+    names.recurrence("question_encoder.recurrences", "lstm")
+    for ours, theirs in (("question_pooling", "attflat_lang"), ("region_pooling", "attflat_img")):
+        add_mlp(names, f"head.{ours}.score", theirs)
+        names.linear(f"head.{ours}.merge", f"{theirs}.linear_merge")
+    add_norm(names, "head.normalise", "proj_norm")
+    names.linear("head.classify", "proj")
+
+
+# MCAN
+
+
+def build_mcan(
+    state_dict: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    faithful: bool,
+    padded_tokens: int | None,
+    padded_regions: int | None,
+    region_linear: str = "adapter.frcn_linear",
+) -> VQAModel:
+    """MCAN with the sizes of these weights and settings, not yet filled; `region_linear` as in `mcan_names`."""
+    read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's mcan")
+    boxes = bool(config.get("USE_BBOX_FEAT"))
+    geometry_dim = width("adapter.bbox_linear.weight") if boxes else None
+    return presets.mcan_small(
+        num_words=width("embedding.weight"),
+        embedding_dim=width("embedding.weight", 1),
+        region_dim=width(f"{region_linear}.weight", 1) - (geometry_dim or 0),
+        geometry_dim=geometry_dim,
+        num_answers=width("proj.weight"),
+        num_layers=read("LAYER", int),
+        dim=read("HIDDEN_SIZE", int),
+        num_heads=read("MULTI_HEAD", int),
+        ffn_dim=width("backbone.enc_list.0.ffn.mlp.fc.linear.weight"),
+        pooling_dim=width("attflat_lang.mlp.fc.linear.weight"),
+        joint_dim=width("proj.weight", 1),
+        num_glimpses=read("FLAT_GLIMPSES", int),
+        dropout=read("DROPOUT_R", float),
+        faithful=faithful,
+        padded_tokens=padded_tokens,
+        padded_regions=padded_regions,
+    )
+
+
+def mcan_names(config: Mapping[str, Any], *, region_linear: str = "adapter.frcn_linear") -> NameTable:
+    """MCAN's table; with `region_linear` for projects that call the regions' linear map otherwise."""
+    names = NameTable()
+    add_ends(names)
+    names.linear("region_encoder.features", region_linear)
+    if config.get("USE_BBOX_FEAT"):
+        names.linear("region_encoder.geometry", "adapter.bbox_linear")
+    num_layers = setting(config, "LAYER", int, project=PROJECT)
+    for i in range(num_layers):
+        ours, theirs = f"coattention.layers.{i}", f"backbone.enc_list.{i}"
+        add_attention(names, f"{ours}.read_itself", f"{theirs}.mhatt")
+        add_norm(names, f"{ours}.residual.norm", f"{theirs}.norm1")
+        add_mlp(names, f"{ours}.ffn.mlp", f"{theirs}.ffn")
+        add_norm(names, f"{ours}.ffn.residual.norm", f"{theirs}.norm2")
+        ours, theirs = f"coattention.layers.{num_layers + i}", f"backbone.dec_list.{i}"
+        add_attention(names, f"{ours}.read_itself", f"{theirs}.mhatt1")
+        add_norm(names, f"{ours}.self_residual.norm", f"{theirs}.norm1")
+        add_attention(names, f"{ours}.read_question", f"{theirs}.mhatt2")
+        add_norm(names, f"{ours}.guided_residual.norm", f"{theirs}.norm2")
+        add_mlp(names, f"{ours}.ffn.mlp", f"{theirs}.ffn")
+        add_norm(names, f"{ours}.ffn.residual.norm", f"{theirs}.norm3")
+    return names
+
+
+MODELS = {
+    "mcan": Importer(build_mcan, mcan_names),
+}

@@ -1,0 +1,53 @@
+"""Named models as plain functions: the numbers of each architecture are spelled here, once.
+
+Every preset takes, by keyword, `region_dim`, `num_answers`, and `num_words` (token ids) or `question_dim` (given token
+embeddings), then sizes of its own. Those named after a layer are modern stacks of it (`stacks`); those named after a
+paper are the paper's model, in a file of its own. A paper's model is *repaired* unless `faithful=True` asks for the
+padding that its authors' code saw (`coattn.nn.OriginalPadding`): with `padded_tokens` and `padded_regions` places, as
+that code padded, or None for as many as a batch has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coattn.nn import VQAModel
+
+from .mcan import mcan_large, mcan_small
+from .stacks import (
+    LAYERS,
+    alternating,
+    dense,
+    make_layer,
+    make_question_encoder,
+    modular,
+    parallel,
+    question_only,
+    stack,
+)
+
+PRESETS: dict[str, Callable[..., VQAModel]] = {
+    "parallel": parallel,
+    "alternating": alternating,
+    "dense": dense,
+    "modular": modular,
+    "stack": stack,
+    "mcan_small": mcan_small,
+    "mcan_large": mcan_large,
+    "question_only": question_only,
+}
+
+__all__ = [
+    "LAYERS",
+    "PRESETS",
+    "alternating",
+    "dense",
+    "make_layer",
+    "make_question_encoder",
+    "mcan_large",
+    "mcan_small",
+    "modular",
+    "parallel",
+    "question_only",
+    "stack",
+]

@@ -1,0 +1,102 @@
+"""Padding as published code saw it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from coattn import presets
+from coattn.nn import OriginalPadding
+from coattn.nn.layers import lengths_to_mask
+from coattn.nn.padding import Inputs
+
+B, T, R, D = 3, 5, 4, 6
+
+
+def inputs() -> Inputs:
+    torch.manual_seed(0)
+    question_mask = lengths_to_mask(torch.tensor([5, 2, 3]), T)
+    region_mask = lengths_to_mask(torch.tensor([4, 1, 2]), R)
+    question = torch.randint(1, 9, (B, T)) * question_mask
+    regions = torch.randn(B, R, D) * region_mask[:, :, None]
+    return Inputs(question, regions, question_mask, region_mask, torch.rand(B, R, 4) * region_mask[:, :, None])
+
+
+def test_pads_and_cuts_to_the_sizes_of_the_original() -> None:
+    given = inputs()
+    longer = OriginalPadding(num_tokens=7, num_regions=6)(given)
+    assert longer.question.shape == (B, 7)
+    assert longer.regions.shape == (B, 6, D)
+    assert longer.boxes is not None
+    assert longer.boxes.shape == (B, 6, 4)
+    assert torch.equal(longer.question_mask.sum(1), given.question_mask.sum(1))
+    shorter = OriginalPadding(num_tokens=3, num_regions=2)(given)
+    assert torch.equal(shorter.question, given.question[:, :3])
+    assert torch.equal(shorter.regions, given.regions[:, :2])
+
+
+def test_shows_padding_only_where_the_original_has_no_mask() -> None:
+    given = inputs()
+    shown = OriginalPadding(question=True)(given)
+    assert shown.question_mask.all()
+    assert torch.equal(shown.region_mask, given.region_mask)
+    assert OriginalPadding(regions=True)(given).region_mask.all()
+
+
+def test_moves_padding_to_the_front_once() -> None:
+    given = inputs()
+    padding = OriginalPadding(front=True, num_tokens=6)
+    moved = padding(given)
+    for row, mask, old, old_mask in zip(
+        moved.question, moved.question_mask, given.question, given.question_mask, strict=True
+    ):
+        assert mask.tolist() == sorted(mask.tolist())
+        assert torch.equal(row[mask], old[old_mask])
+    assert torch.equal(OriginalPadding(front=True)(moved).question, moved.question)
+
+
+def test_an_empty_row_is_shown_or_becomes_nan() -> None:
+    given = inputs()
+    region_mask = given.region_mask.clone()
+    region_mask[1] = False
+    empty = given._replace(region_mask=region_mask, regions=given.regions * region_mask[:, :, None])
+    assert OriginalPadding()(empty).region_mask[1].all()
+    regions = OriginalPadding(empty="nan")(empty).regions
+    assert regions[1].isnan().all()
+    assert not regions[[0, 2]].isnan().any()
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_maps_come_back_in_the_places_that_were_given(front: bool) -> None:
+    given = inputs()
+    padding = OriginalPadding(front=front, num_tokens=7, num_regions=6)
+    padded = padding(given)
+    # A map whose weights say between which word and which region they are.
+    words = padded.question.float()[:, None, :, None]
+    seen = padded.regions[:, :, 0][:, None, None, :]
+    maps = padding.restored({"layers.0.question_to_regions": words * seen, "pooling.question": words.mT}, given)
+    expected = given.question.float()[:, None, :, None] * given.regions[:, :, 0][:, None, None, :]
+    torch.testing.assert_close(maps["layers.0.question_to_regions"], expected)
+    torch.testing.assert_close(maps["pooling.question"], given.question.float()[:, None, None, :])
+
+
+def test_places_that_were_cut_off_get_zeros() -> None:
+    given = inputs()
+    padding = OriginalPadding(num_regions=2)
+    weights = torch.ones(B, 1, 1, 2)
+    assert padding.restored({"pooling.regions": weights}, given)["pooling.regions"][0, 0, 0].tolist() == [1, 1, 0, 0]
+
+
+def test_a_faithful_model_attends_to_the_padding_of_an_empty_image_evenly() -> None:
+    torch.manual_seed(0)
+    sizes = {"region_dim": D, "num_answers": 3, "num_words": 9, "num_layers": 1, "dim": 8, "ffn_dim": 8}
+    model = presets.mcan_small(**sizes, faithful=True, padded_regions=6).eval()
+    given = inputs()
+    masks = {"question_mask": given.question_mask, "region_mask": torch.zeros_like(given.region_mask)}
+    out = model(given.question, torch.zeros_like(given.regions), **masks, need_weights=True)
+    torch.testing.assert_close(out.maps["pooling.regions"], torch.full((B, 1, 1, R), 1 / 6))
+
+
+def test_refuses_an_unknown_treatment_of_empty_rows() -> None:
+    with pytest.raises(ValueError, match="'zero'"):
+        OriginalPadding(empty="zero")
