@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from tqdm import tqdm
 
 from coattn.features.manifest import FLIP
 from coattn.features.store import FeatureStore, require_same_extractor
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+from coattn.text.word_vectors import WordVectors, read_word_vectors
 from coattn.training.batches import BatchPlan, Ragged, draw_flips, evaluation_batches, share
 from coattn.training.dataset import BatchLoader, Draw, JoinedStore, QuestionDataset, QuestionEmbeddings
 from coattn.training.splits import (
@@ -29,6 +32,7 @@ from coattn.training.splits import (
 from coattn.training.vocabularies import Vocabularies, read_vocabularies
 
 Paths = str | list[str]
+_LARGE = 1 << 27  # bytes of a file whose reading takes a while
 
 
 class VQADataModule(LightningDataModule):
@@ -46,6 +50,9 @@ class VQADataModule(LightningDataModule):
         test_annotations: their answers; not needed to predict.
         predict_questions: questions to predict; the test questions if not given.
         question_embeddings: store of token embeddings made by `coattn embed`, instead of a vocabulary of words.
+        word_vectors: file of word vectors (GloVe's text files, or JSON from word to numbers) that the word embeddings
+            start with; as wide as the model's `embedding_dim`. To freeze them: model.lr_scale
+            {question_encoder.embedding: 0}.
         batch_size: most questions of a training batch, over all devices together.
         eval_batch_size: the same outside training; twice batch_size if not given.
         max_tokens: longer questions are cut at the end. Not for question_embeddings, which are cut when made.
@@ -73,6 +80,7 @@ class VQADataModule(LightningDataModule):
         test_annotations: Paths | None = None,
         predict_questions: Paths | None = None,
         question_embeddings: str | None = None,
+        word_vectors: str | None = None,
         batch_size: int = 64,
         eval_batch_size: int | None = None,
         max_tokens: int | None = None,
@@ -92,6 +100,7 @@ class VQADataModule(LightningDataModule):
         self.save_hyperparameters()
         self._read: dict[str, Questions] = {}
         self._splits: dict[str, Split] = {}
+        self._word_vectors_record: dict[str, Any] | None = None
 
     @cached_property
     def features(self) -> FeatureStore | JoinedStore:
@@ -126,6 +135,33 @@ class VQADataModule(LightningDataModule):
             ([record.answer] for record in records), size=options["max_answers"], min_count=options["min_answer_count"]
         )
         return Vocabularies(words, answers)
+
+    @cached_property
+    def word_vectors(self) -> WordVectors | None:
+        """The vectors of the vocabulary's words, if there is such a file; how many were found is reported."""
+        path = self.hparams["word_vectors"]
+        if path is None:
+            return None
+        words = self.vocabularies.words
+        if words is None:
+            raise ValueError("data.word_vectors needs a vocabulary of words; remove it, or data.question_embeddings")
+        size = Path(path).stat().st_size
+        with tqdm(total=size, unit="B", unit_scale=True, desc=Path(path).name, disable=size < _LARGE or None) as bar:
+            found = read_word_vectors(path, words, progress=bar.update)
+        self._word_vectors_record = found.coverage(
+            words, [record.question for record in self._questions("train").records]
+        )
+        known = self._word_vectors_record
+        rank_zero_info(
+            f"{path}: vectors of {found.dim} numbers for {known['words_found']} of the {known['words']} words, "
+            f"{100 * known['share_of_question_words']:.1f} % of the words in the training questions"
+        )
+        return found
+
+    @property
+    def word_vectors_record(self) -> dict[str, Any] | None:
+        """Which word vectors training began with; plain values."""
+        return self._word_vectors_record
 
     @property
     def num_words(self) -> int | None:
@@ -207,6 +243,7 @@ class VQADataModule(LightningDataModule):
             "extractor": dict(self.features.record),
             "text_encoder": dict(self.embeddings.record) if self.embeddings is not None else None,
             "max_tokens": self.hparams["max_tokens"],
+            "word_vectors": self._word_vectors_record,
             "order": self._order(),
         }
 
@@ -219,8 +256,11 @@ class VQADataModule(LightningDataModule):
         if state_dict["vocabularies"] != self.vocabularies.to_json():
             raise ValueError("the vocabularies differ from the checkpoint's; set vocabulary_from to the checkpoint")
         self.check_inputs(state_dict["extractor"], state_dict["text_encoder"], state_dict["max_tokens"])
+        self._word_vectors_record = state_dict.get("word_vectors")
         if self.trainer is not None and self.trainer.training:
-            ours, theirs = self._order(), state_dict["order"]
+            ours, theirs = self._order(), dict(state_dict["order"])
+            ours["word_vectors"] = self.hparams["word_vectors"] and Path(self.hparams["word_vectors"]).name
+            theirs["word_vectors"] = (state_dict.get("word_vectors") or {}).get("file")
             changed = [f"{name} was {theirs[name]}, is {ours[name]}" for name in theirs if ours[name] != theirs[name]]
             if changed:
                 raise ValueError(
@@ -271,7 +311,7 @@ class VQADataModule(LightningDataModule):
             split.num_regions,
             split.num_tokens,
             options["batch_size"],
-            seed=self._seed,
+            seed=self.seed,
             accumulate=1 if self.trainer is None else self.trainer.accumulate_grad_batches,
             pool=options["pool"],
         )
@@ -291,7 +331,7 @@ class VQADataModule(LightningDataModule):
         images = self.split("train").images
         if not self.hparams["flips"]:
             return images
-        flipped = draw_flips(len(images), seed=self._seed, epoch=epoch)
+        flipped = draw_flips(len(images), seed=self.seed, epoch=epoch)
         return np.where(flipped, self._flipped_images, images)
 
     @cached_property
@@ -304,7 +344,8 @@ class VQADataModule(LightningDataModule):
         )
 
     @property
-    def _seed(self) -> int:
+    def seed(self) -> int:
+        """Of the order of batches, of flips, and of what word vectors do not give."""
         return self.hparams["seed"] or 0
 
     def _rank(self) -> tuple[int, int]:

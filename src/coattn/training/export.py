@@ -15,18 +15,6 @@ from coattn.training.evaluation import Evaluation, evaluate
 from coattn.training.losses import ACTIVATIONS
 from coattn.training.task import VQATask
 
-_RECIPE = (
-    "loss",
-    "optimizer",
-    "lr",
-    "betas",
-    "weight_decay",
-    "schedule",
-    "warmup_epochs",
-    "decay_epochs",
-    "decay_rate",
-)
-
 
 def export_model(
     folder: str | os.PathLike[str],
@@ -67,6 +55,7 @@ def export_model(
         text_encoder=None if embeddings is None else embeddings.record,
         text_encoder_folder=None if embeddings is None else embeddings.asset(TEXT_ENCODER),
         card=model_card(Path(folder), task, data, evaluation),
+        extra={} if data.word_vectors_record is None else {"word_vectors": data.word_vectors_record},
     )
     return evaluation
 
@@ -114,6 +103,7 @@ _RECIPE = (
     "loss",
     "optimizer",
     "lr",
+    "lr_scale",
     "betas",
     "weight_decay",
     "schedule",
@@ -151,6 +141,10 @@ def _data(data: VQADataModule) -> dict[str, Any]:
             split = data.split(name)
             images = len({record.image_id for record in split.records})
             rows[name] = f"{files}: {len(split.records)} questions on {images} images"
+    if (vectors := data.word_vectors_record) is not None:
+        share = f"{100 * vectors['share_of_question_words']:.1f} % of the words in the training questions"
+        words = f"{vectors['words_found']} of {vectors['words']} words, {share}"
+        rows["word vectors"] = f"{vectors['file']}: {words}; the others began as random vectors of like size"
     return rows
 
 

@@ -187,6 +187,8 @@ class _CommandLine(LightningCLI):
         trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]
         if _is_first_process() and not trial:
             self.datamodule.setup("fit")  # mistakes in the data show before anything is replaced
+            if self.checkpoint is None:
+                self.model.check_data(self.datamodule)
             if self.settings.overwrite:
                 _remove_run(self.root)
             self._save_config()

@@ -10,14 +10,16 @@ from typing import Any, Literal, NamedTuple
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 
 from coattn.nn import VQAModel
+from coattn.nn.question import TokenEmbedding
 from coattn.presets import PRESETS
 from coattn.training.batches import Batch
 from coattn.training.callbacks import ExactResume
 from coattn.training.data import VQADataModule
 from coattn.training.losses import Loss, Schedule, answer_losses, learning_rate_factor
+from coattn.training.parameters import freeze_parts, parameter_groups
 
 _OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}
 _ARCHITECTURE = ("preset", "model", "num_words", "question_dim", "region_dim", "num_answers")
@@ -85,6 +87,8 @@ class VQATask(LightningModule):
         loss: see `coattn.training.losses.answer_losses`.
         optimizer: the Adam that is wanted.
         lr: learning rate, at its peak.
+        lr_scale: learning rates of their own for parts of the model, in parts of `lr`, by name of a module or
+            parameter: {"question_encoder.embedding": 0.1}. Of parts inside of parts the inner one's counts; 0 freezes.
         betas: of the optimiser.
         weight_decay: of the optimiser; decoupled for "adamw".
         schedule: see `coattn.training.losses.learning_rate_factor`, also for the next three.
@@ -109,6 +113,7 @@ class VQATask(LightningModule):
         loss: Loss = "bce",
         optimizer: Literal["adam", "adamw", "adamax"] = "adamw",
         lr: float = 1e-3,
+        lr_scale: dict[str, float] | None = None,
         betas: tuple[float, float] = (0.9, 0.98),
         weight_decay: float = 0.01,
         schedule: Schedule = "cosine",
@@ -128,6 +133,7 @@ class VQATask(LightningModule):
                 raise ValueError("give a model, or preset, region_dim, num_answers, and num_words or question_dim")
             dims = {"num_words": num_words, "question_dim": question_dim}
             self.model = build_model(preset, model, **dims, region_dim=region_dim, num_answers=num_answers)
+        freeze_parts(self.model, lr_scale or {})
         if compile:
             self.model.compile()
 
@@ -154,8 +160,9 @@ class VQATask(LightningModule):
         # One kernel for all parameters; in mixed precision Lightning would then refuse to clip gradients.
         fused = options["optimizer"] != "adamax" and "mixed" not in str(self.trainer.precision)
         extra = {"fused": True} if fused else {}
+        groups = parameter_groups(self.model, options["lr"], options["lr_scale"] or {})
         optimizer = _OPTIMIZERS[options["optimizer"]](
-            self.parameters(), lr=options["lr"], betas=options["betas"], weight_decay=options["weight_decay"], **extra
+            groups, lr=options["lr"], betas=options["betas"], weight_decay=options["weight_decay"], **extra
         )
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
@@ -175,12 +182,48 @@ class VQATask(LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def check_data(self, data: VQADataModule) -> None:
+        """Refuse data from which the model cannot take what it starts with.
+
+        Raises:
+            ValueError: word vectors, and the model's word embeddings have another width, or there are none.
+        """
+        vectors, embeddings = data.word_vectors, self._word_embeddings()
+        if vectors is None:
+            return
+        if not embeddings:
+            raise ValueError(f"{vectors.path}: the model has no word embeddings; remove data.word_vectors")
+        for name, embedding in embeddings.items():
+            if embedding.embedding_dim != vectors.dim:
+                raise ValueError(
+                    f"{vectors.path}: vectors of {vectors.dim} numbers, but {name} of the model is "
+                    f"{embedding.embedding_dim} wide; set model.model.embedding_dim (without a recurrence "
+                    f"model.model.dim) to {vectors.dim}, or give another file"
+                )
+
     def on_fit_start(self) -> None:
-        """Give the model the statistics of the training images; one that goes on from a checkpoint has them."""
+        """Give a new model what it takes from the data: statistics of the training images, word vectors.
+
+        One that goes on from a checkpoint has them, and has learnt since.
+        """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        standardised = getattr(self.model.region_encoder, "standardised", False)
-        if standardised and self.trainer.ckpt_path is None and isinstance(data, VQADataModule):
+        if self.trainer.ckpt_path is not None or not isinstance(data, VQADataModule):
+            return
+        if getattr(self.model.region_encoder, "standardised", False):
             self.model.region_encoder.standardise(*data.region_statistics())  # type: ignore[operator]
+        self.check_data(data)
+        if data.word_vectors is not None:
+            rows = data.word_vectors.table(seed=data.seed)
+            for embedding in self._word_embeddings().values():
+                embedding.weight.data.copy_(rows)
+
+    def _word_embeddings(self) -> dict[str, nn.Embedding]:
+        """The tables of the question's words, by name."""
+        return {
+            f"question_encoder.{name}": module.embed
+            for name, module in self.model.question_encoder.named_modules()
+            if isinstance(module, TokenEmbedding) and isinstance(module.embed, nn.Embedding)
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with other settings: some would be overruled by the checkpoint, others not, all in silence.
