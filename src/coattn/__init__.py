@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from coattn.explain import region_weights as region_weights
     from coattn.explain import word_weights as word_weights
     from coattn.features.store import FeatureStore as FeatureStore
+    from coattn.nn import VQAGenerator as VQAGenerator
     from coattn.nn import VQAModel as VQAModel
     from coattn.picture import compare as compare
     from coattn.picture import draw as draw
@@ -27,6 +28,7 @@ _MODULES = {
     "Explanation": "explain",
     "FeatureStore": "features.store",
     "Predictor": "predictor",
+    "VQAGenerator": "nn",
     "VQAModel": "nn",
     "compare": "picture",
     "draw": "picture",

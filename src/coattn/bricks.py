@@ -19,6 +19,7 @@ BRICKS: dict[str, type[nn.Module]] = {
     brick.__name__: brick
     for brick in (
         bricks.VQAModel,
+        bricks.VQAGenerator,
         bricks.OriginalPadding,
         bricks.PlainQuestionEncoder,
         bricks.RecurrentQuestionEncoder,
@@ -32,6 +33,8 @@ BRICKS: dict[str, type[nn.Module]] = {
         bricks.QuestionSelfAttention,
         bricks.RegionGuidedAttention,
         bricks.ClassifierHead,
+        bricks.LSTMDecoder,
+        bricks.TransformerDecoder,
         baselines.UnseenRegions,
         baselines.QuestionOnlyHead,
     )

@@ -1,6 +1,6 @@
 """Tensors in, tensors out: attention, encoders, co-attention layers, heads and the model. Imports torch only."""
 
-from .attention import MultiHeadAttention, attend
+from .attention import AdditiveAttention, MultiHeadAttention, attend
 from .coattention import (
     AlternatingCoAttention,
     CoAttentionLayer,
@@ -13,20 +13,24 @@ from .coattention import (
     QuestionSelfAttention,
     RegionGuidedAttention,
 )
+from .decoder import LSTMDecoder, TransformerDecoder
 from .heads import ClassifierHead, HeadOutput
-from .model import VQAModel, VQAOutput
+from .model import GeneratorOutput, VQAGenerator, VQAModel, VQAOutput
 from .padding import OriginalPadding
 from .question import PlainQuestionEncoder, Question, RecurrentQuestionEncoder
 from .regions import RegionEncoder, RegionGeometryEncoder
 
 __all__ = [
+    "AdditiveAttention",
     "AlternatingCoAttention",
     "ClassifierHead",
     "CoAttentionLayer",
     "CoAttentionOutput",
     "CoAttentionStack",
     "DenseCoAttention",
+    "GeneratorOutput",
     "HeadOutput",
+    "LSTMDecoder",
     "LayerOutput",
     "ModularCoAttention",
     "MultiHeadAttention",
@@ -39,6 +43,8 @@ __all__ = [
     "RegionEncoder",
     "RegionGeometryEncoder",
     "RegionGuidedAttention",
+    "TransformerDecoder",
+    "VQAGenerator",
     "VQAModel",
     "VQAOutput",
     "attend",

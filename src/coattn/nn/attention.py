@@ -118,12 +118,56 @@ class MultiHeadAttention(nn.Module):
         Returns:
             Output (B, T, D), and the map (B, H, T, S) when asked for, else None.
         """
-        out, weights = attend(
-            split_heads(self.query(queries), self.num_heads),
-            split_heads(self.key(source), self.num_heads),
-            split_heads(self.value(source), self.num_heads),
-            source_mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            need_weights=need_weights,
-        )
+        return self.read(queries, *self.remember(source), source_mask, need_weights=need_weights)
+
+    def remember(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, S, d) of `source` (B, S, key_dim), which may be read more than once."""
+        return split_heads(self.key(source), self.num_heads), split_heads(self.value(source), self.num_heads)
+
+    def read(
+        self, queries: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `forward`, from what `remember` gave; `mask` as `attend` takes it."""
+        q = split_heads(self.query(queries), self.num_heads)
+        dropout_p = self.dropout if self.training else 0.0
+        out, weights = self._attend(q, k, v, mask, dropout_p=dropout_p, need_weights=need_weights)
         return self.merge(merge_heads(out)), weights
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p: float, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        return attend(q, k, v, mask, dropout_p=dropout_p, need_weights=need_weights)
+
+
+class AdditiveAttention(MultiHeadAttention):
+    """Additive attention (Bahdanau et al. 2014, arXiv 1409.0473, section A.1.2): `e = w^T tanh(W_q q + W_k k)`.
+
+    Deliberate differences: several heads, each with a `w` of its own; values have a projection of their own, and a last
+    one merges the heads. Needs memory for T x S x d numbers, where dot-product attention needs T x S.
+
+    Args:
+        query_dim: width D of the queries and of the output.
+        key_dim: width of keys and values; `query_dim` when None.
+        num_heads: number of heads H; must divide `query_dim`.
+        dropout: dropout on the attention weights, in training only.
+
+    Raises:
+        ValueError: `num_heads` does not divide `query_dim`.
+    """
+
+    def __init__(self, query_dim: int, *, key_dim: int | None = None, num_heads: int = 1, dropout: float = 0.0) -> None:
+        super().__init__(query_dim, key_dim=key_dim, num_heads=num_heads, dropout=dropout)
+        head_dim = query_dim // num_heads
+        self.score = nn.Parameter(nn.init.normal_(torch.empty(num_heads, head_dim), std=head_dim**-0.5))
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p: float, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        energies = torch.tanh(q[:, :, :, None] + k[:, :, None])  # (B, H, T, S, d)
+        scores = (energies @ self.score[:, None, :, None])[..., 0]  # (B, H, T, S)
+        weights = masked_softmax(scores, None if mask is None else mask[:, None, None])
+        return F.dropout(weights, dropout_p) @ v, weights if need_weights else None
+
+
+# By the score of a query and a key. "dot" is Luong et al. 2015 (arXiv 1508.04025), "general", scaled by the root of d.
+ATTENTIONS: dict[str, type[MultiHeadAttention]] = {"dot": MultiHeadAttention, "additive": AdditiveAttention}

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coattn.nn import VQAModel
+from coattn.nn import VQAGenerator, VQAModel
 
+from .generator import generator
 from .mcan import mcan_large, mcan_small
 from .stacks import (
     LAYERS,
@@ -37,11 +38,16 @@ PRESETS: dict[str, Callable[..., VQAModel]] = {
     "question_only": question_only,
 }
 
+# Models that write their answers: they take `num_answer_words` where the others take `num_answers`.
+GENERATORS: dict[str, Callable[..., VQAGenerator]] = {"generator": generator}
+
 __all__ = [
+    "GENERATORS",
     "LAYERS",
     "PRESETS",
     "alternating",
     "dense",
+    "generator",
     "make_layer",
     "make_question_encoder",
     "mcan_large",
