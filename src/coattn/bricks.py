@@ -30,6 +30,7 @@ BRICKS: dict[str, type[nn.Module]] = {
         bricks.AlternatingCoAttention,
         bricks.DenseCoAttention,
         bricks.ModularCoAttention,
+        bricks.QuestionGate,
         bricks.QuestionSelfAttention,
         bricks.RegionGuidedAttention,
         bricks.ClassifierHead,

@@ -26,7 +26,7 @@ RECORD = {"name": "descriptor", "settings": {"grid": [4, 4]}, "weights": None, "
 SMALL: dict[str, dict[str, Any]] = {
     "mcan_small": {"dim": 16, "ffn_dim": 32, "joint_dim": 16, "num_heads": 2},
     "mcan_large": {"dim": 16, "ffn_dim": 32, "joint_dim": 16, "num_heads": 2},
-    "stack": {"dim": 16, "layers": ["parallel", "alternating", "dense", "modular", "question_self", "region_guided"]},
+    "stack": {"dim": 16, "layers": list(presets.LAYERS)},
 }
 
 

@@ -48,6 +48,20 @@ def test_an_images_json_and_all_settings(photos, tmp_path):
     assert store.dtype == "int8"
 
 
+def test_objects(tmp_path):
+    Image.new("RGB", (20, 20), "white").save(tmp_path / "empty.png")
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[5:9, 5:9] = pixels[12:15, 2:8] = 255
+    Image.fromarray(pixels).save(tmp_path / "two.png")
+    options = ["--extractor", "objects", "--levels", "2", "--max-objects", "7"]
+    assert main(["extract", str(tmp_path), str(tmp_path / "out"), *options]) == 0
+    store = FeatureStore(tmp_path / "out")
+    assert store.lengths.tolist() == [1, 2]
+    assert store.dim == 13
+    assert store.record["name"] == "objects"
+    assert store.record["settings"] == {"levels": 2, "min_area": 0.001, "max_objects": 7, "max_side": 256}
+
+
 def test_a_network(photos, tmp_path):
     pytest.importorskip("torchvision")
     options = [
@@ -93,6 +107,9 @@ def test_trailing_numbers(tmp_path):
         (["--model", "resnet18"], "--model needs --extractor torchvision"),
         (["--tf-same-padding"], "--tf-same-padding needs --extractor torchvision"),
         (["--global"], "--global needs --extractor torchvision"),
+        (["--min-area", "0.1"], "--min-area needs --extractor objects; descriptor has no such setting"),
+        (["--extractor", "objects", "--grid", "2x2"], "--grid needs --extractor descriptor or torchvision"),
+        (["--extractor", "objects", "--min-area", "2"], "min_area in [0, 1)"),
         (["--extractor", "torchvision", "--weights", "none"], "needs --model NAME and --weights"),
         (["--extractor", "torchvision", "--model", "resnet18"], "needs --model NAME and --weights"),
         (["--extractor", "torchvision", "--model", "resnet18", "--weights", "gone.pth"], "gone.pth: No such file"),

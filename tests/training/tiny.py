@@ -44,7 +44,11 @@ def records(split: str, image_ids: list[str], *, answers_each: int = 1) -> list[
         answers = (
             tuple(answer if voter else "other" for voter in range(answers_each)) if answers_each > 1 else (answer,)
         )
-        found.append(Record(number + 1000 * len(split), image_ids[image], question, answers, answer_type=kind))
+        found.append(
+            Record(
+                number + 1000 * len(split), image_ids[image], question, answers, answer_type=kind, question_type=kind
+            )
+        )
     return found
 
 

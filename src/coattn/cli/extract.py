@@ -13,19 +13,26 @@ from coattn.features.descriptor import Descriptor
 from coattn.features.extract import extract
 from coattn.features.images import find_images
 from coattn.features.layout import FEATURE_DTYPES
+from coattn.features.objects import Objects
 from coattn.features.regions import Extractor
 from coattn.predictor import find_device
 
 DESCRIPTION = """\
-Describe each image by a grid of regions and keep them in a feature store, the folder OUT.
+Describe each image by regions, cells of a grid or objects, and keep them in a feature store, the folder OUT.
 
 Broken off, it goes on when the same command is given again. Images that cannot be read are named and left out, and the
 exit status is then 1; give the command again when they are repaired. Under torchrun the processes share the work.
 
   coattn extract data/easy_vqa/images.json data/easy_vqa/features
+  coattn extract data/sort_of_clevr/images.json data/sort_of_clevr/features --extractor objects
   coattn extract photos/ features/ --extractor torchvision --model resnet50 --weights default --grid 7x7"""
 
-_TORCHVISION_ONLY = ("model", "weights", "global_region", "tf_same_padding", "device")
+# The options that each extractor knows, by the name of their attribute.
+_OPTIONS = {
+    "descriptor": ("grid", "size"),
+    "objects": ("levels", "min_area", "max_objects", "max_side"),
+    "torchvision": ("grid", "size", "model", "weights", "global_region", "tf_same_padding", "device"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("out", metavar="OUT", help="folder to write; an unfinished one is continued")
     add(
         "--extractor",
-        choices=("descriptor", "torchvision"),
+        choices=tuple(_OPTIONS),
         default="descriptor",
-        help="descriptor: colours and edges, no pretrained weights; torchvision: a network's feature map (%(default)s)",
+        help="descriptor: colours and edges in a grid; objects: patches of one colour, for drawn scenes; "
+        "torchvision: a network's feature map (%(default)s)",
     )
     add("--grid", type=_pair, metavar="RxC", help="rows x columns (descriptor: 4x4; torchvision: the map as it is)")
     add("--size", type=_pair, metavar="HxW", help="resize to (descriptor: 16 pixels a cell; torchvision: 224x224)")
@@ -46,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=tuple(FEATURE_DTYPES), default="float16", help="of the stored features (%(default)s)")
     add("--batch-size", type=positive, default=32, metavar="N", help="images at once (%(default)s)")
     add("--workers", type=positive, default=2, metavar="N", help="threads that read images (%(default)s)")
+    drawn = parser.add_argument_group("--extractor objects")
+    add = drawn.add_argument
+    add("--levels", type=positive, metavar="N", help="values per colour channel that are told apart (5)")
+    add("--min-area", type=float, metavar="SHARE", help="least area of an object, in parts of the image (0.001)")
+    add("--max-objects", type=positive, metavar="N", help="most objects of an image, the largest are kept (32)")
+    add("--max-side", type=positive, metavar="PIXELS", help="shrink larger images to this longer side (256)")
     network = parser.add_argument_group("--extractor torchvision")
     add = network.add_argument
     add("--model", metavar="NAME", help="classification network of torchvision, for example resnet50")
@@ -85,12 +99,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> Extractor:
+    known = _OPTIONS[args.extractor]
+    given = {name: value for names in _OPTIONS.values() for name in names if (value := getattr(args, name)) is not None}
+    for name in given:
+        if name not in known:
+            owners = " or ".join(owner for owner, names in _OPTIONS.items() if name in names)
+            option = name.removesuffix("_region").replace("_", "-")
+            raise ValueError(f"--{option} needs --extractor {owners}; {args.extractor} has no such setting")
     if args.extractor == "descriptor":
-        given = [name for name in _TORCHVISION_ONLY if getattr(args, name) is not None]
-        if given:
-            option = given[0].removesuffix("_region").replace("_", "-")
-            raise ValueError(f"--{option} needs --extractor torchvision; the descriptor has no such setting")
         return Descriptor(args.grid or (4, 4), args.size)
+    if args.extractor == "objects":
+        return Objects(**given)
     if args.model is None or args.weights is None:
         raise ValueError(
             "--extractor torchvision needs --model NAME and --weights: default (downloads torchvision's), a FILE, "

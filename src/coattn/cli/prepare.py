@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from coattn.datasets import daquar, easy_vqa, table
+from coattn.datasets import daquar, easy_vqa, sort_of_clevr, table
 from coattn.datasets.prepared import write_dataset
 from coattn.datasets.report import format_report
 
@@ -14,10 +14,11 @@ images, and a report.
 
   coattn prepare easy-vqa data/easy_vqa
   coattn prepare daquar DAQUAR_FOLDER data/daquar
+  coattn prepare sort-of-clevr SORT_OF_CLEVR_FOLDER data/sort_of_clevr
   coattn prepare table answers.csv --images scans data/mine"""
 
 # Each reader has DESCRIPTION, add_arguments(parser) and from_arguments(args) -> Dataset.
-READERS = {"daquar": daquar, "easy-vqa": easy_vqa, "table": table}
+READERS = {"daquar": daquar, "easy-vqa": easy_vqa, "sort-of-clevr": sort_of_clevr, "table": table}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

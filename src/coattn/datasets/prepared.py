@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ class Dataset:
         splits: split name to records.
         metric: "vqa_accuracy" or "exact_match".
         images: image id, as text, to image file; empty where there are only ids.
-        copy_images: whether the images go into the prepared folder.
+        copy_images: whether the images go into the prepared folder; those in an archive have to.
         skipped: one message for each thing left out.
         notes: what else people should know.
     """
@@ -46,7 +47,7 @@ class Dataset:
     source: str
     splits: Mapping[str, Sequence[Record]]
     metric: str
-    images: Mapping[str, Path] = field(default_factory=dict)
+    images: Mapping[str, Path | zipfile.Path] = field(default_factory=dict)
     copy_images: bool = False
     skipped: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -108,9 +109,10 @@ def _place_images(dataset: Dataset, partial: Path, folder: Path) -> dict[str, st
         if dataset.copy_images:
             places[image_id] = f"images/{image_id}{path.suffix}"
             (partial / places[image_id]).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, partial / places[image_id])
+            with path.open("rb") as source, (partial / places[image_id]).open("wb") as target:
+                shutil.copyfileobj(source, target)
         else:
-            absolute = Path(os.path.abspath(path))
+            absolute = Path(os.path.abspath(str(path)))
             near = absolute.is_relative_to(folder.parent)
             places[image_id] = Path(os.path.relpath(absolute, folder) if near else absolute).as_posix()
     return places

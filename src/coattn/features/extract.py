@@ -24,6 +24,7 @@ from coattn.features.descriptor import Descriptor
 from coattn.features.images import find_images, load_image
 from coattn.features.layout import Part, Skipped, feature_dtype
 from coattn.features.manifest import FLIP, MANIFEST, Manifest, Unit, plan_units
+from coattn.features.objects import Objects
 from coattn.features.provenance import require_same_extractor
 from coattn.features.regions import Extractor, Regions
 from coattn.features.store import asset_path, read_shard
@@ -286,6 +287,8 @@ def build_extractor(record: Mapping[str, Any], *, weights: Path | None = None, d
     try:
         if record["name"] == "descriptor":
             return Descriptor(**settings)
+        if record["name"] == "objects":
+            return Objects(**settings)
         if record["name"] == "torchvision":
             if weights is None:
                 raise ValueError(f"the extractor torchvision ({settings['model']}) needs its weights, {WEIGHTS}")
@@ -294,4 +297,4 @@ def build_extractor(record: Mapping[str, Any], *, weights: Path | None = None, d
             return TorchvisionGrid(weights=weights, sha256=record["weights"]["sha256"], device=device, **settings)
     except TypeError as error:
         raise ValueError(f"extractor {record['name']}: settings that this coattn does not know ({error})") from None
-    raise ValueError(f"unknown extractor {record['name']!r}; this coattn has descriptor and torchvision")
+    raise ValueError(f"unknown extractor {record['name']!r}; this coattn has descriptor, objects and torchvision")

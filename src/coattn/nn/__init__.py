@@ -10,6 +10,7 @@ from .coattention import (
     LayerOutput,
     ModularCoAttention,
     ParallelCoAttention,
+    QuestionGate,
     QuestionSelfAttention,
     RegionGuidedAttention,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "ParallelCoAttention",
     "PlainQuestionEncoder",
     "Question",
+    "QuestionGate",
     "QuestionSelfAttention",
     "RecurrentQuestionEncoder",
     "RegionEncoder",

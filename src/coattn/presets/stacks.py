@@ -16,6 +16,7 @@ from coattn.nn import (
     ModularCoAttention,
     ParallelCoAttention,
     PlainQuestionEncoder,
+    QuestionGate,
     QuestionSelfAttention,
     RecurrentQuestionEncoder,
     RegionEncoder,
@@ -32,21 +33,23 @@ LAYERS: dict[str, type[CoAttentionLayer]] = {
     "modular": ModularCoAttention,
     "question_self": QuestionSelfAttention,
     "region_guided": RegionGuidedAttention,
+    "question_gate": QuestionGate,
 }
 
 
 def make_layer(
     name: str, question_dim: int, region_dim: int, *, num_heads: int, ffn_dim: int | None, dropout: float
 ) -> CoAttentionLayer:
-    """One co-attention layer by its name in `LAYERS`; the dense layer has no feed-forward step, so no `ffn_dim`.
+    """One co-attention layer by its name in `LAYERS`; the dense one and the gate have no feed-forward step to size.
 
     Raises:
         ValueError: unknown name.
     """
     if name not in LAYERS:
         raise ValueError(f"unknown co-attention layer {name!r}; known are {', '.join(LAYERS)}")
-    if name == "dense":
-        return DenseCoAttention(question_dim, region_dim, num_heads=num_heads, dropout=dropout)
+    if name in ("dense", "question_gate"):
+        simple: Callable[..., CoAttentionLayer] = LAYERS[name]
+        return simple(question_dim, region_dim, num_heads=num_heads, dropout=dropout)
     layer: Callable[..., CoAttentionLayer] = LAYERS[name]
     return layer(question_dim, region_dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout)
 

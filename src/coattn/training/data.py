@@ -19,6 +19,7 @@ from coattn.features.store import FeatureStore, require_same_extractor
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors
 from coattn.training.batches import BatchPlan, Ragged, draw_flips, evaluation_batches, share
+from coattn.training.curriculum import Curriculum, EasyFirst
 from coattn.training.dataset import BatchLoader, Draw, JoinedStore, QuestionDataset, QuestionEmbeddings
 from coattn.training.splits import (
     Questions,
@@ -63,6 +64,8 @@ class VQADataModule(LightningDataModule):
         allow_other_features: only warn if features come from another extractor than those a checkpoint was trained on.
         flips: show mirrored images half of the time in training; the store must hold them (`coattn extract --flips`).
         pool: so many optimiser steps are filled together by size, which saves padding; 1 mixes sizes.
+        curriculum: show only the questions of some types at first, for so many epochs (fractions allowed):
+            `{question_types: [...], epochs: 0.5}`.
         seed: of the order of batches and of flips; on the command line `seed_everything` if not given, else 0.
         num_workers: processes that read ahead; 0 is fastest for small features.
         pin_memory: page-locked batches; by default where there is a CUDA device.
@@ -91,6 +94,7 @@ class VQADataModule(LightningDataModule):
         allow_other_features: bool = False,
         flips: bool = False,
         pool: int = 16,
+        curriculum: Curriculum | None = None,
         seed: int | None = None,
         num_workers: int = 0,
         pin_memory: bool | None = None,
@@ -190,7 +194,7 @@ class VQADataModule(LightningDataModule):
             if name != "val" or stage == "validate" or self.hparams["val_questions"] is not None:
                 self.split(name)
         if stage == "fit":
-            self._plan()
+            self._ordered()
 
     def split(self, name: str) -> Split:
         """A split by name, read when first asked for.
@@ -261,7 +265,9 @@ class VQADataModule(LightningDataModule):
             ours, theirs = self._order(), dict(state_dict["order"])
             ours["word_vectors"] = self.hparams["word_vectors"] and Path(self.hparams["word_vectors"]).name
             theirs["word_vectors"] = (state_dict.get("word_vectors") or {}).get("file")
-            changed = [f"{name} was {theirs[name]}, is {ours[name]}" for name in theirs if ours[name] != theirs[name]]
+            changed = [
+                f"{name} was {theirs.get(name)}, is {ours[name]}" for name in ours if ours[name] != theirs.get(name)
+            ]
             if changed:
                 raise ValueError(
                     f"cannot go on from this checkpoint with other training data or batches: {'; '.join(changed)}. "
@@ -293,7 +299,7 @@ class VQADataModule(LightningDataModule):
                 rank_zero_warn(f"{error} (allowed by data.allow_other_features)")
 
     def _order(self) -> dict[str, Any]:
-        chosen = {name: self.hparams[name] for name in ("batch_size", "pool", "flips")}
+        chosen = {name: self.hparams[name] for name in ("batch_size", "pool", "flips", "curriculum")}
         plan = self._plan()
         return {**chosen, "seed": plan.seed, "accumulate": plan.accumulate, "questions": self._training_digest}
 
@@ -316,6 +322,19 @@ class VQADataModule(LightningDataModule):
             pool=options["pool"],
         )
 
+    def _ordered(self) -> BatchPlan | EasyFirst:
+        """The plan, with the easy questions first where there is a curriculum."""
+        plan, curriculum = self._plan(), self.hparams["curriculum"]
+        if curriculum is None:
+            return plan
+        types = [record.question_type for record in self.split("train").records]
+        if unknown := [name for name in curriculum["question_types"] if name not in types]:
+            raise ValueError(
+                f"data.curriculum: no training question has the question type {unknown[0]!r}; "
+                f"there are {', '.join(map(repr, sorted(set(types))))}"
+            )
+        return EasyFirst(plan, np.isin(types, curriculum["question_types"]), curriculum["epochs"])
+
     def _training_draws(self) -> list[Draw]:
         epoch, done = 0, 0
         if self.trainer is not None and self.trainer.training:
@@ -323,7 +342,7 @@ class VQADataModule(LightningDataModule):
             epoch, done = self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
         images = self._epoch_images(epoch)
         rank, num_ranks = self._rank()
-        batches = self._plan().epoch(epoch)[done:]
+        batches = self._ordered().epoch(epoch)[done:]
         shares = ((share(batch, rank, num_ranks), divisor) for batch, divisor in batches)
         return [Draw(positions, images[positions], divisor) for positions, divisor in shares]
 

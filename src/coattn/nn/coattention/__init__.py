@@ -1,8 +1,9 @@
-"""The four co-attention layers under one signature, and their stack."""
+"""The co-attention layers under one signature, and their stack."""
 
 from .alternating import AlternatingCoAttention
 from .base import CoAttentionLayer, LayerOutput
 from .dense import DenseCoAttention
+from .gate import QuestionGate
 from .modular import ModularCoAttention, QuestionSelfAttention, RegionGuidedAttention
 from .parallel import ParallelCoAttention
 from .stack import CoAttentionOutput, CoAttentionStack
@@ -16,6 +17,7 @@ __all__ = [
     "LayerOutput",
     "ModularCoAttention",
     "ParallelCoAttention",
+    "QuestionGate",
     "QuestionSelfAttention",
     "RegionGuidedAttention",
 ]
