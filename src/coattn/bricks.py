@@ -36,8 +36,6 @@ BRICKS: dict[str, type[nn.Module]] = {
         bricks.ClassifierHead,
         bricks.LSTMDecoder,
         bricks.TransformerDecoder,
-        baselines.RelationEncoder,
-        baselines.MMNasNetCoAttention,
         baselines.UnseenRegions,
         baselines.QuestionOnlyHead,
     )

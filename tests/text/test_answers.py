@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import string
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coattn.metrics.vqa import vqa_accuracy
-from coattn.text.answers import answer_key, normalize_answer, soft_scores
+from coattn.text.answers import answer_key, answer_shares, normalize_answer, soft_scores
 from coattn.text.vocabulary import AnswerVocabulary
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "vqa_eval"
+PEERS = Path(__file__).parents[1] / "golden"
+GOLDEN = PEERS / "vqa_eval"
 
 # Every entry of the official table of contractions that changes a word, as wrong=right.
 CONTRACTIONS = """
@@ -160,6 +162,25 @@ def test_soft_scores_of_few_answers() -> None:
     assert soft_scores(["red", "red"], vocabulary) == ([0], pytest.approx([1 / 3]))
     with pytest.raises(ValueError, match="at least one"):
         soft_scores([], vocabulary)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(soft_scores, "bce_soft_score"), (answer_shares, "kld_soft_score")])
+def test_targets_equal_openvqas(ours: Callable, theirs: str) -> None:
+    golden = json.loads((PEERS / "openvqa_soft_scores.json").read_text(encoding="utf-8"))
+    vocabulary = AnswerVocabulary(sorted(golden["ans_to_ix"], key=golden["ans_to_ix"].__getitem__))
+    assert len(golden["answers"]) == 11
+    for question in golden["answers"]:
+        targets = [0.0] * len(vocabulary)
+        for number, score in zip(*ours(question["answers"], vocabulary), strict=True):
+            targets[number] = score
+        assert targets == pytest.approx(question[theirs], abs=1e-6), question["answers"]
+
+
+def test_answers_as_typed_miss_what_only_their_normal_form_finds() -> None:
+    vocabulary = AnswerVocabulary(["2", "red"])
+    answers = ["two", "two", "2", "Red", "red", "red", "red", "red", "red", "red"]
+    assert soft_scores(answers, vocabulary) == ([0, 1], pytest.approx([0.9, 1.0]))
+    assert soft_scores(answers, vocabulary, as_typed=True) == ([0, 1], pytest.approx([0.3, 1.0]))
 
 
 answer_texts = st.one_of(

@@ -89,6 +89,30 @@ def test_targets_are_soft_for_many_answers(tmp_path: Path) -> None:
     assert torch.allclose(batch.targets(data.num_answers).amax(dim=1), torch.tensor(4 / 9))
 
 
+def test_only_training_questions_have_other_targets(tmp_path: Path) -> None:
+    write_data(tmp_path, answers_each=3)
+    expected = {"soft": 4 / 9, "typed": 4 / 9, "share": 2 / 3, "single": 1.0}  # two of three say the same
+    for targets, worth in expected.items():
+        data = module(tmp_path, targets=targets)
+        for loader, best in ((data.train_dataloader(), worth), (data.val_dataloader(), 4 / 9)):
+            highest = torch.cat([batch.targets(data.num_answers).amax(dim=1) for batch in epoch(loader)])
+            assert torch.allclose(highest, torch.tensor(best))
+    with pytest.raises(ValueError, match="targets must be one of soft, typed, share, single, got 'hard'"):
+        module(tmp_path, targets="hard")
+
+
+def test_questions_with_unknown_answers_are_left_out_of_training_alone(tiny_data: Path) -> None:
+    whole, known = (module(tiny_data, max_answers=2, known_answers_only=flag) for flag in (False, True))
+    answers = known.vocabularies.answers
+    assert len(answers) == 2
+    kept = [record for record in whole.split("train").records if record.answer in answers.index]
+    assert 0 < len(kept) < 44
+    assert known.split("train").records == kept
+    targets = [batch.targets(2).sum(dim=1) for batch in epoch(known.train_dataloader())]
+    assert torch.equal(torch.cat(targets), torch.ones(len(kept)))
+    assert len(known.split("val").records) == 13
+
+
 def test_flips_follow_seed_epoch_and_question(tmp_path: Path) -> None:
     data = module(write_data(tmp_path, flips=True), flips=True)
     plain = data.split("train").images

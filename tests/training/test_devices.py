@@ -44,8 +44,13 @@ def coattn(script: Path, *arguments: object) -> None:
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
-def test_two_devices_train_as_one(script: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = {"model": {"dropout": 0.0}, "optimizer": "adam", "lr": 0.1, "schedule": "constant"}
+@pytest.mark.parametrize(
+    ("reduction", "lr"), [pytest.param("mean", 0.1), pytest.param("sum", 0.01, marks=pytest.mark.slow)]
+)
+def test_two_devices_train_as_one(
+    reduction: str, lr: float, script: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {"sizes": {"dropout": 0.0}, "optimizer": "adam", "lr": lr, "schedule": "constant", "reduction": reduction}
     config = change(config, tmp_path / "plain.yaml", {"model": plain, "trainer": {"accumulate_grad_batches": 2}})
     one, two = (("--config", config, "--trainer.default_root_dir", tmp_path / name) for name in ("one", "two"))
     coattn(script, "fit", *two, *TWO)

@@ -64,6 +64,8 @@ def test_one_cycle_agrees_with_torch() -> None:
         (6, "cosine", 0.5),
         (10, "cosine", 0.0),
         (11, "cosine", 0.0),
+        (1, "exponential", 0.5 * 0.2 ** (1 / 4)),
+        (8, "exponential", 0.04),
         (0, "one_cycle", 0.04),
         (2, "one_cycle", 1.0),
         (10, "one_cycle", 4e-6),
@@ -72,11 +74,12 @@ def test_one_cycle_agrees_with_torch() -> None:
 def test_schedules_at_known_points(epoch: float, schedule: str, expected: float) -> None:
     factor = learning_rate_factor(
         epoch,
-        schedule,
+        schedule,  # type: ignore[arg-type]
         num_epochs=10,
         warmup_epochs=2,
         decay_epochs=(6, 8),
-        decay_rate=0.2,  # type: ignore[arg-type]
+        decay_rate=0.2,
+        decay_every=4,
     )
     assert factor == pytest.approx(expected)
 
@@ -86,3 +89,16 @@ def test_without_warmup_and_without_end() -> None:
     assert learning_rate_factor(0, "one_cycle", num_epochs=5) == 1
     with pytest.raises(ValueError, match="got 'linear'"):
         learning_rate_factor(0, "linear", num_epochs=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("warmup_epochs", "stairs"),
+    [(0, [1, 1]), (1, [1 / 2, 1]), (3, [1 / 4, 2 / 4, 3 / 4, 1, 1]), (5, [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 1])],
+)
+def test_stairs_of_the_warmup_are_even(warmup_epochs: int, stairs: list[float]) -> None:
+    for epoch, height in enumerate(stairs):
+        for part in (0, 0.5, 0.999):
+            factor = learning_rate_factor(
+                epoch + part, "constant", num_epochs=9, warmup_epochs=warmup_epochs, warmup="stairs"
+            )
+            assert factor == height

@@ -123,7 +123,7 @@ def test_vectors_of_another_width(
     sizes: dict, message: str, config: Path, vectors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fit(config, "--trainer.max_epochs", 1) == 0
-    options = {"data": {"word_vectors": str(vectors)}, "model": {"model": sizes}}
+    options = {"data": {"word_vectors": str(vectors)}, "model": {"sizes": sizes}}
     assert fit(change(config, tmp_path / "wrong.yaml", options), "--overwrite") == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "run" / "model" / "config.json").exists(), "a mistake must not cost the old run"
@@ -132,7 +132,7 @@ def test_vectors_of_another_width(
 def test_vectors_suit_an_encoder_without_recurrence(config: Path, tmp_path: Path) -> None:
     path = tmp_path / "wide.txt"
     path.write_text("".join(f"{word} {' '.join(['0.5'] * 16)}\n" for word in ("what", "is")))
-    options = settings(tmp_path, tmp_path)["model"]["model"] | {"question_encoder": "none"}
-    sections = {"data": {"word_vectors": str(path)}, "model": {"model": options, "lr_scale": {EMBEDDING: 0}}}
+    options = settings(tmp_path, tmp_path)["model"]["sizes"] | {"question_encoder": "none"}
+    sections = {"data": {"word_vectors": str(path)}, "model": {"sizes": options, "lr_scale": {EMBEDDING: 0}}}
     assert fit(change(config, tmp_path / "plain.yaml", sections), "--trainer.max_epochs", 1) == 0
     assert (embedding(tmp_path / "run", "last.ckpt") == 0.5).all(dim=1).sum() == 7  # std 0: all but padding

@@ -37,7 +37,7 @@ def test_fit_leaves_a_whole_run(finished: tuple[Path, Path]) -> None:
     assert {"train/loss", "val/accuracy", "val/loss", "lr"} <= set(
         (version / "metrics.csv").read_text().split("\n")[0].split(",")
     )
-    assert yaml.safe_load((root / "config.yaml").read_text())["model"]["model"]["dim"] == 16
+    assert yaml.safe_load((root / "config.yaml").read_text())["model"]["sizes"]["dim"] == 16
     directory = load_directory(root / "model")
     assert directory.metric == "exact_match"
     assert directory.activation == "sigmoid"
@@ -177,7 +177,7 @@ def test_one_seed_rules_everything(config: Path, tmp_path: Path) -> None:
     [
         (["--data.batchsize", "3"], "no setting data.batchsize; did you mean data.batch_size?"),
         (["--trainer.max_epoch", "3"], "did you mean trainer.max_epochs?"),
-        (["--model.model.dims", "3"], "no argument 'dims'; did you mean 'dim'?"),
+        (["--model.sizes.dims", "3"], "no argument 'dims'; did you mean 'dim'?"),
         (["--model.preset", "modulr"], "did you mean 'modular'?"),
         (["--model.num_words", "3"], "model.num_words follows from the data"),
         (["--model.lr", "fast"], "model.lr"),
@@ -227,7 +227,7 @@ def test_damaged_yaml_and_checkpoint(config: Path, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"model": {"model": {"num_heads": 4}}}, "model was "),
+        ({"model": {"sizes": {"num_heads": 4}}}, "sizes was "),
         ({"model": {"lr": 0.5}}, "lr was 0.005, is 0.5"),
         ({"data": {"batch_size": 4}}, "batch_size was 8, is 4"),
         ({"seed_everything": 4}, "seed was 3, is 4"),

@@ -19,7 +19,7 @@ DIMS = {"num_words": 8, "question_dim": None, "region_dim": 8, "num_answers": 5}
 def task_and_data(tiny_data: Path, **changes: object) -> tuple[VQATask, VQADataModule]:
     options = settings(tiny_data, tiny_data)
     torch.manual_seed(0)
-    sizes = options["model"].pop("model") | {"dropout": 0.0}
+    sizes = options["model"].pop("sizes") | {"dropout": 0.0}
     return VQATask(sizes, **DIMS, **options["model"] | changes), VQADataModule(**options["data"])
 
 
@@ -36,14 +36,22 @@ def test_one_batch_is_overfit(tiny_data: Path, tmp_path: Path) -> None:
     assert torch.equal(task(batch).argmax(dim=1), batch.targets(5).argmax(dim=1))
 
 
-@pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (3, 4)])
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "reduction", "lr"), [(4, 2, "mean", 0.1), (3, 4, "mean", 0.1), (3, 4, "sum", 0.01)]
+)
 def test_accumulated_batches_give_the_gradient_of_the_whole(
-    batch_size: int, accumulate: int, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    batch_size: int,
+    accumulate: int,
+    reduction: str,
+    lr: float,
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(_OPTIMIZERS, "adam", plain_descent)
 
     def weights(size: int, count: int) -> dict[str, torch.Tensor]:
-        task, data = task_and_data(tiny_data, optimizer="adam", lr=0.1)
+        task, data = task_and_data(tiny_data, optimizer="adam", lr=lr, reduction=reduction)
         data.hparams["batch_size"] = size
         trainer(tmp_path, max_epochs=2, limit_val_batches=0, accumulate_grad_batches=count).fit(task, data)
         return task.state_dict()
@@ -51,6 +59,22 @@ def test_accumulated_batches_give_the_gradient_of_the_whole(
     whole, cut = weights(batch_size * accumulate, 1), weights(batch_size, accumulate)
     for name in whole:
         torch.testing.assert_close(cut[name], whole[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_a_sum_steps_as_far_as_the_mean_times_the_questions(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(_OPTIMIZERS, "adam", plain_descent)
+    steps = []
+    for reduction in ("mean", "sum"):
+        options = {"optimizer": "adam", "schedule": "constant", "warmup_epochs": 0.0, "lr": 0.1}
+        task, data = task_and_data(tiny_data, reduction=reduction, **options)
+        before = copy.deepcopy(task.state_dict())
+        data.hparams["batch_size"] = 11
+        trainer(tmp_path, max_steps=1, gradient_clip_val=None, accumulate_grad_batches=4).fit(task, data)
+        steps.append({name: value - before[name] for name, value in task.model.named_parameters(prefix="model")})
+    for name, step in steps[0].items():
+        torch.testing.assert_close(steps[1][name], 44 * step, rtol=1e-3, atol=1e-5)  # 44 times a weight's rounding
 
 
 def test_statistics_come_from_the_training_images(tiny_data: Path, tmp_path: Path) -> None:
@@ -76,7 +100,7 @@ def test_validation_logs_the_official_accuracy(tiny_data: Path, tmp_path: Path) 
     assert logged == pytest.approx(official, abs=0.005)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamax"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "adamax", "rmsprop"])
 @pytest.mark.parametrize("loss", ["bce", "cross_entropy", "kl"])
 def test_every_loss_and_optimizer_learns(optimizer: str, loss: str, tiny_data: Path, tmp_path: Path) -> None:
     task, data = task_and_data(tiny_data, optimizer=optimizer, loss=loss, lr=1e-2)
@@ -147,8 +171,45 @@ def test_every_preset_is_built_by_name(preset: str) -> None:
     assert isinstance(build_model(preset, sizes | {"dim": 8, "num_heads": 2}, **DIMS), VQAModel)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"schedule": "step"}, "the schedule 'step' needs model.decay_epochs"),
+        ({"schedule": "exponential"}, "the schedule 'exponential' needs model.decay_steps"),
+        ({"reduction": "average"}, "reduction must be one of mean, sum, got 'average'"),
+        ({"schedule": "linear"}, "schedule must be one of constant, step, exponential, cosine, one_cycle"),
+        ({"warmup": "steep"}, "warmup must be one of linear, stairs, got 'steep'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_meant_is_refused(recipe: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VQATask({"dim": 8, "num_heads": 2}, preset="modular", **DIMS, **recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"decay_epochs": [3]}, r"model.decay_epochs \[3\] has no effect with the schedule 'cosine'"),
+        ({"decay_rate": 0.5}, "model.decay_rate 0.5 has no effect with the schedule 'cosine'"),
+        ({"decay_steps": 9}, "model.decay_steps 9 has no effect with the schedule 'cosine'"),
+        ({"warmup": "stairs"}, "model.warmup stairs has no effect without warmup_epochs"),
+        ({"warmup": "stairs", "schedule": "one_cycle"}, "no effect with the schedule 'one_cycle'"),
+        ({"betas": (0.9, 0.99), "optimizer": "rmsprop"}, "no effect with the optimizer 'rmsprop'"),
+    ],
+)
+def test_a_setting_without_effect_is_named(recipe: dict, message: str) -> None:
+    with pytest.warns(UserWarning, match=message):
+        VQATask({"dim": 8, "num_heads": 2}, preset="modular", **DIMS, **recipe)
+
+
+def test_published_recipes_warn_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    recipe = {"schedule": "step", "decay_epochs": [10, 12], "decay_rate": 0.25, "warmup_epochs": 3, "warmup": "stairs"}
+    VQATask({"dim": 8, "num_heads": 2}, preset="modular", **DIMS, **recipe, betas=(0.9, 0.99))
+    assert not [warning for warning in recwarn if "has no effect" in str(warning.message)]
+
+
 def test_task_refuses() -> None:
     with pytest.raises(ValueError, match="give a model, or preset"):
         VQATask({"dim": 8})
-    with pytest.raises(ValueError, match="optimizer must be one of adam, adamw, adamax, got 'sgd'"):
+    with pytest.raises(ValueError, match="optimizer must be one of adam, adamw, adamax, rmsprop, got 'sgd'"):
         VQATask({}, preset="modular", **DIMS, optimizer="sgd")  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ def settings(data: Path, root: Path) -> dict:
         "data": {"features": str(data / "features.h5"), **files, "batch_size": 8, "pool": 2},
         "model": {
             "preset": "modular",
-            "model": {"num_layers": 1, "dim": 16, "num_heads": 2, "embedding_dim": 8, "dropout": 0.2},
+            "sizes": {"num_layers": 1, "dim": 16, "num_heads": 2, "embedding_dim": 8, "dropout": 0.2},
             "lr": 5e-3,
             "schedule": "one_cycle",
             "warmup_epochs": 0.5,

@@ -92,11 +92,14 @@ def answer_key(text: str) -> str:
     return normalize_answer(text) or clean_answer(text).lower()
 
 
-def soft_scores(answers: Sequence[str], vocabulary: AnswerVocabulary) -> tuple[list[int], list[float]]:
+def soft_scores(
+    answers: Sequence[str], vocabulary: AnswerVocabulary, *, as_typed: bool = False
+) -> tuple[list[int], list[float]]:
     """How much each vocabulary entry is worth, given the human answers: the entries worth anything, and their scores.
 
     The score is the official accuracy of predicting the entry: for each human answer left out, min(1, matches among the
-    others / 3), averaged. Of ten answers 1, 2, 3 or at least 4 equal ones give 0.3, 0.6, 0.9 and 1.
+    others / 3), averaged. Of ten answers 1, 2, 3 or at least 4 equal ones give 0.3, 0.6, 0.9 and 1, which is the table
+    that the published models count with.
 
     Two differences from the official code, which would make bad targets: a lone answer scores 1 (officially 0, for
     nothing is left to match), and answers are compared by `answer_key` always (officially as typed if all are the same,
@@ -105,6 +108,8 @@ def soft_scores(answers: Sequence[str], vocabulary: AnswerVocabulary) -> tuple[l
     Args:
         answers: at least one human answer, as typed.
         vocabulary: the answers to score.
+        as_typed: compare answers with the entries as they were typed: "two" is then no "2". So scored DCN and
+            hengyuan-hu's bottom-up top-down attention their training questions (of VQA v2's answers, 1 % differ).
 
     Returns:
         Numbers of the entries in the order of their first answer, and their scores in (0, 1]. Both are empty if no
@@ -113,12 +118,27 @@ def soft_scores(answers: Sequence[str], vocabulary: AnswerVocabulary) -> tuple[l
     Raises:
         ValueError: there are no answers.
     """
-    total = len(answers)
-    if total == 0:
-        raise ValueError("soft scores need at least one human answer, got none")
-    counts = Counter(map(answer_key, answers))
-    known = {vocabulary.index[key]: count for key, count in counts.items() if key in vocabulary.index}
+    counts, total = _count_known(answers, vocabulary, as_typed=as_typed), len(answers)
     if total == 1:
-        return list(known), [1.0] * len(known)
-    scores = [(count * min(3, count - 1) + (total - count) * min(3, count)) / (3 * total) for count in known.values()]
-    return list(known), scores
+        return list(counts), [1.0] * len(counts)
+    return list(counts), [
+        (count * min(3, count - 1) + (total - count) * min(3, count)) / (3 * total) for count in counts.values()
+    ]
+
+
+def answer_shares(answers: Sequence[str], vocabulary: AnswerVocabulary) -> tuple[list[int], list[float]]:
+    """The part of the human answers that each vocabulary entry has: how openvqa trains MFB and MFH.
+
+    Answers outside the vocabulary count in the whole, so the shares of a question may sum to less than 1.
+
+    Args, Returns, Raises: as `soft_scores`, with shares for scores.
+    """
+    counts = _count_known(answers, vocabulary)
+    return list(counts), [count / len(answers) for count in counts.values()]
+
+
+def _count_known(answers: Sequence[str], vocabulary: AnswerVocabulary, *, as_typed: bool = False) -> dict[int, int]:
+    if not answers:
+        raise ValueError("soft scores need at least one human answer, got none")
+    counts = Counter(answers if as_typed else map(answer_key, answers))
+    return {vocabulary.index[key]: count for key, count in counts.items() if key in vocabulary.index}

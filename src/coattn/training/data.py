@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,11 +24,13 @@ from coattn.training.dataset import BatchLoader, Draw, JoinedStore, QuestionData
 from coattn.training.splits import (
     Questions,
     Split,
+    Targets,
     encode_answers,
     encode_questions,
     find_embeddings,
     image_positions,
     read_questions,
+    with_known_answers,
 )
 from coattn.training.vocabularies import Vocabularies, read_vocabularies
 
@@ -60,6 +62,10 @@ class VQADataModule(LightningDataModule):
         min_word_count: a word enters the vocabulary if the training questions have it so many times.
         max_answers: size of the answer vocabulary, the most frequent answers; all if not given.
         min_answer_count: an answer enters if it is the answer of so many training questions.
+        targets: what an answer to a training question is worth: "soft", the official accuracy of giving it; "typed",
+            the same without bringing answers to their normal form first; "share", the part of the people who gave it;
+            "single", 1 for the one answer that the data set names. All other splits are judged by "soft".
+        known_answers_only: leave out training questions that no answer of the vocabulary is right for.
         vocabulary_from: checkpoint or model directory whose vocabularies are taken instead.
         allow_other_features: only warn if features come from another extractor than those a checkpoint was trained on.
         flips: show mirrored images half of the time in training; the store must hold them (`coattn extract --flips`).
@@ -90,6 +96,8 @@ class VQADataModule(LightningDataModule):
         min_word_count: int = 1,
         max_answers: int | None = None,
         min_answer_count: int = 1,
+        targets: Targets = "soft",
+        known_answers_only: bool = False,
         vocabulary_from: str | None = None,
         allow_other_features: bool = False,
         flips: bool = False,
@@ -101,6 +109,8 @@ class VQADataModule(LightningDataModule):
         start_method: Literal["fork", "spawn", "forkserver"] | None = None,
     ) -> None:
         super().__init__()
+        if targets not in get_args(Targets):
+            raise ValueError(f"targets must be one of {', '.join(get_args(Targets))}, got {targets!r}")
         self.save_hyperparameters()
         self._read: dict[str, Questions] = {}
         self._splits: dict[str, Split] = {}
@@ -299,7 +309,7 @@ class VQADataModule(LightningDataModule):
                 rank_zero_warn(f"{error} (allowed by data.allow_other_features)")
 
     def _order(self) -> dict[str, Any]:
-        chosen = {name: self.hparams[name] for name in ("batch_size", "pool", "flips", "curriculum")}
+        chosen = {name: self.hparams[name] for name in ("batch_size", "pool", "flips", "curriculum", "targets")}
         plan = self._plan()
         return {**chosen, "seed": plan.seed, "accumulate": plan.accumulate, "questions": self._training_digest}
 
@@ -400,6 +410,9 @@ class VQADataModule(LightningDataModule):
 
     def _prepare(self, name: str) -> Split:
         questions, (words, answers) = self._questions(name), self.vocabularies
+        targets: Targets = self.hparams["targets"] if name == "train" else "soft"
+        if name == "train" and self.hparams["known_answers_only"]:
+            questions = with_known_answers(questions, answers, targets)
         images = image_positions(
             self.features,
             [str(record.image_id) for record in questions.records],
@@ -411,7 +424,7 @@ class VQADataModule(LightningDataModule):
         else:
             assert self.embeddings is not None, "vocabularies sees to it"
             tokens = find_embeddings(questions.records, self.embeddings)
-        dataset = QuestionDataset(tokens, *encode_answers(questions, answers), self.features)
+        dataset = QuestionDataset(tokens, *encode_answers(questions, answers, targets), self.features)
         return Split(*questions, images, dataset)
 
 

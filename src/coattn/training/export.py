@@ -15,6 +15,23 @@ from coattn.training.evaluation import Evaluation, evaluate
 from coattn.training.losses import ACTIVATIONS
 from coattn.training.task import VQATask
 
+_RECIPE = (
+    "loss",
+    "reduction",
+    "optimizer",
+    "lr",
+    "lr_scale",
+    "betas",
+    "eps",
+    "weight_decay",
+    "schedule",
+    "warmup_epochs",
+    "warmup",
+    "decay_epochs",
+    "decay_rate",
+    "decay_steps",
+)
+
 
 def export_model(
     folder: str | os.PathLike[str],
@@ -95,22 +112,8 @@ Image features come from the extractor `{data.features.record["name"]}`.
 
 ## Training
 
-{_table(_recipe(task) | {"batch_size": data.hparams["batch_size"]})}
+{_table(_recipe(task) | {name: data.hparams[name] for name in ("targets", "known_answers_only", "batch_size")})}
 """
-
-
-_RECIPE = (
-    "loss",
-    "optimizer",
-    "lr",
-    "lr_scale",
-    "betas",
-    "weight_decay",
-    "schedule",
-    "warmup_epochs",
-    "decay_epochs",
-    "decay_rate",
-)
 
 
 def _scores(evaluation: Evaluation | None) -> str:
@@ -149,7 +152,7 @@ def _data(data: VQADataModule) -> dict[str, Any]:
 
 
 def _sizes(task: VQATask) -> dict[str, Any]:
-    return dict(task.hparams.get("model") or {})
+    return dict(task.hparams.get("sizes") or {})
 
 
 def _recipe(task: VQATask) -> dict[str, Any]:

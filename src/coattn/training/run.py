@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -40,7 +40,7 @@ LINKED = ("num_words", "question_dim", "region_dim", "num_answers")
 _MADE = ("checkpoints", "logs", "model", "predictions", "config.yaml")
 _HIDDEN = {"verbose", "weights_only", "return_predictions", "model", "datamodule", "dataloaders", "ckpt_path"}
 _EXAMPLES = {
-    "fit": "coattn fit --config configs/easy_vqa.yaml --data.batch_size 32 --model.model.dim 128 --model.lr 1e-3",
+    "fit": "coattn fit --config configs/easy_vqa.yaml --data.batch_size 32 --model.sizes.dim 128 --model.lr 1e-3",
     "validate": "coattn validate --config configs/easy_vqa.yaml",
     "test": "coattn test --config configs/easy_vqa.yaml --ckpt_path last",
     "predict": "coattn predict --config configs/easy_vqa.yaml --ckpt_path runs/easy_vqa/model --output results.json",
@@ -98,6 +98,7 @@ class _CommandLine(LightningCLI):
             seed_everything_default=0,
             save_config_callback=None,
             auto_configure_optimizers=False,
+            parser_class=_Parser,
             load_from_checkpoint_support=False,  # the task stores its own arguments, which are plain values
             parser_kwargs={"prog": "coattn"},
         )
@@ -309,6 +310,14 @@ class _CommandLine(LightningCLI):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else f"see coattn {arguments[0]} --help"
         return f"there is no setting {name}; {hint}"
+
+
+class _Parser(LightningArgumentParser):
+    def add_class_arguments(self, theclass: type, *arguments: Any, **options: Any) -> list[str]:
+        """Offer what a YAML file can say: of a model a preset and its sizes, not the object."""
+        if issubclass(theclass, LightningModule):
+            options["skip"] = {"model"}
+        return super().add_class_arguments(theclass, *arguments, **options)
 
 
 def _is_first_process() -> bool:

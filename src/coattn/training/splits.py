@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
 from coattn.features.store import FeatureStore
-from coattn.text.answers import soft_scores
+from coattn.text.answers import answer_shares, soft_scores
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.batches import Ragged
 from coattn.training.dataset import JoinedStore, QuestionDataset, QuestionEmbeddings
+
+Targets = Literal["soft", "typed", "share", "single"]
+_SCORING: dict[Targets, Callable[[Sequence[str], AnswerVocabulary], tuple[list[int], list[float]]]] = {
+    "soft": soft_scores,
+    "typed": partial(soft_scores, as_typed=True),
+    "share": answer_shares,
+    "single": soft_scores,
+}
 
 
 class Questions(NamedTuple):
@@ -117,14 +126,28 @@ def find_embeddings(records: Sequence[Record], store: FeatureStore) -> QuestionE
     return QuestionEmbeddings(store, np.array([store.index(record.question) for record in records], np.int64))
 
 
-def encode_answers(questions: Questions, answers: AnswerVocabulary) -> tuple[Ragged, np.ndarray]:
-    """Which answers of the vocabulary are right for each question, and what each is worth."""
+def encode_answers(
+    questions: Questions, answers: AnswerVocabulary, targets: Targets = "soft"
+) -> tuple[Ragged, np.ndarray]:
+    """Which answers of the vocabulary are right for each question, and what each is worth (`VQADataModule`)."""
     ids, scores = [], []
     for record in questions.records:
         # Exact match knows one answer per question; the official metric all of them; a question to predict none.
-        exact = questions.metric == "exact_match" and record.answers
-        given = [record.answer] if exact else record.answers
-        numbers, worth = soft_scores(given, answers) if given else ([], [])
+        alone = record.answers and (questions.metric == "exact_match" or targets == "single")
+        given = [record.answer] if alone else record.answers
+        numbers, worth = _SCORING[targets](given, answers) if given else ([], [])
         ids.append(numbers)
         scores.append(worth)
     return Ragged.build(ids, np.int32), Ragged.build(scores, np.float32).values
+
+
+def with_known_answers(questions: Questions, answers: AnswerVocabulary, targets: Targets) -> Questions:
+    """The questions of which some answer is worth something.
+
+    Raises:
+        ValueError: there are none.
+    """
+    known = encode_answers(questions, answers, targets)[0].lengths > 0
+    if not known.any():
+        raise ValueError(f"no training question has an answer among the {len(answers)} of the vocabulary")
+    return questions._replace(records=list(itertools.compress(questions.records, known)))

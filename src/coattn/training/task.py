@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from coattn.nn import VQAModel
@@ -18,11 +20,17 @@ from coattn.presets import PRESETS
 from coattn.training.batches import Batch
 from coattn.training.callbacks import ExactResume
 from coattn.training.data import VQADataModule
-from coattn.training.losses import Loss, Schedule, answer_losses, learning_rate_factor
+from coattn.training.losses import Loss, Reduction, Schedule, Warmup, answer_losses, learning_rate_factor
 from coattn.training.parameters import freeze_parts, parameter_groups
 
-_OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}
-_ARCHITECTURE = ("preset", "model", "num_words", "question_dim", "region_dim", "num_answers")
+_OPTIMIZERS: dict[str, Any] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adamax": torch.optim.Adamax,
+    "rmsprop": torch.optim.RMSprop,
+}
+_FUSED = ("adam", "adamw")
+_ARCHITECTURE = ("preset", "sizes", "num_words", "question_dim", "region_dim", "num_answers")
 
 
 class Answers(NamedTuple):
@@ -73,28 +81,34 @@ class VQATask(LightningModule):
     """Trains a `VQAModel`, given as such or as a preset and its sizes.
 
         VQATask(coattn.nn.VQAModel(...), lr=1e-3)
-        VQATask({"dim": 256}, preset="modular", num_words=..., region_dim=..., num_answers=...)
+        VQATask(preset="modular", sizes={"dim": 256}, num_words=..., region_dim=..., num_answers=...)
 
     Gradients are clipped by the Trainer (`gradient_clip_val`).
 
     Args:
-        model: a model, or the sizes of `preset`.
+        model: a model. A dict is taken as `sizes`.
         preset: name in `coattn.presets.PRESETS`.
+        sizes: the preset's own arguments.
         num_words: size of the question vocabulary; this and the next three follow from the data.
         question_dim: width of given question embeddings.
         region_dim: width of the region features.
         num_answers: size of the answer vocabulary.
         loss: see `coattn.training.losses.answer_losses`.
-        optimizer: the Adam that is wanted.
+        reduction: whether an optimiser step minimises the mean or the sum of the losses of its questions, on however
+            many devices and in however many accumulated batches they come.
+        optimizer: the kind of Adam, or "rmsprop" (alpha 0.99).
         lr: learning rate, at its peak.
         lr_scale: learning rates of their own for parts of the model, in parts of `lr`, by name of a module or
             parameter: {"question_encoder.embedding": 0.1}. Of parts inside of parts the inner one's counts; 0 freezes.
-        betas: of the optimiser.
-        weight_decay: of the optimiser; decoupled for "adamw".
-        schedule: see `coattn.training.losses.learning_rate_factor`, also for the next three.
+        betas: of Adam.
+        eps: of the optimiser, added outside the square root.
+        weight_decay: of the optimiser; decoupled for "adamw", else added to the gradient.
+        schedule: see `coattn.training.losses.learning_rate_factor`, also for the next five.
         warmup_epochs: epochs (fractions allowed) of the way up.
-        decay_epochs: for the schedule "step".
-        decay_rate: for the schedule "step".
+        warmup: its form, "linear" or "stairs".
+        decay_epochs: for the schedule "step"; every seven epochs is [7, 14, 21].
+        decay_rate: for the schedules "step" and "exponential".
+        decay_steps: for the schedule "exponential", optimiser steps in which the learning rate falls by `decay_rate`.
         compile: compile the model with `torch.compile`.
 
     Raises:
@@ -103,36 +117,42 @@ class VQATask(LightningModule):
 
     def __init__(
         self,
-        model: dict[str, Any] | VQAModel,
+        model: VQAModel | dict[str, Any] | None = None,
         *,
         preset: str | None = None,
+        sizes: dict[str, Any] | None = None,
         num_words: int | None = None,
         question_dim: int | None = None,
         region_dim: int | None = None,
         num_answers: int | None = None,
         loss: Loss = "bce",
-        optimizer: Literal["adam", "adamw", "adamax"] = "adamw",
+        reduction: Reduction = "mean",
+        optimizer: Literal["adam", "adamw", "adamax", "rmsprop"] = "adamw",
         lr: float = 1e-3,
         lr_scale: dict[str, float] | None = None,
         betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-8,
         weight_decay: float = 0.01,
         schedule: Schedule = "cosine",
         warmup_epochs: float = 0.0,
+        warmup: Warmup = "linear",
         decay_epochs: list[float] | None = None,
         decay_rate: float = 0.2,
+        decay_steps: int | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["model"] if isinstance(model, VQAModel) else None)
-        if optimizer not in _OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {', '.join(_OPTIMIZERS)}, got {optimizer!r}")
-        if isinstance(model, VQAModel):
-            self.model = model
+        if isinstance(model, dict):
+            model, sizes = None, model
+        self.save_hyperparameters(ignore=["model"])
+        _check_recipe(self.hparams)
+        if model is not None:
+            self.model = model.train()  # a loaded one comes in eval mode, and the Trainer would leave it there
         else:
             if preset is None or region_dim is None or num_answers is None:
                 raise ValueError("give a model, or preset, region_dim, num_answers, and num_words or question_dim")
             dims = {"num_words": num_words, "question_dim": question_dim}
-            self.model = build_model(preset, model, **dims, region_dim=region_dim, num_answers=num_answers)
+            self.model = build_model(preset, sizes or {}, **dims, region_dim=region_dim, num_answers=num_answers)
         freeze_parts(self.model, lr_scale or {})
         if compile:
             self.model.compile()
@@ -157,12 +177,14 @@ class VQATask(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule by optimiser steps."""
         options = self.hparams
+        name = options["optimizer"]
+        extra: dict[str, Any] = {} if name == "rmsprop" else {"betas": options["betas"]}
         # One kernel for all parameters; in mixed precision Lightning would then refuse to clip gradients.
-        fused = options["optimizer"] != "adamax" and "mixed" not in str(self.trainer.precision)
-        extra = {"fused": True} if fused else {}
+        if name in _FUSED and "mixed" not in str(self.trainer.precision):
+            extra["fused"] = True
         groups = parameter_groups(self.model, options["lr"], options["lr_scale"] or {})
-        optimizer = _OPTIMIZERS[options["optimizer"]](
-            groups, lr=options["lr"], betas=options["betas"], weight_decay=options["weight_decay"], **extra
+        optimizer = _OPTIMIZERS[name](
+            groups, lr=options["lr"], eps=options["eps"], weight_decay=options["weight_decay"], **extra
         )
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
@@ -175,8 +197,10 @@ class VQATask(LightningModule):
                 options["schedule"],
                 num_epochs=num_steps / steps_per_epoch,
                 warmup_epochs=options["warmup_epochs"],
+                warmup=options["warmup"],
                 decay_epochs=tuple(options["decay_epochs"] or ()),
                 decay_rate=options["decay_rate"],
+                decay_every=(options["decay_steps"] or steps_per_epoch) / steps_per_epoch,
             )
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -197,8 +221,8 @@ class VQATask(LightningModule):
             if embedding.embedding_dim != vectors.dim:
                 raise ValueError(
                     f"{vectors.path}: vectors of {vectors.dim} numbers, but {name} of the model is "
-                    f"{embedding.embedding_dim} wide; set model.model.embedding_dim (without a recurrence "
-                    f"model.model.dim) to {vectors.dim}, or give another file"
+                    f"{embedding.embedding_dim} wide; set model.sizes.embedding_dim (without a recurrence "
+                    f"model.sizes.dim) to {vectors.dim}, or give another file"
                 )
 
     def on_fit_start(self) -> None:
@@ -246,11 +270,19 @@ class VQATask(LightningModule):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The sum of this device's losses, scaled so that the gradient of the step is that of a mean (`BatchPlan`)."""
+        """The sum of this device's losses, scaled so that the gradient of the step is that of its mean or sum.
+
+        Lightning averages over devices and over accumulated batches; `BatchPlan` says what a mean is divided by.
+        """
         logits = self(batch)
         losses = answer_losses(logits, batch.targets(logits.shape[1]), self.hparams["loss"])
         self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
-        return losses.sum() * (self.trainer.world_size / batch.divisor)
+        mean = self.hparams["reduction"] == "mean"
+        return (
+            losses.sum()
+            * self.trainer.world_size
+            * (1 / batch.divisor if mean else self.trainer.accumulate_grad_batches)
+        )
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the learning rate, where anything is logged."""
@@ -282,6 +314,37 @@ class VQATask(LightningModule):
         }
         self.log_dict(metrics, prog_bar=True, batch_size=len(logits), sync_dist=True)
         return Answers(batch.positions, answers)
+
+
+def _check_recipe(options: Mapping[str, Any]) -> None:
+    """Refuse what cannot be meant, and warn of settings that have no effect.
+
+    Raises:
+        ValueError: unknown names, or a setting that its schedule needs is missing.
+    """
+    names = {"reduction": Reduction, "schedule": Schedule, "warmup": Warmup}
+    for name, known in {
+        "optimizer": tuple(_OPTIMIZERS),
+        **{key: get_args(kind) for key, kind in names.items()},
+    }.items():
+        if options[name] not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {options[name]!r}")
+    schedule = options["schedule"]
+    for needing, name in (("step", "decay_epochs"), ("exponential", "decay_steps")):
+        if schedule == needing and not options[name]:
+            raise ValueError(f"the schedule {needing!r} needs model.{name}")
+    no_stairs = "with the schedule 'one_cycle'" if schedule == "one_cycle" else "without warmup_epochs"
+    idle = {
+        "betas": (options["optimizer"] == "rmsprop", "with the optimizer 'rmsprop'"),
+        "decay_epochs": (schedule != "step", f"with the schedule {schedule!r}"),
+        "decay_steps": (schedule != "exponential", f"with the schedule {schedule!r}"),
+        "decay_rate": (schedule not in ("step", "exponential"), f"with the schedule {schedule!r}"),
+        "warmup": (schedule == "one_cycle" or not options["warmup_epochs"], no_stairs),
+    }
+    defaults = inspect.signature(VQATask).parameters
+    for name, (without_effect, why) in idle.items():
+        if without_effect and _plain(options[name]) != _plain(defaults[name].default):
+            rank_zero_warn(f"model.{name} {_plain(options[name])} has no effect {why}")
 
 
 def _hint(name: str, known: list[str]) -> str:
