@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from coattn import presets
 from coattn.bricks import BRICKS, build, describe
 from coattn.checkpoint import CONFIG, WEIGHTS, load, load_directory, save_model
-from coattn.nn import VQAModel
+from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.layers import lengths_to_mask
+from coattn.text.answer_words import AnswerWords
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 WORDS = Vocabulary(["what", "is", "it", "red"])
@@ -346,7 +347,8 @@ def test_not_a_model_directory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", BRICKS)
 def test_each_brick_is_used_by_a_preset(name: str) -> None:
-    models = [make(preset) for preset in presets.PRESETS]
+    models: list[VQAModel | VQAGenerator] = [make(preset) for preset in presets.PRESETS]
+    models += [writer(decoder=decoder) for decoder in ("lstm", "transformer")]
     sizes = {"region_dim": 6, "num_answers": 3, "num_words": 6}
     models += [presets.modular(**sizes, question_encoder="none")]
     models += [presets.mcan_small(**sizes, geometry_dim=4, faithful=True, num_layers=1, dim=8)]
@@ -367,3 +369,47 @@ def test_loading_does_not_import_the_compiler(tmp_path: Path) -> None:
     folder = save(tmp_path / "model", presets.stack(layers=layers, region_positions=4, **sizes))
     code = f"import sys, coattn; coattn.load({str(folder)!r}); sys.exit('torch._dynamo' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# Models that write their answers
+
+ANSWER_WORDS = AnswerWords(["red", "blue", "chair"])
+
+
+def writer(**sizes: Any) -> VQAGenerator:
+    return presets.generator(region_dim=6, num_answer_words=len(ANSWER_WORDS), num_words=len(WORDS), dim=16, **sizes)
+
+
+def save_writer(folder: Path, model: VQAGenerator, answers: Any = ANSWER_WORDS) -> None:
+    save_model(
+        folder,
+        model,
+        answer_vocabulary=answers,
+        question_vocabulary=WORDS,
+        metric="exact_match",
+        activation="sigmoid",
+        extractor=RECORD,
+    )
+
+
+@pytest.mark.parametrize("decoder", ["lstm", "transformer"])
+def test_a_generator_comes_back_the_same(decoder: str, tmp_path: Path) -> None:
+    model = writer(decoder=decoder, num_beams=3, max_length=4).eval()
+    save_writer(tmp_path / "model", model)
+    directory = load_directory(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert isinstance(again, VQAGenerator)
+    assert (again.num_beams, again.max_length) == (3, 4)
+    assert isinstance(directory.answer_vocabulary, AnswerWords)
+    assert directory.answer_vocabulary.words == ANSWER_WORDS.words
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_generator_and_a_classifier_need_their_own_vocabularies(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="3 answers to choose from, which a VQAGenerator has no use for"):
+        save_writer(tmp_path / "model", writer(), ANSWERS)
+    with pytest.raises(ValueError, match="6 answer word ids, but the model scores 7"):
+        save_writer(tmp_path / "model", writer(), AnswerWords(["red", "blue"]))
+    with pytest.raises(ValueError, match="7 words to write answers with, which a VQAModel has no use for"):
+        save_writer(tmp_path / "model", make(), ANSWER_WORDS)  # type: ignore[arg-type]
+    assert not (tmp_path / "model").exists()

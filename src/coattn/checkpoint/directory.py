@@ -4,7 +4,7 @@
     config.json               the bricks the model is built from, how its answers are judged and calibrated,
                               and which image extractor and text encoder made its inputs
     question_vocabulary.json  the words of a model that reads token ids (absent for pretrained question embeddings)
-    answers.json              the answers, in the order of the logits
+    answers.json              the answers, in the order of the logits; of a model that writes, the words of answers
     README.md                 the model card
     extractor.safetensors     optional: the weights of the image extractor, so that asking works offline
     text_encoder/             optional: the pretrained text encoder, for the same reason
@@ -19,7 +19,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,8 @@ from torch.overrides import TorchFunctionMode
 from coattn.bricks import build, check_keys, describe, fits
 from coattn.files import read_json
 from coattn.metrics.calibration import Activation
-from coattn.nn import VQAModel
+from coattn.nn import VQAGenerator, VQAModel
+from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 FORMAT, VERSION = "coattn model", 1
@@ -57,7 +58,7 @@ CONFIG_KEYS = {
 RECORD_KEYS = ("name", "settings", "weights", "versions")
 LISTED = 10  # names spelled out in an error message
 
-V = TypeVar("V", Vocabulary, AnswerVocabulary)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class ModelDirectory:
     """A model with everything that turns an image and a question into answers."""
 
     folder: Path
-    model: VQAModel
+    model: VQAModel | VQAGenerator
     question_vocabulary: Vocabulary | None
-    answer_vocabulary: AnswerVocabulary
+    answer_vocabulary: AnswerVocabulary | AnswerWords
     metric: str
     activation: Activation
     temperature: float
@@ -89,16 +90,16 @@ class ModelDirectory:
         return path if path.is_dir() else None
 
 
-def load(folder: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> VQAModel:
-    """The model of a model directory, in eval mode on `device`. Raises as `load_directory` does."""
+def load(folder: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> VQAModel | VQAGenerator:
+    """The model of a model directory, of either kind, in eval mode on `device`. Raises as `load_directory` does."""
     return load_directory(folder).model.to(device)
 
 
 def save_model(
     folder: str | os.PathLike[str],
-    model: VQAModel,
+    model: VQAModel | VQAGenerator,
     *,
-    answer_vocabulary: AnswerVocabulary,
+    answer_vocabulary: AnswerVocabulary | AnswerWords,
     question_vocabulary: Vocabulary | None = None,
     metric: str,
     activation: Activation,
@@ -116,7 +117,7 @@ def save_model(
     Args:
         folder: where; anything there but a model directory is left alone and refused.
         model: built of bricks; saved as float32.
-        answer_vocabulary: the answers, in the order of the logits.
+        answer_vocabulary: the answers, in the order of the logits; for a generator the words of answers.
         question_vocabulary: the words, for a model that reads token ids.
         metric: what judges its answers, "vqa_accuracy" or "exact_match".
         activation, temperature: what makes confidences of logits, see `coattn.metrics.calibration.confidences`.
@@ -172,21 +173,21 @@ def load_directory(folder: str | os.PathLike[str]) -> ModelDirectory:
     tensors = _read_tensors(folder / WEIGHTS)
     model = _assemble(config["model"], tensors, folder)
 
-    answers = _read_vocabulary(AnswerVocabulary, folder / ANSWERS)
+    answers = _read_vocabulary(answers_from_json, folder / ANSWERS)
     has_words = config["text_encoder"] is None
-    questions = _read_vocabulary(Vocabulary, folder / QUESTIONS) if has_words else None
+    questions = _read_vocabulary(Vocabulary.from_json, folder / QUESTIONS) if has_words else None
     _check_vocabularies(model, answers, questions, str(folder))
     kept = {key: value for key, value in config.items() if key not in ("format", "version", "model")}
     return ModelDirectory(folder, model.eval(), questions, answers, **kept)
 
 
-def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> VQAModel:
+def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> VQAModel | VQAGenerator:
     """The model of `config` holding `tensors`. Nothing is allocated before every shape is known to agree."""
     num_values = sum(tensor.numel() for tensor in tensors.values())
     _check_sizes(config, num_values, f"{folder / CONFIG}: model")
     with torch.device("meta"), _Uninitialised():
         model = build(config, where=f"{folder / CONFIG}: model")
-    if not isinstance(model, VQAModel):
+    if not isinstance(model, VQAModel | VQAGenerator):
         raise ValueError(f"{folder / CONFIG}: model: a {type(model).__name__} is a part of a model, not a VQAModel")
     expected = model.state_dict()
     problems = [f"missing {name} {_kind(expected[name])}" for name in expected if name not in tensors]
@@ -229,25 +230,35 @@ def _kind(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-def _tensors(model: VQAModel) -> dict[str, Tensor]:
+def _tensors(model: VQAModel | VQAGenerator) -> dict[str, Tensor]:
     return {
         name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
 
 
-def _read_vocabulary(kind: type[V], path: Path) -> V:
+def _read_vocabulary(from_json: Callable[[Any], V], path: Path) -> V:
     try:
-        return kind.from_json(read_json(path))
+        return from_json(read_json(path))
     except ValueError as error:
         raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from None
 
 
-def _check_vocabularies(model: VQAModel, answers: AnswerVocabulary, questions: Vocabulary | None, where: str) -> None:
+def _check_vocabularies(
+    model: VQAModel | VQAGenerator,
+    answers: AnswerVocabulary | AnswerWords,
+    questions: Vocabulary | None,
+    where: str,
+) -> None:
+    if isinstance(model, VQAGenerator) != isinstance(answers, AnswerWords):
+        kind = "answers to choose from" if isinstance(model, VQAGenerator) else "words to write answers with"
+        raise ValueError(f"{where}: {len(answers)} {kind}, which a {type(model).__name__} has no use for")
+    num_answers = model.decoder.num_answer_words if isinstance(model, VQAGenerator) else model.head.num_answers
+    if len(answers) != num_answers:
+        what = "answer word ids" if isinstance(model, VQAGenerator) else "answers"
+        raise ValueError(f"{where}: {len(answers)} {what}, but the model scores {num_answers}")
     num_words = None if questions is None else len(questions)
     wanted = model.question_encoder.num_words
-    if len(answers) != model.head.num_answers:
-        raise ValueError(f"{where}: {len(answers)} answers, but the model scores {model.head.num_answers}")
     if num_words != wanted:
         raise ValueError(
             f"{where}: a question vocabulary of {num_words} ids, but the model reads {wanted} "

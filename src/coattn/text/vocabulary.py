@@ -25,7 +25,7 @@ class Vocabulary:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.words = _checked(words, "a question vocabulary")
+        self.words = checked_texts(words, "a question vocabulary")
         if "" in self.words:
             raise ValueError(f"a question vocabulary has an empty word, at place {self.words.index('')}")
         self._ids = {word: number for number, word in enumerate(self.words, start=_NUM_SPECIAL)}
@@ -52,7 +52,7 @@ class Vocabulary:
             ValueError: no word is left.
         """
         counts = Counter(word for question in questions for word in tokenize(question))
-        words = _most_common(counts, min_count)
+        words = most_common(counts, min_count)
         if not words:
             raise ValueError(f"no word occurs {min_count} times in the questions ({len(counts)} distinct words)")
         return cls(words)
@@ -84,7 +84,7 @@ class AnswerVocabulary:
     """
 
     def __init__(self, answers: Sequence[str]) -> None:
-        self.answers = _checked(answers, "an answer vocabulary")
+        self.answers = checked_texts(answers, "an answer vocabulary")
         if not self.answers:
             raise ValueError("an answer vocabulary is empty; it needs at least one answer")
         self.index: Mapping[str, int] = {answer: number for number, answer in enumerate(self.answers)}
@@ -92,6 +92,10 @@ class AnswerVocabulary:
     def __len__(self) -> int:
         """Number of answers."""
         return len(self.answers)
+
+    def texts(self, numbers: Iterable[int]) -> list[str]:
+        """The answer of each number."""
+        return [self.answers[number] for number in numbers]
 
     @classmethod
     def build(cls, answer_lists: Iterable[Sequence[str]], *, size: int | None = None, min_count: int = 1) -> Self:
@@ -108,7 +112,7 @@ class AnswerVocabulary:
         """
         counts = Counter(answer_key(answer) for answers in answer_lists for answer in answers)
         counts.pop("", None)
-        answers = _most_common(counts, min_count)[:size]
+        answers = most_common(counts, min_count)[:size]
         if not answers:
             raise ValueError(
                 f"no answer is left for the vocabulary: {len(counts)} distinct ones, min_count {min_count}, size {size}"
@@ -129,12 +133,13 @@ class AnswerVocabulary:
         return cls(value)
 
 
-def _most_common(counts: Mapping[str, int], min_count: int) -> list[str]:
+def most_common(counts: Mapping[str, int], min_count: int) -> list[str]:
+    """What occurs at least `min_count` times, by falling count, equal counts by alphabet."""
     kept = [text for text, count in counts.items() if count >= min_count]
     return sorted(kept, key=lambda text: (-counts[text], text))
 
 
-def _checked(texts: Any, name: str) -> tuple[str, ...]:
+def checked_texts(texts: Any, name: str) -> tuple[str, ...]:
     """The texts as a tuple, if they are distinct texts; they may come from a file."""
     if not isinstance(texts, (list, tuple)):
         raise ValueError(f"{name} is a list of texts, got {type(texts).__name__} {str(texts)[:40]!r}")
