@@ -36,6 +36,8 @@ BRICKS: dict[str, type[nn.Module]] = {
         bricks.ClassifierHead,
         bricks.LSTMDecoder,
         bricks.TransformerDecoder,
+        baselines.RelationEncoder,
+        baselines.MMNasNetCoAttention,
         baselines.UnseenRegions,
         baselines.QuestionOnlyHead,
     )

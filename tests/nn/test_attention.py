@@ -97,3 +97,22 @@ def test_gradcheck() -> None:
         assert torch.autograd.gradcheck(
             lambda q, k, v, need=need_weights: attend(q, k, v, mask[:, :2], need_weights=need)[0], inputs
         )
+
+
+def test_a_bias_is_added_to_the_scores_and_gets_a_gradient() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 4, 5) for _ in range(3))
+    bias = torch.randn(2, 3, 4, 4, requires_grad=True)
+    mask = torch.tensor([[True, True, False, False], [False] * 4])
+    out, weights = attend(q, k, v, mask, bias=bias, need_weights=True)
+    fused, none = attend(q, k, v, mask, bias=bias)
+    assert none is None
+    assert weights is not None
+    torch.testing.assert_close(fused, out)
+    scores = q @ k.transpose(-2, -1) / 5**0.5 + bias
+    torch.testing.assert_close(weights[0, :, :, :2], scores[0, :, :, :2].softmax(-1))
+    assert not weights[1].any()
+    out.square().sum().backward()
+    assert bias.grad is not None
+    assert bias.grad[0, :, :, :2].abs().min() > 0
+    assert not bias.grad[:, :, :, 2:].any()

@@ -9,6 +9,7 @@ from coattn.nn import VQAModel
 from coattn.nn.heads import FUSIONS
 
 SMALL = {"dim": 16, "num_heads": 2, "dropout": 0.0}
+MMNASNET = {"relation_heads": 2, "relation_dim": 16, "pixels": False, "pooling_dim": 8, "joint_dim": 24}
 ARGUMENTS: dict[str, dict[str, object]] = {
     "parallel": SMALL,
     "alternating": SMALL,
@@ -17,6 +18,8 @@ ARGUMENTS: dict[str, dict[str, object]] = {
     "stack": SMALL | {"layers": ["parallel", "alternating", "dense", "modular"], "direct_question": True},
     "mcan_small": SMALL | {"num_layers": 2, "ffn_dim": 32, "pooling_dim": 8, "joint_dim": 24},
     "mcan_large": SMALL | {"num_layers": 1, "ffn_dim": 32, "pooling_dim": 8, "joint_dim": 24},
+    "mmnasnet_small": SMALL | MMNASNET,
+    "mmnasnet_large": SMALL | MMNASNET | {"relation_heads": 4},
     "question_only": SMALL,
 }
 

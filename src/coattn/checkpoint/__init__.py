@@ -12,6 +12,7 @@ from .directory import (
     load_directory,
     save_model,
 )
+from .mcan_vqa import from_mcan_vqa, mcan_vqa_names
 from .names import NameTable
 from .openvqa import from_openvqa, openvqa_names
 
@@ -24,9 +25,11 @@ __all__ = [
     "WEIGHTS",
     "ModelDirectory",
     "NameTable",
+    "from_mcan_vqa",
     "from_openvqa",
     "load",
     "load_directory",
+    "mcan_vqa_names",
     "openvqa_names",
     "save_model",
 ]

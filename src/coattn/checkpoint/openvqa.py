@@ -55,11 +55,23 @@ def from_openvqa(
     Raises:
         ValueError: an unknown model, a setting is missing, or weights of another model or other sizes.
     """
+    config = _with_dataset(state_dict, config)
     importer = _importer(config)
     model = importer.build(
         state_dict, config, faithful=not repaired, padded_tokens=num_tokens, padded_regions=num_regions
     )
     return filled(model, importer.names(config), state_dict, project=f"openvqa's {config['MODEL_USE']}")
+
+
+def _with_dataset(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings with DATASET, which openvqa takes from its command line and not from its YAML files."""
+    grid, regions = (f"adapter.{name}_linear.weight" in state_dict for name in ("grid", "frcn"))
+    if grid and regions:
+        raise ValueError(
+            "this model of openvqa reads regions and the cells of a grid at once (USE_AUX_FEAT, for GQA); only models "
+            "of regions, or of a grid alone, are read"
+        )
+    return {"DATASET": "clevr" if grid else "vqa"} | dict(config)
 
 
 def openvqa_names(config: Mapping[str, Any]) -> NameTable:
@@ -119,17 +131,19 @@ def build_mcan(
     faithful: bool,
     padded_tokens: int | None,
     padded_regions: int | None,
-    region_linear: str = "adapter.frcn_linear",
+    region_linear: str | None = None,
+    project: str = PROJECT,
 ) -> VQAModel:
     """MCAN with the sizes of these weights and settings, not yet filled; `region_linear` as in `mcan_names`."""
-    read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's mcan")
-    boxes = bool(config.get("USE_BBOX_FEAT"))
+    read, width = partial(setting, config, project=project), partial(size, state_dict, project=f"{project}'s mcan")
+    boxes, region_linear = bool(config.get("USE_BBOX_FEAT")), region_linear or _region_linear(config)
     geometry_dim = width("adapter.bbox_linear.weight") if boxes else None
     return presets.mcan_small(
         num_words=width("embedding.weight"),
         embedding_dim=width("embedding.weight", 1),
         region_dim=width(f"{region_linear}.weight", 1) - (geometry_dim or 0),
         geometry_dim=geometry_dim,
+        geometry_pixels=not config.get("BBOX_NORMALIZE", True),
         num_answers=width("proj.weight"),
         num_layers=read("LAYER", int),
         dim=read("HIDDEN_SIZE", int),
@@ -145,14 +159,19 @@ def build_mcan(
     )
 
 
-def mcan_names(config: Mapping[str, Any], *, region_linear: str = "adapter.frcn_linear") -> NameTable:
+def _region_linear(config: Mapping[str, Any]) -> str:
+    """CLEVR's models read the cells of a grid, through a linear map of another name."""
+    return "adapter.grid_linear" if config.get("DATASET") == "clevr" else "adapter.frcn_linear"
+
+
+def mcan_names(config: Mapping[str, Any], *, region_linear: str | None = None, project: str = PROJECT) -> NameTable:
     """MCAN's table; with `region_linear` for projects that call the regions' linear map otherwise."""
     names = NameTable()
     add_ends(names)
-    names.linear("region_encoder.features", region_linear)
+    names.linear("region_encoder.features", region_linear or _region_linear(config))
     if config.get("USE_BBOX_FEAT"):
         names.linear("region_encoder.geometry", "adapter.bbox_linear")
-    num_layers = setting(config, "LAYER", int, project=PROJECT)
+    num_layers = setting(config, "LAYER", int, project=project)
     for i in range(num_layers):
         ours, theirs = f"coattention.layers.{i}", f"backbone.enc_list.{i}"
         add_attention(names, f"{ours}.read_itself", f"{theirs}.mhatt")
@@ -169,6 +188,74 @@ def mcan_names(config: Mapping[str, Any], *, region_linear: str = "adapter.frcn_
     return names
 
 
+# MMNasNet
+
+
+def build_mmnasnet(
+    state_dict: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    faithful: bool,
+    padded_tokens: int | None,
+    padded_regions: int | None,
+) -> VQAModel:
+    """MMNasNet with the sizes of these weights and settings, not yet filled."""
+    read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's mmnasnet")
+    question_operations, region_operations = _operations(config)
+    dim, relation_head_dim = read("HIDDEN_SIZE", int), read("REL_HBASE", int)
+    if relation_head_dim < 1 or dim % relation_head_dim:
+        raise ValueError(f"openvqa's REL_HBASE {relation_head_dim} does not divide its HIDDEN_SIZE {dim}")
+    return presets.mmnasnet_small(
+        num_words=width("embedding.weight"),
+        embedding_dim=width("embedding.weight", 1),
+        region_dim=width("adapter.frcn_linear.weight", 1),
+        num_answers=width("proj.weight"),
+        question_operations=question_operations,
+        region_operations=region_operations,
+        dim=dim,
+        num_heads=read("MULTI_HEAD", int),
+        relation_heads=dim // relation_head_dim,
+        relation_dim=width("linear_rel.weight"),
+        pixels=not config.get("BBOX_NORMALIZE", False),
+        pooling_dim=width("attflat_lang.mlp.fc.linear.weight"),
+        joint_dim=width("proj.weight", 1),
+        num_glimpses=read("FLAT_GLIMPSES", int),
+        dropout=read("DROPOUT_R", float),
+        faithful=faithful,
+        padded_tokens=padded_tokens,
+        padded_regions=padded_regions,
+    )
+
+
+def mmnasnet_names(config: Mapping[str, Any]) -> NameTable:
+    """MMNasNet's table."""
+    names = NameTable()
+    add_ends(names)
+    names.linear("region_encoder.features", "adapter.frcn_linear")
+    names.linear("region_encoder.relations", "linear_rel")
+    for operations, our_list, their_list in zip(
+        _operations(config), ("question_steps", "region_steps"), ("enc_list", "dec_list"), strict=True
+    ):
+        for i, name in enumerate(operations):
+            ours, theirs = f"coattention.{our_list}.{i}", f"backbone.{their_list}.{i}"
+            if name == "FFN":
+                add_mlp(names, f"{ours}.ffn.mlp", theirs)
+                add_norm(names, f"{ours}.ffn.residual.norm", f"{theirs}.norm")
+                continue
+            add_attention(names, f"{ours}.attention", f"{theirs}.mhatt")
+            add_norm(names, f"{ours}.residual.norm", f"{theirs}.norm")
+            if name == "RSA":
+                names.linear(f"{ours}.relation", f"{theirs}.mhatt.linear_r")
+    return names
+
+
+def _operations(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    architecture = setting(config, "ARCH", dict, project=PROJECT)
+    question, regions = (setting(architecture, side, list, project="openvqa's ARCH") for side in ("enc", "dec"))
+    return question, regions
+
+
 MODELS = {
     "mcan": Importer(build_mcan, mcan_names),
+    "mmnasnet": Importer(build_mmnasnet, mmnasnet_names),
 }

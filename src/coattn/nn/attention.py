@@ -36,6 +36,7 @@ def attend(
     v: Tensor,
     mask: Tensor | None = None,
     *,
+    bias: Tensor | None = None,
     dropout_p: float = 0.0,
     need_weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -49,6 +50,7 @@ def attend(
         k: (B, H, S, d).
         v: (B, H, S, d_v).
         mask: bool, True = real: (B, S) over the keys, or any four-dimensional mask that broadcasts to (B, H, T, S).
+        bias: added to the scaled scores, broadcastable to (B, H, T, S).
         dropout_p: probability with which an attention weight is dropped; the caller passes 0 outside training.
         need_weights: return the attention map too, as it is before dropout.
 
@@ -64,11 +66,12 @@ def attend(
             raise ValueError(f"mask must be bool with 2 or 4 dimensions, got {mask.dtype} of shape {tuple(mask.shape)}")
         if mask.dim() == 2:
             mask = mask[:, None, None, :]
-    if not need_weights:
+    # With a learned bias always explicit: no fused kernel gives its gradient on every device.
+    if not need_weights and bias is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p), None
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
-    weights = masked_softmax(scores, mask)
-    return F.dropout(weights, dropout_p) @ v, weights
+    weights = masked_softmax(scores if bias is None else scores + bias, mask)
+    return F.dropout(weights, dropout_p) @ v, weights if need_weights else None
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -111,32 +114,55 @@ class MultiHeadAttention(nn.Module):
         self.merge = nn.Linear(query_dim, query_dim)
 
     def forward(
-        self, queries: Tensor, source: Tensor, source_mask: Tensor | None = None, *, need_weights: bool = False
+        self,
+        queries: Tensor,
+        source: Tensor,
+        source_mask: Tensor | None = None,
+        *,
+        bias: Tensor | None = None,
+        need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from `queries` (B, T, D) to `source` (B, S, key_dim) where `source_mask` (B, S) is True.
+
+        A `bias` (B, H, T, S) is added to the scaled scores.
 
         Returns:
             Output (B, T, D), and the map (B, H, T, S) when asked for, else None.
         """
-        return self.read(queries, *self.remember(source), source_mask, need_weights=need_weights)
+        return self.read(queries, *self.remember(source), source_mask, bias=bias, need_weights=need_weights)
 
     def remember(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, S, d) of `source` (B, S, key_dim), which may be read more than once."""
         return split_heads(self.key(source), self.num_heads), split_heads(self.value(source), self.num_heads)
 
     def read(
-        self, queries: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, need_weights: bool = False
+        self,
+        queries: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        *,
+        bias: Tensor | None = None,
+        need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As `forward`, from what `remember` gave; `mask` as `attend` takes it."""
+        """As `forward`, from what `remember` gave; `mask` and `bias` as `attend` takes them."""
         q = split_heads(self.query(queries), self.num_heads)
         dropout_p = self.dropout if self.training else 0.0
-        out, weights = self._attend(q, k, v, mask, dropout_p=dropout_p, need_weights=need_weights)
+        out, weights = self._attend(q, k, v, mask, bias, dropout_p=dropout_p, need_weights=need_weights)
         return self.merge(merge_heads(out)), weights
 
     def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p: float, need_weights: bool
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        bias: Tensor | None,
+        *,
+        dropout_p: float,
+        need_weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        return attend(q, k, v, mask, dropout_p=dropout_p, need_weights=need_weights)
+        return attend(q, k, v, mask, bias=bias, dropout_p=dropout_p, need_weights=need_weights)
 
 
 class AdditiveAttention(MultiHeadAttention):
@@ -161,10 +187,20 @@ class AdditiveAttention(MultiHeadAttention):
         self.score = nn.Parameter(nn.init.normal_(torch.empty(num_heads, head_dim), std=head_dim**-0.5))
 
     def _attend(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, dropout_p: float, need_weights: bool
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        bias: Tensor | None,
+        *,
+        dropout_p: float,
+        need_weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
         energies = torch.tanh(q[:, :, :, None] + k[:, :, None])  # (B, H, T, S, d)
         scores = (energies @ self.score[:, None, :, None])[..., 0]  # (B, H, T, S)
+        if bias is not None:
+            scores = scores + bias
         weights = masked_softmax(scores, None if mask is None else mask[:, None, None])
         return F.dropout(weights, dropout_p) @ v, weights if need_weights else None
 

@@ -15,6 +15,7 @@ from coattn.nn import VQAGenerator, VQAModel
 
 from .generator import generator
 from .mcan import mcan_large, mcan_small
+from .mmnasnet import mmnasnet_large, mmnasnet_small
 from .stacks import (
     LAYERS,
     alternating,
@@ -35,6 +36,8 @@ PRESETS: dict[str, Callable[..., VQAModel]] = {
     "stack": stack,
     "mcan_small": mcan_small,
     "mcan_large": mcan_large,
+    "mmnasnet_small": mmnasnet_small,
+    "mmnasnet_large": mmnasnet_large,
     "question_only": question_only,
 }
 
@@ -52,6 +55,8 @@ __all__ = [
     "make_question_encoder",
     "mcan_large",
     "mcan_small",
+    "mmnasnet_large",
+    "mmnasnet_small",
     "modular",
     "parallel",
     "question_only",

@@ -38,6 +38,7 @@ def mcan_small(
     joint_dim: int = 1024,
     num_glimpses: int = 1,
     geometry_dim: int | None = None,
+    geometry_pixels: bool = False,
     order: Order = "encoder_decoder",
     dropout: float = 0.1,
     faithful: bool = False,
@@ -68,6 +69,7 @@ def mcan_small(
         joint_dim: width of the fused vector.
         num_glimpses: glimpses of the attentional reduction.
         geometry_dim: width of the embedded box geometry that is put behind the features; None leaves boxes out.
+        geometry_pixels: measure boxes in pixels, not in parts of the image.
         order: which layers guide which, see above.
         dropout: dropout throughout.
         faithful: show padding as the authors' code does, where a question or an image is empty.
@@ -90,7 +92,7 @@ def mcan_small(
         RecurrentQuestionEncoder(num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim),
         region_encoder=RegionEncoder(region_dim, dim=dim)
         if geometry_dim is None
-        else RegionGeometryEncoder(region_dim, dim=dim, geometry_dim=geometry_dim),
+        else RegionGeometryEncoder(region_dim, dim=dim, geometry_dim=geometry_dim, pixels=geometry_pixels),
         coattention=CoAttentionStack([layer(kind) for kind in kinds]),
         head=ClassifierHead(
             dim,
