@@ -25,6 +25,7 @@ BRICKS: dict[str, type[nn.Module]] = {
         bricks.RecurrentQuestionEncoder,
         bricks.RegionEncoder,
         bricks.RegionGeometryEncoder,
+        bricks.PlainRegionEncoder,
         bricks.CoAttentionStack,
         bricks.ParallelCoAttention,
         bricks.AlternatingCoAttention,
@@ -40,6 +41,11 @@ BRICKS: dict[str, type[nn.Module]] = {
         baselines.MMNasNetCoAttention,
         baselines.UnseenRegions,
         baselines.QuestionOnlyHead,
+        baselines.TopDownAttention,
+        baselines.ConcatenationScore,
+        baselines.ProductHead,
+        baselines.BilinearAttention,
+        baselines.TokenSumHead,
     )
 }
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from coattn.bricks import build, describe
 from coattn.checkpoint import NameTable
 from coattn.nn import VQAModel
 
@@ -67,3 +68,41 @@ def check_gradients(model: VQAModel, names: NameTable, golden: Mapping[str, Tens
 def bce_sum(logits: Tensor, golden: Mapping[str, Tensor]) -> Tensor:
     """The loss whose gradients most golden files hold."""
     return F.binary_cross_entropy_with_logits(logits, golden["in/target"].to(logits.dtype), reduction="sum")
+
+
+def padded(inputs: Mapping[str, Tensor], *, tokens: int, regions: int) -> dict[str, Tensor]:
+    """Inputs of a model with so many more padded tokens and regions, on the right."""
+    more = {"question": (0, tokens), "question_mask": (0, tokens), "region_mask": (0, regions)}
+    return {name: F.pad(value, more.get(name, (0, 0, 0, regions))) for name, value in inputs.items()}
+
+
+def row(inputs: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
+    """One question about one image without its padding, which is on the right."""
+    single = {name: value[index : index + 1] for name, value in inputs.items()}
+    ends = {name: int(single[f"{name}_mask"].sum()) for name in ("question", "region")}
+    return {name: value[:, : ends["question" if "question" in name else "region"]] for name, value in single.items()}
+
+
+def check_ignores_padding(model: VQAModel, inputs: Mapping[str, Tensor]) -> None:
+    """More padding on either side leaves the logits alone, and so does the company of a batch."""
+    logits = model(**inputs).logits
+    torch.testing.assert_close(model(**padded(inputs, tokens=3, regions=5)).logits, logits, atol=1e-6, rtol=0)
+    for index in range(len(logits)):
+        torch.testing.assert_close(model(**row(inputs, index)).logits[0], logits[index], atol=1e-6, rtol=0)
+
+
+def check_round_trip(model: VQAModel, inputs: Mapping[str, Tensor]) -> None:
+    """The config and the weights of a model make the same model."""
+    copy = build(describe(model))
+    copy.load_state_dict(model.state_dict())
+    assert torch.equal(copy.eval()(**inputs).logits, model(**inputs).logits)
+
+
+def emptied(inputs: Mapping[str, Tensor], *, question: int, regions: int) -> dict[str, Tensor]:
+    """Inputs whose row `question` has no token and whose row `regions` has no region."""
+    changed = {name: value.clone() for name, value in inputs.items()}
+    for name in ("question", "question_mask"):
+        changed[name][question] = 0
+    for name in ("regions", "region_mask"):
+        changed[name][regions] = 0
+    return changed

@@ -10,6 +10,7 @@ from coattn.nn.heads import FUSIONS
 
 SMALL = {"dim": 16, "num_heads": 2, "dropout": 0.0}
 MMNASNET = {"relation_heads": 2, "relation_dim": 16, "pixels": False, "pooling_dim": 8, "joint_dim": 24}
+CLASSIC = {"dim": 8, "classifier_dim": 16, "dropout": 0.0, "classifier_dropout": 0.0}
 ARGUMENTS: dict[str, dict[str, object]] = {
     "parallel": SMALL,
     "alternating": SMALL,
@@ -20,8 +21,12 @@ ARGUMENTS: dict[str, dict[str, object]] = {
     "mcan_large": SMALL | {"num_layers": 1, "ffn_dim": 32, "pooling_dim": 8, "joint_dim": 24},
     "mmnasnet_small": SMALL | MMNASNET,
     "mmnasnet_large": SMALL | MMNASNET | {"relation_heads": 4},
+    "butd": CLASSIC,
+    "ban": CLASSIC | {"num_glimpses": 2},
     "question_only": SMALL,
 }
+# The maps of poolings that a preset has, where these are not those of the classifier head.
+POOLINGS = {"question_only": {"pooling.question"}, "butd": {"pooling.regions"}, "ban": set()}
 
 
 def build(name: str, **more: object) -> VQAModel:
@@ -54,8 +59,8 @@ def test_padding_and_maps_leave_the_logits_alone(name: str) -> None:
     assert logits.shape == (3, 5)
     mapped = model(**batch, need_weights=True)
     torch.testing.assert_close(mapped.logits, logits, atol=1e-6, rtol=0)
-    assert "pooling.question" in mapped.maps
-    assert ("pooling.regions" in mapped.maps) == (name != "question_only")
+    poolings = {name for name in mapped.maps if name.startswith("pooling.")}
+    assert poolings == POOLINGS.get(name, {"pooling.question", "pooling.regions"})
     padded = {
         "question": nn.functional.pad(batch["question"], (0, 6)),
         "regions": nn.functional.pad(batch["regions"], (0, 0, 0, 95)),
@@ -83,12 +88,12 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     model(**{k: v.double() if v.is_floating_point() else v for k, v in batch.items()}).logits.square().sum().backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
-        # What softmax does not see: the bias of a key, and the last bias of a pooling's score.
-        if not parameter_name.endswith(("key.bias", "score.output.bias")):
+        # What softmax does not see: the bias of a key, and the last bias of a pooling's score or of a map's logits.
+        if not parameter_name.endswith(("key.bias", "score.output.bias", "logits.bias")):
             assert parameter.grad.abs().max() > 1e-12, parameter_name
 
 
-@pytest.mark.parametrize("name", ["modular", "mcan_small"])
+@pytest.mark.parametrize("name", ["modular", "mcan_small", "butd", "ban"])
 def test_an_image_without_regions_and_a_question_without_words_give_finite_answers(name: str) -> None:
     model, batch = build(name), inputs()
     batch["region_mask"][0] = False

@@ -6,9 +6,9 @@ table of names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -16,20 +16,8 @@ from coattn import presets
 from coattn.nn import VQAModel
 
 from .names import NameTable, filled, setting, size
-
-PROJECT = "openvqa"
-
-
-class Importer(NamedTuple):
-    """How a model of openvqa becomes ours.
-
-    Attributes:
-        build: `(state_dict, config, *, faithful, padded_tokens, padded_regions) -> VQAModel`, not yet filled.
-        names: `(config) -> NameTable`.
-    """
-
-    build: Callable[..., VQAModel]
-    names: Callable[[Mapping[str, Any]], NameTable]
+from .openvqa_baselines import ban_names, build_ban, build_butd, butd_names
+from .openvqa_parts import PROJECT, Importer, add_attention, add_ends, add_mlp, add_norm
 
 
 def from_openvqa(
@@ -88,37 +76,6 @@ def _importer(config: Mapping[str, Any]) -> Importer:
     if name not in MODELS:
         raise ValueError(f"openvqa's MODEL_USE {name!r} is not known; known are {', '.join(MODELS)}")
     return MODELS[name]
-
-
-# What several of its models are made of.
-
-
-def add_norm(names: NameTable, ours: str, theirs: str) -> None:
-    """Its layer norm, `UnbiasedLayerNorm`."""
-    names.tensors(ours, theirs, {"weight": "a_2", "bias": "b_2"})
-
-
-def add_attention(names: NameTable, ours: str, theirs: str) -> None:
-    """Its `MHAtt`, `MultiHeadAttention`."""
-    for our_part, their_part in (("query", "q"), ("key", "k"), ("value", "v"), ("merge", "merge")):
-        names.linear(f"{ours}.{our_part}", f"{theirs}.linear_{their_part}")
-
-
-def add_mlp(names: NameTable, ours: str, theirs: str) -> None:
-    """Its `MLP`."""
-    names.linear(f"{ours}.hidden", f"{theirs}.mlp.fc.linear")
-    names.linear(f"{ours}.output", f"{theirs}.mlp.linear")
-
-
-def add_ends(names: NameTable) -> None:
-    """What MCAN and MMNasNet begin and end with: LSTM, attentional reduction of each side, norm, classifier."""
-    names.tensor("question_encoder.embedding.embed.weight", "embedding.weight")
-    names.recurrence("question_encoder.recurrences", "lstm")
-    for ours, theirs in (("question_pooling", "attflat_lang"), ("region_pooling", "attflat_img")):
-        add_mlp(names, f"head.{ours}.score", theirs)
-        names.linear(f"head.{ours}.merge", f"{theirs}.linear_merge")
-    add_norm(names, "head.normalise", "proj_norm")
-    names.linear("head.classify", "proj")
 
 
 # MCAN
@@ -258,4 +215,6 @@ def _operations(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 MODELS = {
     "mcan": Importer(build_mcan, mcan_names),
     "mmnasnet": Importer(build_mmnasnet, mmnasnet_names),
+    "butd": Importer(build_butd, butd_names),
+    "ban": Importer(build_ban, ban_names),
 }

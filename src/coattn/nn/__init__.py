@@ -19,7 +19,7 @@ from .heads import ClassifierHead, HeadOutput
 from .model import GeneratorOutput, VQAGenerator, VQAModel, VQAOutput
 from .padding import OriginalPadding
 from .question import PlainQuestionEncoder, Question, RecurrentQuestionEncoder
-from .regions import RegionEncoder, RegionGeometryEncoder
+from .regions import PlainRegionEncoder, RegionEncoder, RegionGeometryEncoder
 
 __all__ = [
     "AdditiveAttention",
@@ -38,6 +38,7 @@ __all__ = [
     "OriginalPadding",
     "ParallelCoAttention",
     "PlainQuestionEncoder",
+    "PlainRegionEncoder",
     "Question",
     "QuestionGate",
     "QuestionSelfAttention",

@@ -148,3 +148,29 @@ class RegionGeometryEncoder(nn.Module):
         geometry = self.geometry(box_geometry(boxes.to(self.features.weight.dtype)))
         tokens = self.features(torch.cat((regions.to(geometry.dtype), geometry), -1))
         return tokens * mask[:, :, None]
+
+
+class PlainRegionEncoder(nn.Module):
+    """The features as they are, for models that attend to them directly. Without parameters.
+
+    Args:
+        region_dim: width D_in of the region features, and of the region tokens.
+        dropout: dropout on the features.
+    """
+
+    def __init__(self, region_dim: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.region_dim, self.dropout = region_dim, dropout
+        self.drop = nn.Dropout(dropout)
+
+    def forward(
+        self, regions: Tensor, mask: Tensor, boxes: Tensor | None = None, image_sizes: Tensor | None = None
+    ) -> Tensor:
+        """Features (B, R, D_in) with `mask` (B, R) -> the same, zeros at padding.
+
+        Raises:
+            ValueError: wrong feature width.
+        """
+        if regions.shape[-1] != self.region_dim:
+            raise ValueError(f"expected region features of width {self.region_dim}, got {tuple(regions.shape)}")
+        return self.drop(regions) * mask[:, :, None]

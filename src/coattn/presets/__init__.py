@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 from coattn.nn import VQAGenerator, VQAModel
 
+from .ban import ban
+from .butd import butd
 from .generator import generator
 from .mcan import mcan_large, mcan_small
 from .mmnasnet import mmnasnet_large, mmnasnet_small
@@ -36,6 +38,8 @@ PRESETS: dict[str, Callable[..., VQAModel]] = {
     "stack": stack,
     "mcan_small": mcan_small,
     "mcan_large": mcan_large,
+    "butd": butd,
+    "ban": ban,
     "mmnasnet_small": mmnasnet_small,
     "mmnasnet_large": mmnasnet_large,
     "question_only": question_only,
@@ -49,6 +53,8 @@ __all__ = [
     "LAYERS",
     "PRESETS",
     "alternating",
+    "ban",
+    "butd",
     "dense",
     "generator",
     "make_layer",

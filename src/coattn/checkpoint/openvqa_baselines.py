@@ -1,0 +1,132 @@
+"""openvqa's bottom-up top-down attention and BAN: sizes from the weights, dropout from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from coattn import presets
+from coattn.nn import VQAModel
+
+from .names import Layout, NameTable, setting, size
+from .openvqa_parts import PROJECT
+
+
+def add_weight_norm(names: NameTable, ours: str, theirs: str) -> None:
+    """A weight-normalised linear map, `WeightNormLinear`."""
+    names.tensors(ours, theirs, ("weight_v", "weight_g", "bias"))
+
+
+def add_classifier(names: NameTable) -> None:
+    """Its classifier, `WeightNormClassifier`; the name is openvqa's."""
+    add_weight_norm(names, "head.classify.hidden", "classifer.0")
+    add_weight_norm(names, "head.classify.output", "classifer.3")
+
+
+def _dropped(config: Mapping[str, Any]) -> str:
+    """The place of a map that comes after dropout in one of openvqa's sequences: without dropout there is no place."""
+    return "mlp.1" if setting(config, "DROPOUT_R", float, project=PROJECT) > 0 else "mlp.0"
+
+
+# Bottom-up top-down attention
+
+
+def build_butd(
+    state_dict: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    faithful: bool,
+    padded_tokens: int | None,
+    padded_regions: int | None,
+) -> VQAModel:
+    """Bottom-up top-down attention with the sizes of these weights and settings, not yet filled."""
+    read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's butd")
+    return presets.butd(
+        num_words=width("embedding.weight"),
+        embedding_dim=width("embedding.weight", 1),
+        region_dim=width("backbone.v_att.linear_v.weight_v"),
+        num_answers=width("classifer.3.weight_v"),
+        dim=width("rnn.weight_hh_l0", 1),
+        classifier_dim=width("classifer.3.weight_v", 1),
+        dropout=read("DROPOUT_R", float),
+        classifier_dropout=read("CLASSIFER_DROPOUT_R", float),
+        faithful=faithful,
+        padded_tokens=padded_tokens,
+        padded_regions=padded_regions,
+    )
+
+
+def butd_names(config: Mapping[str, Any]) -> NameTable:
+    """The table of bottom-up top-down attention."""
+    names = NameTable()
+    names.tensor("question_encoder.embedding.embed.weight", "embedding.weight")
+    names.recurrence("question_encoder.recurrences", "rnn")
+    for ours, theirs in (
+        ("question", "linear_q"),
+        ("regions", "linear_v"),
+        ("hidden", f"nonlinear.{_dropped(config)}"),
+        ("output", "linear"),
+    ):
+        add_weight_norm(names, f"coattention.score.{ours}", f"backbone.v_att.{theirs}")
+    add_weight_norm(names, "head.question", "backbone.q_net.mlp.0")
+    add_weight_norm(names, "head.regions", "backbone.v_net.mlp.0")
+    add_classifier(names)
+    return names
+
+
+# BAN
+
+ATTENTION = "backbone.BiAtt.logits"
+H_MAT = Layout(lambda theirs: theirs[0, :, 0], lambda ours: ours[None, :, None])  # (1, G, 1, K), ours (G, K)
+H_BIAS = Layout(lambda theirs: theirs.flatten(), lambda ours: ours[None, :, None, None])  # (1, G, 1, 1), ours (G,)
+
+
+def build_ban(
+    state_dict: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    faithful: bool,
+    padded_tokens: int | None,
+    padded_regions: int | None,
+) -> VQAModel:
+    """BAN with the sizes of these weights and settings, not yet filled."""
+    read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's ban")
+    return presets.ban(
+        num_words=width("embedding.weight"),
+        embedding_dim=width("embedding.weight", 1),
+        region_dim=width(f"{ATTENTION}.v_net.{_dropped(config)}.weight_v", 1),
+        num_answers=width("classifer.3.weight_v"),
+        dim=width("rnn.weight_hh_l0", 1),
+        hidden_dim=width(f"{ATTENTION}.h_mat_v", 3),
+        num_glimpses=read("GLIMPSE", int),
+        classifier_dim=width("classifer.3.weight_v", 1),
+        dropout=read("DROPOUT_R", float),
+        classifier_dropout=read("CLASSIFER_DROPOUT_R", float),
+        faithful=faithful,
+        padded_tokens=padded_tokens,
+        padded_regions=padded_regions,
+    )
+
+
+def ban_names(config: Mapping[str, Any]) -> NameTable:
+    """The table of BAN."""
+    names, place = NameTable(), _dropped(config)
+    names.tensor("question_encoder.embedding.embed.weight", "embedding.weight")
+    names.recurrence("question_encoder.recurrences", "rnn")
+
+    def add_pair(ours: str, theirs: str) -> None:
+        add_weight_norm(names, f"{ours}.question", f"{theirs}.q_net.{place}")
+        add_weight_norm(names, f"{ours}.regions", f"{theirs}.v_net.{place}")
+
+    add_pair("coattention.logits", ATTENTION)
+    names.tensor("coattention.logits.weight_v", f"{ATTENTION}.h_mat_v", H_MAT)
+    names.tensor("coattention.logits.weight_g", f"{ATTENTION}.h_mat_g")
+    names.tensor("coattention.logits.bias", f"{ATTENTION}.h_bias", H_BIAS)
+    for glimpse in range(setting(config, "GLIMPSE", int, project=PROJECT)):
+        add_pair(f"coattention.pool.{glimpse}", f"backbone.b_net.{glimpse}")
+        add_weight_norm(names, f"coattention.project.{glimpse}", f"backbone.q_prj.{glimpse}.{place}")
+    add_classifier(names)
+    return names

@@ -1,0 +1,52 @@
+"""What several models of openvqa are made of, as rows of a table of names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from coattn.nn import VQAModel
+
+from .names import NameTable
+
+PROJECT = "openvqa"
+
+
+class Importer(NamedTuple):
+    """How a model of openvqa becomes ours.
+
+    Attributes:
+        build: `(state_dict, config, *, faithful, padded_tokens, padded_regions) -> VQAModel`, not yet filled.
+        names: `(config) -> NameTable`.
+    """
+
+    build: Callable[..., VQAModel]
+    names: Callable[[Mapping[str, Any]], NameTable]
+
+
+def add_norm(names: NameTable, ours: str, theirs: str) -> None:
+    """Its layer norm, `UnbiasedLayerNorm`."""
+    names.tensors(ours, theirs, {"weight": "a_2", "bias": "b_2"})
+
+
+def add_attention(names: NameTable, ours: str, theirs: str) -> None:
+    """Its `MHAtt`, `MultiHeadAttention`."""
+    for our_part, their_part in (("query", "q"), ("key", "k"), ("value", "v"), ("merge", "merge")):
+        names.linear(f"{ours}.{our_part}", f"{theirs}.linear_{their_part}")
+
+
+def add_mlp(names: NameTable, ours: str, theirs: str) -> None:
+    """Its `MLP`."""
+    names.linear(f"{ours}.hidden", f"{theirs}.mlp.fc.linear")
+    names.linear(f"{ours}.output", f"{theirs}.mlp.linear")
+
+
+def add_ends(names: NameTable) -> None:
+    """What MCAN and MMNasNet begin and end with: LSTM, attentional reduction of each side, norm, classifier."""
+    names.tensor("question_encoder.embedding.embed.weight", "embedding.weight")
+    names.recurrence("question_encoder.recurrences", "lstm")
+    for ours, theirs in (("question_pooling", "attflat_lang"), ("region_pooling", "attflat_img")):
+        add_mlp(names, f"head.{ours}.score", theirs)
+        names.linear(f"head.{ours}.merge", f"{theirs}.linear_merge")
+    add_norm(names, "head.normalise", "proj_norm")
+    names.linear("head.classify", "proj")

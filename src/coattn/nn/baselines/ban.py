@@ -1,0 +1,193 @@
+"""Bilinear attention: every pair of a word and a region gets a share of it (Kim et al. 2018, arXiv 1805.07932).
+
+Letters: B batch, T tokens, R regions, G glimpses, K hidden width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..attention import masked_softmax
+from ..coattention import CoAttentionOutput
+from ..heads import HeadOutput
+from ..question import Question
+from .weight_norm import WeightNormClassifier, WeightNormLinear
+
+
+class BilinearMap(nn.Module):
+    """`p_g . (f(q) * f'(v))` for every pair of a word and a region: G maps of logits, of one rank-K bilinear form.
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        hidden_dim: rank K of the bilinear form.
+        num_glimpses: maps G.
+        dropout: dropout on the inputs.
+        hidden_dropout: dropout on the regions' side of the product.
+    """
+
+    def __init__(
+        self,
+        question_dim: int,
+        region_dim: int,
+        *,
+        hidden_dim: int,
+        num_glimpses: int,
+        dropout: float = 0.0,
+        hidden_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.question = WeightNormLinear(question_dim, hidden_dim, activation="relu", dropout=dropout)
+        self.regions = WeightNormLinear(region_dim, hidden_dim, activation="relu", dropout=dropout)
+        self.drop = nn.Dropout(hidden_dropout)
+        self.weight_v = nn.Parameter(torch.randn(num_glimpses, hidden_dim))
+        self.weight_g = nn.Parameter(self.weight_v.detach().norm())
+        self.bias = nn.Parameter(torch.randn(num_glimpses))
+
+    def forward(self, question: Tensor, regions: Tensor) -> Tensor:
+        """Logits (B, G, T, R) of question (B, T, question_dim) and regions (B, R, region_dim)."""
+        weight = self.weight_v * (self.weight_g / self.weight_v.norm())
+        q, v = self.question(question), self.drop(self.regions(regions))
+        return (q[:, None] * weight[:, None]) @ v.transpose(1, 2)[:, None] + self.bias[:, None, None]
+
+
+class BilinearPooling(nn.Module):
+    """`sum_tr a_tr f(q_t) * f'(v_r)`, summed over groups of the hidden units: what one map pools.
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        hidden_dim: rank K of the bilinear form.
+        output_dim: width of the pooled vector; a divisor of K.
+        dropout: dropout on the inputs.
+    """
+
+    def __init__(
+        self, question_dim: int, region_dim: int, *, hidden_dim: int, output_dim: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.output_dim = output_dim
+        self.question = WeightNormLinear(question_dim, hidden_dim, activation="relu", dropout=dropout)
+        self.regions = WeightNormLinear(region_dim, hidden_dim, activation="relu", dropout=dropout)
+
+    def forward(self, question: Tensor, regions: Tensor, weights: Tensor) -> Tensor:
+        """Pool (B, T, question_dim) and (B, R, region_dim) by `weights` (B, T, R) -> (B, output_dim)."""
+        attended = weights @ self.regions(regions)  # (B, T, K)
+        joint = (self.question(question) * attended).sum(1)
+        return joint.unflatten(-1, (self.output_dim, -1)).sum(-1)
+
+
+class BilinearAttention(nn.Module):
+    """Bilinear attention with residual glimpses (Kim et al. 2018): all maps at once, then their pooling in turn.
+
+    `A_g = softmax_tr(p_g . (f(q_t) * f'(v_r)))` over *all pairs* of words and regions together; then for each glimpse
+    the question takes up what it pooled: `q_t <- P_g(sum_tr A_g,tr f_g(q_t) * f'_g(v_r)) + q_t`, the same for all t.
+
+    Deliberate differences: a question or an image that is empty pools to zeros in every glimpse (the authors' code
+    gives NaN for an image); words at padding take no part.
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        hidden_dim: rank K of the bilinear forms; a multiple of `question_dim`, three times in the released models.
+        num_glimpses: glimpses G.
+        dropout: dropout on the inputs of every map.
+        attention_dropout: dropout inside the attention's logits.
+
+    Raises:
+        ValueError: `hidden_dim` is no multiple of `question_dim`.
+    """
+
+    def __init__(
+        self,
+        question_dim: int,
+        region_dim: int,
+        *,
+        hidden_dim: int,
+        num_glimpses: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if hidden_dim % question_dim:
+            raise ValueError(f"hidden_dim must be a multiple of question_dim, got {hidden_dim} and {question_dim}")
+        self.question_dim, self.region_dim = question_dim, region_dim
+        self.hidden_dim, self.num_glimpses = hidden_dim, num_glimpses
+        self.dropout, self.attention_dropout = dropout, attention_dropout
+        self.logits = BilinearMap(
+            question_dim,
+            region_dim,
+            hidden_dim=hidden_dim,
+            num_glimpses=num_glimpses,
+            dropout=dropout,
+            hidden_dropout=attention_dropout,
+        )
+        self.pool = nn.ModuleList(
+            BilinearPooling(question_dim, region_dim, hidden_dim=hidden_dim, output_dim=question_dim, dropout=dropout)
+            for _ in range(num_glimpses)
+        )
+        self.project = nn.ModuleList(
+            WeightNormLinear(question_dim, question_dim, dropout=dropout) for _ in range(num_glimpses)
+        )
+
+    def forward(
+        self,
+        question: Question,
+        regions: Tensor,
+        question_mask: Tensor,
+        region_mask: Tensor,
+        *,
+        need_weights: bool = False,
+    ) -> CoAttentionOutput:
+        """Let the tokens of `question`, (B, T, question_dim), take up what the glimpses see in `regions`.
+
+        Map: `glimpses.question_to_regions` (B, G, T, R). A softmax over *both* words and regions made it: a whole map
+        sums to 1, not its rows; a row's sum is the share of its word.
+        """
+        tokens, regions = question.tokens, regions.to(question.tokens.dtype)
+        pairs = question_mask[:, :, None] & region_mask[:, None]  # (B, T, R)
+        logits = self.logits(tokens, regions)
+        weights = masked_softmax(logits.flatten(2), pairs.flatten(1)[:, None]).view_as(logits)  # (B, G, T, R)
+        for glimpse, (pool, project) in enumerate(zip(self.pool, self.project, strict=True)):
+            tokens = tokens + project(pool(tokens, regions, weights[:, glimpse]))[:, None]
+        maps = {"glimpses.question_to_regions": weights} if need_weights else {}
+        return CoAttentionOutput(tokens, regions, (), maps)
+
+
+class TokenSumHead(nn.Module):
+    """`classify(sum_t q_t)`: the tokens, which have taken up the image, summed and classified.
+
+    Args:
+        question_dim: width of the question tokens.
+        num_answers: size A of the answer vocabulary.
+        hidden_dim: width inside the classifier.
+        dropout: dropout inside the classifier.
+        inplace_dropout: see `WeightNormClassifier`.
+    """
+
+    def __init__(
+        self,
+        question_dim: int,
+        num_answers: int,
+        *,
+        hidden_dim: int,
+        dropout: float = 0.0,
+        inplace_dropout: bool = False,
+    ) -> None:
+        super().__init__()
+        self.question_dim, self.num_answers, self.hidden_dim = question_dim, num_answers, hidden_dim
+        self.dropout, self.inplace_dropout = dropout, inplace_dropout
+        self.classify = WeightNormClassifier(
+            question_dim,
+            hidden_dim=hidden_dim,
+            num_answers=num_answers,
+            dropout=dropout,
+            inplace_dropout=inplace_dropout,
+        )
+
+    def forward(
+        self, attended: CoAttentionOutput, question: Question, question_mask: Tensor, region_mask: Tensor
+    ) -> HeadOutput:
+        """Score the answers, logits (B, A), from the tokens of `attended` (B, T, question_dim)."""
+        return HeadOutput(self.classify((attended.question * question_mask[:, :, None]).sum(1)), {})
