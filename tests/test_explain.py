@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from coattn.explain import Answer, Explanation, Line, heat_map, region_weights, sides, word_weights
+from coattn.explain import Answer, Explanation, Line, default_map, heat_map, region_weights, sides, word_weights
 
 TOKENS = ("is", "it", "it", "red")
 BOXES = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1], [0, 0, 1, 0.5]])
@@ -54,6 +56,20 @@ def test_a_pooling_names_its_words_and_regions() -> None:
     assert [word.weight for word in words] == e.maps["pooling.question"][0, 0].tolist()
     assert [region.box for region in regions] == [tuple(box) for box in BOXES.tolist()]
     assert [region.weight for region in regions] == e.maps["pooling.regions"][0, 0].tolist()
+
+
+def test_the_last_pooling_is_meant_where_none_is_named() -> None:
+    e = explanation()
+    levels = {
+        f"{level}.pooling.{side}": e.maps[f"pooling.{side}"] * 0
+        for level in ("word", "question")
+        for side in ("question", "regions")
+    }
+    e = dataclasses.replace(e, maps=levels | {"question.pooling.question": e.maps["pooling.question"]})
+    assert [word.weight for word in word_weights(e)] == e.maps["question.pooling.question"][0, 0].tolist()
+    assert default_map(e.maps, "regions") == "question.pooling.regions"
+    with pytest.raises(ValueError, match=r"no map is called 'pooling\.regions'; this model gives none"):
+        region_weights(dataclasses.replace(e, maps={}))
 
 
 def test_heads_are_never_averaged_unasked() -> None:

@@ -147,6 +147,22 @@ def test_words_are_shaded_by_the_glimpse_that_is_shown(texts: list[str]) -> None
     assert "pooling.question" not in " ".join(texts)  # whose glimpses are not the heads of a layer
 
 
+def test_each_level_of_a_hierarchy_goes_with_its_own_words(texts: list[str]) -> None:
+    e = explanation()
+    levels = {
+        f"{level}.{name}": e.maps[name]
+        for level in ("word", "phrase", "question")
+        for name in ("pooling.question", "pooling.regions")
+    }
+    e = dataclasses.replace(e, maps=levels)
+    draw(e)
+    assert "Image: question.pooling.regions" in " ".join(texts)
+    compare([e])
+    assert " ".join(texts).count("Words: question.pooling.question.") == 2
+    draw(e, map="word.pooling.regions")
+    assert "Words: word.pooling.question." in " ".join(texts)
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "question",

@@ -152,9 +152,14 @@ def sides(name: str) -> tuple[Side | None, Side]:
     return ("question" if who == "question" else "regions") if between else None, columns
 
 
+def default_map(maps: Mapping[str, np.ndarray], side: Side) -> str:
+    """The map to show where none is named: the last pooling over `side`, `pooling.<side>` for most models."""
+    return next((name for name in reversed(list(maps)) if sides(name) == (None, side)), f"pooling.{side}")
+
+
 def word_weights(
     explanation: Explanation,
-    name: str = "pooling.question",
+    name: str | None = None,
     *,
     head: Head = None,
     word: int | str | None = None,
@@ -162,15 +167,17 @@ def word_weights(
 ) -> list[WordWeight]:
     """The question's tokens with their weights in one line of a map, in reading order.
 
-    Arguments and errors as for `Explanation.line`; a ValueError too when the line is over regions.
+    Arguments and errors as for `Explanation.line`, the map being `default_map` when none is named; a ValueError too
+    when the line is over regions.
     """
+    name = name or default_map(explanation.maps, "question")
     weights = _line_over("question", explanation.line(name, head=head, word=word, region=region), name)
     return [WordWeight(token, weight) for token, weight in zip(explanation.tokens, weights.tolist(), strict=True)]
 
 
 def region_weights(
     explanation: Explanation,
-    name: str = "pooling.regions",
+    name: str | None = None,
     *,
     head: Head = None,
     word: int | str | None = None,
@@ -178,8 +185,10 @@ def region_weights(
 ) -> list[RegionWeight]:
     """The image's regions with their weights in one line of a map, in the order of the features.
 
-    Arguments and errors as for `Explanation.line`; a ValueError too when the line is over words.
+    Arguments and errors as for `Explanation.line`, the map being `default_map` when none is named; a ValueError too
+    when the line is over words.
     """
+    name = name or default_map(explanation.maps, "regions")
     weights = _line_over("regions", explanation.line(name, head=head, word=word, region=region), name)
     pairs = zip(explanation.boxes.tolist(), weights.tolist(), strict=True)
     return [RegionWeight(tuple(box), weight) for box, weight in pairs]

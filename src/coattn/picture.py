@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image
 
 from coattn.canvas import INK, SCALE, Box, Canvas, shortened, text_width, wrapped
-from coattn.explain import Answer, Explanation, Head, Line, heat_map, sides
+from coattn.explain import Answer, Explanation, Head, Line, default_map, heat_map, sides
 
 MUTED, FAINT, BLUE, PALE_BLUE = "#66727f", "#e9edf1", "#2b6cb0", "#a9c3dd"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#fff8e6", "#fdd06b", "#f98e2b", "#e0431f", "#9c1127"])
@@ -21,7 +21,7 @@ MAX_HEIGHT = 720  # of an image
 def draw(
     explanation: Explanation,
     *,
-    map: str = "pooling.regions",
+    map: str | None = None,
     head: Head = None,
     word: int | str | None = None,
     region: int | None = None,
@@ -29,11 +29,12 @@ def draw(
     """The picture of one map: the question's words, the image, the answers, and a caption that says what is shown.
 
     A map between words and regions is drawn as one image per word unless a word or region is named, a map of one side
-    to itself as a table. Words are shaded by `pooling.question` where the map itself is not about words.
+    to itself as a table. Words are shaded by the pooling of the question that goes with the map, where the map itself
+    is not about words.
 
     Args:
         explanation: of `Predictor.maps`.
-        map: name of the map.
+        map: name of the map; `coattn.explain.default_map` of the regions when None.
         head: which head, or "mean" for their mean; may be left out where there is only one.
         word: the word, by text or place, whose attention is shown.
         region: the region, by number, whose attention is shown.
@@ -41,6 +42,7 @@ def draw(
     Raises:
         ValueError: as `Explanation.line`.
     """
+    map = map or default_map(explanation.maps, "regions")
     lines = _lines(explanation, map, head, word, region)
     shades, shades_name = _shades(explanation, map, head, lines)
     canvas = Canvas(1240 if len(lines) > 1 else 960)
@@ -72,7 +74,7 @@ def draw(
 def compare(
     explanations: Sequence[Explanation],
     *,
-    map: str | Sequence[str] = "pooling.regions",
+    map: str | Sequence[str] | None = None,
     head: Head = None,
     word: int | str | None = None,
     region: int | None = None,
@@ -83,7 +85,7 @@ def compare(
 
     Args:
         explanations: of `Predictor.maps`.
-        map: name of the map, the same for all or one per explanation.
+        map: name of the map, the same for all or one per explanation; see `draw`.
         head: see `draw`; the same for all.
         word: see `draw`; the same for all.
         region: see `draw`; the same for all.
@@ -93,6 +95,8 @@ def compare(
     Raises:
         ValueError: as `Explanation.line`; no explanations, or another number of maps or titles.
     """
+    if map is None:
+        map = [default_map(explanation.maps, "regions") for explanation in explanations]
     maps = [map] * len(explanations) if isinstance(map, str) else map
     if not len(explanations) or len(maps) != len(explanations) or len(titles or maps) != len(explanations):
         raise ValueError(f"{len(explanations)} explanations, {len(maps)} maps, {len(titles or maps)} titles")
@@ -135,15 +139,16 @@ def _shades(explanation: Explanation, name: str, head: Head, lines: Sequence[Lin
     """The weights (T,) that shade the words, and what the caption says about them."""
     if len(lines) == 1 and lines[0].side == "question":
         return lines[0].weights, ""
-    pooling = explanation.maps.get("pooling.question")
+    partner = f"{name.removesuffix('regions')}question"
+    is_pair = sides(name)[0] is None and partner in explanation.maps
+    words = partner if is_pair else default_map(explanation.maps, "question")
+    pooling = explanation.maps.get(words)
     if pooling is None:
         return None, ""
     if len(pooling) == 1:
-        return pooling[0, 0], " Words: pooling.question."
-    if name == "pooling.regions":  # its glimpses go with those of the words
-        return explanation.line(
-            "pooling.question", head=head
-        ).weights, f" Words: pooling.question{_head(pooling, head)}."
+        return pooling[0, 0], f" Words: {words}."
+    if is_pair:  # the glimpses of the image go with those of the words
+        return explanation.line(words, head=head).weights, f" Words: {words}{_head(pooling, head)}."
     return None, ""
 
 

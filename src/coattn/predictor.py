@@ -180,7 +180,7 @@ class Predictor:
         image: AnyImage,
         question: str,
         *,
-        map: str = "pooling.regions",
+        map: str | None = None,
         head: Head = None,
         word: int | str | None = None,
         region: int | None = None,
@@ -191,7 +191,7 @@ class Predictor:
         Args:
             image: see `ask`.
             question: see `ask`.
-            map: the name of one map of `maps`.
+            map: the name of one map of `maps`; the last pooling of the regions when None.
             head: which head of it, or "mean"; needed where there are several.
             word: show the attention of this word, by text or place.
             region: show the attention of this region, by number.

@@ -25,6 +25,8 @@ WORDS = Vocabulary(["what", "is", "it", "red"])
 ANSWERS = AnswerVocabulary(["yes", "no", "2"])
 RECORD = {"name": "descriptor", "settings": {"grid": [4, 4]}, "weights": None, "versions": {}}
 SMALL: dict[str, dict[str, Any]] = {
+    "hiecoatt_parallel": {"dim": 16, "joint_dim": 16},
+    "hiecoatt_alternating": {"dim": 16, "joint_dim": 16},
     "mcan_small": {"dim": 16, "ffn_dim": 32, "joint_dim": 16, "num_heads": 2},
     "mcan_large": {"dim": 16, "ffn_dim": 32, "joint_dim": 16, "num_heads": 2},
     "stack": {"dim": 16, "layers": list(presets.LAYERS)},

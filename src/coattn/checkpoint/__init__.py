@@ -12,6 +12,7 @@ from .directory import (
     load_directory,
     save_model,
 )
+from .hiecoatt import from_hiecoatt, hiecoatt_names
 from .mcan_vqa import from_mcan_vqa, mcan_vqa_names
 from .names import NameTable
 from .openvqa import from_openvqa, openvqa_names
@@ -25,8 +26,10 @@ __all__ = [
     "WEIGHTS",
     "ModelDirectory",
     "NameTable",
+    "from_hiecoatt",
     "from_mcan_vqa",
     "from_openvqa",
+    "hiecoatt_names",
     "load",
     "load_directory",
     "mcan_vqa_names",

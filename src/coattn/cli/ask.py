@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     picture = parser.add_argument_group("picture of the attention")
     picture.add_argument("--map", metavar="FILE", type=Path, help=f"write it here ({', '.join(PICTURES)})")
-    picture.add_argument("--map-name", metavar="NAME", help="which map (default pooling.regions)")
+    picture.add_argument("--map-name", metavar="NAME", help="which map (default: the last pooling of the regions)")
     picture.add_argument("--head", type=_head, metavar="N|mean", help="which head of it, where it has several")
     picture.add_argument("--word", type=_word, metavar="WORD|N", help="only the attention of this word (or place)")
     picture.add_argument("--region", type=int, metavar="N", help="only the attention of this region")
@@ -136,11 +136,10 @@ def _write_picture(args: argparse.Namespace, explanations: Sequence[Explanation]
     require("matplotlib", "plot")
     from coattn.picture import compare, draw
 
-    name = args.map_name or "pooling.regions"
     if len(explanations) == 1:
-        picture = draw(explanations[0], map=name, head=args.head, word=args.word, region=args.region)
+        picture = draw(explanations[0], map=args.map_name, head=args.head, word=args.word, region=args.region)
     else:
-        picture = compare(explanations, map=name, head=args.head, word=args.word, region=args.region)
+        picture = compare(explanations, map=args.map_name, head=args.head, word=args.word, region=args.region)
     with atomic_path(args.map) as partial:
         picture.save(partial, format=PICTURES[args.map.suffix.lower()])
 

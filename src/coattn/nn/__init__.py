@@ -3,19 +3,25 @@
 from .attention import AdditiveAttention, MultiHeadAttention, attend
 from .coattention import (
     AlternatingCoAttention,
+    AlternatingPooling,
     CoAttentionLayer,
     CoAttentionOutput,
+    CoAttentionPooling,
     CoAttentionStack,
     DenseCoAttention,
+    HierarchicalCoAttention,
     LayerOutput,
     ModularCoAttention,
     ParallelCoAttention,
+    ParallelPooling,
+    PoolingOutput,
     QuestionGate,
     QuestionSelfAttention,
     RegionGuidedAttention,
 )
 from .decoder import LSTMDecoder, TransformerDecoder
-from .heads import ClassifierHead, HeadOutput
+from .heads import ClassifierHead, HeadOutput, RecursiveHead
+from .hierarchy import HierarchicalQuestionEncoder
 from .model import GeneratorOutput, VQAGenerator, VQAModel, VQAOutput
 from .padding import OriginalPadding
 from .question import PlainQuestionEncoder, Question, RecurrentQuestionEncoder
@@ -24,25 +30,32 @@ from .regions import PlainRegionEncoder, RegionEncoder, RegionGeometryEncoder
 __all__ = [
     "AdditiveAttention",
     "AlternatingCoAttention",
+    "AlternatingPooling",
     "ClassifierHead",
     "CoAttentionLayer",
     "CoAttentionOutput",
+    "CoAttentionPooling",
     "CoAttentionStack",
     "DenseCoAttention",
     "GeneratorOutput",
     "HeadOutput",
+    "HierarchicalCoAttention",
+    "HierarchicalQuestionEncoder",
     "LSTMDecoder",
     "LayerOutput",
     "ModularCoAttention",
     "MultiHeadAttention",
     "OriginalPadding",
     "ParallelCoAttention",
+    "ParallelPooling",
     "PlainQuestionEncoder",
     "PlainRegionEncoder",
+    "PoolingOutput",
     "Question",
     "QuestionGate",
     "QuestionSelfAttention",
     "RecurrentQuestionEncoder",
+    "RecursiveHead",
     "RegionEncoder",
     "RegionGeometryEncoder",
     "RegionGuidedAttention",

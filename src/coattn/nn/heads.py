@@ -143,3 +143,48 @@ class ClassifierHead(nn.Module):
             q = q + self.summary(question.summary)
         logits = self.classify(self.drop(self.normalise(self.fuse(q, v))))
         return HeadOutput(logits, {"pooling.question": question_map, "pooling.regions": region_map})
+
+
+class RecursiveHead(nn.Module):
+    """Answer from several levels, each joined to what the levels before it gave (Lu et al. 2016, eq. 7).
+
+    With the pair (q_l, v_l) of each level, word, phrase and question in HieCoAtt (arXiv 1606.00061)::
+
+        h_1 = tanh(W_1 (q_1 + v_1)),  h_l = tanh(W_l [q_l + v_l, h_{l-1}]),  logits = W h_L
+
+    Args:
+        dim: width of the vectors of each pair.
+        num_answers: size A of the answer vocabulary.
+        hidden_dim: width of h_l before the last level.
+        joint_dim: width of h_L.
+        num_levels: number of levels L.
+        dropout: dropout before each linear map.
+    """
+
+    def __init__(
+        self, dim: int, num_answers: int, *, hidden_dim: int, joint_dim: int, num_levels: int = 3, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.dim, self.num_answers, self.hidden_dim, self.joint_dim = dim, num_answers, hidden_dim, joint_dim
+        self.num_levels, self.dropout = num_levels, dropout
+        widths = [hidden_dim] * (num_levels - 1) + [joint_dim]
+        self.levels = nn.ModuleList(
+            nn.Linear(dim + (widths[level - 1] if level else 0), width) for level, width in enumerate(widths)
+        )
+        self.drop = nn.Dropout(dropout)
+        self.classify = nn.Linear(joint_dim, num_answers)
+
+    def forward(
+        self, attended: CoAttentionOutput, question: Question, question_mask: Tensor, region_mask: Tensor
+    ) -> HeadOutput:
+        """Score the answers from `attended.pooled`: logits (B, A), no maps. See `ClassifierHead.forward`.
+
+        Raises:
+            ValueError: the co-attention gives another number of pairs.
+        """
+        if len(attended.pooled) != self.num_levels:
+            raise ValueError(f"this head reads {self.num_levels} pooled pairs, got {len(attended.pooled)}")
+        hidden: list[Tensor] = []
+        for level, (q, v) in zip(self.levels, attended.pooled, strict=True):
+            hidden = [level(self.drop(torch.cat((q + v, *hidden), -1))).tanh()]
+        return HeadOutput(self.classify(self.drop(hidden[0])), {})

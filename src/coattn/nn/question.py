@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .layers import masked_mean, reverse_padded
+from .layers import masked_mean
+from .recurrence import Recurrences
 
 
 class Question(NamedTuple):
@@ -124,14 +125,8 @@ class PlainQuestionEncoder(nn.Module):
         return Question(tokens, (tokens,), masked_mean(tokens, mask))
 
 
-CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
-
-
 class RecurrentQuestionEncoder(nn.Module):
-    """LSTM or GRU over the tokens, in one or two directions, blind to padding.
-
-    A forward pass over right padding never sees it; the backward one runs over each row reversed within its length.
-    So no packed sequence is needed, whose lengths would have to travel to the host in every step.
+    """LSTM or GRU over the tokens, in one or two directions, blind to padding; see `recurrence.Recurrences`.
 
     Args:
         num_words: see `TokenEmbedding`.
@@ -161,23 +156,13 @@ class RecurrentQuestionEncoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
-        num_directions = 2 if bidirectional else 1
-        if dim % num_directions:
-            raise ValueError(f"a bidirectional encoder needs an even dim, got {dim}")
         self.num_words, self.question_dim, self.embedding_dim, self.dim = num_words, question_dim, embedding_dim, dim
         self.cell, self.bidirectional, self.num_layers, self.dropout = cell, bidirectional, num_layers, dropout
         self.embedding = TokenEmbedding(
             num_words=num_words, question_dim=question_dim, dim=embedding_dim, dropout=dropout
         )
-        # One module per layer and direction, forward first.
-        self.recurrences = nn.ModuleList(
-            nn.ModuleList(
-                CELLS[cell](embedding_dim if layer == 0 else dim, dim // num_directions, batch_first=True)
-                for _ in range(num_directions)
-            )
-            for layer in range(num_layers)
+        self.recurrences = Recurrences(
+            embedding_dim, dim, cell=cell, bidirectional=bidirectional, num_layers=num_layers, dropout=dropout
         )
         self.drop = nn.Dropout(dropout)
 
@@ -186,19 +171,6 @@ class RecurrentQuestionEncoder(nn.Module):
 
         The summary is the last state of each direction: at the last real token forwards, at the first backwards.
         """
-        lengths = mask.sum(1)
-        last = (lengths - 1).clamp(min=0)
-        rows = torch.arange(len(lengths), device=lengths.device)
-        x = self.embedding(question, mask)
-        ends: list[Tensor] = []
-        for layer in self.recurrences:
-            assert isinstance(layer, nn.ModuleList)
-            outputs = []
-            ends = []
-            for backward, recurrence in enumerate(layer):
-                states = recurrence(reverse_padded(x, lengths) if backward else x)[0]
-                ends.append(states[rows, last])
-                outputs.append(reverse_padded(states, lengths) if backward else states)
-            x = self.drop(torch.cat(outputs, -1)) * mask[:, :, None]
-        summary = torch.cat(ends, -1) * (lengths > 0)[:, None]
-        return Question(x, (x,), self.drop(summary))
+        tokens, summary = self.recurrences(self.embedding(question, mask), mask)
+        tokens = self.drop(tokens)
+        return Question(tokens, (tokens,), self.drop(summary))

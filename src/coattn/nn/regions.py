@@ -27,8 +27,11 @@ def pixel_boxes(boxes: Tensor, image_sizes: Tensor | None) -> Tensor:
     return boxes * image_sizes.to(boxes.dtype).repeat(1, 2)[:, None]
 
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "tanh": nn.Tanh}
+
+
 class RegionEncoder(nn.Module):
-    """`norm(linear(feature) + linear(box geometry) + position)`, each part after the first optional.
+    """`norm(act(linear(feature) + linear(box geometry) + position))`, each part but the linear map optional.
 
     Args:
         region_dim: width D_in of the region features.
@@ -39,8 +42,12 @@ class RegionEncoder(nn.Module):
             kept as buffers, so that they travel with the weights, and are set by `standardise`.
         feature_dropout: dropout on the features, before the linear map. With few training images this, not `dropout`,
             keeps a model from knowing each image by heart.
+        activation: "tanh" or "none", before the norm.
         norm: name of the normalisation, see `make_norm`.
         dropout: dropout on the tokens.
+
+    Raises:
+        ValueError: unknown activation or norm.
     """
 
     feature_mean: Tensor
@@ -55,18 +62,23 @@ class RegionEncoder(nn.Module):
         num_positions: int = 0,
         standardised: bool = False,
         feature_dropout: float = 0.0,
+        activation: str = "none",
         norm: str = "none",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.region_dim, self.dim, self.boxes, self.num_positions = region_dim, dim, boxes, num_positions
-        self.standardised, self.feature_dropout, self.norm, self.dropout = standardised, feature_dropout, norm, dropout
+        self.standardised, self.feature_dropout, self.activation = standardised, feature_dropout, activation
+        self.norm, self.dropout = norm, dropout
         self.drop_features = nn.Dropout(feature_dropout)
         self.features = nn.Linear(region_dim, dim)
         self.geometry = nn.Linear(5, dim) if boxes else None
         self.positions = (
             nn.Parameter(nn.init.normal_(torch.empty(num_positions, dim), std=0.02)) if num_positions else None
         )
+        self.activate = ACTIVATIONS[activation]()
         self.normalise = make_norm(norm, dim)
         self.drop = nn.Dropout(dropout)
         if standardised:
@@ -112,7 +124,7 @@ class RegionEncoder(nn.Module):
             if tokens.shape[1] > self.num_positions:
                 raise ValueError(f"{tokens.shape[1]} regions, but num_positions={self.num_positions}")
             tokens = tokens + self.positions[: tokens.shape[1]]
-        return self.drop(self.normalise(tokens)) * mask[:, :, None]
+        return self.drop(self.normalise(self.activate(tokens))) * mask[:, :, None]
 
 
 class RegionGeometryEncoder(nn.Module):

@@ -16,6 +16,7 @@ from coattn.nn import VQAGenerator, VQAModel
 from .ban import ban
 from .butd import butd
 from .generator import generator
+from .hiecoatt import hiecoatt_alternating, hiecoatt_parallel
 from .mcan import mcan_large, mcan_small
 from .mmnasnet import mmnasnet_large, mmnasnet_small
 from .stacks import (
@@ -36,6 +37,8 @@ PRESETS: dict[str, Callable[..., VQAModel]] = {
     "dense": dense,
     "modular": modular,
     "stack": stack,
+    "hiecoatt_parallel": hiecoatt_parallel,
+    "hiecoatt_alternating": hiecoatt_alternating,
     "mcan_small": mcan_small,
     "mcan_large": mcan_large,
     "butd": butd,
@@ -57,6 +60,8 @@ __all__ = [
     "butd",
     "dense",
     "generator",
+    "hiecoatt_alternating",
+    "hiecoatt_parallel",
     "make_layer",
     "make_question_encoder",
     "mcan_large",

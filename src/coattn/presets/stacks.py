@@ -24,7 +24,7 @@ from coattn.nn import (
     VQAModel,
 )
 from coattn.nn.baselines import QuestionOnlyHead, UnseenRegions
-from coattn.nn.question import CELLS
+from coattn.nn.recurrence import CELLS
 
 LAYERS: dict[str, type[CoAttentionLayer]] = {
     "parallel": ParallelCoAttention,

@@ -1,22 +1,28 @@
-"""The co-attention layers under one signature, and their stack."""
+"""The co-attention layers under one signature, their stack, and the poolings of papers."""
 
-from .alternating import AlternatingCoAttention
-from .base import CoAttentionLayer, LayerOutput
+from .alternating import AlternatingCoAttention, AlternatingPooling
+from .base import CoAttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutput
 from .dense import DenseCoAttention
 from .gate import QuestionGate
+from .levels import HierarchicalCoAttention
 from .modular import ModularCoAttention, QuestionSelfAttention, RegionGuidedAttention
-from .parallel import ParallelCoAttention
+from .parallel import ParallelCoAttention, ParallelPooling
 from .stack import CoAttentionOutput, CoAttentionStack
 
 __all__ = [
     "AlternatingCoAttention",
+    "AlternatingPooling",
     "CoAttentionLayer",
     "CoAttentionOutput",
+    "CoAttentionPooling",
     "CoAttentionStack",
     "DenseCoAttention",
+    "HierarchicalCoAttention",
     "LayerOutput",
     "ModularCoAttention",
     "ParallelCoAttention",
+    "ParallelPooling",
+    "PoolingOutput",
     "QuestionGate",
     "QuestionSelfAttention",
     "RegionGuidedAttention",

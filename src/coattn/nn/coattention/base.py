@@ -61,6 +61,28 @@ class CoAttentionLayer(nn.Module, ABC):
         """
 
 
+class PoolingOutput(NamedTuple):
+    """What a co-attention pooling returns.
+
+    Attributes:
+        question: (B, question_dim), the question as one vector.
+        regions: (B, region_dim), the image as one vector.
+        maps: name -> pooling map (B, 1, 1, from); `question` and `regions` are those of the two vectors.
+    """
+
+    question: Tensor
+    regions: Tensor
+    maps: Maps
+
+
+class CoAttentionPooling(nn.Module, ABC):
+    """The two sides to one vector each, guided by each other: co-attention as a paper's pooling, not as a layer."""
+
+    @abstractmethod
+    def forward(self, question: Tensor, regions: Tensor, question_mask: Tensor, region_mask: Tensor) -> PoolingOutput:
+        """Pool `question` (B, T, question_dim) and `regions` (B, R, region_dim), masks as for a layer."""
+
+
 class ResidualCoAttention(CoAttentionLayer):
     """What the parallel, alternating and modular layers share: their sizes, and steps with residual and norm.
 

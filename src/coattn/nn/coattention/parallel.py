@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..attention import attend, check_heads, merge_heads, split_heads
-from .base import LayerOutput, ResidualCoAttention, named_maps
+from ..attention import attend, check_heads, masked_softmax, merge_heads, split_heads
+from .base import CoAttentionPooling, LayerOutput, PoolingOutput, ResidualCoAttention, named_maps
 
 
 class ParallelCoAttention(ResidualCoAttention):
@@ -63,3 +63,53 @@ class ParallelCoAttention(ResidualCoAttention):
         regions = self.region_residual(regions, self.region_merge(merge_heads(heard)))
         maps = named_maps(question_to_regions=question_map, regions_to_question=region_map)
         return LayerOutput(self.question_ffn(question), self.region_ffn(regions), maps)
+
+
+class ParallelPooling(CoAttentionPooling):
+    """Parallel co-attention as the paper's pooling (Lu et al. 2016, arXiv 1606.00061, eq. 3-5).
+
+    With words Q (T) and regions V (R) as rows::
+
+        C   = tanh(Q (V W_b)^T)                                     affinity (T, R)
+        H_q = tanh(Q W_q + C (V W_v)),  H_v = tanh(V W_v + C^T (Q W_q))
+        q   = softmax(H_q w_q)^T Q,     v   = softmax(H_v w_v)^T V
+
+    Difference from the paper, as in the authors' code: every projection has a bias.
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        hidden_dim: width of H_q and H_v.
+        mask_affinity: leave padding out of C. The authors' code does not, so that at the phrase level, whose vectors
+            are not zero there, the regions hear of padding.
+        dropout: dropout on H_q and H_v.
+    """
+
+    def __init__(
+        self, question_dim: int, region_dim: int, *, hidden_dim: int, mask_affinity: bool = True, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.question_dim, self.region_dim, self.hidden_dim = question_dim, region_dim, hidden_dim
+        self.mask_affinity, self.dropout = mask_affinity, dropout
+        self.region_affinity = nn.Linear(region_dim, question_dim)
+        self.question_features = nn.Linear(question_dim, hidden_dim)
+        self.region_features = nn.Linear(region_dim, hidden_dim)
+        self.question_score = nn.Linear(hidden_dim, 1)
+        self.region_score = nn.Linear(hidden_dim, 1)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, question: Tensor, regions: Tensor, question_mask: Tensor, region_mask: Tensor) -> PoolingOutput:
+        """See `CoAttentionPooling.forward`. Maps: `question` (B, 1, 1, T) and `regions` (B, 1, 1, R)."""
+        affinity = (question @ self.region_affinity(regions).mT).tanh()  # (B, T, R)
+        if self.mask_affinity:
+            affinity = affinity * (question_mask[:, :, None] & region_mask[:, None])
+        q, v = self.question_features(question), self.region_features(regions)
+        question_scores = self.question_score(self.drop((q + affinity @ v).tanh())).mT  # (B, 1, T)
+        region_scores = self.region_score(self.drop((v + affinity.mT @ q).tanh())).mT
+        question_map = masked_softmax(question_scores, question_mask[:, None])
+        region_map = masked_softmax(region_scores, region_mask[:, None])
+        return PoolingOutput(
+            (question_map @ question)[:, 0],
+            (region_map @ regions)[:, 0],
+            {"question": question_map[:, None], "regions": region_map[:, None]},
+        )
