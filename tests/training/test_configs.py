@@ -2,46 +2,80 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
-from tiny import settings, write_data, write_store
+from tiny import SMALL, settings, small_sizes, write_data, write_store
 
 from coattn.cli import main
 from coattn.datasets.vqa_json import read_vqa
+from coattn.text.tokenizer import tokenize
+from coattn.training.task import build_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("**/*.yaml"))
+PUBLISHED = [path for path in FILES if path.parent.name == "published"]
 
 
 def test_there_are_configs() -> None:
     assert FILES
+    assert PUBLISHED
+
+
+def questions_of(data: Path) -> list[str]:
+    splits = ("train", "val", "test")
+    return [record.question for split in splits for record in read_vqa(data / f"{split}_questions.json", None).records]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_config_trains_for_a_step(path: Path, tmp_path: Path) -> None:
     data = write_data(tmp_path, flips=True)
     there = settings(data, tmp_path)["data"] | {"features": str(data / "features.h5")}
-    given = yaml.safe_load(path.read_text())["data"]
+    config = yaml.safe_load(path.read_text())
+    given = config["data"]
     if "question_embeddings" in given:
-        texts = {
-            record.question
-            for split in ("train", "val", "test")
-            for record in read_vqa(data / f"{split}_questions.json", None).records
-        }
-        there["question_embeddings"] = str(write_store(tmp_path / "embeddings.h5", sorted(texts)))
+        there["question_embeddings"] = str(write_store(tmp_path / "embeddings.h5", sorted(set(questions_of(data)))))
+    if "word_vectors" in given:
+        words = {word for question in questions_of(data) for word in tokenize(question)}
+        there["word_vectors"] = str(tmp_path / "vectors.json")
+        Path(there["word_vectors"]).write_text(json.dumps({word: [0.1] * SMALL["embedding_dim"] for word in words}))
     replaced = [
         f"--data.{name}={there[name]}" for name in given if name in there and name not in ("batch_size", "pool")
     ]
+    if path in PUBLISHED:
+        # They are too large for a test. The sizes are changed, and nothing else that the YAML says.
+        sizes = config["model"].get("sizes", {}) | small_sizes(config["model"]["preset"])
+        replaced.append(f"--model.sizes={json.dumps(sizes)}")
     root = f"--trainer.default_root_dir={tmp_path / 'run'}"
-    assert main(["fit", "--config", str(path), *replaced, root, "--trainer.max_steps=1", "--trainer.max_epochs=1"]) == 0
-    assert main(["test", "--config", str(path), *replaced, root]) == 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*has no effect")
+        steps = ("--trainer.max_steps=1", "--trainer.max_epochs=1")
+        assert main(["fit", "--config", str(path), *replaced, root, *steps]) == 0
+    scored = "test" if "test_annotations" in given else "validate"
+    assert main([scored, "--config", str(path), *replaced, root]) == 0
     assert (tmp_path / "run" / "model" / "config.json").exists()
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_published_models_are_built_at_their_full_size(path: Path) -> None:
+    model = yaml.safe_load(path.read_text())["model"]
+    dims = {"num_words": 20_000, "question_dim": None, "region_dim": 2048, "num_answers": 3129}
+    with torch.device("meta"):
+        built = build_model(model["preset"], model.get("sizes", {}), **dims)
+    assert sum(parameter.numel() for parameter in built.parameters()) > 5e6
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_header_says_command_data_time_and_score(path: Path) -> None:
     header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
-    for words in ("coattn fit --config", "Time:", "Test accuracy:"):
+    scored = "Validation accuracy:" if path in PUBLISHED else "Test accuracy:"
+    for words in ("coattn fit --config", "Time:", scored):
         assert words in header
+    if path in PUBLISHED:
+        assert f"coattn fit --config {path.relative_to(CONFIGS.parent)}" in header
+        assert "# Data:" in header
+        assert "# Published" in header

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from tiny import plain_descent, settings
+from tiny import plain_descent, settings, small_sizes
 
 from coattn.nn import VQAModel
 from coattn.presets import PRESETS
@@ -168,7 +168,7 @@ def test_build_model_refuses(preset: str, sizes: dict, message: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_built_by_name(preset: str) -> None:
     sizes = {"layers": ["parallel", "dense"]} if preset == "stack" else {}
-    assert isinstance(build_model(preset, sizes | {"dim": 8, "num_heads": 2}, **DIMS), VQAModel)
+    assert isinstance(build_model(preset, sizes | small_sizes(preset), **DIMS), VQAModel)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,30 @@ import yaml
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import write_vqa
 from coattn.features.store import StoreWriter
+from coattn.presets import PRESETS
 
 COLORS = ("red", "green", "blue")
 RECORD = {"name": "test", "settings": {"size": 8}, "weights": None, "versions": {}}
 SIZES = {"train": 44, "val": 13, "test": 11}
+
+SMALL = {
+    "embedding_dim": 8,
+    "dim": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "relation_heads": 2,
+    "ffn_dim": 16,
+    "pooling_dim": 8,
+    "joint_dim": 16,
+    "hidden_dim": 16,
+    "classifier_dim": 16,
+}
+
+
+def small_sizes(preset: str) -> dict:
+    """Small values for those of the common sizes that a preset has."""
+    known = inspect.signature(PRESETS[preset]).parameters
+    return {name: size for name, size in SMALL.items() if name in known}
 
 
 def write_store(path: Path, image_ids: list[str], *, dim: int = 8, record: dict = RECORD, flips: bool = False) -> Path:
