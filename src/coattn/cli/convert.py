@@ -1,28 +1,98 @@
-"""`coattn convert`: feature stores from one form into another."""
+"""`coattn convert`: feature stores from one form into another, and published checkpoints into model directories."""
 
 from __future__ import annotations
 
 import argparse
-
-from coattn.features.convert import merge
+from collections.abc import Sequence
 
 DESCRIPTION = """\
 merge: one file of a folder of shards, or of several stores made by the same extractor.
 
   coattn convert merge features/ features.h5
-  coattn convert merge train_features/ val_features/ features.h5"""
+  coattn convert merge train_features/ val_features/ features.h5
+
+A project's name: a checkpoint that its authors released, to a model directory. Their question files, in the order in
+which the project reads them, replace a dictionary of words that it did not release.
+
+  coattn convert openvqa epoch13.pkl --model mcan_small --config mcan_small.yml --answers answer_dict.json \\
+      --questions train.json val.json test.json vg.json models/mcan
+  coattn convert mcan-vqa epoch13.pkl --config small_model.yml --answers answer_dict.json --tokens token_dict.json \\
+      models/mcan"""
+PROJECTS = ("openvqa", "mcan-vqa")
+WITH_MODELS = ("openvqa",)
+FLAGS = ("-h", "--help", "--repaired")  # the options without a value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `coattn convert`."""
+    parse = parser.parse_args
+    parser.parse_args = lambda argv: parse(separated(argv))  # type: ignore[method-assign,assignment,misc]
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     merging = kinds.add_parser("merge", help="one file of a folder of shards, or of several stores", allow_abbrev=False)
     merging.add_argument("stores", nargs="+", metavar="STORE", help="folders of shards, or files")
     merging.add_argument("out", metavar="OUT.h5", help="file to write")
+    for project in PROJECTS:
+        converting = kinds.add_parser(project, help=f"a checkpoint of {project}", allow_abbrev=False)
+        _add_checkpoint(converting, project)
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser, project: str) -> None:
+    parser.add_argument("checkpoint", metavar="CKPT", help="the released checkpoint file")
+    if project in WITH_MODELS:
+        parser.add_argument("--model", required=True, metavar="NAME", help="which of its models: mcan, butd, ban, ...")
+    parser.add_argument("--config", required=True, metavar="CFG", help="its settings: the project's YAML, or JSON")
+    parser.add_argument("--answers", required=True, metavar="FILE", help="its answers by number (answer_dict.json)")
+    words = parser.add_mutually_exclusive_group(required=True)
+    words.add_argument("--tokens", metavar="FILE", help="its words by id (token_dict.json)")
+    words.add_argument(
+        "--questions", nargs="+", metavar="FILE", help="its question files in its order, to collect the words again"
+    )
+    if project in WITH_MODELS:
+        parser.add_argument("--dataset", help="vqa, gqa or clevr (default: what the settings or the weights say)")
+    parser.add_argument(
+        "--repaired", action="store_true", help="mask padding everywhere, instead of showing it as the original does"
+    )
+    parser.add_argument("out", metavar="OUT_DIR", help="model directory to write")
+
+
+def separated(argv: Sequence[str]) -> list[str]:
+    """The arguments with `--` before a last OUT_DIR that `--questions FILES...` would take for one of its files."""
+    places = [index for index, word in enumerate(argv) if word == "--questions"]
+    if not places or "--" in argv or any(word.startswith("-") for word in argv[places[-1] + 1 :]):
+        return list(argv)
+    before, takes_value = [], False
+    for word in argv[: places[-1]]:
+        if not takes_value and not word.startswith("-"):
+            before.append(word)
+        takes_value = word.startswith("--") and word not in FLAGS and "=" not in word
+    # Of KIND, CKPT and OUT_DIR the last is still to come, and there is a file before it.
+    if len(before) < 3 and len(argv) > places[-1] + 2:
+        return [*argv[:-1], "--", argv[-1]]
+    return list(argv)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Merge, and say what came out."""
-    store = merge(args.stores, args.out)
-    print(f"{args.out}: {len(store)} images, {store.lengths.sum()} rows of {store.dim}, {store.dtype}")
+    """Convert, and say what came out."""
+    if args.kind == "merge":
+        from coattn.features.convert import merge
+
+        store = merge(args.stores, args.out)
+        print(f"{args.out}: {len(store)} images, {store.lengths.sum()} rows of {store.dim}, {store.dtype}")
+        return 0
+    from coattn.checkpoint.convert import convert_checkpoint
+
+    model = convert_checkpoint(
+        args.kind,
+        args.checkpoint,
+        args.out,
+        config=args.config,
+        answers=args.answers,
+        tokens=args.tokens,
+        questions=args.questions or (),
+        model_name=getattr(args, "model", None),
+        dataset=getattr(args, "dataset", None),
+        repaired=args.repaired,
+    )
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{args.out}: {num_parameters:,} parameters, {model.head.num_answers} answers")
     return 0

@@ -34,6 +34,12 @@ from coattn.files import atomic_path
 __all__ = ["Extractor", "Regions", "Report", "build_extractor", "extract", "find_images", "load_image"]
 
 WEIGHTS = "extractor.safetensors"
+# Extractors of other projects, whose features can be read but not made here.
+ELSEWHERE = {
+    "bottom-up": "bottom-up attention (Anderson et al. 2018, arXiv 1707.07998)",
+    "gqa-objects": "the detector of GQA's authors (Hudson & Manning 2019, arXiv 1902.09506)",
+    "clevr-grid": "openvqa's script for CLEVR (ResNet-101, a grid of 14 x 14 cells of width 1024)",
+}
 _UNIT_IMAGES = 256
 _UNIT_BYTES = 128 * 2**20
 
@@ -284,6 +290,11 @@ def build_extractor(record: Mapping[str, Any], *, weights: Path | None = None, d
         ValueError: unknown extractor, or weights that are missing or not the recorded ones.
     """
     settings = record["settings"]
+    if record["name"] in ELSEWHERE:
+        raise ValueError(
+            f"the features that this model reads come from {ELSEWHERE[record['name']]}, which is not part of coattn: "
+            "it answers about images of a feature store, by their ids (--features STORE), not about a bare photo"
+        )
     try:
         if record["name"] == "descriptor":
             return Descriptor(**settings)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from coattn.text.answers import answer_key
-from coattn.text.tokenizer import tokenize
+from coattn.text.tokenizer import TOKENIZERS
 
 PAD = 0
 UNK = 1
@@ -19,13 +19,17 @@ class Vocabulary:
 
     Args:
         words: distinct, not empty, without the two specials.
+        tokenizer: how questions are split into them, a name of `coattn.text.tokenizer.TOKENIZERS`.
 
     Attributes:
         words: as given, as a tuple; the word of id i is `words[i - 2]`.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
-        self.words = checked_texts(words, "a question vocabulary")
+    def __init__(self, words: Sequence[str], *, tokenizer: str = "plain") -> None:
+        self.words, self.tokenizer = checked_texts(words, "a question vocabulary"), tokenizer
+        if not isinstance(tokenizer, str) or tokenizer not in TOKENIZERS:
+            known = ", ".join(TOKENIZERS)
+            raise ValueError(f"a question vocabulary's tokenizer must be one of {known}, got {tokenizer!r:.40}")
         if "" in self.words:
             raise ValueError(f"a question vocabulary has an empty word, at place {self.words.index('')}")
         self._ids = {word: number for number, word in enumerate(self.words, start=_NUM_SPECIAL)}
@@ -36,7 +40,7 @@ class Vocabulary:
 
     def tokens(self, question: str, *, max_tokens: int | None = None) -> list[str]:
         """The words of a question as asked, known or not, cut at the end to `max_tokens`."""
-        return tokenize(question)[:max_tokens]
+        return TOKENIZERS[self.tokenizer](question)[:max_tokens]
 
     def encode(self, question: str, *, max_tokens: int | None = None) -> list[int]:
         """The ids of a question's words, cut at the end to `max_tokens`; empty if it has no word."""
@@ -51,23 +55,26 @@ class Vocabulary:
         Raises:
             ValueError: no word is left.
         """
-        counts = Counter(word for question in questions for word in tokenize(question))
+        counts = Counter(word for question in questions for word in TOKENIZERS["plain"](question))
         words = most_common(counts, min_count)
         if not words:
             raise ValueError(f"no word occurs {min_count} times in the questions ({len(counts)} distinct words)")
         return cls(words)
 
-    def to_json(self) -> list[str]:
-        """The words, as JSON holds them."""
-        return list(self.words)
+    def to_json(self) -> list[str] | dict[str, Any]:
+        """The words, as JSON holds them; with the tokenizer, if it is another than the plain one."""
+        words = list(self.words)
+        return words if self.tokenizer == "plain" else {"tokenizer": self.tokenizer, "words": words}
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
         """What `to_json` gave.
 
         Raises:
-            ValueError: it is not a list of distinct words.
+            ValueError: it is not a list of distinct words, nor that with the name of a tokenizer.
         """
+        if isinstance(value, dict) and value.keys() == {"tokenizer", "words"}:
+            return cls(value["words"], tokenizer=value["tokenizer"])
         return cls(value)
 
 

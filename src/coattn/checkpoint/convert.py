@@ -1,0 +1,274 @@
+"""From a checkpoint file of another project to a model directory. Each project is one row of `PROJECTS`.
+
+Layouts are taken from the projects' source; none of it has ever been run on the files that they released.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from coattn.files import read_json, require, sha256_of_file
+from coattn.metrics.calibration import Activation
+from coattn.nn import VQAModel
+from coattn.text.vocabulary import Vocabulary
+
+from .dictionaries import read_answers, read_words, words_of_questions
+from .directory import save_model
+from .mcan_vqa import from_mcan_vqa
+from .openvqa import from_openvqa
+from .pickles import read_checkpoint
+
+Load = Callable[..., VQAModel]
+
+
+class Task(NamedTuple):
+    """What a project did differently for a data set.
+
+    Attributes:
+        extractor: name of the extractor of its features.
+        metric: what judges its answers.
+        num_tokens: words to which it pads or cuts questions; None for those of its longest question.
+        num_regions: regions to which it pads or cuts; None for a grid.
+        softmax: answers exclude each other.
+    """
+
+    extractor: str = "bottom-up"
+    metric: str = "vqa_accuracy"
+    num_tokens: int | None = 14
+    num_regions: int | None = 100
+    softmax: bool = False
+
+
+VQA = Task()
+GQA = Task("gqa-objects", "exact_match", None, 100, softmax=True)
+CLEVR = Task("clevr-grid", "exact_match", None, None, softmax=True)
+
+
+class Project(NamedTuple):
+    """A project whose checkpoints are read.
+
+    Attributes:
+        source: the repository and commit whose source the layouts are taken from.
+        load: `(weights, settings, *, repaired, num_tokens, num_regions) -> VQAModel`.
+        embedding: the tensor whose rows are the words.
+        specials: the tokens before the words.
+        models: its names of models, and the settings that each stands for.
+        tokenizer: how it splits questions, a name of `coattn.text.tokenizer.TOKENIZERS`.
+        files: its question files, in the order in which it collects words.
+        tasks: by data set.
+    """
+
+    source: str
+    load: Load
+    embedding: str
+    specials: tuple[str, ...]
+    models: Mapping[str, Mapping[str, Any]]
+    tokenizer: str = "plain"
+    files: str = "train, val, test, Visual Genome"
+    tasks: Mapping[str, Task] = {"vqa": VQA}
+
+
+# Under the names of openvqa's YAML files, and without their sizes.
+OPENVQA_MODELS: dict[str, dict[str, Any]] = {
+    **{f"mcan{size}": {"MODEL_USE": "mcan"} for size in ("", "_small", "_large")},
+    "butd": {"MODEL_USE": "butd"},
+    **{f"ban{size}": {"MODEL_USE": "ban"} for size in ("", "_4", "_8")},
+    "mfb": {"MODEL_USE": "mfb", "HIGH_ORDER": False},
+    "mfh": {"MODEL_USE": "mfb", "HIGH_ORDER": True},
+    **{f"mmnasnet{size}": {"MODEL_USE": "mmnasnet"} for size in ("", "_small", "_large")},
+}
+
+PROJECTS: dict[str, Project] = {
+    "openvqa": Project(
+        source="MILVLG/openvqa, commit f8f9966",
+        load=from_openvqa,
+        embedding="embedding.weight",
+        specials=("PAD", "UNK", "CLS"),
+        models=OPENVQA_MODELS,
+        tasks={"vqa": VQA, "gqa": GQA, "clevr": CLEVR},
+    ),
+    "mcan-vqa": Project(
+        source="MILVLG/mcan-vqa, commit 6b165e9",
+        load=from_mcan_vqa,
+        embedding="embedding.weight",
+        specials=("PAD", "UNK"),
+        models={},
+    ),
+}
+
+
+def convert_checkpoint(
+    project_name: str,
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    config: str | os.PathLike[str],
+    answers: str | os.PathLike[str],
+    tokens: str | os.PathLike[str] | None = None,
+    questions: Sequence[str | os.PathLike[str]] = (),
+    model_name: str | None = None,
+    dataset: str | None = None,
+    repaired: bool = False,
+) -> VQAModel:
+    """Write the model directory `out` from a checkpoint file of a project; all of it or nothing.
+
+    Args:
+        project_name: one of `PROJECTS`.
+        checkpoint: its checkpoint file.
+        out: a folder that is not there yet.
+        config: its settings, YAML or JSON.
+        answers: its dictionary of answers, JSON.
+        tokens: its dictionary of words, JSON; or
+        questions: its question files, in its own order, to collect the words again.
+        model_name: one of the project's models.
+        dataset: "vqa", "gqa" or "clevr"; by default what the settings or the weights say.
+        repaired: mask padding everywhere, instead of showing it where the project's code did.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: anything that does not fit together, by file and value; a pickle that holds more than weights.
+        OSError: a file cannot be read, or the directory not be written.
+    """
+    project, out = PROJECTS[project_name], Path(out)
+    if out.exists():
+        raise ValueError(f"{out}: exists; delete it, or give the model another name")
+    if (tokens is None) == (not questions):
+        raise ValueError("the words come from a dictionary (--tokens) or from question files (--questions): give one")
+    if project.models and model_name not in project.models:
+        raise ValueError(f"{project_name} has no model {model_name!r}; its models are {', '.join(project.models)}")
+    settings = read_settings(config, project.models[model_name] if model_name else {}, model_name)
+    weights = read_checkpoint(checkpoint).weights
+    where = f"{checkpoint} with {config}"
+    task, settings = _task(project, settings, weights, dataset, where)
+    try:
+        model = project.load(
+            weights, settings, repaired=repaired, num_tokens=task.num_tokens, num_regions=task.num_regions
+        )
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    num_answers = model.head.num_answers
+    assert isinstance(num_answers, int)
+    answer_vocabulary = read_answers(answers, num_answers=num_answers)
+    size = len(weights[project.embedding])
+    if tokens is not None:
+        words = read_words(tokens, specials=project.specials, num_words=size)
+    else:
+        words = words_of_questions(questions, specials=project.specials, tokenizer=project.tokenizer, num_words=size)
+    source = {
+        "project": project.source,
+        "model": model_name or project_name,
+        "file": Path(checkpoint).name,
+        "sha256": sha256_of_file(checkpoint),
+        "padding": "repaired" if repaired else "faithful",
+    }
+    save_model(
+        out,
+        model,
+        answer_vocabulary=answer_vocabulary,
+        question_vocabulary=Vocabulary(words[2:], tokenizer=project.tokenizer),
+        metric=task.metric,
+        activation=_activation(task, settings),
+        max_tokens=task.num_tokens,
+        extractor={"name": task.extractor, "settings": {}, "weights": None, "versions": {}},
+        card=card(out.name, source, model, answers=len(answer_vocabulary), words=size, task=task),
+        extra={"source": source},
+    )
+    return model
+
+
+def read_settings(path: str | os.PathLike[str], implied: Mapping[str, Any], model_name: str | None) -> dict[str, Any]:
+    """The settings in a YAML or JSON file, with those that the name of the model implies.
+
+    Raises:
+        ValueError: not such a file, or of another model.
+        OSError: it cannot be read.
+    """
+    if Path(path).suffix.lower() == ".json":
+        settings = read_json(path)
+    else:
+        yaml = require("yaml", "train")
+        try:
+            settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not readable as YAML ({' '.join(str(error).split()):.120})") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: settings are names with values, got {str(settings)[:40]!r}")
+    for key, value in implied.items():
+        if settings.get(key, value) != value:
+            raise ValueError(f"{path}: {key} is {settings[key]!r}, but the model {model_name} has {value!r}")
+    return {**settings, **implied}
+
+
+def _task(
+    project: Project, settings: dict[str, Any], weights: Mapping[str, Tensor], dataset: str | None, where: str
+) -> tuple[Task, dict[str, Any]]:
+    """What the project did for the data set, and the settings with it."""
+    seen = "clevr" if "adapter.grid_linear.weight" in weights and "adapter.frcn_linear.weight" not in weights else "vqa"
+    name = dataset or settings.get("DATASET") or seen
+    if name not in project.tasks:
+        raise ValueError(f"{where}: the data set {name!r} is not one of {', '.join(project.tasks)}")
+    task = project.tasks[name]
+    try:
+        num_regions = settings["FEAT_SIZE"][name]["FRCN_FEAT_SIZE"][0]
+        task = task._replace(num_regions=num_regions if isinstance(num_regions, int) else task.num_regions)
+    except (KeyError, TypeError, IndexError):
+        pass  # openvqa's YAML files leave it to its default
+    return task, settings | {"DATASET": name}
+
+
+def _activation(task: Task, settings: Mapping[str, Any]) -> Activation:
+    """As trained: MFB and MFH by KL divergence, all others on VQA by binary cross-entropy."""
+    loss = settings.get("LOSS_FUNC") or ("kld" if settings.get("MODEL_USE") == "mfb" else "bce")
+    return "softmax" if task.softmax or loss in ("kld", "ce") else "sigmoid"
+
+
+def card(name: str, source: Mapping[str, str], model: VQAModel, *, answers: int, words: int, task: Task) -> str:
+    """The model card of a converted checkpoint, Markdown."""
+    padding = {
+        "faithful": "Faithful: it is shown padding wherever the original code shows it.",
+        "repaired": "Repaired: padding is masked everywhere, which the original code may not do.",
+    }[source["padding"]]
+    return f"""---
+library_name: coattn
+pipeline_tag: visual-question-answering
+license: unknown
+---
+
+# {name}
+
+A published model, converted by `coattn` from the checkpoint file of its authors.
+
+    coattn ask {name} IMAGE_ID "QUESTION" --features STORE
+
+It reads features that only its original extractor makes (`{task.extractor}`), so it answers about images of a feature
+store with those features, not about a bare photo.
+
+## Source
+
+| | |
+|---|---|
+| project | {source["project"]} |
+| model | {source["model"]} |
+| file | {source["file"]} |
+| sha256 | {source["sha256"]} |
+| parameters | {sum(parameter.numel() for parameter in model.parameters()):,} |
+| answers | {answers} |
+| word ids | {words} |
+
+{padding}
+
+The names and layouts of its tensors are taken from the project's source. This conversion has never been run on the
+released files by coattn's authors: compare its accuracy with the published one first. The confidences are not
+calibrated (temperature 1).
+
+## Licence
+
+Unknown: the weights are under the terms of the project they come from.
+"""
