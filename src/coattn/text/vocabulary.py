@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from coattn.text.answers import answer_key
-from coattn.text.tokenizer import TOKENIZERS
+from coattn.text.tokenizer import TOKENIZERS, tokenize
 
 PAD = 0
 UNK = 1
@@ -55,7 +55,7 @@ class Vocabulary:
         Raises:
             ValueError: no word is left.
         """
-        counts = Counter(word for question in questions for word in TOKENIZERS["plain"](question))
+        counts = Counter(word for question in questions for word in tokenize(question))
         words = most_common(counts, min_count)
         if not words:
             raise ValueError(f"no word occurs {min_count} times in the questions ({len(counts)} distinct words)")
