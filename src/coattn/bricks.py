@@ -48,9 +48,12 @@ BRICKS: dict[str, type[nn.Module]] = {
         baselines.QuestionOnlyHead,
         baselines.TopDownAttention,
         baselines.ConcatenationScore,
+        baselines.ProductScore,
         baselines.ProductHead,
         baselines.BilinearAttention,
         baselines.TokenSumHead,
+        baselines.FactorizedCoAttention,
+        baselines.FactorizedHead,
     )
 }
 

@@ -70,6 +70,11 @@ def bce_sum(logits: Tensor, golden: Mapping[str, Tensor]) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, golden["in/target"].to(logits.dtype), reduction="sum")
 
 
+def kld_sum(logits: Tensor, golden: Mapping[str, Tensor]) -> Tensor:
+    """The loss of openvqa's MFB and MFH, to whose targets it gives the soft scores as they are."""
+    return F.kl_div(logits.log_softmax(-1), golden["in/target"].to(logits.dtype), reduction="sum")
+
+
 def padded(inputs: Mapping[str, Tensor], *, tokens: int, regions: int) -> dict[str, Tensor]:
     """Inputs of a model with so many more padded tokens and regions, on the right."""
     more = {"question": (0, tokens), "question_mask": (0, tokens), "region_mask": (0, regions)}

@@ -15,6 +15,7 @@ from parity import (
     check_logits,
     check_round_trip,
     emptied,
+    kld_sum,
     load_config,
     load_golden,
     masks,
@@ -50,8 +51,25 @@ BAN: dict[str, Seen] = {
     **{f"bi_emb{g}": (f"coattention.pool.{g}", lambda out: out[:, None]) for g in range(3)},
     **{f"q_prj{g}_out": (f"coattention.project.{g}", lambda out: out[:, None]) for g in range(3)},
 }
-MIDDLES = {"openvqa_butd": BUTD, "openvqa_ban": BAN}
+MFB: dict[str, Seen] = {
+    "lstm.0": ("question_encoder", lambda out: out.tokens),
+    "q_att_logits": ("coattention.question_pooling.score", _itself),
+    "q_att_feat": ("coattention", lambda out: out.pooled[0][0]),
+    "i_att_mfb.0": ("coattention.fuse", lambda out: out[0]),
+    "i_att_mfb.1": ("coattention.fuse", lambda out: out[1]),
+    "i_att_logits": ("coattention.region_pooling.score", _itself),
+    "i_att_feat": ("coattention", lambda out: out.pooled[0][1]),
+}
+MFH = MFB | {
+    f"mfh{block + 1}.{place}": (f"head.blocks.{block}", lambda out, place=place: out[place])
+    for block in range(2)
+    for place in range(2)
+}
+MIDDLES = {"openvqa_butd": BUTD, "openvqa_ban": BAN, "openvqa_mfb": MFB, "openvqa_mfh": MFH}
 NAMES = list(MIDDLES)
+LOSSES = {"openvqa_butd": bce_sum, "openvqa_ban": bce_sum, "openvqa_mfb": kld_sum, "openvqa_mfh": kld_sum}
+# What goes into our classifier is what they call so.
+JOINT = {"openvqa_butd": "joint", "openvqa_mfb": "z", "openvqa_mfh": "z"}
 
 
 def inputs(golden: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -73,11 +91,20 @@ def test_equals_the_original(name: str, dtype: torch.dtype) -> None:
         model.get_submodule(place).register_forward_hook(
             lambda _module, _inputs, out, middle=middle, read=read: seen.update({middle: read(out)})
         )
+    if name in JOINT:
+        model.get_submodule("head.classify").register_forward_pre_hook(
+            lambda _module, arguments: seen.update({JOINT[name]: arguments[0]})
+        )
     out = model(**inputs(golden), need_weights=True)
     check_logits(out.logits, golden)
-    for middle in MIDDLES[name]:
-        torch.testing.assert_close(seen[middle], golden[f"mid/{middle}"], atol=1e-5, rtol=0, msg=middle)
-    check_gradients(model, openvqa_names(load_config(name)), golden, bce_sum(out.logits, golden))
+    for middle, value in seen.items():
+        torch.testing.assert_close(value, golden[f"mid/{middle}"], atol=1e-5, rtol=0, msg=middle)
+    assert seen.keys() >= MIDDLES[name].keys()
+    for which, logits in (("question", "q_att_logits"), ("regions", "i_att_logits")):
+        if f"mid/{logits}" in golden:
+            weights = golden[f"mid/{logits}"].softmax(1).mT[:, :, None]
+            torch.testing.assert_close(out.maps[f"pooling.{which}"], weights, atol=1e-5, rtol=0)
+    check_gradients(model, openvqa_names(load_config(name)), golden, LOSSES[name](out.logits, golden))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,10 +164,10 @@ def test_empty_rows_are_as_in_the_original(name: str) -> None:
 
 @pytest.mark.parametrize("repaired", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_trains_unless_dropout_is_in_place(name: str, repaired: bool) -> None:
+def test_trains(name: str, repaired: bool) -> None:
     model, golden = imported(name, repaired=repaired)
     model.train()
-    bce_sum(model(**inputs(golden)).logits, golden).backward()
+    LOSSES[name](model(**inputs(golden)).logits, golden).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
@@ -191,3 +218,27 @@ def test_weight_norm_has_one_gain() -> None:
     theirs.bias = ours.bias
     x = torch.randn(3, 8)
     torch.testing.assert_close(ours(x), nn.functional.elu(theirs(x)))
+
+
+def test_mfh_is_known_by_its_name_too() -> None:
+    golden, config = load_golden("openvqa_mfh"), load_config("openvqa_mfh")
+    config = {key: value for key, value in config.items() if key != "HIGH_ORDER"} | {"MODEL_USE": "mfh"}
+    check_logits(from_openvqa(part(golden, "sd"), config)(**inputs(golden)).logits, golden)
+
+
+def test_mfb_and_mfh_are_not_confused() -> None:
+    weights, config = part(load_golden("openvqa_mfb"), "sd"), load_config("openvqa_mfb")
+    with pytest.raises(ValueError, match=r"has the unknown backbone\.mfb.*misses backbone\.mfh1"):
+        from_openvqa(weights, config | {"HIGH_ORDER": True})
+
+
+def test_signed_roots_have_finite_gradients_at_zero() -> None:
+    torch.manual_seed(0)
+    _, golden = imported("openvqa_mfb")
+    given = inputs(golden)
+    model = presets.mfh(
+        region_dim=given["regions"].shape[-1], num_answers=20, num_words=30, dim=8, joint_dim=6, dropout=0.9
+    )
+    for _ in range(5):
+        model(**given).logits.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

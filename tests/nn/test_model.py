@@ -11,6 +11,7 @@ from coattn.nn.heads import FUSIONS
 SMALL = {"dim": 16, "num_heads": 2, "dropout": 0.0}
 MMNASNET = {"relation_heads": 2, "relation_dim": 16, "pixels": False, "pooling_dim": 8, "joint_dim": 24}
 CLASSIC = {"dim": 8, "classifier_dim": 16, "dropout": 0.0, "classifier_dropout": 0.0}
+FACTORS = {"dim": 8, "hidden_dim": 12, "joint_dim": 6, "num_factors": 3, "dropout": 0.0}
 ARGUMENTS: dict[str, dict[str, object]] = {
     "parallel": SMALL,
     "alternating": SMALL,
@@ -24,11 +25,19 @@ ARGUMENTS: dict[str, dict[str, object]] = {
     "mmnasnet_small": SMALL | MMNASNET,
     "mmnasnet_large": SMALL | MMNASNET | {"relation_heads": 4},
     "butd": CLASSIC,
+    "butd_hengyuan": CLASSIC,
     "ban": CLASSIC | {"num_glimpses": 2},
+    "mfb": FACTORS,
+    "mfh": FACTORS,
     "question_only": SMALL,
 }
 # The maps of poolings that a preset has, where these are not those of the classifier head.
-POOLINGS = {"question_only": {"pooling.question"}, "butd": {"pooling.regions"}, "ban": set()}
+POOLINGS = {
+    "question_only": {"pooling.question"},
+    "butd": {"pooling.regions"},
+    "butd_hengyuan": {"pooling.regions"},
+    "ban": set(),
+}
 
 
 def build(name: str, **more: object) -> VQAModel:
@@ -95,7 +104,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
             assert parameter.grad.abs().max() > 1e-12, parameter_name
 
 
-@pytest.mark.parametrize("name", ["modular", "mcan_small", "butd", "ban"])
+@pytest.mark.parametrize("name", ["modular", "mcan_small", "butd", "ban", "mfh"])
 def test_an_image_without_regions_and_a_question_without_words_give_finite_answers(name: str) -> None:
     model, batch = build(name), inputs()
     batch["region_mask"][0] = False

@@ -55,6 +55,14 @@ def test_moves_padding_to_the_front_once() -> None:
     assert torch.equal(OriginalPadding(front=True)(moved).question, moved.question)
 
 
+def test_padding_gets_the_id_that_the_original_has_there() -> None:
+    given = inputs()
+    padded = OriginalPadding(question=True, front=True, num_tokens=7, padding_id=9)(given)
+    assert padded.question_mask.all()
+    for row, old, mask in zip(padded.question, given.question, given.question_mask, strict=True):
+        assert row.tolist() == [9] * (7 - int(mask.sum())) + old[mask].tolist()
+
+
 def test_an_empty_row_is_shown_or_becomes_nan() -> None:
     given = inputs()
     region_mask = given.region_mask.clone()

@@ -12,6 +12,7 @@ from .directory import (
     load_directory,
     save_model,
 )
+from .hengyuan import from_hengyuan, hengyuan_names
 from .hiecoatt import from_hiecoatt, hiecoatt_names
 from .mcan_vqa import from_mcan_vqa, mcan_vqa_names
 from .names import NameTable
@@ -26,9 +27,11 @@ __all__ = [
     "WEIGHTS",
     "ModelDirectory",
     "NameTable",
+    "from_hengyuan",
     "from_hiecoatt",
     "from_mcan_vqa",
     "from_openvqa",
+    "hengyuan_names",
     "hiecoatt_names",
     "load",
     "load_directory",

@@ -16,7 +16,7 @@ from coattn import presets
 from coattn.nn import VQAModel
 
 from .names import NameTable, filled, setting, size
-from .openvqa_baselines import ban_names, build_ban, build_butd, butd_names
+from .openvqa_baselines import ban_names, build_ban, build_butd, build_mfb, butd_names, mfb_names
 from .openvqa_parts import PROJECT, Importer, add_attention, add_ends, add_mlp, add_norm
 
 
@@ -217,4 +217,6 @@ MODELS = {
     "mmnasnet": Importer(build_mmnasnet, mmnasnet_names),
     "butd": Importer(build_butd, butd_names),
     "ban": Importer(build_ban, ban_names),
+    "mfb": Importer(build_mfb, mfb_names),
+    "mfh": Importer(build_mfb, mfb_names),
 }

@@ -1,4 +1,4 @@
-"""openvqa's bottom-up top-down attention and BAN: sizes from the weights, dropout from the settings."""
+"""openvqa's bottom-up top-down attention, BAN, MFB and MFH: sizes from the weights, dropout from the settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coattn import presets
 from coattn.nn import VQAModel
 
 from .names import Layout, NameTable, setting, size
-from .openvqa_parts import PROJECT
+from .openvqa_parts import PROJECT, add_mlp
 
 
 def add_weight_norm(names: NameTable, ours: str, theirs: str) -> None:
@@ -130,3 +130,57 @@ def ban_names(config: Mapping[str, Any]) -> NameTable:
         add_weight_norm(names, f"coattention.project.{glimpse}", f"backbone.q_prj.{glimpse}.{place}")
     add_classifier(names)
     return names
+
+
+# MFB and MFH
+
+
+def build_mfb(
+    state_dict: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    faithful: bool,
+    padded_tokens: int | None,
+    padded_regions: int | None,
+) -> VQAModel:
+    """MFB, or MFH, with the sizes of these weights and settings, not yet filled."""
+    read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's mfb")
+    return presets.mfb(
+        num_words=width("embedding.weight"),
+        embedding_dim=width("embedding.weight", 1),
+        region_dim=width("backbone.i_att.mfb.proj_i.weight", 1),
+        num_answers=width("proj.weight"),
+        dim=width("lstm.weight_hh_l0", 1),
+        hidden_dim=width("backbone.q_att.mlp.fc.linear.weight"),
+        joint_dim=read("MFB_O", int),
+        num_factors=read("MFB_K", int),
+        num_blocks=len(_blocks(config)),
+        question_glimpses=width("backbone.q_att.mlp.linear.weight"),
+        region_glimpses=width("backbone.i_att.mlp.linear.weight"),
+        dropout=read("DROPOUT_R", float),
+        faithful=faithful,
+        padded_tokens=padded_tokens,
+        padded_regions=padded_regions,
+    )
+
+
+def mfb_names(config: Mapping[str, Any]) -> NameTable:
+    """The table of MFB and MFH."""
+    names = NameTable()
+    names.tensor("question_encoder.embedding.embed.weight", "embedding.weight")
+    names.recurrence("question_encoder.recurrences", "lstm")
+    add_mlp(names, "coattention.question_pooling.score", "backbone.q_att")
+    add_mlp(names, "coattention.region_pooling.score", "backbone.i_att")
+    blocks = {f"head.blocks.{i}": f"backbone.{name}" for i, name in enumerate(_blocks(config))}
+    for ours, theirs in ({"coattention.fuse": "backbone.i_att.mfb"} | blocks).items():
+        names.linear(f"{ours}.question", f"{theirs}.proj_q")
+        names.linear(f"{ours}.regions", f"{theirs}.proj_i")
+    names.linear("head.classify", "proj")
+    names.unused += ["adapter.frcn_linear.weight", "adapter.frcn_linear.bias"]
+    return names
+
+
+def _blocks(config: Mapping[str, Any]) -> list[str]:
+    """openvqa's names of the last pooling's blocks."""
+    high_order = config["MODEL_USE"] == "mfh" or setting(config, "HIGH_ORDER", bool, project=PROJECT)
+    return ["mfh1", "mfh2"] if high_order else ["mfb"]

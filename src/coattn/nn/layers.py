@@ -127,10 +127,34 @@ class FeedForward(nn.Module):
         return self.residual(x, self.mlp(x))
 
 
-class AttentionPooling(nn.Module):
-    """A sequence to one vector by learned attention (MCAN's attentional reduction, arXiv 1906.10770, eq. 9-10).
+class GlimpsePooling(nn.Module):
+    """A sequence to one vector by learned attention: `a = softmax(MLP(X))` over the real places, a row per glimpse.
 
-    `a = softmax(MLP(X))` over the real places, one row per glimpse; the glimpses `a X` are concatenated and projected.
+    The glimpses `a X` are concatenated.
+
+    Args:
+        dim: width of the sequence.
+        hidden_dim: width inside the MLP.
+        num_glimpses: number of attention maps G.
+        dropout: dropout inside the MLP.
+    """
+
+    def __init__(self, dim: int, *, hidden_dim: int, num_glimpses: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.score = MLP(dim, hidden_dim=hidden_dim, output_dim=num_glimpses, dropout=dropout)
+
+    def forward(self, x: Tensor, mask: Tensor, scored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Pool `x` (B, T, D) over `mask` (B, T) -> glimpses (B, G * D), map (B, G, 1, T).
+
+        The scores are those of `scored` (B, T, dim), or of `x` itself when None.
+        """
+        scores = self.score(x if scored is None else scored)
+        weights = masked_softmax(scores.transpose(1, 2), mask[:, None])  # (B, G, T)
+        return (weights @ x).flatten(1), weights[:, :, None]
+
+
+class AttentionPooling(GlimpsePooling):
+    """`GlimpsePooling`, projected (MCAN's attentional reduction, arXiv 1906.10770, eq. 9-10).
 
     Args:
         dim: width of the sequence.
@@ -143,11 +167,10 @@ class AttentionPooling(nn.Module):
     def __init__(
         self, dim: int, *, hidden_dim: int, output_dim: int, num_glimpses: int = 1, dropout: float = 0.0
     ) -> None:
-        super().__init__()
-        self.score = MLP(dim, hidden_dim=hidden_dim, output_dim=num_glimpses, dropout=dropout)
+        super().__init__(dim, hidden_dim=hidden_dim, num_glimpses=num_glimpses, dropout=dropout)
         self.merge = nn.Linear(dim * num_glimpses, output_dim)
 
-    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Pool `x` (B, T, dim) over `mask` (B, T) -> vector (B, output_dim), map (B, G, 1, T)."""
-        weights = masked_softmax(self.score(x).transpose(1, 2), mask[:, None])  # (B, G, T)
-        return self.merge((weights @ x).flatten(1)), weights[:, :, None]
+    def forward(self, x: Tensor, mask: Tensor, scored: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `GlimpsePooling.forward`, but the vector is (B, output_dim)."""
+        glimpses, weights = super().forward(x, mask, scored)
+        return self.merge(glimpses), weights

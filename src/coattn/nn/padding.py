@@ -40,6 +40,7 @@ class OriginalPadding(nn.Module):
         num_tokens: the length to which the original pads or cuts each question; None takes what is given.
         num_regions: the number to which the original pads or cuts the regions of each image; None takes what is given.
         front: the original pads questions in front.
+        padding_id: the id that the original puts at padding; None leaves what is given there.
 
     Raises:
         ValueError: unknown `empty`.
@@ -54,18 +55,21 @@ class OriginalPadding(nn.Module):
         num_tokens: int | None = None,
         num_regions: int | None = None,
         front: bool = False,
+        padding_id: int | None = None,
     ) -> None:
         super().__init__()
         if empty not in ("shown", "nan"):
             raise ValueError(f"empty must be shown or nan, got {empty!r}")
         self.question, self.regions, self.empty = question, regions, empty
-        self.num_tokens, self.num_regions, self.front = num_tokens, num_regions, front
+        self.num_tokens, self.num_regions, self.front, self.padding_id = num_tokens, num_regions, front, padding_id
 
     def forward(self, inputs: Inputs) -> Inputs:
         """Inputs right-padded to any length -> as the original pads them, with masks of what it takes for real."""
         question, question_mask = _resized(inputs.question, inputs.question_mask, self.num_tokens)
         regions, region_mask = _resized(inputs.regions, inputs.region_mask, self.num_regions)
         boxes = None if inputs.boxes is None else _resized(inputs.boxes, inputs.region_mask, self.num_regions)[0]
+        if self.padding_id is not None:
+            question = question.masked_fill(~question_mask, self.padding_id)
         if self.front:
             places = (torch.arange(question.shape[1], device=question.device) - _trailing(question_mask)) % max(
                 question.shape[1], 1

@@ -37,13 +37,20 @@ class TokenEmbedding(nn.Module):
         question_dim: width E of given token embeddings. Exactly one of the two is set.
         dim: width of the output.
         dropout: dropout on the output.
+        padding_id: the id whose word vector is zeros and stays so; needed only where a model is shown its padding.
 
     Raises:
-        ValueError: both or none of `num_words` and `question_dim` are given.
+        ValueError: both or none of `num_words` and `question_dim` are given, or `padding_id` is no id of a word.
     """
 
     def __init__(
-        self, *, num_words: int | None = None, question_dim: int | None = None, dim: int, dropout: float = 0.0
+        self,
+        *,
+        num_words: int | None = None,
+        question_dim: int | None = None,
+        dim: int,
+        dropout: float = 0.0,
+        padding_id: int | None = None,
     ) -> None:
         super().__init__()
         if (num_words is None) == (question_dim is None):
@@ -54,7 +61,9 @@ class TokenEmbedding(nn.Module):
         self.num_words, self.question_dim = num_words, question_dim
         self.embed: nn.Module
         if num_words is not None:
-            self.embed = nn.Embedding(num_words, dim)
+            if padding_id is not None and not 0 <= padding_id < num_words:
+                raise ValueError(f"padding_id must be one of the {num_words} ids, got {padding_id}")
+            self.embed = nn.Embedding(num_words, dim, padding_idx=padding_id)
         else:
             assert question_dim is not None
             self.embed = nn.Linear(question_dim, dim)
@@ -138,6 +147,7 @@ class RecurrentQuestionEncoder(nn.Module):
         bidirectional: read the question in both directions.
         num_layers: number of recurrent layers.
         dropout: dropout on the embeddings and between and after the recurrent layers.
+        padding_id: see `TokenEmbedding`.
 
     Raises:
         ValueError: unknown cell, or an odd `dim` with two directions.
@@ -154,12 +164,18 @@ class RecurrentQuestionEncoder(nn.Module):
         bidirectional: bool = False,
         num_layers: int = 1,
         dropout: float = 0.0,
+        padding_id: int | None = None,
     ) -> None:
         super().__init__()
         self.num_words, self.question_dim, self.embedding_dim, self.dim = num_words, question_dim, embedding_dim, dim
         self.cell, self.bidirectional, self.num_layers, self.dropout = cell, bidirectional, num_layers, dropout
+        self.padding_id = padding_id
         self.embedding = TokenEmbedding(
-            num_words=num_words, question_dim=question_dim, dim=embedding_dim, dropout=dropout
+            num_words=num_words,
+            question_dim=question_dim,
+            dim=embedding_dim,
+            dropout=dropout,
+            padding_id=padding_id,
         )
         self.recurrences = Recurrences(
             embedding_dim, dim, cell=cell, bidirectional=bidirectional, num_layers=num_layers, dropout=dropout

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from coattn.nn import VQAGenerator, VQAModel
 
 from .ban import ban
-from .butd import butd
+from .butd import butd, butd_hengyuan
 from .generator import generator
 from .hiecoatt import hiecoatt_alternating, hiecoatt_parallel
 from .mcan import mcan_large, mcan_small
+from .mfb import mfb, mfh
 from .mmnasnet import mmnasnet_large, mmnasnet_small
 from .stacks import (
     LAYERS,
@@ -42,7 +43,10 @@ PRESETS: dict[str, Callable[..., VQAModel]] = {
     "mcan_small": mcan_small,
     "mcan_large": mcan_large,
     "butd": butd,
+    "butd_hengyuan": butd_hengyuan,
     "ban": ban,
+    "mfb": mfb,
+    "mfh": mfh,
     "mmnasnet_small": mmnasnet_small,
     "mmnasnet_large": mmnasnet_large,
     "question_only": question_only,
@@ -58,6 +62,7 @@ __all__ = [
     "alternating",
     "ban",
     "butd",
+    "butd_hengyuan",
     "dense",
     "generator",
     "hiecoatt_alternating",
@@ -66,6 +71,8 @@ __all__ = [
     "make_question_encoder",
     "mcan_large",
     "mcan_small",
+    "mfb",
+    "mfh",
     "mmnasnet_large",
     "mmnasnet_small",
     "modular",
