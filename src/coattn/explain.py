@@ -49,7 +49,8 @@ class Line(NamedTuple):
         weights: (T,) or (R,).
         word: the token that it belongs to, by place, or None.
         region: the region that it belongs to, or None.
-        is_row: a row says where its owner looks, and sums to 1; a column says who looks at its owner.
+        is_row: a row says where its owner looks, and sums to 1 (to less where a model may look at nothing, or shares
+            its attention out over words and regions together); a column says who looks at its owner.
     """
 
     side: Side
@@ -69,7 +70,7 @@ class Explanation:
         boxes: (R, 4) float, x1 y1 x2 y2 in [0, 1] of the image.
         image: the image, or None when only its features are at hand.
         size: width and height of the image in pixels.
-        maps: name -> (H, to, from) float, each row over `from` summing to 1.
+        maps: name -> (H, to, from) float, each row over `from` summing to 1 at most.
         answers: the best answers, best first.
     """
 

@@ -242,3 +242,16 @@ def test_signed_roots_have_finite_gradients_at_zero() -> None:
     for _ in range(5):
         model(**given).logits.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_a_bilinear_map_is_one_share_out_of_words_and_regions(repaired: bool) -> None:
+    model, golden = imported("openvqa_ban", repaired=repaired)
+    given = inputs(golden)
+    maps = model(**given, need_weights=True).maps
+    whole = maps["glimpses.question_to_regions"]
+    torch.testing.assert_close(whole.sum((2, 3)), torch.ones(whole.shape[:2]))
+    torch.testing.assert_close(maps["pooling.question"][:, :, 0], whole.sum(3))
+    torch.testing.assert_close(maps["pooling.regions"][:, :, 0], whole.sum(2))
+    words = maps["pooling.question"] * ~given["question_mask"][:, None, None]
+    assert (words > 0).any() != repaired

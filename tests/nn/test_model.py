@@ -36,7 +36,6 @@ POOLINGS = {
     "question_only": {"pooling.question"},
     "butd": {"pooling.regions"},
     "butd_hengyuan": {"pooling.regions"},
-    "ban": set(),
 }
 
 

@@ -142,8 +142,9 @@ class BilinearAttention(nn.Module):
     ) -> CoAttentionOutput:
         """Let the tokens of `question`, (B, T, question_dim), take up what the glimpses see in `regions`.
 
-        Map: `glimpses.question_to_regions` (B, G, T, R). A softmax over *both* words and regions made it: a whole map
-        sums to 1, not its rows; a row's sum is the share of its word.
+        Maps: `glimpses.question_to_regions` (B, G, T, R). A softmax over *both* words and regions made it: a whole map
+        sums to 1, not its rows. Its sums are `pooling.question` (B, G, 1, T), the share of each word, and
+        `pooling.regions` (B, G, 1, R), the share of each region.
         """
         tokens, regions = question.tokens, regions.to(question.tokens.dtype)
         pairs = question_mask[:, :, None] & region_mask[:, None]  # (B, T, R)
@@ -151,8 +152,12 @@ class BilinearAttention(nn.Module):
         weights = masked_softmax(logits.flatten(2), pairs.flatten(1)[:, None]).view_as(logits)  # (B, G, T, R)
         for glimpse, (pool, project) in enumerate(zip(self.pool, self.project, strict=True)):
             tokens = tokens + project(pool(tokens, regions, weights[:, glimpse]))[:, None]
-        maps = {"glimpses.question_to_regions": weights} if need_weights else {}
-        return CoAttentionOutput(tokens, regions, (), maps)
+        maps = {
+            "glimpses.question_to_regions": weights,
+            "pooling.question": weights.sum(3)[:, :, None],
+            "pooling.regions": weights.sum(2)[:, :, None],
+        }
+        return CoAttentionOutput(tokens, regions, (), maps if need_weights else {})
 
 
 class TokenSumHead(nn.Module):
