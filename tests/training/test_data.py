@@ -179,7 +179,8 @@ def test_several_files_train_together(tiny_data: Path) -> None:
 def test_question_embeddings_replace_words(tiny_data: Path, tmp_path: Path) -> None:
     questions = sorted({record.question for record in module(tiny_data).split("train").records})
     store = write_store(tmp_path / "questions.h5", questions, dim=5)
-    data = module(tiny_data, question_embeddings=str(store))
+    with pytest.warns(UserWarning, match="max_tokens have no effect on question_embeddings"):
+        data = module(tiny_data, question_embeddings=str(store), max_tokens=9)
     assert (data.num_words, data.question_dim, data.vocabularies.words) == (None, 5, None)
     batch = epoch(data.train_dataloader())[0]
     embeddings = FeatureStore(store)

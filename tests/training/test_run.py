@@ -272,6 +272,14 @@ def test_a_model_on_words_refuses_embeddings(
     assert "this model reads words, but data.question_embeddings is" in capsys.readouterr().err
 
 
+def test_settings_of_a_vocabulary_that_is_brought_are_named(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    config, root = finished
+    brought = ("--data.vocabulary_from", root / "model", "--data.max_answers", 2)
+    with pytest.warns(UserWarning, match="data.max_answers has no effect: vocabulary_from brings"):
+        trial = ("--trainer.fast_dev_run", "true", "--trainer.default_root_dir", tmp_path)
+        assert run("fit", config, *brought, *trial) == 0
+
+
 def test_unknown_words_and_answers_do_not_change_a_saved_model(
     finished: tuple[Path, Path], tiny_data: Path, tmp_path: Path
 ) -> None:

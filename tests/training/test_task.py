@@ -202,6 +202,22 @@ def test_a_setting_without_effect_is_named(recipe: dict, message: str) -> None:
         VQATask({"dim": 8, "num_heads": 2}, preset="modular", **DIMS, **recipe)
 
 
+def test_bounds_after_the_end_of_training_are_named(
+    tiny_data: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    task, data = task_and_data(tiny_data, schedule="step", decay_epochs=[1, 4], warmup_epochs=2.5)
+    trainer(tmp_path, max_epochs=2).fit(task, data)
+    messages = [str(warning.message) for warning in recwarn]
+    assert "training ends after 2 epochs, before model.decay_epochs [4]" in messages
+    assert "training ends after 2 epochs, before model.warmup_epochs [2.5]" in messages
+
+
+def test_a_preset_beside_a_model_is_named() -> None:
+    model = build_model("parallel", {"dim": 8, "num_heads": 2}, **DIMS)
+    with pytest.warns(UserWarning, match="preset and sizes have no effect on a model"):
+        VQATask(model, preset="modular")
+
+
 def test_published_recipes_warn_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
     recipe = {"schedule": "step", "decay_epochs": [10, 12], "decay_rate": 0.25, "warmup_epochs": 3, "warmup": "stairs"}
     VQATask({"dim": 8, "num_heads": 2}, preset="modular", **DIMS, **recipe, betas=(0.9, 0.99))

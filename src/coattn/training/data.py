@@ -111,6 +111,8 @@ class VQADataModule(LightningDataModule):
         super().__init__()
         if targets not in get_args(Targets):
             raise ValueError(f"targets must be one of {', '.join(get_args(Targets))}, got {targets!r}")
+        if question_embeddings is not None and (min_word_count, max_tokens) != (1, None):
+            rank_zero_warn("data.min_word_count and data.max_tokens have no effect on question_embeddings")
         self.save_hyperparameters()
         self._read: dict[str, Questions] = {}
         self._splits: dict[str, Split] = {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
 import logging
 import re
 import shutil
@@ -25,7 +26,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from coattn.checkpoint import load_directory
 from coattn.files import atomic_path, write_json
@@ -37,6 +38,7 @@ from coattn.training.export import export_model
 from coattn.training.task import VQATask
 
 LINKED = ("num_words", "question_dim", "region_dim", "num_answers")
+_VOCABULARY = ("min_word_count", "max_answers", "min_answer_count")
 _MADE = ("checkpoints", "logs", "model", "predictions", "config.yaml")
 _HIDDEN = {"verbose", "weights_only", "return_predictions", "model", "datamodule", "dataloaders", "ckpt_path"}
 _EXAMPLES = {
@@ -158,6 +160,11 @@ class _CommandLine(LightningCLI):
             config.data.seed = int(config.seed_everything)
         self.checkpoint = self._checkpoint_to_continue() if self.command == "fit" else self._checkpoint_to_use()
         self.vocabulary_from = config.data.vocabulary_from
+        if self.vocabulary_from is not None:
+            defaults = inspect.signature(VQADataModule).parameters
+            for name in _VOCABULARY:
+                if config.data[name] != defaults[name].default:
+                    rank_zero_warn(f"data.{name} has no effect: vocabulary_from brings the vocabularies")
         if self.checkpoint is not None:
             config.data.vocabulary_from = str(self.checkpoint)
 

@@ -147,6 +147,8 @@ class VQATask(LightningModule):
         self.save_hyperparameters(ignore=["model"])
         _check_recipe(self.hparams)
         if model is not None:
+            if preset is not None or sizes is not None:
+                rank_zero_warn("preset and sizes have no effect on a model that is given as such")
             self.model = model.train()  # a loaded one comes in eval mode, and the Trainer would leave it there
         else:
             if preset is None or region_dim is None or num_answers is None:
@@ -191,11 +193,17 @@ class VQATask(LightningModule):
         if not math.isfinite(num_steps) and options["schedule"] in ("cosine", "one_cycle"):
             raise ValueError(f"the schedule {options['schedule']!r} needs an end: set trainer.max_epochs or max_steps")
 
+        num_epochs = num_steps / steps_per_epoch
+        bounds = {"decay_epochs": options["decay_epochs"] or [], "warmup_epochs": [options["warmup_epochs"]]}
+        for setting, epochs in bounds.items():
+            if late := [epoch for epoch in epochs if epoch > num_epochs]:
+                rank_zero_warn(f"training ends after {num_epochs:g} epochs, before model.{setting} {late}")
+
         def factor(step: int) -> float:
             return learning_rate_factor(
                 step / steps_per_epoch,
                 options["schedule"],
-                num_epochs=num_steps / steps_per_epoch,
+                num_epochs=num_epochs,
                 warmup_epochs=options["warmup_epochs"],
                 warmup=options["warmup"],
                 decay_epochs=tuple(options["decay_epochs"] or ()),
