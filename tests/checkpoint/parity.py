@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coattn.bricks import build, describe
@@ -77,8 +77,8 @@ def kld_sum(logits: Tensor, golden: Mapping[str, Tensor]) -> Tensor:
 
 def padded(inputs: Mapping[str, Tensor], *, tokens: int, regions: int) -> dict[str, Tensor]:
     """Inputs of a model with so many more padded tokens and regions, on the right."""
-    more = {"question": (0, tokens), "question_mask": (0, tokens), "region_mask": (0, regions)}
-    return {name: F.pad(value, more.get(name, (0, 0, 0, regions))) for name, value in inputs.items()}
+    more = {name: tokens if "question" in name else regions for name in inputs}
+    return {name: F.pad(value, (0, 0) * (value.dim() - 2) + (0, more[name])) for name, value in inputs.items()}
 
 
 def row(inputs: Mapping[str, Tensor], index: int) -> dict[str, Tensor]:
@@ -111,3 +111,13 @@ def emptied(inputs: Mapping[str, Tensor], *, question: int, regions: int) -> dic
     for name in ("regions", "region_mask"):
         changed[name][regions] = 0
     return changed
+
+
+def recorded(module: nn.Module) -> dict[str, tuple[Any, Any]]:
+    """Filled in the next forward pass: for each part, by name, what goes into it first and what comes out."""
+    seen: dict[str, tuple[Any, Any]] = {}
+    for name, part_of_it in module.named_modules():
+        part_of_it.register_forward_hook(
+            lambda _, given, out, name=name: seen.update({name: (given[0] if given else None, out)})
+        )
+    return seen

@@ -25,6 +25,7 @@ WORDS = Vocabulary(["what", "is", "it", "red"])
 ANSWERS = AnswerVocabulary(["yes", "no", "2"])
 RECORD = {"name": "descriptor", "settings": {"grid": [4, 4]}, "weights": None, "versions": {}}
 SMALL: dict[str, dict[str, Any]] = {
+    "dcn": {"dim": 16, "num_layers": 2, "recurrent_dim": 8},
     "hiecoatt_parallel": {"dim": 16, "joint_dim": 16},
     "hiecoatt_alternating": {"dim": 16, "joint_dim": 16},
     "mcan_small": {"dim": 16, "ffn_dim": 32, "joint_dim": 16, "num_heads": 2},

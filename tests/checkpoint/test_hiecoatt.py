@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity import PRECISIONS, load_golden, masks, part
-from torch import Tensor, nn
+from parity import PRECISIONS, load_golden, masks, part, recorded
+from torch import Tensor
 from torch.nn import functional as F
 
 from coattn.bricks import build, describe
@@ -25,15 +25,6 @@ def run(model: VQAModel, golden: dict[str, Tensor], more_tokens: int = 0, more_r
     question = F.pad(golden["in/seq"], (0, more_tokens))
     regions = F.pad(golden["in/img"], (0, 0, 0, more_regions))
     return model(question, regions, **masks(question, regions)).logits
-
-
-def recorded(model: VQAModel) -> dict[str, tuple[Tensor, Tensor]]:
-    """Filled in the next forward pass: what goes into each linear map and convolution, and what comes out."""
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv1d):
-            module.register_forward_hook(lambda _, given, out, name=name: seen.update({name: (given[0], out)}))
-    return seen
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS, ids=str)

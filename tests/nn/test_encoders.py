@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from coattn.nn import PlainQuestionEncoder, RecurrentQuestionEncoder, RegionEncoder
+from coattn.nn import PlainQuestionEncoder, RecurrentQuestionEncoder, RegionEncoder, SkipRecurrentQuestionEncoder
 from coattn.nn.layers import UnbiasedLayerNorm, reverse_padded
+from coattn.nn.recurrence import Recurrences
 
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
 IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 0, 0], [0, 0, 0, 0]])
@@ -37,6 +38,37 @@ def test_recurrence_equals_packed_sequences(cell: str, bidirectional: bool) -> N
     torch.testing.assert_close(encoded.tokens, tokens, atol=1e-6, rtol=0)
     summary = torch.cat(tuple(hidden[-2:]), -1) if bidirectional else hidden[-1]
     torch.testing.assert_close(encoded.summary, summary, atol=1e-6, rtol=0)
+
+
+def test_learned_starts_equal_packed_sequences_and_learn() -> None:
+    torch.manual_seed(0)
+    encoder = SkipRecurrentQuestionEncoder(question_dim=5, hidden_dim=6, dim=7)
+    embedded = torch.randn(3, 4, 5) * MASK[..., None]
+    reference = nn.LSTM(5, 3, 2, batch_first=True, bidirectional=True)
+    state = {
+        name.replace("_l0", f"_l{layer}{'_reverse' if direction else ''}"): value
+        for layer, directions in enumerate(encoder.recurrences)
+        for direction, module in enumerate(directions)  # type: ignore[arg-type]
+        for name, value in module.state_dict().items()
+    }
+    reference.load_state_dict(state)
+    start = encoder.recurrences.start
+    assert start is not None
+    hidden, cells = start[:, None].expand(-1, 2, -1).contiguous().chunk(2)  # the third question is empty
+    packed = nn.utils.rnn.pack_padded_sequence(embedded[:2], torch.tensor([4, 2]), True)
+    states, _ = nn.utils.rnn.pad_packed_sequence(reference(packed, (hidden, cells))[0], batch_first=True)
+    expected = encoder.merge(torch.cat((embedded[:2], states), -1)) * MASK[:2, :, None]
+    encoded = encoder(embedded, MASK)
+    torch.testing.assert_close(encoded.tokens[:2], expected, atol=1e-6, rtol=0)
+    assert (encoded.tokens[2] == 0).all()
+    encoded.tokens.sum().backward()
+    assert start.grad is not None
+    assert (start.grad.abs().sum(1) > 0).all()
+
+
+def test_a_gru_starts_from_learned_states_too() -> None:
+    states, _ = Recurrences(5, 6, cell="gru", bidirectional=True, learned_start=True)(torch.zeros(3, 4, 5), MASK)
+    assert (states[0] != 0).all()
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -20,6 +20,7 @@ ARGUMENTS: dict[str, dict[str, object]] = {
     "stack": SMALL | {"layers": ["parallel", "alternating", "dense", "modular"], "direct_question": True},
     "hiecoatt_parallel": {"dim": 16, "joint_dim": 24, "dropout": 0.0},
     "hiecoatt_alternating": {"dim": 16, "joint_dim": 24, "dropout": 0.0},
+    "dcn": SMALL | {"image_dim": 24, "num_layers": 2, "recurrent_dim": 8, "recurrent_dropout": 0.0},
     "mcan_small": SMALL | {"num_layers": 2, "ffn_dim": 32, "pooling_dim": 8, "joint_dim": 24},
     "mcan_large": SMALL | {"num_layers": 1, "ffn_dim": 32, "pooling_dim": 8, "joint_dim": 24},
     "mmnasnet_small": SMALL | MMNASNET,

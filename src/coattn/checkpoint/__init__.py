@@ -1,5 +1,6 @@
 """Models on disk: directories of our own, and the checkpoints that the authors of published models released."""
 
+from .dcn import dcn_names, from_dcn
 from .directory import (
     ANSWERS,
     CONFIG,
@@ -27,6 +28,8 @@ __all__ = [
     "WEIGHTS",
     "ModelDirectory",
     "NameTable",
+    "dcn_names",
+    "from_dcn",
     "from_hengyuan",
     "from_hiecoatt",
     "from_mcan_vqa",

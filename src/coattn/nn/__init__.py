@@ -20,11 +20,11 @@ from .coattention import (
     RegionGuidedAttention,
 )
 from .decoder import LSTMDecoder, TransformerDecoder
-from .heads import ClassifierHead, HeadOutput, RecursiveHead
+from .heads import ClassifierHead, HeadOutput, RecursiveHead, SummaryHead
 from .hierarchy import HierarchicalQuestionEncoder
 from .model import GeneratorOutput, VQAGenerator, VQAModel, VQAOutput
 from .padding import OriginalPadding
-from .question import PlainQuestionEncoder, Question, RecurrentQuestionEncoder
+from .question import PlainQuestionEncoder, Question, RecurrentQuestionEncoder, SkipRecurrentQuestionEncoder
 from .regions import PlainRegionEncoder, RegionEncoder, RegionGeometryEncoder
 
 __all__ = [
@@ -59,6 +59,8 @@ __all__ = [
     "RegionEncoder",
     "RegionGeometryEncoder",
     "RegionGuidedAttention",
+    "SkipRecurrentQuestionEncoder",
+    "SummaryHead",
     "TransformerDecoder",
     "VQAGenerator",
     "VQAModel",

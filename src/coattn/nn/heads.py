@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .coattention import CoAttentionOutput
 from .coattention.base import Maps
-from .layers import AttentionPooling, make_norm
+from .layers import MLP, AttentionPooling, GlimpsePooling, make_norm
 from .question import Question
 
 
@@ -142,6 +142,49 @@ class ClassifierHead(nn.Module):
         if self.summary is not None:
             q = q + self.summary(question.summary)
         logits = self.classify(self.drop(self.normalise(self.fuse(q, v))))
+        return HeadOutput(logits, {"pooling.question": question_map, "pooling.regions": region_map})
+
+
+class SummaryHead(nn.Module):
+    """Pool each side by the mean of several attentions, concatenate, MLP: DCN's prediction layer (arXiv 1804.00775).
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        num_answers: size A of the answer vocabulary.
+        hidden_dim: inner width of the classifying MLP; half of both sides together when None.
+        num_glimpses: attention maps G per side.
+        dropout: dropout inside the classifying MLP.
+    """
+
+    def __init__(
+        self,
+        question_dim: int,
+        region_dim: int,
+        num_answers: int,
+        *,
+        hidden_dim: int | None = None,
+        num_glimpses: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.question_dim, self.region_dim, self.num_answers = question_dim, region_dim, num_answers
+        self.hidden_dim, self.num_glimpses, self.dropout = hidden_dim, num_glimpses, dropout
+        self.question_pooling, self.region_pooling = (
+            GlimpsePooling(width, hidden_dim=width, num_glimpses=num_glimpses) for width in (question_dim, region_dim)
+        )
+        joint_dim = question_dim + region_dim
+        hidden_dim = joint_dim // 2 if hidden_dim is None else hidden_dim
+        self.classify = MLP(joint_dim, hidden_dim=hidden_dim, output_dim=num_answers, dropout=dropout)
+
+    def forward(
+        self, attended: CoAttentionOutput, question: Question, question_mask: Tensor, region_mask: Tensor
+    ) -> HeadOutput:
+        """Score the answers; arguments and maps as `ClassifierHead.forward`."""
+        q, question_map = self.question_pooling(attended.question, question_mask)
+        v, region_map = self.region_pooling(attended.regions, region_mask)
+        q, v = (glimpses.unflatten(1, (self.num_glimpses, -1)).mean(1) for glimpses in (q, v))
+        logits = self.classify(torch.cat((v, q), -1))
         return HeadOutput(logits, {"pooling.question": question_map, "pooling.regions": region_map})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .attention import masked_softmax
 
@@ -53,11 +54,27 @@ class UnbiasedLayerNorm(nn.Module):
         return self.weight * centred / (std + self.eps) + self.bias
 
 
-NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "unbiased": UnbiasedLayerNorm, "none": nn.Identity}
+class UnitNorm(nn.Module):
+    """Vectors to length 1."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of `x` (..., dim); a vector of zeros stays."""
+        return F.normalize(x, dim=-1)
+
+
+NORMS: dict[str, type[nn.Module]] = {
+    "layer": nn.LayerNorm,
+    "unbiased": UnbiasedLayerNorm,
+    "unit": UnitNorm,
+    "none": nn.Identity,
+}
 
 
 def make_norm(name: str, dim: int) -> nn.Module:
-    """Normalisation by name: `layer`, `unbiased` (MCAN's own) or `none`.
+    """Normalisation by name: `layer`, `unbiased` (MCAN's own), `unit` (to length 1) or `none`.
 
     Raises:
         ValueError: unknown name.

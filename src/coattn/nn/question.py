@@ -30,12 +30,12 @@ class Question(NamedTuple):
 
 
 class TokenEmbedding(nn.Module):
-    """Token ids through an embedding table, or given token embeddings through a linear map; zeros at padding.
+    """Token ids through an embedding table, or given token embeddings; zeros at padding.
 
     Args:
         num_words: size of the embedding table (ids 0 .. num_words - 1), for token ids.
         question_dim: width E of given token embeddings. Exactly one of the two is set.
-        dim: width of the output.
+        dim: width of the output, to which given embeddings are mapped; None leaves those as they are.
         dropout: dropout on the output.
         padding_id: the id whose word vector is zeros and stays so; needed only where a model is shown its padding.
 
@@ -48,7 +48,7 @@ class TokenEmbedding(nn.Module):
         *,
         num_words: int | None = None,
         question_dim: int | None = None,
-        dim: int,
+        dim: int | None,
         dropout: float = 0.0,
         padding_id: int | None = None,
     ) -> None:
@@ -58,15 +58,16 @@ class TokenEmbedding(nn.Module):
                 "give either num_words (token ids) or question_dim (given token embeddings), "
                 f"got num_words={num_words} and question_dim={question_dim}"
             )
-        self.num_words, self.question_dim = num_words, question_dim
+        self.num_words, self.question_dim, self.dim = num_words, question_dim, dim
         self.embed: nn.Module
         if num_words is not None:
+            assert dim is not None
             if padding_id is not None and not 0 <= padding_id < num_words:
                 raise ValueError(f"padding_id must be one of the {num_words} ids, got {padding_id}")
             self.embed = nn.Embedding(num_words, dim, padding_idx=padding_id)
         else:
             assert question_dim is not None
-            self.embed = nn.Linear(question_dim, dim)
+            self.embed = nn.Identity() if dim is None else nn.Linear(question_dim, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, question: Tensor, mask: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class TokenEmbedding(nn.Module):
                     f"expected token embeddings (B, T, {self.question_dim}), got {question.dtype} "
                     f"{tuple(question.shape)}"
                 )
-            embedded = self.embed(question.to(next(self.embed.parameters()).dtype))
+            embedded = question if self.dim is None else self.embed(question.to(next(self.embed.parameters()).dtype))
         return self.dropout(embedded) * mask[:, :, None]
 
 
@@ -190,3 +191,51 @@ class RecurrentQuestionEncoder(nn.Module):
         tokens, summary = self.recurrences(self.embedding(question, mask), mask)
         tokens = self.drop(tokens)
         return Question(tokens, (tokens,), self.drop(summary))
+
+
+class SkipRecurrentQuestionEncoder(nn.Module):
+    """`linear(dropout([x, biLSTM(x)]))`, x the embedded words: DCN's language extraction (arXiv 1804.00775).
+
+    The LSTM starts from learned states. Given embeddings enter as they are. Differences from the authors' code: padding
+    is zeros where theirs keeps the last map's bias, which nothing reads; lengths need not travel to the host.
+
+    Args:
+        num_words: see `TokenEmbedding`.
+        question_dim: see `TokenEmbedding`.
+        embedding_dim: width of the embedded words; of no effect on given embeddings.
+        hidden_dim: width of the LSTM, both directions together.
+        dim: width D of the token vectors.
+        num_layers: layers of the LSTM.
+        dropout: dropout between the layers and on the concatenation.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_words: int | None = None,
+        question_dim: int | None = None,
+        embedding_dim: int = 300,
+        hidden_dim: int,
+        dim: int,
+        num_layers: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_words, self.question_dim, self.embedding_dim = num_words, question_dim, embedding_dim
+        self.hidden_dim, self.dim, self.num_layers, self.dropout = hidden_dim, dim, num_layers, dropout
+        self.embedding = TokenEmbedding(
+            num_words=num_words, question_dim=question_dim, dim=embedding_dim if question_dim is None else None
+        )
+        width = embedding_dim if question_dim is None else question_dim
+        self.recurrences = Recurrences(
+            width, hidden_dim, bidirectional=True, num_layers=num_layers, dropout=dropout, learned_start=True
+        )
+        self.merge = nn.Linear(width + hidden_dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, question: Tensor, mask: Tensor) -> Question:
+        """Encode `question` (B, T) or (B, T, E) with its mask (B, T), right-padded; the summary is the tokens' mean."""
+        words = self.embedding(question, mask).to(self.merge.weight.dtype)
+        states, _ = self.recurrences(words, mask)
+        tokens = self.merge(self.drop(torch.cat((words, states), -1))) * mask[:, :, None]
+        return Question(tokens, (tokens,), masked_mean(tokens, mask))

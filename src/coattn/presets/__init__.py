@@ -15,6 +15,7 @@ from coattn.nn import VQAGenerator, VQAModel
 
 from .ban import ban
 from .butd import butd, butd_hengyuan
+from .dcn import dcn
 from .generator import generator
 from .hiecoatt import hiecoatt_alternating, hiecoatt_parallel
 from .mcan import mcan_large, mcan_small
@@ -40,6 +41,7 @@ PRESETS: dict[str, Callable[..., VQAModel]] = {
     "stack": stack,
     "hiecoatt_parallel": hiecoatt_parallel,
     "hiecoatt_alternating": hiecoatt_alternating,
+    "dcn": dcn,
     "mcan_small": mcan_small,
     "mcan_large": mcan_large,
     "butd": butd,
@@ -63,6 +65,7 @@ __all__ = [
     "ban",
     "butd",
     "butd_hengyuan",
+    "dcn",
     "dense",
     "generator",
     "hiecoatt_alternating",
