@@ -32,6 +32,8 @@ OPENVQA = [
     ("openvqa_mmnasnet", "mmnasnet"),
     ("openvqa_butd", "butd"),
     ("openvqa_ban", "ban_8"),
+    ("openvqa_mfb", "mfb"),
+    ("openvqa_mfh", "mfh"),
 ]
 
 
@@ -44,7 +46,13 @@ def write_json(path: Path, value: Any) -> Path:
 def files(tmp_path: Path) -> Callable[..., dict[str, Path]]:
     """Writes golden weights as a project's files; gives their paths."""
 
-    def write(name: str, *, specials: tuple[str, ...] = ("PAD", "UNK", "CLS")) -> dict[str, Path]:
+    def write(
+        name: str,
+        *,
+        specials: tuple[str, ...] = ("PAD", "UNK", "CLS"),
+        embedding: str = "embedding.weight",
+        unlisted: int = 0,
+    ) -> dict[str, Path]:
         golden = load_golden(name)
         weights, num_answers = (
             part(golden, "sd"),
@@ -52,7 +60,7 @@ def files(tmp_path: Path) -> Callable[..., dict[str, Path]]:
         )
         checkpoint = {"state_dict": weights, "optimizer": {"state": {}}, "lr_base": 1e-4, "epoch": 13}
         torch.save(checkpoint, tmp_path / "epoch13.pkl")
-        words = [*specials, *(f"w{i}" for i in range(len(specials), len(weights["embedding.weight"])))]
+        words = [*specials, *(f"w{i}" for i in range(len(specials), len(weights[embedding]) - unlisted))]
         answers = ["", *(f"a{i}" for i in range(1, num_answers))]
         numbers = {answer: number for number, answer in enumerate(answers)}
         middle = len(words) // 2
@@ -129,6 +137,38 @@ def test_mcan_vqa(files: Callable[..., dict[str, Path]], tmp_path: Path) -> None
     question, regions = golden["in/ques_ix"], golden["in/img_feat"]
     logits = load(made["out"])(question, regions, **masks(question, regions)).logits
     torch.testing.assert_close(logits.sigmoid(), golden["out/probs"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["hengyuan_butd_baseline0", "hengyuan_butd_baseline0_newatt"])
+def test_hengyuan(files: Callable[..., dict[str, Path]], name: str) -> None:
+    golden = load_golden(name)
+    weights = part(golden, "sd")
+    num_words = len(weights["w_emb.emb.weight"]) - 1
+    made = files(name, specials=(), embedding="w_emb.emb.weight", unlisted=1)
+    torch.save({f"module.{key}": value for key, value in weights.items()}, made["checkpoint"])
+    assert main([*arguments(made, "hengyuan", None, config=None), str(made["out"])]) == 0
+    directory = load_directory(made["out"])
+    assert (directory.extractor, directory.activation) == (BOTTOM_UP, "sigmoid")
+    words = directory.question_vocabulary
+    assert words is not None
+    assert len(words.words) == num_words
+    assert words.tokens("What's w3, w3?") == ["what", "'s", "w3", "w3"]
+    # The original's questions of 8 words, padded in front with its last id; ours on the right, with 0.
+    rows = [[i + 2 for i in row if i != num_words] for row in golden["in/q"].tolist()]
+    length = golden["in/q"].shape[1]
+    question = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    regions = golden["in/v"]
+    inputs = masks(question, regions)
+    model = directory.model
+    assert model.padding is not None
+    model.padding.num_tokens, model.padding.num_regions = length, regions.shape[1]  # as in the golden file
+    torch.testing.assert_close(model(question, regions, **inputs).logits, golden["out/logits"], atol=1e-5, rtol=0)
+    again = made["out"].with_name("again")
+    listed = ["--questions", str(made["train"]), str(made["val"])]
+    assert main([*arguments(made, "hengyuan", None, config=None, tokens=None), *listed, str(again)]) == 0
+    again_words = load_directory(again).question_vocabulary
+    assert again_words is not None
+    assert again_words.words == words.words
 
 
 def test_asks_about_stored_features_and_refuses_a_photo(
@@ -242,7 +282,7 @@ def test_a_file_without_weights_is_refused(
         ({"answers": '["a", "b"]'}, "2 answers, but the checkpoint scores 20"),
         ({"answers": '{"a": 0, "b": 2}'}, "gives each its number, 0 to 1, each once"),
         ({"answers": "3"}, "an object from each to its number, or a list"),
-        ({"tokens": '["PAD", "UNK"]'}, "2 ids, but the checkpoint's embedding has 30 rows"),
+        ({"tokens": '["PAD", "UNK"]'}, "2 words, but the checkpoint's embedding has 30"),
         ({"tokens": json.dumps([str(i) for i in range(30)])}, "first words are 0, 1, 2, but this project's are PAD"),
         ({"tokens": json.dumps(["PAD", "UNK", *map(str, range(27))])}, "difference of one is the token CLS"),
         ({"dataset": "coco"}, "the data set 'coco' is not one of vqa, gqa, clevr"),
@@ -267,7 +307,7 @@ def test_what_does_not_fit_is_refused(
     ("given", "message"),
     [
         (["train"], "1 question files"),
-        (["train"], "the words of some questions are missing"),
+        (["train"], "words are missing"),
         (["train", "val", "more"], "these are more questions than the checkpoint was trained with"),
         (["tokens"], "counted from 0) has no text"),
         (["empty"], "not a file of questions"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from coattn.text.tokenizer import tokenize
+from coattn.text.tokenizer import tokenize, tokenize_possessives, tokenize_treebank
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,36 @@ from coattn.text.tokenizer import tokenize
 )
 def test_splits_as_the_field_does(question: str, words: list[str]) -> None:
     assert tokenize(question) == words
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [  # by the rule in hengyuan-hu's source
+        ("What's on the man's T-shirt, a logo?", ["what", "'s", "on", "the", "man", "'s", "t-shirt", "a", "logo"]),
+        ("Is it 3:30 p.m.?", ["is", "it", "3:30", "p.m."]),
+        ("???", []),
+    ],
+)
+def test_splits_possessives(question: str, words: list[str]) -> None:
+    assert tokenize_possessives(question) == words
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [  # words as nltk's NLTKWordTokenizer gave them
+        ("What's on the man's T-shirt?", ["what", "'s", "on", "the", "man", "'s", "t-shirt", "?"]),
+        ("the boys' toys o'clock", ["the", "boys", "'", "toys", "o'clock"]),
+        ("rock 'n' roll?", ["rock", "'n", "'", "roll", "?"]),
+        ("it's 5.0% $5 mr. x.", ["it", "'s", "5.0", "%", "$", "5", "mr.", "x", "."]),
+        ("I can't, cannot, gonna", ["i", "ca", "n't", ",", "can", "not", ",", "gon", "na"]),
+        (
+            '\'tis "quoted" (a) [b] 12:30 1,000 a--b ...',
+            ["'", "tis", "``", "quoted", "''", "(", "a", ")", "[", "b", "]", "12:30", "1,000", "a", "--", "b", "..."],
+        ),
+        ("wanna go y'all're they've", ["wan", "na", "go", "y'all", "'re", "they", "'ve"]),
+        ("Is this 'selfie' *new*?", ["is", "this", "'", "selfie", "'", "*", "new", "*", "?"]),
+        ("", []),
+    ],
+)
+def test_splits_as_the_treebank(question: str, words: list[str]) -> None:
+    assert tokenize_treebank(question) == words

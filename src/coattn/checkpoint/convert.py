@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from coattn.files import read_json, require, sha256_of_file
@@ -17,8 +18,9 @@ from coattn.metrics.calibration import Activation
 from coattn.nn import VQAModel
 from coattn.text.vocabulary import Vocabulary
 
-from .dictionaries import read_answers, read_words, words_of_questions
+from .dictionaries import check_count, read_answers, read_words, words_of_questions
 from .directory import save_model
+from .hengyuan import from_hengyuan
 from .mcan_vqa import from_mcan_vqa
 from .openvqa import from_openvqa
 from .pickles import read_checkpoint
@@ -55,22 +57,21 @@ class Project(NamedTuple):
     Attributes:
         source: the repository and commit whose source the layouts are taken from.
         load: `(weights, settings, *, repaired, num_tokens, num_regions) -> VQAModel`.
-        embedding: the tensor whose rows are the words.
-        specials: the tokens before the words.
-        models: its names of models, and the settings that each stands for.
+        specials: the tokens that its dictionary has before the words: padding, unknown words, ...; none where it keeps
+            those two outside.
         tokenizer: how it splits questions, a name of `coattn.text.tokenizer.TOKENIZERS`.
-        files: its question files, in the order in which it collects words.
+        models: its names of models, and the settings that each stands for.
         tasks: by data set.
+        has_settings: it has a file of settings.
     """
 
     source: str
     load: Load
-    embedding: str
-    specials: tuple[str, ...]
-    models: Mapping[str, Mapping[str, Any]]
+    specials: tuple[str, ...] = ()
     tokenizer: str = "plain"
-    files: str = "train, val, test, Visual Genome"
+    models: Mapping[str, Mapping[str, Any]] = {}
     tasks: Mapping[str, Task] = {"vqa": VQA}
+    has_settings: bool = True
 
 
 # Under the names of openvqa's YAML files, and without their sizes.
@@ -83,11 +84,19 @@ OPENVQA_MODELS: dict[str, dict[str, Any]] = {
     **{f"mmnasnet{size}": {"MODEL_USE": "mmnasnet"} for size in ("", "_small", "_large")},
 }
 
+
+def _load_hengyuan(weights: Mapping[str, Tensor], settings: Mapping[str, Any], **padding: Any) -> VQAModel:
+    """hengyuan-hu's model with our ids: padding, its last row, comes first, then zeros for unknown words."""
+    name = "w_emb.emb.weight"
+    if (rows := weights.get(name)) is not None and rows.dim() == 2:
+        weights = {**weights, name: torch.cat((rows[-1:], torch.zeros_like(rows[:1]), rows[:-1]))}
+    return from_hengyuan(weights, padding_id=0, **padding)
+
+
 PROJECTS: dict[str, Project] = {
     "openvqa": Project(
         source="MILVLG/openvqa, commit f8f9966",
         load=from_openvqa,
-        embedding="embedding.weight",
         specials=("PAD", "UNK", "CLS"),
         models=OPENVQA_MODELS,
         tasks={"vqa": VQA, "gqa": GQA, "clevr": CLEVR},
@@ -95,9 +104,14 @@ PROJECTS: dict[str, Project] = {
     "mcan-vqa": Project(
         source="MILVLG/mcan-vqa, commit 6b165e9",
         load=from_mcan_vqa,
-        embedding="embedding.weight",
         specials=("PAD", "UNK"),
-        models={},
+    ),
+    "hengyuan": Project(
+        source="hengyuan-hu/bottom-up-attention-vqa, commit 3925206",
+        load=_load_hengyuan,
+        tokenizer="possessives",
+        tasks={"vqa": Task(num_regions=36)},
+        has_settings=False,
     ),
 }
 
@@ -107,8 +121,8 @@ def convert_checkpoint(
     checkpoint: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    config: str | os.PathLike[str],
     answers: str | os.PathLike[str],
+    config: str | os.PathLike[str] | None = None,
     tokens: str | os.PathLike[str] | None = None,
     questions: Sequence[str | os.PathLike[str]] = (),
     model_name: str | None = None,
@@ -121,11 +135,11 @@ def convert_checkpoint(
         project_name: one of `PROJECTS`.
         checkpoint: its checkpoint file.
         out: a folder that is not there yet.
-        config: its settings, YAML or JSON.
         answers: its dictionary of answers, JSON.
+        config: its settings, YAML or JSON, where it has such a file.
         tokens: its dictionary of words, JSON; or
         questions: its question files, in its own order, to collect the words again.
-        model_name: one of the project's models.
+        model_name: one of the project's models, where it has several.
         dataset: "vqa", "gqa" or "clevr"; by default what the settings or the weights say.
         repaired: mask padding everywhere, instead of showing it where the project's code did.
 
@@ -139,13 +153,15 @@ def convert_checkpoint(
     project, out = PROJECTS[project_name], Path(out)
     if out.exists():
         raise ValueError(f"{out}: exists; delete it, or give the model another name")
-    if (tokens is None) == (not questions):
-        raise ValueError("the words come from a dictionary (--tokens) or from question files (--questions): give one")
     if project.models and model_name not in project.models:
         raise ValueError(f"{project_name} has no model {model_name!r}; its models are {', '.join(project.models)}")
-    settings = read_settings(config, project.models[model_name] if model_name else {}, model_name)
+    settings: dict[str, Any] = {}
+    if project.has_settings:
+        if config is None:
+            raise ValueError(f"{project_name} keeps settings that its weights do not show: give them (--config)")
+        settings = read_settings(config, project.models[model_name] if model_name else {}, model_name)
     weights = read_checkpoint(checkpoint).weights
-    where = f"{checkpoint} with {config}"
+    where = f"{checkpoint} with {config}" if config else str(checkpoint)
     task, settings = _task(project, settings, weights, dataset, where)
     try:
         model = project.load(
@@ -156,11 +172,7 @@ def convert_checkpoint(
     num_answers = model.head.num_answers
     assert isinstance(num_answers, int)
     answer_vocabulary = read_answers(answers, num_answers=num_answers)
-    size = len(weights[project.embedding])
-    if tokens is not None:
-        words = read_words(tokens, specials=project.specials, num_words=size)
-    else:
-        words = words_of_questions(questions, specials=project.specials, tokenizer=project.tokenizer, num_words=size)
+    question_vocabulary = _words(project, model, tokens, questions)
     source = {
         "project": project.source,
         "model": model_name or project_name,
@@ -172,15 +184,37 @@ def convert_checkpoint(
         out,
         model,
         answer_vocabulary=answer_vocabulary,
-        question_vocabulary=Vocabulary(words[2:], tokenizer=project.tokenizer),
+        question_vocabulary=question_vocabulary,
         metric=task.metric,
         activation=_activation(task, settings),
         max_tokens=task.num_tokens,
         extractor={"name": task.extractor, "settings": {}, "weights": None, "versions": {}},
-        card=card(out.name, source, model, answers=len(answer_vocabulary), words=size, task=task),
+        card=card(out.name, source, model, task, num_words=len(question_vocabulary)),
         extra={"source": source},
     )
     return model
+
+
+def _words(
+    project: Project,
+    model: VQAModel,
+    tokens: str | os.PathLike[str] | None,
+    questions: Sequence[str | os.PathLike[str]],
+) -> Vocabulary:
+    """The words of the model's ids, from a dictionary or from question files."""
+    if (tokens is None) == (not questions):
+        raise ValueError("the words come from a dictionary (--tokens) or from question files (--questions): give one")
+    num_ids = model.question_encoder.num_words
+    assert isinstance(num_ids, int)
+    # Padding and unknown words have our first two ids, whether or not its dictionary lists them.
+    num_words = num_ids if project.specials else num_ids - 2
+    if tokens is not None:
+        words = read_words(tokens, specials=project.specials, num_words=num_words)
+    else:
+        words = words_of_questions(questions, specials=project.specials, tokenizer=project.tokenizer)
+        files = f"{len(questions)} question files ({', '.join(map(str, questions))})"
+        check_count(files, len(words), num_words, project.specials)
+    return Vocabulary(words[2:] if project.specials else words, tokenizer=project.tokenizer)
 
 
 def read_settings(path: str | os.PathLike[str], implied: Mapping[str, Any], model_name: str | None) -> dict[str, Any]:
@@ -229,7 +263,7 @@ def _activation(task: Task, settings: Mapping[str, Any]) -> Activation:
     return "softmax" if task.softmax or loss in ("kld", "ce") else "sigmoid"
 
 
-def card(name: str, source: Mapping[str, str], model: VQAModel, *, answers: int, words: int, task: Task) -> str:
+def card(name: str, source: Mapping[str, str], model: VQAModel, task: Task, *, num_words: int) -> str:
     """The model card of a converted checkpoint, Markdown."""
     padding = {
         "faithful": "Faithful: it is shown padding wherever the original code shows it.",
@@ -259,8 +293,8 @@ store with those features, not about a bare photo.
 | file | {source["file"]} |
 | sha256 | {source["sha256"]} |
 | parameters | {sum(parameter.numel() for parameter in model.parameters()):,} |
-| answers | {answers} |
-| word ids | {words} |
+| answers | {model.head.num_answers} |
+| word ids | {num_words} |
 
 {padding}
 

@@ -41,14 +41,14 @@ def read_words(path: str | os.PathLike[str], *, specials: Sequence[str], num_wor
     Args:
         path: the file.
         specials: what must stand under the first ids.
-        num_words: rows of the checkpoint's embedding.
+        num_words: so many the checkpoint's embedding has.
 
     Raises:
         ValueError: the file is not such a dictionary, has other specials, or not `num_words` words.
         OSError: it cannot be read.
     """
     words = _numbered(_read(path), f"{path}: a dictionary of words")
-    _check_count(str(path), len(words), num_words)
+    check_count(str(path), len(words), num_words, specials)
     if words[: len(specials)] != list(specials):
         raise ValueError(
             f"{path}: the first words are {', '.join(words[: len(specials)])}, but this project's are "
@@ -58,36 +58,39 @@ def read_words(path: str | os.PathLike[str], *, specials: Sequence[str], num_wor
 
 
 def words_of_questions(
-    paths: Sequence[str | os.PathLike[str]], *, specials: Sequence[str], tokenizer: str, num_words: int
+    paths: Sequence[str | os.PathLike[str]], *, specials: Sequence[str], tokenizer: str
 ) -> list[str]:
     """The specials and then all words of the questions of files, by their first appearance.
 
-    Nothing but their number can be checked: give the files in the order in which the project reads them.
+    The order of the files decides: give them as the project reads them.
 
     Raises:
-        ValueError: a file is not one of questions, or the number is not `num_words`.
+        ValueError: a file is not one of questions.
         OSError: a file cannot be read.
     """
     words = dict.fromkeys(specials)
     for path in paths:
         for question in _questions(path):
             words |= dict.fromkeys(TOKENIZERS[tokenizer](question))
-    _check_count(f"{len(paths)} question files ({', '.join(map(str, paths))})", len(words), num_words)
     return list(words)
 
 
-def _check_count(where: str, found: int, wanted: int) -> None:
+def check_count(where: str, found: int, wanted: int, specials: Sequence[str]) -> None:
+    """Raise ValueError, with the likely reason, unless the number of words is that of the checkpoint's embedding.
+
+    Nothing but their number can be checked: words in another order would not be noticed.
+    """
     if found == wanted:
         return
-    if abs(found - wanted) == 1:
+    if specials and abs(found - wanted) == 1:
         reason = (
-            "a difference of one is the token CLS, which openvqa has and mcan-vqa has not: is it the other project's?"
+            "a difference of one is the token CLS, which openvqa has and mcan-vqa has not; is it that of the other?"
         )
     elif found < wanted:
-        reason = "the words of some questions are missing: the projects also count those of val, test and Visual Genome"
+        reason = "words are missing: the projects count those of all questions, of val and test too"
     else:
         reason = "these are more questions than the checkpoint was trained with, or of another data set"
-    raise ValueError(f"{where}: {found} ids, but the checkpoint's embedding has {wanted} rows; {reason}")
+    raise ValueError(f"{where}: {found} words, but the checkpoint's embedding has {wanted}; {reason}")
 
 
 def _read(path: str | os.PathLike[str]) -> Any:

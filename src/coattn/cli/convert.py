@@ -17,9 +17,12 @@ which the project reads them, replace a dictionary of words that it did not rele
   coattn convert openvqa epoch13.pkl --model mcan_small --config mcan_small.yml --answers answer_dict.json \\
       --questions train.json val.json test.json vg.json models/mcan
   coattn convert mcan-vqa epoch13.pkl --config small_model.yml --answers answer_dict.json --tokens token_dict.json \\
-      models/mcan"""
-PROJECTS = ("openvqa", "mcan-vqa")
+      models/mcan
+  coattn convert hengyuan model.pth --answers trainval_label2ans.json \\
+      --questions train.json val.json test.json test-dev.json models/butd"""
+PROJECTS = ("openvqa", "mcan-vqa", "hengyuan")
 WITH_MODELS = ("openvqa",)
+WITHOUT_SETTINGS = ("hengyuan",)
 FLAGS = ("-h", "--help", "--repaired")  # the options without a value
 
 
@@ -40,7 +43,8 @@ def _add_checkpoint(parser: argparse.ArgumentParser, project: str) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="the released checkpoint file")
     if project in WITH_MODELS:
         parser.add_argument("--model", required=True, metavar="NAME", help="which of its models: mcan, butd, ban, ...")
-    parser.add_argument("--config", required=True, metavar="CFG", help="its settings: the project's YAML, or JSON")
+    if project not in WITHOUT_SETTINGS:
+        parser.add_argument("--config", required=True, metavar="CFG", help="its settings: the project's YAML, or JSON")
     parser.add_argument("--answers", required=True, metavar="FILE", help="its answers by number (answer_dict.json)")
     words = parser.add_mutually_exclusive_group(required=True)
     words.add_argument("--tokens", metavar="FILE", help="its words by id (token_dict.json)")
@@ -85,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
         args.kind,
         args.checkpoint,
         args.out,
-        config=args.config,
+        config=getattr(args, "config", None),
         answers=args.answers,
         tokens=args.tokens,
         questions=args.questions or (),
