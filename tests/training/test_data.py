@@ -82,6 +82,16 @@ def test_vocabularies_come_from_training_alone(tiny_data: Path) -> None:
     assert (data.num_words, data.num_answers, data.region_dim, data.question_dim) == (8, 5, 8, None)
 
 
+def test_words_are_split_by_the_tokenizer_asked_for(tiny_data: Path) -> None:
+    data = module(tiny_data, tokenizer="possessives")
+    words = data.vocabularies.words
+    assert words is not None
+    assert words.tokens("is it the dog's?") == ["is", "it", "the", "dog", "'s"]
+    assert module(tiny_data).vocabularies.words.tokens("the dog's?") == ["the", "dogs"]
+    with pytest.raises(ValueError, match="tokenizer must be one of plain, possessives"):
+        _ = module(tiny_data, tokenizer="nltk").vocabularies
+
+
 def test_targets_are_soft_for_many_answers(tmp_path: Path) -> None:
     data = module(write_data(tmp_path, answers_each=3))
     batch = epoch(data.train_dataloader())[0]
@@ -179,7 +189,7 @@ def test_several_files_train_together(tiny_data: Path) -> None:
 def test_question_embeddings_replace_words(tiny_data: Path, tmp_path: Path) -> None:
     questions = sorted({record.question for record in module(tiny_data).split("train").records})
     store = write_store(tmp_path / "questions.h5", questions, dim=5)
-    with pytest.warns(UserWarning, match="max_tokens have no effect on question_embeddings"):
+    with pytest.warns(UserWarning, match="min_word_count and max_tokens have no effect on question_embeddings"):
         data = module(tiny_data, question_embeddings=str(store), max_tokens=9)
     assert (data.num_words, data.question_dim, data.vocabularies.words) == (None, 5, None)
     batch = epoch(data.train_dataloader())[0]

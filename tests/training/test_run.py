@@ -275,8 +275,8 @@ def test_a_model_on_words_refuses_embeddings(
 def test_settings_of_a_vocabulary_that_is_brought_are_named(finished: tuple[Path, Path], tmp_path: Path) -> None:
     config, root = finished
     brought = ("--data.vocabulary_from", root / "model", "--data.max_answers", 2)
+    trial = ("--trainer.fast_dev_run", "true", "--trainer.default_root_dir", tmp_path)
     with pytest.warns(UserWarning, match="data.max_answers has no effect: vocabulary_from brings"):
-        trial = ("--trainer.fast_dev_run", "true", "--trainer.default_root_dir", tmp_path)
         assert run("fit", config, *brought, *trial) == 0
 
 

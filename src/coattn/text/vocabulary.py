@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from coattn.text.answers import answer_key
-from coattn.text.tokenizer import TOKENIZERS, tokenize
+from coattn.text.tokenizer import TOKENIZERS
 
 PAD = 0
 UNK = 1
@@ -47,19 +47,20 @@ class Vocabulary:
         return [self._ids.get(word, UNK) for word in self.tokens(question, max_tokens=max_tokens)]
 
     @classmethod
-    def build(cls, questions: Iterable[str], *, min_count: int = 1) -> Self:
+    def build(cls, questions: Iterable[str], *, min_count: int = 1, tokenizer: str = "plain") -> Self:
         """Collect the words that occur at least `min_count` times, by falling count, equal counts by alphabet.
 
         Give it the questions of the training split only.
 
         Raises:
-            ValueError: no word is left.
+            ValueError: no word is left, or unknown tokenizer.
         """
-        counts = Counter(word for question in questions for word in tokenize(question))
+        split = cls([], tokenizer=tokenizer).tokens
+        counts = Counter(word for question in questions for word in split(question))
         words = most_common(counts, min_count)
         if not words:
             raise ValueError(f"no word occurs {min_count} times in the questions ({len(counts)} distinct words)")
-        return cls(words)
+        return cls(words, tokenizer=tokenizer)
 
     def to_json(self) -> list[str] | dict[str, Any]:
         """The words, as JSON holds them; with the tokenizer, if it is another than the plain one."""

@@ -58,6 +58,7 @@ class VQADataModule(LightningDataModule):
             {question_encoder.embedding: 0}.
         batch_size: most questions of a training batch, over all devices together.
         eval_batch_size: the same outside training; twice batch_size if not given.
+        tokenizer: how questions are split into words, a name of `coattn.text.tokenizer.TOKENIZERS`.
         max_tokens: longer questions are cut at the end. Not for question_embeddings, which are cut when made.
         min_word_count: a word enters the vocabulary if the training questions have it so many times.
         max_answers: size of the answer vocabulary, the most frequent answers; all if not given.
@@ -92,6 +93,7 @@ class VQADataModule(LightningDataModule):
         word_vectors: str | None = None,
         batch_size: int = 64,
         eval_batch_size: int | None = None,
+        tokenizer: str = "plain",
         max_tokens: int | None = None,
         min_word_count: int = 1,
         max_answers: int | None = None,
@@ -111,8 +113,8 @@ class VQADataModule(LightningDataModule):
         super().__init__()
         if targets not in get_args(Targets):
             raise ValueError(f"targets must be one of {', '.join(get_args(Targets))}, got {targets!r}")
-        if question_embeddings is not None and (min_word_count, max_tokens) != (1, None):
-            rank_zero_warn("data.min_word_count and data.max_tokens have no effect on question_embeddings")
+        if question_embeddings is not None and (tokenizer, min_word_count, max_tokens) != ("plain", 1, None):
+            rank_zero_warn("data.tokenizer, min_word_count and max_tokens have no effect on question_embeddings")
         self.save_hyperparameters()
         self._read: dict[str, Questions] = {}
         self._splits: dict[str, Split] = {}
@@ -146,7 +148,11 @@ class VQADataModule(LightningDataModule):
         records = self._questions("train").records
         words = None
         if self.embeddings is None:
-            words = Vocabulary.build((record.question for record in records), min_count=options["min_word_count"])
+            words = Vocabulary.build(
+                (record.question for record in records),
+                min_count=options["min_word_count"],
+                tokenizer=options["tokenizer"],
+            )
         answers = AnswerVocabulary.build(
             ([record.answer] for record in records), size=options["max_answers"], min_count=options["min_answer_count"]
         )

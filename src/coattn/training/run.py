@@ -38,7 +38,7 @@ from coattn.training.export import export_model
 from coattn.training.task import VQATask
 
 LINKED = ("num_words", "question_dim", "region_dim", "num_answers")
-_VOCABULARY = ("min_word_count", "max_answers", "min_answer_count")
+_VOCABULARY = ("tokenizer", "min_word_count", "max_answers", "min_answer_count")
 _MADE = ("checkpoints", "logs", "model", "predictions", "config.yaml")
 _HIDDEN = {"verbose", "weights_only", "return_predictions", "model", "datamodule", "dataloaders", "ckpt_path"}
 _EXAMPLES = {
