@@ -21,6 +21,8 @@ SIZES = {"train": 44, "val": 13, "test": 11}
 SMALL = {
     "embedding_dim": 8,
     "dim": 16,
+    "image_dim": 16,
+    "recurrent_dim": 8,
     "num_layers": 1,
     "num_heads": 2,
     "relation_heads": 2,
