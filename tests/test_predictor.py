@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from coattn import presets
 from coattn.checkpoint import load, save_model
-from coattn.explain import Answer, Explanation
+from coattn.explain import Answer, Explanation, region_weights
 from coattn.features.descriptor import Descriptor
 from coattn.features.store import FeatureStore, StoreWriter
 from coattn.nn.layers import lengths_to_mask
@@ -32,18 +32,14 @@ def photo(seed: int = 0, size: tuple[int, int] = (80, 60)) -> Image.Image:
     return image
 
 
-def save(folder: Path, *, num_glimpses: int = 1, **changes: Any) -> Path:
+def save(folder: Path, *, preset: str = "modular", num_glimpses: int = 1, **changes: Any) -> Path:
     torch.manual_seed(3)
-    model = presets.modular(
-        num_words=len(WORDS),
-        region_dim=56,
-        num_answers=len(ANSWERS),
-        dim=16,
-        embedding_dim=8,
-        num_glimpses=num_glimpses,
-        standardised=False,
-    )
-    torch.nn.init.normal_(model.head.classify.weight, std=0.3)  # type: ignore[union-attr,arg-type]
+    sizes: dict[str, Any] = {"num_words": len(WORDS), "region_dim": 56, "num_answers": len(ANSWERS), "dim": 16}
+    if preset == "modular":
+        sizes |= {"embedding_dim": 8, "num_glimpses": num_glimpses, "standardised": False}
+    model = presets.PRESETS[preset](**sizes)
+    if preset == "modular":
+        torch.nn.init.normal_(model.head.classify.weight, std=0.3)  # type: ignore[union-attr,arg-type]
     settings: dict[str, Any] = {
         "answer_vocabulary": ANSWERS,
         "question_vocabulary": WORDS,
@@ -311,6 +307,15 @@ def test_glimpses_are_not_averaged_unasked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"pooling\.regions has the heads 0 to 1"):
         predictor.explain(photo(), "is it red")
     assert predictor.explain(photo(), "is it red", head="mean").width > 900
+
+
+@pytest.mark.parametrize(("preset", "head"), [("hiecoatt_parallel", None), ("hiecoatt_alternating", None), ("dcn", 1)])
+def test_papers_that_pool_in_their_own_way_show_a_map_unasked(preset: str, head: int | None, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    predictor = Predictor.load(save(tmp_path / "model", preset=preset))
+    assert predictor.explain(photo(), "what colour is it", head=head).width > 900
+    shares = [region.weight for region in region_weights(predictor.maps(photo(), "what colour is it"), head=head)]
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
 
 
 # Pretrained question embeddings

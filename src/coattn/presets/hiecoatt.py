@@ -41,11 +41,11 @@ def hiecoatt(
     `tanh(W v)`, the cells of a grid, at once (`ParallelPooling`, eq. 3-5) or in turns (`AlternatingPooling`, eq. 6),
     and an answer from word to phrase to question (`RecursiveHead`, eq. 7). The numbers are those of the authors' code
     for VQA (512 units in `joint_dim` for COCO-QA); its initialisation, Torch7's, is that of torch. Published: 61.8 % on
-    VQA v1 test-dev and 62.1 % on test-standard, open-ended, with ResNet features (with VGG's 60.5 %).
+    VQA v1 test-dev and 62.1 % on test-standard, open-ended, with ResNet's features; 60.5 % with VGG's (abstract).
 
     Differences from the paper, as in the authors' code: see the bricks. Deliberate differences from that code: padding
-    is masked everywhere unless `faithful`; no step of training lets gradients through the states after a question's
-    end, as its backward pass through the LSTM does.
+    is masked everywhere unless `faithful`; and no gradient passes through the LSTM's steps after a question's end, as
+    some does in its own backward pass. Word vectors from a file must be `dim` wide.
 
     Args:
         region_dim: width of the region features.
