@@ -37,6 +37,12 @@ def confidences(logits: Tensor, temperature: float, activation: Activation) -> T
     raise ValueError(f"activation is {activation!r}, must be 'sigmoid' or 'softmax'")
 
 
+def log_odds(log_probs: Tensor) -> Tensor:
+    """`log(p / (1 - p))` of log-probabilities `log p`, kept finite where p is 1: the logit whose sigmoid is p."""
+    log_probs = log_probs.clamp(max=-1e-7)
+    return log_probs - torch.log(-torch.expm1(log_probs))
+
+
 def fit_temperature(logits: Tensor, targets: Tensor, activation: Activation, *, batch_size: int = 4096) -> float:
     """The temperature T at which the loss of `logits / T` is least, for a model's logits on validation questions.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .coattention import CoAttentionOutput
 from .coattention.base import Maps
-from .decoder import BOS, PAD, AnswerDecoder, DecoderOutput, Memory, write
+from .decoder import BOS, PAD, AnswerDecoder, DecoderOutput, Memory, map_tensors, write
 from .padding import Inputs, OriginalPadding
 from .question import Question
 
@@ -180,20 +180,23 @@ class VQAGenerator(nn.Module):
         region_mask: Tensor,
         boxes: Tensor | None = None,
         image_sizes: Tensor | None = None,
+        answer_rows: Tensor | None = None,
     ) -> Tensor:
         """Score the next word after each given one (teacher forcing).
 
         Args:
             question: this and the others as in `VQAModel.forward`.
             regions: (B, R, D_in).
-            answer_tokens: (B, S) int64: `BOS`, then the words.
+            answer_tokens: (N, S) int64: `BOS`, then the words.
             question_mask: (B, T) bool.
             region_mask: (B, R) bool.
             boxes: (B, R, 4).
             image_sizes: (B, 2).
+            answer_rows: (N,) int64, which of the B questions each answer belongs to, so that one question may have
+                several; when None they are N = B and belong to one another.
 
         Returns:
-            Logits (B, S, V); place s is about the word that follows `answer_tokens[:, s]`.
+            Logits (N, S, V); place s is about the word that follows `answer_tokens[:, s]`.
         """
         pair = self.encode(
             question,
@@ -203,6 +206,8 @@ class VQAGenerator(nn.Module):
             boxes=boxes,
             image_sizes=image_sizes,
         )
+        if answer_rows is not None:
+            pair = EncodedPair(map_tensors(lambda x: x[answer_rows], pair.memory), {})
         return self.decode(pair, answer_tokens).logits
 
     def decode(self, pair: EncodedPair, answer_tokens: Tensor, *, need_weights: bool = False) -> DecoderOutput:

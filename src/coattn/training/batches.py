@@ -25,7 +25,8 @@ class Batch(NamedTuple):
         boxes: (B, R, 4) float32, x1 y1 x2 y2 in [0, 1].
         image_sizes: (B, 2) float32, width and height in pixels.
         target_rows: (S,) int64; the s-th score belongs to question `target_rows[s]` of the batch ...
-        target_answers: (S,) int64 ... and to this answer of the vocabulary;
+        target_answers: (S,) int64 ... and to this answer of the vocabulary; or for a model that writes its answers
+            (S, L), the ids of the answer's words and its end, zeros at padding;
         target_scores: (S,) float32, in (0, 1].
         positions: (B,) int64, the places of the questions in their split.
         divisor: what the sum of the losses is divided by; see `BatchPlan`.

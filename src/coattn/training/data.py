@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from coattn.features.manifest import FLIP
 from coattn.features.store import FeatureStore, require_same_extractor
+from coattn.text.answer_words import AnswerWords
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors
 from coattn.training.batches import BatchPlan, Ragged, draw_flips, evaluation_batches, share
@@ -61,8 +62,11 @@ class VQADataModule(LightningDataModule):
         tokenizer: how questions are split into words, a name of `coattn.text.tokenizer.TOKENIZERS`.
         max_tokens: longer questions are cut at the end. Not for question_embeddings, which are cut when made.
         min_word_count: a word enters the vocabulary if the training questions have it so many times.
+        answers: "choices" for a model that chooses among the answers of a vocabulary; "words" for one that writes them
+            word by word.
         max_answers: size of the answer vocabulary, the most frequent answers; all if not given.
-        min_answer_count: an answer enters if it is the answer of so many training questions.
+        min_answer_count: an answer enters if it is the answer of so many training questions; with "words", a word if
+            their answers have it so many times.
         targets: what an answer to a training question is worth: "soft", the official accuracy of giving it; "typed",
             the same without bringing answers to their normal form first; "share", the part of the people who gave it;
             "single", 1 for the one answer that the data set names. All other splits are judged by "soft".
@@ -96,6 +100,7 @@ class VQADataModule(LightningDataModule):
         tokenizer: str = "plain",
         max_tokens: int | None = None,
         min_word_count: int = 1,
+        answers: Literal["choices", "words"] = "choices",
         max_answers: int | None = None,
         min_answer_count: int = 1,
         targets: Targets = "soft",
@@ -115,6 +120,10 @@ class VQADataModule(LightningDataModule):
             raise ValueError(f"targets must be one of {', '.join(get_args(Targets))}, got {targets!r}")
         if question_embeddings is not None and (tokenizer, min_word_count, max_tokens) != ("plain", 1, None):
             rank_zero_warn("data.tokenizer, min_word_count and max_tokens have no effect on question_embeddings")
+        if answers not in ("choices", "words"):
+            raise ValueError(f"answers must be choices or words, got {answers!r}")
+        if answers == "words" and max_answers is not None:
+            raise ValueError(f"max_answers is {max_answers}, but with answers 'words' none is chosen; remove it")
         self.save_hyperparameters()
         self._read: dict[str, Questions] = {}
         self._splits: dict[str, Split] = {}
@@ -144,6 +153,12 @@ class VQADataModule(LightningDataModule):
                     f"{options['vocabulary_from']}: this model reads {trained}, but data.question_embeddings is "
                     f"{options['question_embeddings']}; use the setting it was trained with"
                 )
+            if isinstance(found.answers, AnswerWords) != (options["answers"] == "words"):
+                kind = "words" if isinstance(found.answers, AnswerWords) else "choices"
+                raise ValueError(
+                    f"{options['vocabulary_from']}: this model answers in {kind}; set data.answers to {kind}, "
+                    f"not {options['answers']}"
+                )
             return found
         records = self._questions("train").records
         words = None
@@ -153,9 +168,10 @@ class VQADataModule(LightningDataModule):
                 min_count=options["min_word_count"],
                 tokenizer=options["tokenizer"],
             )
-        answers = AnswerVocabulary.build(
-            ([record.answer] for record in records), size=options["max_answers"], min_count=options["min_answer_count"]
-        )
+        given, least = [record.answer for record in records], options["min_answer_count"]
+        if options["answers"] == "words":
+            return Vocabularies(words, AnswerWords.build(given, min_count=least))
+        answers = AnswerVocabulary.build(([answer] for answer in given), size=options["max_answers"], min_count=least)
         return Vocabularies(words, answers)
 
     @cached_property
@@ -201,9 +217,14 @@ class VQADataModule(LightningDataModule):
         return self.features.dim
 
     @property
-    def num_answers(self) -> int:
-        """Size of the answer vocabulary."""
-        return len(self.vocabularies.answers)
+    def num_answers(self) -> int | None:
+        """Size of the answer vocabulary; None where answers are written."""
+        return len(self.vocabularies.answers) if self.hparams["answers"] == "choices" else None
+
+    @property
+    def num_answer_words(self) -> int | None:
+        """Size of the vocabulary of answer words; None where answers are chosen."""
+        return len(self.vocabularies.answers) if self.hparams["answers"] == "words" else None
 
     def setup(self, stage: str) -> None:
         """Read the splits that a stage ("fit", "validate", "test", "predict") needs, so that mistakes show at once."""

@@ -106,7 +106,7 @@ class QuestionDataset(Dataset[Batch]):
 
     Args:
         questions: token ids, or given token embeddings.
-        targets: the answers of the vocabulary that are right, per question, ...
+        targets: the answers that are right, per question, by number or in words (`Batch.target_answers`), ...
         scores: ... and what each is worth (same offsets).
         features: where the regions come from.
     """
@@ -142,11 +142,18 @@ class QuestionDataset(Dataset[Batch]):
             boxes=boxes,
             image_sizes=torch.from_numpy(rows.sizes.astype(np.float32)),
             target_rows=torch.from_numpy(np.repeat(np.arange(len(draw.positions)), num_targets)),
-            target_answers=torch.from_numpy(answers.astype(np.int64)),
+            target_answers=torch.from_numpy(_trimmed(answers).astype(np.int64)),
             target_scores=torch.from_numpy(scores),
             positions=torch.from_numpy(draw.positions),
             divisor=draw.divisor,
         )
+
+
+def _trimmed(answers: np.ndarray) -> np.ndarray:
+    """Answers by number (S,) as they are; answers in words (S, L) without the places that are padding in all."""
+    if answers.ndim == 1:
+        return answers
+    return answers[:, : max(int((answers != 0).sum(axis=1).max(initial=1)), 1)]
 
 
 class BatchLoader:

@@ -13,7 +13,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from coattn.metrics.calibration import confidences, expected_calibration_error, fit_temperature
 from coattn.metrics.score import Scores, score
 from coattn.training.data import VQADataModule
-from coattn.training.losses import ACTIVATIONS
 from coattn.training.task import Answers, VQATask
 
 _MAX_LOGITS = 50_000_000  # numbers kept for the temperature, 200 MB; of more questions every k-th is taken
@@ -23,7 +22,8 @@ class CollectAnswers(Callback):
     """Gathers the answers given in `validate`, `test` or `predict`, from all devices.
 
     Attributes:
-        numbers: (N,) the answer to each question of the split, by place in the vocabulary; set when the loop ends.
+        numbers: (N,) the answer to each question of the split by its place in the vocabulary, or (N, L) by its words;
+            set when the loop ends.
     """
 
     def __init__(self) -> None:
@@ -55,9 +55,8 @@ class CollectAnswers(Callback):
 
 def results_by_question(data: VQADataModule, split: str, numbers: np.ndarray) -> dict[int | str, str]:
     """The answer to each question of a split, by question id."""
-    answers = data.vocabularies.answers.answers
-    records = data.split(split).records
-    return {record.question_id: answers[number] for record, number in zip(records, numbers, strict=True)}
+    texts = data.vocabularies.answers.texts(numbers.tolist())
+    return {record.question_id: text for record, text in zip(data.split(split).records, texts, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -83,19 +82,20 @@ class Evaluation:
 def evaluate(task: VQATask, data: VQADataModule, split: str, device: torch.device) -> Evaluation:
     """Score a model on a split and fit its temperature there; in float32, as it will be used."""
     task = task.eval().to(device)
-    num_questions, num_answers = len(data.split(split).records), data.num_answers
-    stride = math.ceil(num_questions * num_answers / _MAX_LOGITS)
-    numbers = np.empty(num_questions, np.int64)
-    kept_logits, kept_targets = [], []
+    num_questions = len(data.split(split).records)
+    stride = math.ceil(num_questions * (data.num_answers or 1) / _MAX_LOGITS)
+    positions, answers, kept_logits, kept_targets = [], [], [], []
     for batch in data.evaluation_loader(split, whole=True):
         batch = task.transfer_batch_to_device(batch, device, 0)
-        logits = task(batch)
-        numbers[batch.positions.cpu().numpy()] = logits.argmax(dim=1).cpu().numpy()
+        outcome = task.objective.outcome(task.model, batch)
+        positions.append(batch.positions.cpu())
+        answers.append(outcome.answers.cpu())
         kept = batch.positions % stride == 0
-        kept_logits.append(logits[kept].cpu())
-        kept_targets.append(batch.targets(num_answers)[kept].cpu())
+        kept_logits.append(outcome.logits[kept].cpu())
+        kept_targets.append(outcome.targets[kept].cpu())
     logits, targets = torch.cat(kept_logits), torch.cat(kept_targets)
-    activation = ACTIVATIONS[task.hparams["loss"]]
+    numbers = torch.cat(answers)[torch.cat(positions).argsort()].numpy()
+    activation = task.objective.activation
     temperature = fit_temperature(logits, targets, activation)
     correct = targets.gather(1, logits.argmax(dim=1, keepdim=True))[:, 0]
     errors = [

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 
 from coattn.checkpoint import EXTRACTOR, TEXT_ENCODER, save_model
+from coattn.text.answer_words import AnswerWords
 from coattn.training.callbacks import read_checkpoint
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation import Evaluation, evaluate
-from coattn.training.losses import ACTIVATIONS
 from coattn.training.task import VQATask
 
 _RECIPE = (
     "loss",
+    "label_smoothing",
     "reduction",
     "optimizer",
     "lr",
@@ -64,7 +65,7 @@ def export_model(
         answer_vocabulary=data.vocabularies.answers,
         question_vocabulary=data.vocabularies.words,
         metric=data.split("train").metric,
-        activation=ACTIVATIONS[task.hparams["loss"]],
+        activation=task.objective.activation,
         temperature=1.0 if evaluation is None else evaluation.temperature,
         max_tokens=data.hparams["max_tokens"],
         extractor=data.features.record,
@@ -99,7 +100,7 @@ A co-attention model that answers questions about images, trained with `coattn`.
 
 {_table({"preset": preset, **_sizes(task), "parameters": f"{sum(p.numel() for p in task.model.parameters()):,}"})}
 
-It chooses among {data.num_answers} answers (`answers.json`) and knows {_words(data)}.
+It {_answers(data)} and knows {_words(data)}.
 Image features come from the extractor `{data.features.record["name"]}`.
 
 ## Data
@@ -157,6 +158,13 @@ def _sizes(task: VQATask) -> dict[str, Any]:
 
 def _recipe(task: VQATask) -> dict[str, Any]:
     return {name: value for name, value in task.hparams.items() if name in _RECIPE and value is not None}
+
+
+def _answers(data: VQADataModule) -> str:
+    answers = data.vocabularies.answers
+    if isinstance(answers, AnswerWords):
+        return f"writes its answers with {len(answers.words)} words (`answers.json`)"
+    return f"chooses among {len(answers)} answers (`answers.json`)"
 
 
 def _words(data: VQADataModule) -> str:

@@ -6,14 +6,15 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
 from coattn.features.store import FeatureStore
-from coattn.text.answers import answer_shares, soft_scores
+from coattn.text.answer_words import PAD, AnswerWords
+from coattn.text.answers import answer_key, answer_shares, soft_scores
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.batches import Ragged
 from coattn.training.dataset import JoinedStore, QuestionDataset, QuestionEmbeddings
@@ -127,21 +128,43 @@ def find_embeddings(records: Sequence[Record], store: FeatureStore) -> QuestionE
 
 
 def encode_answers(
-    questions: Questions, answers: AnswerVocabulary, targets: Targets = "soft"
+    questions: Questions, answers: AnswerVocabulary | AnswerWords, targets: Targets = "soft"
 ) -> tuple[Ragged, np.ndarray]:
-    """Which answers of the vocabulary are right for each question, and what each is worth (`VQADataModule`)."""
+    """Which answers are right for each question, and what each is worth (`VQADataModule`).
+
+    Answers are given by their number in the vocabulary, or as the ids of their words, all padded to the longest.
+    """
     ids, scores = [], []
     for record in questions.records:
         # Exact match knows one answer per question; the official metric all of them; a question to predict none.
         alone = record.answers and (questions.metric == "exact_match" or targets == "single")
         given = [record.answer] if alone else record.answers
-        numbers, worth = _SCORING[targets](given, answers) if given else ([], [])
+        numbers, worth = _worth(given, answers, targets) if given else ([], [])
         ids.append(numbers)
         scores.append(worth)
-    return Ragged.build(ids, np.int32), Ragged.build(scores, np.float32).values
+    if isinstance(answers, AnswerWords):
+        longest = max((len(words) for row in ids for words in row), default=1)
+        rows = Ragged.build([[words + [PAD] * (longest - len(words)) for words in row] for row in ids], np.int32)
+        packed = rows._replace(values=rows.values.reshape(-1, longest))
+    else:
+        packed = Ragged.build(ids, np.int32)
+    return packed, Ragged.build(scores, np.float32).values
 
 
-def with_known_answers(questions: Questions, answers: AnswerVocabulary, targets: Targets) -> Questions:
+def _worth(
+    given: Sequence[str], answers: AnswerVocabulary | AnswerWords, targets: Targets
+) -> tuple[list[Any], list[float]]:
+    """The answers that can be given, by number or as ids of words, and what each is worth."""
+    if isinstance(answers, AnswerVocabulary):
+        return _SCORING[targets](given, answers)
+    keys = AnswerVocabulary(list(dict.fromkeys(map(answer_key, given))))
+    typed = {answer_key(text): text for text in reversed(given)}
+    scored = zip(*_SCORING[targets](given, keys), strict=True)
+    written = [(answers.encode(typed[keys.answers[number]]), worth) for number, worth in scored]
+    return [ids for ids, _ in written if ids], [worth for ids, worth in written if ids]
+
+
+def with_known_answers(questions: Questions, answers: AnswerVocabulary | AnswerWords, targets: Targets) -> Questions:
     """The questions of which some answer is worth something.
 
     Raises:

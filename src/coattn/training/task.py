@@ -14,13 +14,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from coattn.nn import VQAModel
+from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
-from coattn.presets import PRESETS
+from coattn.presets import GENERATORS, PRESETS
 from coattn.training.batches import Batch
 from coattn.training.callbacks import ExactResume
 from coattn.training.data import VQADataModule
-from coattn.training.losses import Loss, Reduction, Schedule, Warmup, answer_losses, learning_rate_factor
+from coattn.training.losses import Loss, Reduction, Schedule, Warmup, learning_rate_factor
+from coattn.training.objectives import make_objective
 from coattn.training.parameters import freeze_parts, parameter_groups
 
 _OPTIMIZERS: dict[str, Any] = {
@@ -30,11 +31,11 @@ _OPTIMIZERS: dict[str, Any] = {
     "rmsprop": torch.optim.RMSprop,
 }
 _FUSED = ("adam", "adamw")
-_ARCHITECTURE = ("preset", "sizes", "num_words", "question_dim", "region_dim", "num_answers")
+_ARCHITECTURE = ("preset", "sizes", "num_words", "question_dim", "region_dim", "num_answers", "num_answer_words")
 
 
 class Answers(NamedTuple):
-    """Positions (B,) of questions in their split, and the number (B,) of the answer to each."""
+    """Positions (B,) of questions in their split, and the answer to each: numbers (B,), or word ids (B, L)."""
 
     positions: Tensor
     numbers: Tensor
@@ -47,38 +48,48 @@ def build_model(
     num_words: int | None,
     question_dim: int | None,
     region_dim: int,
-    num_answers: int,
-) -> VQAModel:
+    num_answers: int | None = None,
+    num_answer_words: int | None = None,
+) -> VQAModel | VQAGenerator:
     """The model of a preset, by name.
 
     Args:
-        preset: name in `coattn.presets.PRESETS`.
+        preset: name in `coattn.presets.PRESETS` or `GENERATORS`.
         sizes: the preset's own arguments.
         num_words: size of the question vocabulary, or None ...
         question_dim: ... with token embeddings of this width.
         region_dim: width of the region features.
-        num_answers: size of the answer vocabulary.
+        num_answers: size of the answer vocabulary, for a model that chooses its answer ...
+        num_answer_words: ... or that of the words of answers, for one that writes it.
 
     Raises:
         ValueError: unknown preset or argument (the message names the nearest), or a value that does not fit.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"there is no preset {preset!r}{_hint(preset, list(PRESETS))}")
-    given = {"num_words": num_words, "question_dim": question_dim, "region_dim": region_dim, "num_answers": num_answers}
-    known = [name for name in inspect.signature(PRESETS[preset]).parameters if name not in given]
+    presets: dict[str, Any] = PRESETS | GENERATORS
+    if preset not in presets:
+        raise ValueError(f"there is no preset {preset!r}{_hint(preset, list(presets))}")
+    given = {"num_words": num_words, "question_dim": question_dim, "region_dim": region_dim}
+    if preset in GENERATORS:
+        given["num_answer_words"] = num_answer_words
+    else:
+        given["num_answers"] = num_answers
+    kind = "words" if preset in GENERATORS else "choices"
+    if given.get("num_answer_words", num_answers) is None:
+        raise ValueError(f"a model of the preset {preset!r} answers in {kind}; set data.answers to {kind}")
+    known = [name for name in inspect.signature(presets[preset]).parameters if name not in given]
     for name in sizes:
         if name in given:
             raise ValueError(f"model.{name} follows from the data; remove it from the sizes of the model")
         if name not in known:
             raise ValueError(f"the preset {preset!r} has no argument {name!r}{_hint(name, known)}")
     try:
-        return PRESETS[preset](**sizes, **given)
+        return presets[preset](**sizes, **given)
     except TypeError as error:
         raise ValueError(f"the preset {preset!r} cannot be built with {sizes}: {error}") from error
 
 
 class VQATask(LightningModule):
-    """Trains a `VQAModel`, given as such or as a preset and its sizes.
+    """Trains a `VQAModel` or a `VQAGenerator`, given as such or as a preset and its sizes.
 
         VQATask(coattn.nn.VQAModel(...), lr=1e-3)
         VQATask(preset="modular", sizes={"dim": 256}, num_words=..., region_dim=..., num_answers=...)
@@ -87,13 +98,15 @@ class VQATask(LightningModule):
 
     Args:
         model: a model. A dict is taken as `sizes`.
-        preset: name in `coattn.presets.PRESETS`.
+        preset: name in `coattn.presets.PRESETS` or `GENERATORS`.
         sizes: the preset's own arguments.
-        num_words: size of the question vocabulary; this and the next three follow from the data.
+        num_words: size of the question vocabulary; this and the next four follow from the data.
         question_dim: width of given question embeddings.
         region_dim: width of the region features.
-        num_answers: size of the answer vocabulary.
-        loss: see `coattn.training.losses.answer_losses`.
+        num_answers: size of the answer vocabulary, for a model that chooses its answer.
+        num_answer_words: size of the vocabulary of answer words, for one that writes it.
+        loss: see `coattn.training.losses.answer_losses`; a model that writes has "cross_entropy" of its words.
+        label_smoothing: for a model that writes, see `coattn.training.objectives.Writing`.
         reduction: whether an optimiser step minimises the mean or the sum of the losses of its questions, on however
             many devices and in however many accumulated batches they come.
         optimizer: the kind of Adam, or "rmsprop" (alpha 0.99).
@@ -117,7 +130,7 @@ class VQATask(LightningModule):
 
     def __init__(
         self,
-        model: VQAModel | dict[str, Any] | None = None,
+        model: VQAModel | VQAGenerator | dict[str, Any] | None = None,
         *,
         preset: str | None = None,
         sizes: dict[str, Any] | None = None,
@@ -125,7 +138,9 @@ class VQATask(LightningModule):
         question_dim: int | None = None,
         region_dim: int | None = None,
         num_answers: int | None = None,
+        num_answer_words: int | None = None,
         loss: Loss = "bce",
+        label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
         optimizer: Literal["adam", "adamw", "adamax", "rmsprop"] = "adamw",
         lr: float = 1e-3,
@@ -151,26 +166,25 @@ class VQATask(LightningModule):
                 rank_zero_warn("preset and sizes have no effect on a model that is given as such")
             self.model = model.train()  # a loaded one comes in eval mode, and the Trainer would leave it there
         else:
-            if preset is None or region_dim is None or num_answers is None:
+            if preset is None or region_dim is None or (num_answers is None and num_answer_words is None):
                 raise ValueError("give a model, or preset, region_dim, num_answers, and num_words or question_dim")
-            dims = {"num_words": num_words, "question_dim": question_dim}
-            self.model = build_model(preset, sizes or {}, **dims, region_dim=region_dim, num_answers=num_answers)
+            self.model = build_model(
+                preset,
+                sizes or {},
+                num_words=num_words,
+                question_dim=question_dim,
+                region_dim=region_dim,
+                num_answers=num_answers,
+                num_answer_words=num_answer_words,
+            )
+        self.objective = make_objective(self.model, loss=loss, label_smoothing=label_smoothing)
         freeze_parts(self.model, lr_scale or {})
         if compile:
             self.model.compile()
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, A) float32."""
-        question = batch.question.float() if batch.question.is_floating_point() else batch.question
-        output = self.model(
-            question,
-            batch.regions.float(),
-            question_mask=batch.question_mask,
-            region_mask=batch.region_mask,
-            boxes=batch.boxes,
-            image_sizes=batch.image_sizes,
-        )
-        return output.logits.float()
+        """Logits, float32: (B, A) of all answers, or (S, L, V) of all words at each place of the S target answers."""
+        return self.objective.logits(self.model, batch)
 
     def configure_callbacks(self) -> list[Callback]:
         """What makes going on from a checkpoint exact."""
@@ -282,8 +296,7 @@ class VQATask(LightningModule):
 
         Lightning averages over devices and over accumulated batches; `BatchPlan` says what a mean is divided by.
         """
-        logits = self(batch)
-        losses = answer_losses(logits, batch.targets(logits.shape[1]), self.hparams["loss"])
+        losses = self.objective.losses(self.model, batch)
         self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
         mean = self.hparams["reduction"] == "mean"
         return (
@@ -298,7 +311,7 @@ class VQATask(LightningModule):
             self.log("lr", self.trainer.lr_scheduler_configs[0].scheduler.get_last_lr()[0])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Answers:  # type: ignore[override]
-        """Log loss, and accuracy in percent: the soft score of the answer with the highest logit.
+        """Log loss, and accuracy in percent: the soft score of the best answer.
 
         That is the official accuracy, except where soft scores differ from it (`coattn.text.answers.soft_scores`).
         """
@@ -310,18 +323,13 @@ class VQATask(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Answers:
         """The answers alone."""
-        return Answers(batch.positions, self(batch).argmax(dim=1))
+        return Answers(batch.positions, self.objective.answers(self.model, batch))
 
     def _evaluate(self, batch: Batch, split: str) -> Answers:
-        logits = self(batch)
-        targets = batch.targets(logits.shape[1])
-        answers = logits.argmax(dim=1)
-        metrics = {
-            f"{split}/loss": answer_losses(logits, targets, self.hparams["loss"]).mean(),
-            f"{split}/accuracy": 100 * targets.gather(1, answers[:, None]).mean(),
-        }
-        self.log_dict(metrics, prog_bar=True, batch_size=len(logits), sync_dist=True)
-        return Answers(batch.positions, answers)
+        outcome = self.objective.outcome(self.model, batch)
+        metrics = {f"{split}/loss": outcome.losses.mean(), f"{split}/accuracy": 100 * outcome.accuracy.mean()}
+        self.log_dict(metrics, prog_bar=True, batch_size=len(outcome.losses), sync_dist=True)
+        return Answers(batch.positions, outcome.answers)
 
 
 def _check_recipe(options: Mapping[str, Any]) -> None:

@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 
 from coattn.checkpoint import ANSWERS, CONFIG, QUESTIONS
 from coattn.files import read_json
+from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.callbacks import read_checkpoint
 
 
 class Vocabularies(NamedTuple):
-    """Words of the questions (None for given question embeddings) and answers."""
+    """Words of the questions (None for given question embeddings), and the answers or their words."""
 
     words: Vocabulary | None
-    answers: AnswerVocabulary
+    answers: AnswerVocabulary | AnswerWords
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -26,7 +27,7 @@ class Vocabularies(NamedTuple):
     def from_json(cls, value: dict[str, Any]) -> Vocabularies:
         """What `to_json` gave."""
         words = None if value["words"] is None else Vocabulary.from_json(value["words"])
-        return cls(words, AnswerVocabulary.from_json(value["answers"]))
+        return cls(words, answers_from_json(value["answers"]))
 
 
 def read_vocabularies(path: str | os.PathLike[str]) -> Vocabularies:

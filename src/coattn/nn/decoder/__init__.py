@@ -1,6 +1,6 @@
 """Decoders: an attended question and image to an answer, one word after the other, and the search for the best."""
 
-from .base import BOS, EOS, PAD, AnswerDecoder, DecoderOutput, Memory
+from .base import BOS, EOS, PAD, AnswerDecoder, DecoderOutput, Memory, map_tensors
 from .lstm import LSTMDecoder
 from .search import Written, length_norm, write
 from .transformer import TransformerDecoder
@@ -23,5 +23,6 @@ __all__ = [
     "TransformerDecoder",
     "Written",
     "length_norm",
+    "map_tensors",
     "write",
 ]
