@@ -4,12 +4,14 @@ A map (H, to, from) has one map per head and, between the layers, one row per wo
 is ever averaged away unasked: a map of several heads needs a head (or "mean"), one of several rows needs the word or
 region meant. `coattn.picture` draws what is here.
 
+A model that writes its answer has maps `decoder.*` too, with one row per word that it wrote.
+
 Letters: T question tokens, R regions, H heads or glimpses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -18,6 +20,7 @@ from PIL import Image
 
 Head = int | Literal["mean"] | None
 Side = Literal["question", "regions"]
+Rows = Literal["question", "regions", "answer"]
 
 
 class Answer(NamedTuple):
@@ -47,7 +50,7 @@ class Line(NamedTuple):
     Attributes:
         side: what it has a weight for, the question's tokens or the image's regions.
         weights: (T,) or (R,).
-        word: the token that it belongs to, by place, or None.
+        word: the token that it belongs to, by place, or None; in a decoder's map, the word of the answer.
         region: the region that it belongs to, or None.
         is_row: a row says where its owner looks, and sums to 1 (to less where a model may look at nothing, or shares
             its attention out over words and regions together); a column says who looks at its owner.
@@ -72,6 +75,7 @@ class Explanation:
         size: width and height of the image in pixels.
         maps: name -> (H, to, from) float, each row over `from` summing to 1 at most.
         answers: the best answers, best first.
+        written: the words of the best answer, by a model that writes it word by word; else empty.
     """
 
     question: str
@@ -81,6 +85,7 @@ class Explanation:
     size: tuple[int, int]
     maps: Mapping[str, np.ndarray]
     answers: tuple[Answer, ...]
+    written: tuple[str, ...] = ()
 
     def weights(self, name: str, *, head: Head = None) -> np.ndarray:
         """The map `name` (to, from) of one head, or of the mean over heads where `head="mean"` asks for it.
@@ -106,7 +111,8 @@ class Explanation:
         Args:
             name: of the map.
             head: see `weights`.
-            word: a token or its place: where it looks, or, in a map onto the question, who looks at it.
+            word: a token or its place: where it looks, or, in a map onto the question, who looks at it. In a decoder's
+                map a word of the answer: where it was found.
             region: likewise for a region, by its number.
 
         Raises:
@@ -118,27 +124,23 @@ class Explanation:
             if word is not None or region is not None:
                 raise ValueError(f"the map {name} has a single row: no word or region to choose")
             return Line(columns, weights[0], None, None, True)
+        if rows == "answer":
+            if word is None or region is not None:
+                raise ValueError(f"the map {name} has a row for each word of the answer: name one of them")
+            place = _place(word, self.written, "answer")
+            return Line(columns, weights[place], place, None, True)
         if (word is None) == (region is None):
             choices = " or ".join(sorted({"a word" if side == "question" else "a region" for side in (rows, columns)}))
             raise ValueError(f"the map {name} has many rows: name {choices}")
         side: Side = "regions" if word is None else "question"
         if side not in (rows, columns):
             raise ValueError(f"the map {name} has no {'word' if side == 'question' else 'region'} to choose")
-        place = self._region(region) if word is None else self._word(word)
+        place = self._region(region) if word is None else _place(word, self.tokens, "question")
         is_row = rows == side
         weights = weights[place] if is_row else weights[:, place]
         if side == "question":
             return Line(columns if is_row else rows, weights, place, None, is_row)
         return Line(columns if is_row else rows, weights, None, place, is_row)
-
-    def _word(self, word: int | str) -> int:
-        places = [place for place, token in enumerate(self.tokens) if word in (token, place)]
-        if not places:
-            numbered = ", ".join(f"{place} {token}" for place, token in enumerate(self.tokens))
-            raise ValueError(f"the question has no word {word!r}, only {numbered}")
-        if len(places) > 1:
-            raise ValueError(f"the question has {word!r} at {' and '.join(map(str, places))}: name the place")
-        return places[0]
 
     def _region(self, region: int | None) -> int:
         if not isinstance(region, int) or not 0 <= region < len(self.boxes):
@@ -146,16 +148,33 @@ class Explanation:
         return region
 
 
-def sides(name: str) -> tuple[Side | None, Side]:
-    """What the rows and the columns of a map stand for; the single row of a pooling stands for neither side."""
+def _place(word: int | str, tokens: Sequence[str], owner: str) -> int:
+    """Where a word stands, given by text or place."""
+    places = [place for place, token in enumerate(tokens) if word in (token, place)]
+    if not places:
+        numbered = ", ".join(f"{place} {token}" for place, token in enumerate(tokens))
+        raise ValueError(f"the {owner} has no word {word!r}, only {numbered}")
+    if len(places) > 1:
+        raise ValueError(f"the {owner} has {word!r} at {' and '.join(map(str, places))}: name the place")
+    return places[0]
+
+
+def sides(name: str) -> tuple[Rows | None, Side]:
+    """What the rows and the columns of a map stand for; the single row of a pooling stands for nothing."""
     who, between, whom = name.rpartition(".")[2].rpartition("_to_")
     columns: Side = "question" if whom == "question" else "regions"
+    if name.startswith("decoder."):
+        return "answer", columns
     return ("question" if who == "question" else "regions") if between else None, columns
 
 
 def default_map(maps: Mapping[str, np.ndarray], side: Side) -> str:
-    """The map to show where none is named: the last pooling over `side`, `pooling.<side>` for most models."""
-    return next((name for name in reversed(list(maps)) if sides(name) == (None, side)), f"pooling.{side}")
+    """The map to show where none is named: the last pooling over `side`, `pooling.<side>` for most models.
+
+    Of a model that writes its answers it is where their words were found, `decoder.<side>`.
+    """
+    found = (name for name in reversed(list(maps)) if sides(name) in ((None, side), ("answer", side)))
+    return next(found, f"pooling.{side}")
 
 
 def word_weights(

@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image
 
 from coattn.canvas import INK, SCALE, Box, Canvas, shortened, text_width, wrapped
-from coattn.explain import Answer, Explanation, Head, Line, default_map, heat_map, sides
+from coattn.explain import Answer, Explanation, Head, Line, Rows, default_map, heat_map, sides
 
 MUTED, FAINT, BLUE, PALE_BLUE = "#66727f", "#e9edf1", "#2b6cb0", "#a9c3dd"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#fff8e6", "#fdd06b", "#f98e2b", "#e0431f", "#9c1127"])
@@ -28,15 +28,15 @@ def draw(
 ) -> Image.Image:
     """The picture of one map: the question's words, the image, the answers, and a caption that says what is shown.
 
-    A map between words and regions is drawn as one image per word unless a word or region is named, a map of one side
-    to itself as a table. Words are shaded by the pooling of the question that goes with the map, where the map itself
-    is not about words.
+    A map between words and regions is drawn as one image per word unless a word or region is named, a map of words to
+    words or regions to regions as a table. Words are shaded by the pooling of the question that goes with the map,
+    where the map itself is not about words.
 
     Args:
         explanation: of `Predictor.maps`.
         map: name of the map; `coattn.explain.default_map` of the regions when None.
         head: which head, or "mean" for their mean; may be left out where there is only one.
-        word: the word, by text or place, whose attention is shown.
+        word: the word, by text or place, whose attention is shown; in a decoder's map a word of the answer.
         region: the region, by number, whose attention is shown.
 
     Raises:
@@ -55,10 +55,11 @@ def draw(
         answers_width = page - GAP - box.width
         bottom = _draw_image(canvas, box, explanation, lines[0], num_outlined=3)
     elif lines:
-        bottom = _draw_image_per_word(canvas, box, explanation, lines)
+        words = explanation.written if sides(map)[0] == "answer" else explanation.tokens
+        bottom = _draw_image_per_word(canvas, box, explanation, words, lines)
     else:
-        names = explanation.tokens if sides(map)[0] == "question" else ()
-        bottom = _draw_table(canvas, box, names, explanation.weights(map, head=head))
+        rows, columns = (_names(explanation, side) for side in sides(map))
+        bottom = _draw_table(canvas, box, rows, columns, explanation.weights(map, head=head))
     x = canvas.width - MARGIN - answers_width
     y = _draw_answers(canvas, x, top, answers_width, explanation.answers)
     if explanation.image is not None:  # heat hides colours, which the question may be about
@@ -85,7 +86,8 @@ def compare(
 
     Args:
         explanations: of `Predictor.maps`.
-        map: name of the map, the same for all or one per explanation; see `draw`.
+        map: name of the map, the same for all or one per explanation; see `draw`. Of a decoder's map the first word of
+            the answer is shown if no word is named.
         head: see `draw`; the same for all.
         word: see `draw`; the same for all.
         region: see `draw`; the same for all.
@@ -111,7 +113,8 @@ def compare(
         for text in [*([titles[place]] if titles else []), *([name] if len(set(maps)) > 1 else [])]:
             canvas.text(x, y + 8, shortened(text, 13, width, weight="bold"), 13, color=BLUE, weight="bold")
             y += 24
-        line = explanation.line(name, head=head, word=word, region=region)
+        shown = 0 if word is None and sides(name)[0] == "answer" else word
+        line = explanation.line(name, head=head, word=shown, region=region)
         shades, shades_name = _shades(explanation, name, head, [line])
         captions.append(f"{_map_caption(explanation, name, head, [line])}{shades_name}")
         bottom = max(bottom, _draw_cell(canvas, Box(x, y, width, 400), explanation, line, shades))
@@ -130,9 +133,15 @@ def _lines(explanation: Explanation, name: str, head: Head, word: int | str | No
     rows, columns = sides(name)
     if rows is None or word is not None or region is not None:
         return [explanation.line(name, head=head, word=word, region=region)]
-    if rows == columns:
+    if rows == columns or (rows == "answer" and columns == "question"):
         return []
-    return [explanation.line(name, head=head, word=place) for place in range(len(explanation.tokens))]
+    words = explanation.written if rows == "answer" else explanation.tokens
+    return [explanation.line(name, head=head, word=place) for place in range(len(words))]
+
+
+def _names(explanation: Explanation, side: Rows | None) -> Sequence[str]:
+    """The words of a side; none for regions, which have numbers."""
+    return {"question": explanation.tokens, "answer": explanation.written}.get(side or "", ())
 
 
 def _shades(explanation: Explanation, name: str, head: Head, lines: Sequence[Line]) -> tuple[np.ndarray | None, str]:
@@ -140,11 +149,16 @@ def _shades(explanation: Explanation, name: str, head: Head, lines: Sequence[Lin
     if len(lines) == 1 and lines[0].side == "question":
         return lines[0].weights, ""
     partner = f"{name.removesuffix('regions')}question"
-    is_pair = sides(name)[0] is None and partner in explanation.maps
+    is_pair = sides(name)[0] in (None, "answer") and partner in explanation.maps
     words = partner if is_pair else default_map(explanation.maps, "question")
     pooling = explanation.maps.get(words)
     if pooling is None:
         return None, ""
+    if sides(words)[0] == "answer":  # a word of the answer has its own words of the question
+        if not is_pair or len(lines) != 1:
+            return None, ""
+        shades = explanation.line(words, head=head, word=lines[0].word).weights
+        return shades, f" Words: {words}{_head(pooling, head)}."
     if len(pooling) == 1:
         return pooling[0, 0], f" Words: {words}."
     if is_pair:  # the glimpses of the image go with those of the words
@@ -163,16 +177,17 @@ def _map_caption(explanation: Explanation, name: str, head: Head, lines: Sequenc
     of_image = lines and lines[0].side == "regions"
     shown = f"{'Image' if of_image else 'Words' if lines else 'Table'}: {name}{_head(explanation.maps[name], head)}"
     if not lines:
-        return f"{shown}; each row shows where one {'word' if rows == 'question' else 'region'} looks, in percent."
+        owner = {"question": "word", "answer": "word of the answer", "regions": "region"}[rows or "regions"]
+        return f"{shown}; each row shows where one {owner} looks, in percent."
     line = lines[0]
     if line.word is None and line.region is None:
         return f"{shown}, the share of attention that each {'region' if of_image else 'word'} gets."
     if line.region is not None:
         owner = "the region outlined in blue"
     elif len(lines) > 1:
-        owner = "each word"
+        owner = "each word of the answer" if rows == "answer" else "each word"
     else:
-        owner = f"“{explanation.tokens[line.word or 0]}”"
+        owner = f"“{_names(explanation, rows if rows == 'answer' else 'question')[line.word or 0]}”"
     if line.is_row:
         return f"{shown}; where {owner} looks."
     return f"{shown}; how much each {'region' if of_image else 'word'} looks at {owner}."
@@ -318,7 +333,9 @@ def _photo(image: Image.Image, box: Box) -> np.ndarray:
     return np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS)) / 255
 
 
-def _draw_image_per_word(canvas: Canvas, box: Box, explanation: Explanation, lines: Sequence[Line]) -> float:
+def _draw_image_per_word(
+    canvas: Canvas, box: Box, explanation: Explanation, words: Sequence[str], lines: Sequence[Line]
+) -> float:
     """One image per word, all on one scale of colours; returns the y below."""
     columns = 3 if len(lines) <= 6 else 4
     width = (box.width - (columns - 1) * 16) / columns
@@ -329,35 +346,36 @@ def _draw_image_per_word(canvas: Canvas, box: Box, explanation: Explanation, lin
     step = first.height + 44
     for place, line in enumerate(lines):
         x, y = box.x + place % columns * (width + 16), box.y + place // columns * step
-        canvas.text(x, y + 8, shortened(explanation.tokens[place], 15, width), 15, weight="bold")
+        canvas.text(x, y + 8, shortened(words[place], 15, width), 15, weight="bold")
         panel = first._replace(x=x, y=y + 24)
         _draw_image(canvas, panel, explanation, line, num_outlined=1, strongest=strongest)
     return box.y + math.ceil(len(lines) / columns) * step - 20
 
 
-def _draw_table(canvas: Canvas, box: Box, names: Sequence[str], weights: np.ndarray) -> float:
-    """A square map as a table, rows and columns labelled by `names`, or numbered every few; returns the y below."""
-    count = len(weights)
-    every = 1 if names else math.ceil(count / 12)
-    names = names or [str(number) for number in range(count)]
+def _draw_table(canvas: Canvas, box: Box, rows: Sequence[str], columns: Sequence[str], weights: np.ndarray) -> float:
+    """A map as a table, rows and columns labelled by their words, or numbered every few; returns the y below."""
     size = 13
-    names = [shortened(name, size, 110) for name in names]
-    label_width = max(text_width(name, size) for name in names) + 10
-    side = min((box.width - label_width) / count, 46)
-    x, y = box.x + label_width, box.y + label_width
-    canvas.pixels(
-        Box(x, y, side * count, side * count), HEAT(weights / max(weights.max(), 1e-12)), interpolation="nearest"
-    )
-    for place in range(0, count, every):
-        middle = side * (place + 0.5)
-        canvas.text(x - 8, y + middle, names[place], size, ha="right")
-        canvas.text(x + middle, y - 8, names[place], size, ha="center", va="bottom", rotation=90)
+    labels = [
+        {place: shortened(names[place], size, 110) for place in range(count)}
+        if names
+        else {place: str(place) for place in range(0, count, math.ceil(count / 12))}
+        for names, count in zip((rows, columns), weights.shape, strict=True)
+    ]
+    left, above = (max(text_width(name, size) for name in names.values()) + 10 for names in labels)
+    side = min((box.width - left) / weights.shape[1], 46)
+    x, y = box.x + left, box.y + above
+    height, width = side * weights.shape[0], side * weights.shape[1]
+    canvas.pixels(Box(x, y, width, height), HEAT(weights / max(weights.max(), 1e-12)), interpolation="nearest")
+    for place, name in labels[0].items():
+        canvas.text(x - 8, y + side * (place + 0.5), name, size, ha="right")
+    for place, name in labels[1].items():
+        canvas.text(x + side * (place + 0.5), y - 8, name, size, ha="center", va="bottom", rotation=90)
     if side >= 34:
         for (row, column), weight in np.ndenumerate(weights):
             color = "white" if weight > 0.6 * weights.max() else INK
             number = f"{100 * weight:.0f}"
             canvas.text(x + side * (column + 0.5), y + side * (row + 0.5), number, 11.5, ha="center", color=color)
-    return y + side * count
+    return y + height
 
 
 # Small parts

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -20,9 +20,10 @@ from coattn.features.images import ImageSource, load_image
 from coattn.features.regions import Extractor
 from coattn.features.store import FeatureStore, require_same_extractor, same_extractor
 from coattn.files import require
-from coattn.metrics.calibration import confidences
-from coattn.nn import VQAOutput
+from coattn.metrics.calibration import confidences, log_odds
+from coattn.nn import GeneratorOutput, VQAGenerator, VQAOutput
 from coattn.nn.layers import lengths_to_mask
+from coattn.text.answer_words import AnswerWords
 from coattn.text.tokenizer import tokenize
 from coattn.text.vocabulary import UNK
 
@@ -133,7 +134,8 @@ class Predictor:
             image: an encoded image, or whatever `encode` takes.
             question: in plain words. Longer ones than in training are cut, with a warning; one without any known word
                 is answered, with a warning.
-            top_k: number of answers.
+            top_k: number of answers. A model that writes them searches with as many beams, or its own number if that is
+                more.
 
         Returns:
             The `top_k` best answers, best first (fewer if the model knows fewer).
@@ -157,22 +159,30 @@ class Predictor:
         for start in range(0, len(questions), batch_size):
             batch = questions[start : start + batch_size]
             images = [self._encoded(image) for image, _ in batch]
-            logits = self._run(images, [question for _, question in batch]).logits
-            answers += [self._ranked(row, top_k) for row in logits]
+            output = self._run(images, [question for _, question in batch], top_k=top_k)
+            answers += [self._ranked(output, row, top_k) for row in range(len(batch))]
         return answers
 
     def maps(self, image: AnyImage, question: str, *, top_k: int = 5) -> Explanation:
         """Answer one question and keep every attention map, with the words and boxes that belong to it; see `ask`."""
         encoded = self._encoded(image)
-        logits, maps = self._run([encoded], [question], need_weights=True)
+        output = self._run([encoded], [question], top_k=top_k, need_weights=True)
+        written = self._written(output, 0)
         return Explanation(
             question=question,
             tokens=self._tokens(question),
             boxes=encoded.boxes.numpy(),
             image=encoded.image,
             size=encoded.size,
-            maps={name: weights[0].float().cpu().numpy() for name, weights in maps.items()},
-            answers=tuple(self._ranked(logits[0], top_k)),
+            maps={
+                name: (weights[0, :, : len(written)] if name.startswith("decoder.") else weights[0])
+                .float()
+                .cpu()
+                .numpy()
+                for name, weights in output.maps.items()
+            },
+            answers=tuple(self._ranked(output, 0, top_k)),
+            written=tuple(written),
         )
 
     def explain(
@@ -191,9 +201,9 @@ class Predictor:
         Args:
             image: see `ask`.
             question: see `ask`.
-            map: the name of one map of `maps`; the last pooling of the regions when None.
+            map: the name of one map of `maps`; `coattn.explain.default_map` of the regions when None.
             head: which head of it, or "mean"; needed where there are several.
-            word: show the attention of this word, by text or place.
+            word: show the attention of this word, by text or place; of the answer, in a decoder's map.
             region: show the attention of this region, by number.
             top_k: number of answers.
 
@@ -247,15 +257,20 @@ class Predictor:
         return image if isinstance(image, EncodedImage) else self.encode(image)
 
     def _run(
-        self, images: Sequence[EncodedImage], questions: Sequence[str], *, need_weights: bool = False
-    ) -> VQAOutput:
-        """One forward pass over pairs of image and question, padded to the longest."""
+        self, images: Sequence[EncodedImage], questions: Sequence[str], *, top_k: int, need_weights: bool = False
+    ) -> VQAOutput | GeneratorOutput:
+        """One forward pass, or search, over pairs of image and question, padded to the longest."""
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
         question, question_mask = _padded(self._read(questions))
         regions, region_mask = _padded([image.features for image in images])
         boxes, _ = _padded([image.boxes for image in images])
         sizes = torch.tensor([image.size for image in images], dtype=torch.float32)
+        ask: Callable[..., VQAOutput | GeneratorOutput] = self.model
+        if isinstance(self.model, VQAGenerator):
+            ask = partial(self.model.generate, num_beams=max(top_k, self.model.num_beams))
         with torch.inference_mode():
-            return self.model(
+            return ask(
                 question.to(self.device),
                 regions.to(self.device),
                 question_mask=question_mask.to(self.device),
@@ -301,19 +316,30 @@ class Predictor:
         assert self.directory.question_vocabulary is not None
         return tuple(self.directory.question_vocabulary.tokens(question, max_tokens=self.directory.max_tokens))
 
-    def _ranked(self, logits: Tensor, top_k: int) -> list[Answer]:
-        """The best answers of one question's logits (A,); equal ones in the order of the vocabulary."""
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
-        if not logits.isfinite().all():
+    def _ranked(self, output: VQAOutput | GeneratorOutput, row: int, top_k: int) -> list[Answer]:
+        """The best answers to one question; equal ones in the order of the vocabulary."""
+        if isinstance(output, GeneratorOutput):
+            found = output.scores[row] > -torch.inf
+            logits, answers = log_odds(output.scores[row, found].float()), output.tokens[row, found]
+        else:
+            logits = output.logits[row].float()
+            answers = torch.arange(len(logits), device=logits.device)
+        if not len(logits) or not logits.isfinite().all():
             raise ValueError(
                 f"{self.directory.folder}: the scores of the answers are not finite; its weights or the image's "
                 "features hold NaN or infinite values"
             )
         best = logits.argsort(descending=True, stable=True)[:top_k]  # of the logits: confidences may round to equal
-        shares = confidences(logits.float(), self.directory.temperature, self.directory.activation)[best]
-        names = self.directory.answer_vocabulary.answers
-        return [Answer(names[place], share) for place, share in zip(best.tolist(), shares.tolist(), strict=True)]
+        shares = confidences(logits, self.directory.temperature, self.directory.activation)[best]
+        texts = self.directory.answer_vocabulary.texts(answers[best].tolist())
+        return [Answer(text, share) for text, share in zip(texts, shares.tolist(), strict=True)]
+
+    def _written(self, output: VQAOutput | GeneratorOutput, row: int) -> list[str]:
+        """The words of the best answer to one question; none if it was chosen, not written."""
+        vocabulary = self.directory.answer_vocabulary
+        if not isinstance(output, GeneratorOutput) or not isinstance(vocabulary, AnswerWords):
+            return []
+        return vocabulary.decode(output.tokens[row, 0].tolist())
 
 
 def _stored(store: FeatureStore, image_id: int | str, picture: ImageSource | None) -> EncodedImage:

@@ -44,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     picture = parser.add_argument_group("picture of the attention")
     picture.add_argument("--map", metavar="FILE", type=Path, help=f"write it here ({', '.join(PICTURES)})")
-    picture.add_argument("--map-name", metavar="NAME", help="which map (default: the last pooling of the regions)")
+    picture.add_argument(
+        "--map-name",
+        metavar="NAME",
+        help="which map (default: the last pooling of the regions, or where the words of a written answer were found)",
+    )
     picture.add_argument("--head", type=_head, metavar="N|mean", help="which head of it, where it has several")
     picture.add_argument("--word", type=_word, metavar="WORD|N", help="only the attention of this word (or place)")
     picture.add_argument("--region", type=int, metavar="N", help="only the attention of this region")
