@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
@@ -169,6 +170,73 @@ def test_hengyuan(files: Callable[..., dict[str, Path]], name: str) -> None:
     again_words = load_directory(again).question_vocabulary
     assert again_words is not None
     assert again_words.words == words.words
+
+
+def dcn_files(tmp_path: Path) -> dict[str, Path]:
+    """DCN's golden weights with its settings beside them; each word vector of the golden questions is a word."""
+    golden, config = load_golden("dcn_full_rcnn"), load_config("dcn_full_rcnn")
+    checkpoint = {"args": argparse.Namespace(**config), "state_dict": part(golden, "sd"), "last_epoch": 3}
+    torch.save(checkpoint, tmp_path / "model.pt")
+    vectors = golden["in/ques_emb"].flatten(0, 1).tolist()
+    lines = ["<unk> " + " ".join(["0.5"] * len(vectors[0]))]
+    lines += [f"w{number} {' '.join(map(repr, vector))}" for number, vector in enumerate(vectors)]
+    (tmp_path / "glove.txt").write_text("\n".join([*lines, "unasked " + lines[1].partition(" ")[2]]) + "\n")
+    return {
+        "checkpoint": tmp_path / "model.pt",
+        "vectors": tmp_path / "glove.txt",
+        "answers": write_json(tmp_path / "idx2ans.json", [f"a{i}" for i in range(golden["out/logits"].shape[1])]),
+        "questions": write_json(tmp_path / "q.json", questions([*(f"w{i}" for i in range(len(vectors))), "unseen"])),
+        "out": tmp_path / "model",
+    }
+
+
+@pytest.mark.parametrize("kind", ["dcn", "DCN"])
+def test_dcn(tmp_path: Path, kind: str) -> None:
+    made, golden = dcn_files(tmp_path), load_golden("dcn_full_rcnn")
+    named = [f"--{name}={made[name]}" for name in ("answers", "vectors")]
+    argv = ["convert", kind, str(made["checkpoint"]), *named, "--questions", str(made["questions"]), str(made["out"])]
+    assert main(argv) == 0
+    directory = load_directory(made["out"])
+    words = directory.question_vocabulary
+    assert words is not None
+    assert words.encode("W0's?") == [words.encode("w0")[0], 1, 1]
+    assert "unseen" not in words.words
+    assert "unasked" not in words.words
+    mask = golden["in/ques_mask"] > 0
+    question = torch.tensor([words.encode(f"w{i}")[0] for i in range(mask.numel())]).view(mask.shape) * mask
+    found = directory.model(
+        question, golden["in/img_feat"], question_mask=mask, region_mask=golden["in/img_mask"] > 0
+    ).logits
+    torch.testing.assert_close(found, golden["out/logits"], atol=1e-5, rtol=0)
+    assert directory.model.question_encoder.embedding.embed.weight[1].tolist() == [0.5] * 16  # type: ignore[union-attr]
+
+
+def test_dcn_without_settings_or_with_other_vectors_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = dcn_files(tmp_path)
+    argv = [
+        "convert",
+        "dcn",
+        str(made["checkpoint"]),
+        f"--answers={made['answers']}",
+        f"--questions={made['questions']}",
+    ]
+    (tmp_path / "narrow.txt").write_text("w0 1 2 3\nw1 1 2 3\n")
+    message = refused([*argv, f"--vectors={tmp_path / 'narrow.txt'}"], made, capsys)
+    assert "word_vectors is (4, 3), these settings need (4, 16)" in message
+    torch.save({"state_dict": part(load_golden("dcn_full_rcnn"), "sd")}, made["checkpoint"])
+    message = refused([*argv, f"--vectors={made['vectors']}"], made, capsys)
+    assert "give them (--config)" in message
+
+
+def test_settings_beside_the_weights_are_allowed_to_dcn_only(
+    files: Callable[..., dict[str, Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = files("openvqa_mcan")
+    weights = part(load_golden("openvqa_mcan"), "sd")
+    torch.save({"state_dict": weights, "args": argparse.Namespace(a=1)}, made["checkpoint"])
+    assert "(argparse.Namespace)" in refused(arguments(made), made, capsys)
 
 
 def test_asks_about_stored_features_and_refuses_a_photo(

@@ -1,14 +1,13 @@
-"""From a checkpoint file of another project to a model directory. Each project is one row of `PROJECTS`.
-
-Layouts are taken from the projects' source; none of it has ever been run on the files that they released.
-"""
+"""From a checkpoint file of another project to a model directory. The projects are the rows of `projects.PROJECTS`."""
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,104 +15,13 @@ from torch import Tensor
 from coattn.files import read_json, require, sha256_of_file
 from coattn.metrics.calibration import Activation
 from coattn.nn import VQAModel
-from coattn.text.vocabulary import Vocabulary
+from coattn.text.vocabulary import PAD, UNK, Vocabulary
+from coattn.text.word_vectors import read_word_vectors
 
 from .dictionaries import check_count, read_answers, read_words, words_of_questions
 from .directory import save_model
-from .hengyuan import from_hengyuan
-from .mcan_vqa import from_mcan_vqa
-from .openvqa import from_openvqa
 from .pickles import read_checkpoint
-
-Load = Callable[..., VQAModel]
-
-
-class Task(NamedTuple):
-    """What a project did differently for a data set.
-
-    Attributes:
-        extractor: name of the extractor of its features.
-        metric: what judges its answers.
-        num_tokens: words to which it pads or cuts questions; None for those of its longest question.
-        num_regions: regions to which it pads or cuts; None for a grid.
-        softmax: answers exclude each other.
-    """
-
-    extractor: str = "bottom-up"
-    metric: str = "vqa_accuracy"
-    num_tokens: int | None = 14
-    num_regions: int | None = 100
-    softmax: bool = False
-
-
-VQA = Task()
-GQA = Task("gqa-objects", "exact_match", None, 100, softmax=True)
-CLEVR = Task("clevr-grid", "exact_match", None, None, softmax=True)
-
-
-class Project(NamedTuple):
-    """A project whose checkpoints are read.
-
-    Attributes:
-        source: the repository and commit whose source the layouts are taken from.
-        load: `(weights, settings, *, repaired, num_tokens, num_regions) -> VQAModel`.
-        specials: the tokens that its dictionary has before the words: padding, unknown words, ...; none where it keeps
-            those two outside.
-        tokenizer: how it splits questions, a name of `coattn.text.tokenizer.TOKENIZERS`.
-        models: its names of models, and the settings that each stands for.
-        tasks: by data set.
-        has_settings: it has a file of settings.
-    """
-
-    source: str
-    load: Load
-    specials: tuple[str, ...] = ()
-    tokenizer: str = "plain"
-    models: Mapping[str, Mapping[str, Any]] = {}
-    tasks: Mapping[str, Task] = {"vqa": VQA}
-    has_settings: bool = True
-
-
-# Under the names of openvqa's YAML files, and without their sizes.
-OPENVQA_MODELS: dict[str, dict[str, Any]] = {
-    **{f"mcan{size}": {"MODEL_USE": "mcan"} for size in ("", "_small", "_large")},
-    "butd": {"MODEL_USE": "butd"},
-    **{f"ban{size}": {"MODEL_USE": "ban"} for size in ("", "_4", "_8")},
-    "mfb": {"MODEL_USE": "mfb", "HIGH_ORDER": False},
-    "mfh": {"MODEL_USE": "mfb", "HIGH_ORDER": True},
-    **{f"mmnasnet{size}": {"MODEL_USE": "mmnasnet"} for size in ("", "_small", "_large")},
-}
-
-
-def _load_hengyuan(weights: Mapping[str, Tensor], settings: Mapping[str, Any], **padding: Any) -> VQAModel:
-    """hengyuan-hu's model with our ids: padding, its last row, comes first, then zeros for unknown words."""
-    name = "w_emb.emb.weight"
-    if (rows := weights.get(name)) is not None and rows.dim() == 2:
-        weights = {**weights, name: torch.cat((rows[-1:], torch.zeros_like(rows[:1]), rows[:-1]))}
-    return from_hengyuan(weights, padding_id=0, **padding)
-
-
-PROJECTS: dict[str, Project] = {
-    "openvqa": Project(
-        source="MILVLG/openvqa, commit f8f9966",
-        load=from_openvqa,
-        specials=("PAD", "UNK", "CLS"),
-        models=OPENVQA_MODELS,
-        tasks={"vqa": VQA, "gqa": GQA, "clevr": CLEVR},
-    ),
-    "mcan-vqa": Project(
-        source="MILVLG/mcan-vqa, commit 6b165e9",
-        load=from_mcan_vqa,
-        specials=("PAD", "UNK"),
-    ),
-    "hengyuan": Project(
-        source="hengyuan-hu/bottom-up-attention-vqa, commit 3925206",
-        load=_load_hengyuan,
-        tokenizer="possessives",
-        tasks={"vqa": Task(num_regions=36)},
-        has_settings=False,
-    ),
-}
+from .projects import PROJECTS, Project, Task
 
 
 def convert_checkpoint(
@@ -125,6 +33,7 @@ def convert_checkpoint(
     config: str | os.PathLike[str] | None = None,
     tokens: str | os.PathLike[str] | None = None,
     questions: Sequence[str | os.PathLike[str]] = (),
+    vectors: str | os.PathLike[str] | None = None,
     model_name: str | None = None,
     dataset: str | None = None,
     repaired: bool = False,
@@ -139,6 +48,7 @@ def convert_checkpoint(
         config: its settings, YAML or JSON, where it has such a file.
         tokens: its dictionary of words, JSON; or
         questions: its question files, in its own order, to collect the words again.
+        vectors: the word vectors that it reads in from outside (GloVe), as `coattn.text.word_vectors` reads them.
         model_name: one of the project's models, where it has several.
         dataset: "vqa", "gqa" or "clevr"; by default what the settings or the weights say.
         repaired: mask padding everywhere, instead of showing it where the project's code did.
@@ -155,24 +65,25 @@ def convert_checkpoint(
         raise ValueError(f"{out}: exists; delete it, or give the model another name")
     if project.models and model_name not in project.models:
         raise ValueError(f"{project_name} has no model {model_name!r}; its models are {', '.join(project.models)}")
-    settings: dict[str, Any] = {}
-    if project.has_settings:
-        if config is None:
-            raise ValueError(f"{project_name} keeps settings that its weights do not show: give them (--config)")
-        settings = read_settings(config, project.models[model_name] if model_name else {}, model_name)
-    weights = read_checkpoint(checkpoint).weights
+    # The command line that DCN's checkpoints keep is a plain bag of values.
+    allowed = [argparse.Namespace] if project.settings == "checkpoint" else []
+    weights, rest = read_checkpoint(checkpoint, allowed=allowed)
+    settings = _settings(project, config, rest, model_name)
     where = f"{checkpoint} with {config}" if config else str(checkpoint)
     task, settings = _task(project, settings, weights, dataset, where)
+    load = partial(project.load, repaired=repaired, num_tokens=task.num_tokens, num_regions=task.num_regions)
+    if not project.own_vectors:
+        question_vocabulary, rows = _words_with_vectors(project, questions, vectors)
+        load = partial(load, word_vectors=rows)
     try:
-        model = project.load(
-            weights, settings, repaired=repaired, num_tokens=task.num_tokens, num_regions=task.num_regions
-        )
+        model = load(weights, settings)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    if project.own_vectors:
+        question_vocabulary = _words(project, model, tokens, questions)
     num_answers = model.head.num_answers
     assert isinstance(num_answers, int)
     answer_vocabulary = read_answers(answers, num_answers=num_answers)
-    question_vocabulary = _words(project, model, tokens, questions)
     source = {
         "project": project.source,
         "model": model_name or project_name,
@@ -215,6 +126,36 @@ def _words(
         files = f"{len(questions)} question files ({', '.join(map(str, questions))})"
         check_count(files, len(words), num_words, project.specials)
     return Vocabulary(words[2:] if project.specials else words, tokenizer=project.tokenizer)
+
+
+def _words_with_vectors(
+    project: Project, questions: Sequence[str | os.PathLike[str]], vectors: str | os.PathLike[str] | None
+) -> tuple[Vocabulary, Tensor]:
+    """The words of question files that have a vector in a file, and their vectors by id; zeros for unknown words."""
+    if vectors is None or not questions:
+        raise ValueError(
+            "this project's checkpoints are without its word vectors: give them, as it does (--vectors, GloVe's text "
+            "file), and question files whose words are to be known (--questions)"
+        )
+    words = words_of_questions(questions, specials=(), tokenizer=project.tokenizer)
+    found = read_word_vectors(vectors, Vocabulary(words))
+    known = [i for i in range(UNK + 1, len(found.values)) if found.found[i]]
+    vocabulary = Vocabulary([words[i - UNK - 1] for i in known], tokenizer=project.tokenizer)
+    return vocabulary, found.values[torch.tensor([PAD, UNK, *known])]
+
+
+def _settings(
+    project: Project, config: str | os.PathLike[str] | None, rest: Mapping[str, Any], model_name: str | None
+) -> dict[str, Any]:
+    """The settings, from their file or from beside the weights."""
+    if project.settings == "none":
+        return {}
+    if config is not None:
+        return read_settings(config, project.models[model_name] if model_name else {}, model_name)
+    beside = rest.get("args")
+    if project.settings == "file" or not isinstance(beside, argparse.Namespace):
+        raise ValueError("this project has settings that its weights do not show: give them (--config)")
+    return vars(beside)
 
 
 def read_settings(path: str | os.PathLike[str], implied: Mapping[str, Any], model_name: str | None) -> dict[str, Any]:

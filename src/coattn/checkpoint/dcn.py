@@ -27,6 +27,7 @@ def from_dcn(
     repaired: bool = False,
     num_tokens: int | None = None,
     num_regions: int | None = None,
+    word_vectors: Tensor | None = None,
 ) -> VQAModel:
     """DCN on regions with its released weights, in eval mode. It reads word vectors: GloVe's, as the project does.
 
@@ -38,13 +39,17 @@ def from_dcn(
             `presets.dcn`.
         num_tokens: pad or cut each question to so many tokens; None leaves it to the caller.
         num_regions: likewise the regions.
+        word_vectors: (V, E), the vectors of words by id: the model then reads ids. None for one that reads vectors.
 
     Raises:
         ValueError: a setting is missing, or weights of another model or other sizes.
     """
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project=PROJECT)
+    embedding_dim = width("lang_extract.rnn.weight_ih_l0", 1)
     model = presets.dcn(
-        question_dim=width("lang_extract.rnn.weight_ih_l0", 1),
+        num_words=None if word_vectors is None else len(word_vectors),
+        question_dim=embedding_dim if word_vectors is None else None,
+        embedding_dim=embedding_dim,
         recurrent_dim=2 * width("lang_extract.init_hidden", 1),
         recurrent_layers=read("num_layers", int),
         dim=width("lang_extract.linear.weight"),
@@ -61,7 +66,11 @@ def from_dcn(
         padded_tokens=num_tokens,
         padded_regions=num_regions,
     )
-    return filled(model, dcn_names(config), state_dict, project=PROJECT)
+    names = dcn_names(config)
+    if word_vectors is not None:
+        names.tensor("question_encoder.embedding.embed.weight", "word_vectors")
+        state_dict = {**state_dict, "word_vectors": word_vectors}
+    return filled(model, names, state_dict, project=PROJECT)
 
 
 def dcn_names(config: Mapping[str, Any]) -> NameTable:

@@ -18,10 +18,14 @@ which the project reads them, replace a dictionary of words that it did not rele
       --questions train.json val.json test.json vg.json models/mcan
   coattn convert mcan-vqa epoch13.pkl --config small_model.yml --answers answer_dict.json --tokens token_dict.json \\
       models/mcan
+  coattn convert dcn model.pt --answers idx2ans.json --vectors glove.840B.300d.txt --questions train.json val.json \\
+      models/dcn
   coattn convert hengyuan model.pth --answers trainval_label2ans.json \\
       --questions train.json val.json test.json test-dev.json models/butd"""
-PROJECTS = ("openvqa", "mcan-vqa", "hengyuan")
+PROJECTS = ("openvqa", "mcan-vqa", "dcn", "hengyuan")
+OTHER_NAMES = {"DCN": "dcn", "hengyuan-hu": "hengyuan"}
 WITH_MODELS = ("openvqa",)
+WITH_VECTORS = ("dcn",)
 WITHOUT_SETTINGS = ("hengyuan",)
 FLAGS = ("-h", "--help", "--repaired")  # the options without a value
 
@@ -35,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     merging.add_argument("stores", nargs="+", metavar="STORE", help="folders of shards, or files")
     merging.add_argument("out", metavar="OUT.h5", help="file to write")
     for project in PROJECTS:
-        converting = kinds.add_parser(project, help=f"a checkpoint of {project}", allow_abbrev=False)
+        aliases = [other for other, name in OTHER_NAMES.items() if name == project]
+        converting = kinds.add_parser(project, aliases=aliases, help=f"a checkpoint of {project}", allow_abbrev=False)
         _add_checkpoint(converting, project)
 
 
@@ -43,14 +48,22 @@ def _add_checkpoint(parser: argparse.ArgumentParser, project: str) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="the released checkpoint file")
     if project in WITH_MODELS:
         parser.add_argument("--model", required=True, metavar="NAME", help="which of its models: mcan, butd, ban, ...")
-    if project not in WITHOUT_SETTINGS:
+    if project in WITH_VECTORS:
+        parser.add_argument("--config", metavar="CFG", help="its settings, JSON (default: those in the checkpoint)")
+    elif project not in WITHOUT_SETTINGS:
         parser.add_argument("--config", required=True, metavar="CFG", help="its settings: the project's YAML, or JSON")
     parser.add_argument("--answers", required=True, metavar="FILE", help="its answers by number (answer_dict.json)")
-    words = parser.add_mutually_exclusive_group(required=True)
-    words.add_argument("--tokens", metavar="FILE", help="its words by id (token_dict.json)")
-    words.add_argument(
-        "--questions", nargs="+", metavar="FILE", help="its question files in its order, to collect the words again"
-    )
+    if project in WITH_VECTORS:
+        parser.add_argument("--vectors", required=True, metavar="FILE", help="its word vectors: GloVe's text file")
+        parser.add_argument(
+            "--questions", nargs="+", required=True, metavar="FILE", help="question files whose words are to be known"
+        )
+    else:
+        words = parser.add_mutually_exclusive_group(required=True)
+        words.add_argument("--tokens", metavar="FILE", help="its words by id (token_dict.json)")
+        words.add_argument(
+            "--questions", nargs="+", metavar="FILE", help="its question files in its order, to collect the words again"
+        )
     if project in WITH_MODELS:
         parser.add_argument("--dataset", help="vqa, gqa or clevr (default: what the settings or the weights say)")
     parser.add_argument(
@@ -85,17 +98,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from coattn.checkpoint.convert import convert_checkpoint
 
+    given = {name: value for name, value in vars(args).items() if name not in ("kind", "checkpoint", "out", "model")}
     model = convert_checkpoint(
-        args.kind,
+        OTHER_NAMES.get(args.kind, args.kind),
         args.checkpoint,
         args.out,
-        config=getattr(args, "config", None),
-        answers=args.answers,
-        tokens=args.tokens,
-        questions=args.questions or (),
         model_name=getattr(args, "model", None),
-        dataset=getattr(args, "dataset", None),
-        repaired=args.repaired,
+        **{name: value for name, value in given.items() if value is not None},
     )
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{args.out}: {num_parameters:,} parameters, {model.head.num_answers} answers")
