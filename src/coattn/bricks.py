@@ -13,6 +13,7 @@ from torch import nn
 
 from coattn import nn as bricks
 from coattn.nn import baselines
+from coattn.text.finetuned import FinetunedQuestionEncoder
 
 # The allow-list: a config that names any other class is refused.
 BRICKS: dict[str, type[nn.Module]] = {
@@ -25,6 +26,7 @@ BRICKS: dict[str, type[nn.Module]] = {
         bricks.RecurrentQuestionEncoder,
         bricks.SkipRecurrentQuestionEncoder,
         bricks.HierarchicalQuestionEncoder,
+        FinetunedQuestionEncoder,
         bricks.RegionEncoder,
         bricks.RegionGeometryEncoder,
         bricks.PlainRegionEncoder,

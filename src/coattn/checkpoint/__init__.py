@@ -11,6 +11,7 @@ from .directory import (
     ModelDirectory,
     load,
     load_directory,
+    read_question_vocabulary,
     save_model,
 )
 from .hengyuan import from_hengyuan, hengyuan_names
@@ -40,5 +41,6 @@ __all__ = [
     "load_directory",
     "mcan_vqa_names",
     "openvqa_names",
+    "read_question_vocabulary",
     "save_model",
 ]

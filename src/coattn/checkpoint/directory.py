@@ -7,7 +7,8 @@
     answers.json              the answers, in the order of the logits; of a model that writes, the words of answers
     README.md                 the model card
     extractor.safetensors     optional: the weights of the image extractor, so that asking works offline
-    text_encoder/             optional: the pretrained text encoder, for the same reason
+    text_encoder/             optional: the pretrained text encoder, for the same reason; of one that was trained with
+                              the model its config and tokenizer, for its weights are among the model's
 
 The classes that a config may name are `coattn.bricks.BRICKS`.
 """
@@ -36,6 +37,8 @@ from coattn.files import read_json
 from coattn.metrics.calibration import Activation
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.text.answer_words import AnswerWords, answers_from_json
+from coattn.text.finetuned import FinetunedQuestionEncoder
+from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 FORMAT, VERSION = "coattn model", 1
@@ -67,7 +70,7 @@ class ModelDirectory:
 
     folder: Path
     model: VQAModel | VQAGenerator
-    question_vocabulary: Vocabulary | None
+    question_vocabulary: Vocabulary | PretrainedTokenizer | None
     answer_vocabulary: AnswerVocabulary | AnswerWords
     metric: str
     activation: Activation
@@ -100,7 +103,7 @@ def save_model(
     model: VQAModel | VQAGenerator,
     *,
     answer_vocabulary: AnswerVocabulary | AnswerWords,
-    question_vocabulary: Vocabulary | None = None,
+    question_vocabulary: Vocabulary | PretrainedTokenizer | None = None,
     metric: str,
     activation: Activation,
     temperature: float = 1.0,
@@ -118,12 +121,12 @@ def save_model(
         folder: where; anything there but a model directory is left alone and refused.
         model: built of bricks; saved as float32.
         answer_vocabulary: the answers, in the order of the logits; for a generator the words of answers.
-        question_vocabulary: the words, for a model that reads token ids.
+        question_vocabulary: the words, for a model that reads token ids; or the tokenizer of its text encoder.
         metric: what judges its answers, "vqa_accuracy" or "exact_match".
         activation, temperature: what makes confidences of logits, see `coattn.metrics.calibration.confidences`.
         max_tokens: longer questions are cut, as in training.
         extractor: the record of the image extractor (name, settings, weights, versions).
-        text_encoder: that of the pretrained text encoder, for a model on question embeddings.
+        text_encoder: that of the pretrained text encoder, for a model on question embeddings or one trained with it.
         extractor_weights, text_encoder_folder: their files, to answer about new images and questions offline.
         card: the model card, Markdown.
         extra: anything else worth keeping, as plain values.
@@ -149,7 +152,9 @@ def save_model(
         (partial / WEIGHTS).write_bytes(save(_tensors(model)))
         _write(partial / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
         _write(partial / ANSWERS, json.dumps(answer_vocabulary.to_json(), ensure_ascii=False, indent=0))
-        if question_vocabulary is not None:
+        if isinstance(question_vocabulary, PretrainedTokenizer):
+            question_vocabulary.save(partial / TEXT_ENCODER)
+        elif question_vocabulary is not None:
             _write(partial / QUESTIONS, json.dumps(question_vocabulary.to_json(), ensure_ascii=False, indent=0))
         _write(partial / CARD, card)
         if extractor_weights is not None:
@@ -174,8 +179,7 @@ def load_directory(folder: str | os.PathLike[str]) -> ModelDirectory:
     model = _assemble(config["model"], tensors, folder)
 
     answers = _read_vocabulary(answers_from_json, folder / ANSWERS)
-    has_words = config["text_encoder"] is None
-    questions = _read_vocabulary(Vocabulary.from_json, folder / QUESTIONS) if has_words else None
+    questions = read_question_vocabulary(folder, config)
     _check_vocabularies(model, answers, questions, str(folder))
     kept = {key: value for key, value in config.items() if key not in ("format", "version", "model")}
     return ModelDirectory(folder, model.eval(), questions, answers, **kept)
@@ -244,10 +248,28 @@ def _read_vocabulary(from_json: Callable[[Any], V], path: Path) -> V:
         raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from None
 
 
+def read_question_vocabulary(
+    folder: str | os.PathLike[str], config: Mapping[str, Any]
+) -> Vocabulary | PretrainedTokenizer | None:
+    """What turns questions into ids for the model in `folder` with this config; None if it reads embeddings.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged.
+    """
+    folder = Path(folder)
+    encoder = config["model"].get("question_encoder")
+    if isinstance(encoder, dict) and encoder.get("class") == FinetunedQuestionEncoder.__name__:
+        if not (folder / TEXT_ENCODER).is_dir():
+            raise FileNotFoundError(f"{folder / TEXT_ENCODER}: the tokenizer of the model's text encoder is missing")
+        return PretrainedTokenizer.load(folder / TEXT_ENCODER)
+    return _read_vocabulary(Vocabulary.from_json, folder / QUESTIONS) if config["text_encoder"] is None else None
+
+
 def _check_vocabularies(
     model: VQAModel | VQAGenerator,
     answers: AnswerVocabulary | AnswerWords,
-    questions: Vocabulary | None,
+    questions: Vocabulary | PretrainedTokenizer | None,
     where: str,
 ) -> None:
     if isinstance(model, VQAGenerator) != isinstance(answers, AnswerWords):

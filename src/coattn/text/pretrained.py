@@ -6,11 +6,9 @@ that is asked for.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,10 +16,20 @@ import torch
 from torch import Tensor
 
 from coattn.files import require, sha256_of_file
+from coattn.text.pretrained_tokenizer import (
+    CONFIG,
+    FILES,
+    TOKENIZER_FILES,
+    WEIGHTS,
+    PretrainedTokenizer,
+    check_has_config,
+    explained,
+    joint_sha256,
+    local_folder,
+    matching,
+    no_progress_bar,
+)
 
-_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model")
-_WEIGHTS = ("model.safetensors", "model-*.safetensors")
-_FILES = ("config.json", "model.safetensors.index.json", *_WEIGHTS, *_TOKENIZER_FILES, "README.md", "LICENSE*")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
@@ -33,7 +41,7 @@ class TextEncoder:
 
     Args:
         folder: where the files of the encoder are.
-        tokenizer: of `transformers`.
+        tokenizer: its own.
         model: of `transformers`; gives `last_hidden_state`.
         record: what this encoder is; see `load`.
 
@@ -43,7 +51,7 @@ class TextEncoder:
         max_tokens: longer questions are cut to so many tokens; their special tokens stay.
     """
 
-    def __init__(self, folder: Path, tokenizer: Any, model: Any, record: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, tokenizer: PretrainedTokenizer, model: Any, record: dict[str, Any]) -> None:
         self.record = record
         self.dim: int = model.config.hidden_size
         self.max_tokens: int = record["settings"]["max_tokens"]
@@ -73,25 +81,12 @@ class TextEncoder:
                 own, or it is not a text encoder.
             ModuleNotFoundError: `transformers` is not installed.
         """
-        transformers = require("transformers", "text")
-        folder = _local_folder(str(name_or_folder), allow_download)
-        weights = _weight_files(folder)
-        tokenizer, model = _load_parts(transformers, folder)
-        limit = _token_limit(tokenizer, model.config)
-        least = tokenizer.num_special_tokens_to_add() + 1
-        if max_tokens is not None and not least <= max_tokens <= limit:
-            raise ValueError(f"{folder}: max_tokens is {max_tokens}, must be from {least} to {limit} for this encoder")
-        settings = {
-            "max_tokens": max_tokens or limit,
-            "config_sha256": sha256_of_file(folder / "config.json"),
-            "tokenizer_sha256": _joint_sha256(_matching(folder, _TOKENIZER_FILES)),
-        }
-        record = {
-            "name": f"transformers {model.config.model_type}",
-            "settings": settings,
-            "weights": {"id": _weights_id(name_or_folder), "sha256": _joint_sha256(weights)},
-            "versions": {"transformers": transformers.__version__, "torch": torch.__version__},
-        }
+        require("transformers", "text")
+        folder = local_folder(name_or_folder, allow_download)
+        model = load_model(folder)
+        tokenizer = PretrainedTokenizer.load(folder)
+        limit = tokenizer.limit(max_tokens)
+        record = encoder_record(name_or_folder, folder, kind=model.config.model_type, max_tokens=limit)
         return cls(folder, tokenizer, model.to(device), record)
 
     def encode(self, questions: Sequence[str], *, batch_size: int = 64) -> list[Tensor]:
@@ -104,7 +99,7 @@ class TextEncoder:
         Returns:
             For each question its rows, (T_i, E) float32 on the CPU.
         """
-        ids = [self._ids(question) for question in questions]
+        ids = self._tokenizer.encode_all(questions, max_tokens=self.max_tokens)
         order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
         encoded: list[Tensor] = [torch.empty(0)] * len(ids)
         for start in range(0, len(order), batch_size):
@@ -115,11 +110,7 @@ class TextEncoder:
 
     def tokens(self, question: str) -> list[str]:
         """The token that each row of `encode([question])` stands for, as text for people."""
-        ids = self._ids(question)
-        return [
-            self._tokenizer.decode([number]).strip() or token
-            for number, token in zip(ids, self._tokenizer.convert_ids_to_tokens(ids), strict=True)
-        ]
+        return self._tokenizer.tokens(question, max_tokens=self.max_tokens)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Copy the encoder's files, byte for byte, into a new folder from which `load` gives the same encoder.
@@ -133,12 +124,9 @@ class TextEncoder:
         partial = target.with_name(f".{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for path in _matching(self._folder, _FILES):
+        for path in matching(self._folder, FILES):
             shutil.copyfile(path, partial / path.name)
         partial.rename(target)
-
-    def _ids(self, question: str) -> list[int]:
-        return self._tokenizer(question, truncation=True, max_length=self.max_tokens)["input_ids"]
 
     @torch.no_grad()
     def _run(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -153,39 +141,42 @@ class TextEncoder:
         return [rows[:length].clone() for rows, length in zip(hidden.float().cpu(), lengths.tolist(), strict=True)]
 
 
-def _local_folder(name: str, allow_download: bool) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
-    hub, errors = require("huggingface_hub", "text"), require("huggingface_hub.errors", "text")
-    missing = f"text encoder {name!r} is neither a folder nor on this machine"
-    try:
-        return Path(hub.snapshot_download(name, allow_patterns=list(_FILES), local_files_only=not allow_download))
-    except errors.LocalEntryNotFoundError:
-        hint = "; is the network reachable?" if allow_download else "; give its folder, or say --allow-download"
-        raise ValueError(missing + hint) from None
-    except (errors.HFValidationError, errors.RepositoryNotFoundError):
-        raise ValueError(f"{missing}{', nor on the Hub' if allow_download else ''}") from None
+def encoder_record(
+    name_or_folder: str | os.PathLike[str], folder: Path, *, kind: str, max_tokens: int
+) -> dict[str, Any]:
+    """What an encoder is: `{"name", "settings", "weights": {"id", "sha256"}, "versions"}`, plain values.
 
+    Args:
+        name_or_folder: as the user named it; of a folder the last part is kept, which says something elsewhere too.
+        folder: its files.
+        kind: of model, as `transformers` calls it.
+        max_tokens: longer questions are cut.
 
-def _weights_id(name_or_folder: str | os.PathLike[str]) -> str:
-    """The name as given; of a folder the last part only, which says something on other machines too."""
+    Raises:
+        ValueError: there are no weights, or only pickled ones.
+    """
     path = Path(name_or_folder)
-    return path.resolve().name if path.is_dir() else str(name_or_folder)
-
-
-def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    return {
+        "name": f"transformers {kind}",
+        "settings": {
+            "max_tokens": max_tokens,
+            "config_sha256": sha256_of_file(folder / CONFIG),
+            "tokenizer_sha256": joint_sha256(matching(folder, TOKENIZER_FILES)),
+        },
+        "weights": {
+            "id": path.resolve().name if path.is_dir() else str(name_or_folder),
+            "sha256": joint_sha256(_weight_files(folder)),
+        },
+        "versions": {"transformers": require("transformers", "text").__version__, "torch": str(torch.__version__)},
+    }
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"{folder}: there is no config.json; a text encoder is a folder as save_pretrained() writes it"
-        )
-    weights = _matching(folder, _WEIGHTS)
+    check_has_config(folder)
+    weights = matching(folder, WEIGHTS)
     if weights:
         return weights
-    if pickled := _matching(folder, _PICKLED):
+    if pickled := matching(folder, _PICKLED):
         raise ValueError(
             f"{folder}: the weights are in {pickled[0].name}, a format whose reading can run code; only "
             "model.safetensors is read. If you trust it, convert: AutoModel.from_pretrained(...).save_pretrained(...)"
@@ -193,25 +184,19 @@ def _weight_files(folder: Path) -> list[Path]:
     raise ValueError(f"{folder}: there is no model.safetensors")
 
 
-def _joint_sha256(files: Sequence[Path]) -> str:
-    """SHA-256 of one file; of several, that of their names and hashes."""
-    if len(files) == 1:
-        return sha256_of_file(files[0])
-    return hashlib.sha256("\n".join(f"{path.name} {sha256_of_file(path)}" for path in files).encode()).hexdigest()
+def load_model(folder: Path) -> Any:
+    """The encoder in a folder, of `transformers`, in float32; of an encoder-decoder its encoder.
 
-
-def _load_parts(transformers: Any, folder: Path) -> tuple[Any, Any]:
-    """The tokenizer and the model of a folder."""
-    options = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        with _no_progress_bar(transformers.utils.logging):
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-            model, report = transformers.AutoModel.from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
-            )
-    except Exception as error:  # of many kinds, for a damaged or unknown model
-        summary = str(error).strip().split("\n")[0]
-        raise ValueError(f"{folder}: transformers cannot load this text encoder: {summary}") from error
+    Raises:
+        ValueError: its weights are pickled or incomplete, it needs code of its own, or it is not a text encoder.
+    """
+    transformers = require("transformers", "text")
+    _weight_files(folder)
+    options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+    with explained(str(folder)), no_progress_bar(transformers.utils.logging):
+        model, report = transformers.AutoModel.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **options
+        )
     if hasattr(model.config, "vision_config"):
         raise ValueError(f"{folder}: a model of images and text ({model.config.model_type}), not a plain text encoder")
     unused = ["pooler."]
@@ -221,22 +206,4 @@ def _load_parts(transformers: Any, folder: Path) -> tuple[Any, Any]:
     # transformers gives random values to weights that the file lacks.
     if missing := sorted(key for key in report["missing_keys"] if not key.startswith(tuple(unused))):
         raise ValueError(f"{folder}: the weights lack {len(missing)} tensors of the encoder, for example {missing[0]}")
-    return tokenizer, model
-
-
-@contextmanager
-def _no_progress_bar(logging: Any) -> Iterator[None]:
-    """Loading takes a second or less; a bar for it would stand in the way of the command's own."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _token_limit(tokenizer: Any, config: Any) -> int:
-    """The most tokens that both the tokenizer and the positions of the encoder admit."""
-    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    return min(tokenizer.model_max_length, positions, 8192)  # tokenizers without a limit say 10^30
+    return model

@@ -46,6 +46,10 @@ class Vocabulary:
         """The ids of a question's words, cut at the end to `max_tokens`; empty if it has no word."""
         return [self._ids.get(word, UNK) for word in self.tokens(question, max_tokens=max_tokens)]
 
+    def encode_all(self, questions: Sequence[str], *, max_tokens: int | None = None) -> list[list[int]]:
+        """The ids of each question; see `encode`."""
+        return [self.encode(question, max_tokens=max_tokens) for question in questions]
+
     @classmethod
     def build(cls, questions: Iterable[str], *, min_count: int = 1, tokenizer: str = "plain") -> Self:
         """Collect the words that occur at least `min_count` times, by falling count, equal counts by alphabet.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from tqdm import tqdm
 from coattn.features.manifest import FLIP
 from coattn.features.store import FeatureStore, require_same_extractor
 from coattn.text.answer_words import AnswerWords
+from coattn.text.pretrained import encoder_record
+from coattn.text.pretrained_tokenizer import PretrainedTokenizer, local_folder
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors
 from coattn.training.batches import BatchPlan, Ragged, draw_flips, evaluation_batches, share
@@ -54,13 +57,17 @@ class VQADataModule(LightningDataModule):
         test_annotations: their answers; not needed to predict.
         predict_questions: questions to predict; the test questions if not given.
         question_embeddings: store of token embeddings made by `coattn embed`, instead of a vocabulary of words.
+        text_encoder: folder or name of a text encoder of `transformers` that is trained with the model, instead of a
+            vocabulary of words. A name has to be on this machine, or ...
+        allow_download: ... is fetched from the Hub.
         word_vectors: file of word vectors (GloVe's text files, or JSON from word to numbers) that the word embeddings
             start with; as wide as the model's `embedding_dim`. To freeze them: model.lr_scale
             {question_encoder.embedding: 0}.
         batch_size: most questions of a training batch, over all devices together.
         eval_batch_size: the same outside training; twice batch_size if not given.
         tokenizer: how questions are split into words, a name of `coattn.text.tokenizer.TOKENIZERS`.
-        max_tokens: longer questions are cut at the end. Not for question_embeddings, which are cut when made.
+        max_tokens: longer questions are cut at the end; to what a text encoder admits if not given. Not for
+            question_embeddings, which are cut when made.
         min_word_count: a word enters the vocabulary if the training questions have it so many times.
         answers: "choices" for a model that chooses among the answers of a vocabulary; "words" for one that writes them
             word by word.
@@ -94,6 +101,8 @@ class VQADataModule(LightningDataModule):
         test_annotations: Paths | None = None,
         predict_questions: Paths | None = None,
         question_embeddings: str | None = None,
+        text_encoder: str | None = None,
+        allow_download: bool = False,
         word_vectors: str | None = None,
         batch_size: int = 64,
         eval_batch_size: int | None = None,
@@ -120,6 +129,8 @@ class VQADataModule(LightningDataModule):
             raise ValueError(f"targets must be one of {', '.join(get_args(Targets))}, got {targets!r}")
         if question_embeddings is not None and (tokenizer, min_word_count, max_tokens) != ("plain", 1, None):
             rank_zero_warn("data.tokenizer, min_word_count and max_tokens have no effect on question_embeddings")
+        if text_encoder is not None and (tokenizer, min_word_count) != ("plain", 1):
+            rank_zero_warn("data.tokenizer and min_word_count have no effect on the pieces that a text_encoder reads")
         if answers not in ("choices", "words"):
             raise ValueError(f"answers must be choices or words, got {answers!r}")
         if answers == "words" and max_answers is not None:
@@ -128,6 +139,7 @@ class VQADataModule(LightningDataModule):
         self._read: dict[str, Questions] = {}
         self._splits: dict[str, Split] = {}
         self._word_vectors_record: dict[str, Any] | None = None
+        self._text_encoder_record: dict[str, Any] | None = None
 
     @cached_property
     def features(self) -> FeatureStore | JoinedStore:
@@ -142,17 +154,30 @@ class VQADataModule(LightningDataModule):
         return FeatureStore(path) if path is not None else None
 
     @cached_property
+    def text_encoder_folder(self) -> Path | None:
+        """Where the text encoder is that training begins with, if there is one."""
+        name = self.hparams["text_encoder"]
+        if name is None:
+            return None
+        if self.hparams["question_embeddings"] is not None:
+            raise ValueError("give either data.text_encoder, to train it, or data.question_embeddings, made by one")
+        return local_folder(name, self.hparams["allow_download"])
+
+    @cached_property
     def vocabularies(self) -> Vocabularies:
         """Words and answers: of the checkpoint or model directory if one was named, else of the training questions."""
         options = self.hparams
         if options["vocabulary_from"] is not None:
             found = read_vocabularies(options["vocabulary_from"])
-            if (found.words is None) != (self.embeddings is not None):
-                trained = "question embeddings" if found.words is None else "words"
-                raise ValueError(
-                    f"{options['vocabulary_from']}: this model reads {trained}, but data.question_embeddings is "
-                    f"{options['question_embeddings']}; use the setting it was trained with"
-                )
+            wanted = {"question_embeddings": found.words is None}
+            wanted["text_encoder"] = isinstance(found.words, PretrainedTokenizer)
+            reads = next((f"what data.{name} gives" for name, expected in wanted.items() if expected), "words")
+            for name, expected in wanted.items():
+                if (options[name] is not None) != expected:
+                    raise ValueError(
+                        f"{options['vocabulary_from']}: this model reads {reads}, but data.{name} is {options[name]}; "
+                        "use the setting it was trained with"
+                    )
             if isinstance(found.answers, AnswerWords) != (options["answers"] == "words"):
                 kind = "words" if isinstance(found.answers, AnswerWords) else "choices"
                 raise ValueError(
@@ -161,8 +186,10 @@ class VQADataModule(LightningDataModule):
                 )
             return found
         records = self._questions("train").records
-        words = None
-        if self.embeddings is None:
+        words: Vocabulary | PretrainedTokenizer | None = None
+        if self.text_encoder_folder is not None:
+            words = PretrainedTokenizer.load(self.text_encoder_folder)
+        elif self.embeddings is None:
             words = Vocabulary.build(
                 (record.question for record in records),
                 min_count=options["min_word_count"],
@@ -181,8 +208,8 @@ class VQADataModule(LightningDataModule):
         if path is None:
             return None
         words = self.vocabularies.words
-        if words is None:
-            raise ValueError("data.word_vectors needs a vocabulary of words; remove it, or data.question_embeddings")
+        if not isinstance(words, Vocabulary):
+            raise ValueError("data.word_vectors needs words; remove it, or data.question_embeddings and text_encoder")
         size = Path(path).stat().st_size
         with tqdm(total=size, unit="B", unit_scale=True, desc=Path(path).name, disable=size < _LARGE or None) as bar:
             found = read_word_vectors(path, words, progress=bar.update)
@@ -203,13 +230,42 @@ class VQADataModule(LightningDataModule):
 
     @property
     def num_words(self) -> int | None:
-        """Rows a word embedding needs; None with question embeddings."""
-        return None if self.vocabularies.words is None else len(self.vocabularies.words)
+        """Rows a word embedding needs; None with question embeddings or a text encoder."""
+        words = self.vocabularies.words
+        return len(words) if isinstance(words, Vocabulary) else None
 
     @property
     def question_dim(self) -> int | None:
-        """Width of the question embeddings; None with a vocabulary of words."""
+        """Width of the question embeddings, of a store or of a text encoder; None with a vocabulary of words."""
+        words = self.vocabularies.words
+        if isinstance(words, PretrainedTokenizer):
+            return words.dim
         return None if self.embeddings is None else self.embeddings.dim
+
+    @property
+    def text_config(self) -> str | None:
+        """Architecture of the text encoder that is trained, see `FinetunedQuestionEncoder`; None if there is none."""
+        words = self.vocabularies.words
+        return words.config if isinstance(words, PretrainedTokenizer) else None
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Longer questions are cut to so many tokens."""
+        words, limit = self.vocabularies.words, self.hparams["max_tokens"]
+        return words.limit(limit) if isinstance(words, PretrainedTokenizer) else limit
+
+    @property
+    def text_encoder_record(self) -> dict[str, Any] | None:
+        """What the text encoder is, or was when training began; plain values."""
+        if self.embeddings is not None:
+            return dict(self.embeddings.record)
+        words = self.vocabularies.words
+        if self._text_encoder_record is None and isinstance(words, PretrainedTokenizer):
+            folder, name = self.text_encoder_folder, self.hparams["text_encoder"]
+            assert folder is not None, "vocabularies sees to it"
+            kind, limit = json.loads(words.config)["model_type"], words.limit(self.hparams["max_tokens"])
+            self._text_encoder_record = encoder_record(name, folder, kind=kind, max_tokens=limit)
+        return self._text_encoder_record
 
     @property
     def region_dim(self) -> int:
@@ -284,8 +340,8 @@ class VQADataModule(LightningDataModule):
         return {
             "vocabularies": self.vocabularies.to_json(),
             "extractor": dict(self.features.record),
-            "text_encoder": dict(self.embeddings.record) if self.embeddings is not None else None,
-            "max_tokens": self.hparams["max_tokens"],
+            "text_encoder": self.text_encoder_record,
+            "max_tokens": self.max_tokens,
             "word_vectors": self._word_vectors_record,
             "order": self._order(),
         }
@@ -300,6 +356,8 @@ class VQADataModule(LightningDataModule):
             raise ValueError("the vocabularies differ from the checkpoint's; set vocabulary_from to the checkpoint")
         self.check_inputs(state_dict["extractor"], state_dict["text_encoder"], state_dict["max_tokens"])
         self._word_vectors_record = state_dict.get("word_vectors")
+        if self.embeddings is None:
+            self._text_encoder_record = state_dict["text_encoder"]
         if self.trainer is not None and self.trainer.training:
             ours, theirs = self._order(), dict(state_dict["order"])
             ours["word_vectors"] = self.hparams["word_vectors"] and Path(self.hparams["word_vectors"]).name
@@ -322,10 +380,8 @@ class VQADataModule(LightningDataModule):
             ValueError: questions are cut elsewhere; or features or embeddings were made by something else, and
                 `allow_other_features` is not set.
         """
-        if max_tokens != self.hparams["max_tokens"]:
-            raise ValueError(
-                f"the model was trained with data.max_tokens {max_tokens}, not {self.hparams['max_tokens']}"
-            )
+        if max_tokens != self.max_tokens:
+            raise ValueError(f"the model was trained with data.max_tokens {max_tokens}, not {self.max_tokens}")
         pairs = [(extractor, self.features)]
         if text_encoder is not None and self.embeddings is not None:
             pairs.append((text_encoder, self.embeddings))
@@ -449,7 +505,7 @@ class VQADataModule(LightningDataModule):
             fix="extract them, or remove their questions",
         )
         if words is not None:
-            tokens: Ragged | QuestionEmbeddings = encode_questions(questions.records, words, self.hparams["max_tokens"])
+            tokens: Ragged | QuestionEmbeddings = encode_questions(questions.records, words, self.max_tokens)
         else:
             assert self.embeddings is not None, "vocabularies sees to it"
             tokens = find_embeddings(questions.records, self.embeddings)

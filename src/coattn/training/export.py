@@ -10,6 +10,7 @@ import torch
 
 from coattn.checkpoint import EXTRACTOR, TEXT_ENCODER, save_model
 from coattn.text.answer_words import AnswerWords
+from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.training.callbacks import read_checkpoint
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation import Evaluation, evaluate
@@ -67,10 +68,10 @@ def export_model(
         metric=data.split("train").metric,
         activation=task.objective.activation,
         temperature=1.0 if evaluation is None else evaluation.temperature,
-        max_tokens=data.hparams["max_tokens"],
+        max_tokens=data.max_tokens,
         extractor=data.features.record,
         extractor_weights=data.features.asset(EXTRACTOR),
-        text_encoder=None if embeddings is None else embeddings.record,
+        text_encoder=data.text_encoder_record,
         text_encoder_folder=None if embeddings is None else embeddings.asset(TEXT_ENCODER),
         card=model_card(Path(folder), task, data, evaluation),
         extra={} if data.word_vectors_record is None else {"word_vectors": data.word_vectors_record},
@@ -153,7 +154,8 @@ def _data(data: VQADataModule) -> dict[str, Any]:
 
 
 def _sizes(task: VQATask) -> dict[str, Any]:
-    return dict(task.hparams.get("sizes") or {})
+    text = {name: task.hparams[name] for name in ("frozen_layers", "text_dropout") if task.hparams.get(name)}
+    return dict(task.hparams.get("sizes") or {}) | text
 
 
 def _recipe(task: VQATask) -> dict[str, Any]:
@@ -169,6 +171,9 @@ def _answers(data: VQADataModule) -> str:
 
 def _words(data: VQADataModule) -> str:
     words = data.vocabularies.words
+    if isinstance(words, PretrainedTokenizer):
+        record = data.text_encoder_record or {}
+        return f"the language of the text encoder it was trained with, `{record['weights']['id']}` ({record['name']})"
     if words is not None:
         return f"{len(words.words)} words (`question_vocabulary.json`)"
     assert data.embeddings is not None

@@ -37,7 +37,7 @@ from coattn.training.evaluation import CollectAnswers, results_by_question
 from coattn.training.export import export_model
 from coattn.training.task import VQATask
 
-LINKED = ("num_words", "question_dim", "region_dim", "num_answers", "num_answer_words")
+LINKED = ("num_words", "question_dim", "text_config", "region_dim", "num_answers", "num_answer_words")
 _VOCABULARY = ("tokenizer", "min_word_count", "max_answers", "min_answer_count")
 _MADE = ("checkpoints", "logs", "model", "predictions", "config.yaml")
 _HIDDEN = {"verbose", "weights_only", "return_predictions", "model", "datamodule", "dataloaders", "ckpt_path"}

@@ -15,6 +15,7 @@ from coattn.datasets.vqa_json import read_vqa
 from coattn.features.store import FeatureStore
 from coattn.text.answer_words import PAD, AnswerWords
 from coattn.text.answers import answer_key, answer_shares, soft_scores
+from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.batches import Ragged
 from coattn.training.dataset import JoinedStore, QuestionDataset, QuestionEmbeddings
@@ -107,9 +108,11 @@ def image_positions(
     return np.array([positions[image_id] for image_id in image_ids], np.int64)
 
 
-def encode_questions(records: Sequence[Record], words: Vocabulary, max_tokens: int | None) -> Ragged:
+def encode_questions(
+    records: Sequence[Record], words: Vocabulary | PretrainedTokenizer, max_tokens: int | None
+) -> Ragged:
     """The token ids of each question."""
-    return Ragged.build([words.encode(record.question, max_tokens=max_tokens) for record in records], np.int32)
+    return Ragged.build(words.encode_all([record.question for record in records], max_tokens=max_tokens), np.int32)
 
 
 def find_embeddings(records: Sequence[Record], store: FeatureStore) -> QuestionEmbeddings:

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
 from coattn.presets import GENERATORS, PRESETS
+from coattn.text.finetuned import FinetunedQuestionEncoder
 from coattn.training.batches import Batch
 from coattn.training.callbacks import ExactResume
 from coattn.training.data import VQADataModule
 from coattn.training.losses import Loss, Reduction, Schedule, Warmup, learning_rate_factor
 from coattn.training.objectives import make_objective
-from coattn.training.parameters import freeze_parts, parameter_groups
+from coattn.training.parameters import freeze_parts, parameter_groups, scale_of
 
 _OPTIMIZERS: dict[str, Any] = {
     "adam": torch.optim.Adam,
@@ -31,7 +32,17 @@ _OPTIMIZERS: dict[str, Any] = {
     "rmsprop": torch.optim.RMSprop,
 }
 _FUSED = ("adam", "adamw")
-_ARCHITECTURE = ("preset", "sizes", "num_words", "question_dim", "region_dim", "num_answers", "num_answer_words")
+_LARGE_TEXT_RATE = 2e-4
+_ARCHITECTURE = (
+    "preset",
+    "sizes",
+    "num_words",
+    "question_dim",
+    "text_config",
+    "region_dim",
+    "num_answers",
+    "num_answer_words",
+)
 
 
 class Answers(NamedTuple):
@@ -101,10 +112,14 @@ class VQATask(LightningModule):
         preset: name in `coattn.presets.PRESETS` or `GENERATORS`.
         sizes: the preset's own arguments.
         num_words: size of the question vocabulary; this and the next four follow from the data.
-        question_dim: width of given question embeddings.
+        question_dim: width of given question embeddings, or of a text encoder.
+        text_config: architecture of a text encoder that is trained with the model, see `FinetunedQuestionEncoder`; it
+            then stands before the preset's own question encoder, as `question_encoder.transformer`.
         region_dim: width of the region features.
         num_answers: size of the answer vocabulary, for a model that chooses its answer.
         num_answer_words: size of the vocabulary of answer words, for one that writes it.
+        frozen_layers: the text encoder's embeddings and so many of its lowest layers are not trained.
+        text_dropout: of the text encoder; its own if not given.
         loss: see `coattn.training.losses.answer_losses`; a model that writes has "cross_entropy" of its words.
         label_smoothing: for a model that writes, see `coattn.training.objectives.Writing`.
         reduction: whether an optimiser step minimises the mean or the sum of the losses of its questions, on however
@@ -136,9 +151,12 @@ class VQATask(LightningModule):
         sizes: dict[str, Any] | None = None,
         num_words: int | None = None,
         question_dim: int | None = None,
+        text_config: str | None = None,
         region_dim: int | None = None,
         num_answers: int | None = None,
         num_answer_words: int | None = None,
+        frozen_layers: int = 0,
+        text_dropout: float | None = None,
         loss: Loss = "bce",
         label_smoothing: float = 0.0,
         reduction: Reduction = "mean",
@@ -177,6 +195,12 @@ class VQATask(LightningModule):
                 num_answers=num_answers,
                 num_answer_words=num_answer_words,
             )
+        if text_config is not None:
+            self.model.question_encoder = FinetunedQuestionEncoder(
+                self.model.question_encoder, config=text_config, frozen_layers=frozen_layers, dropout=text_dropout
+            )
+        elif frozen_layers or text_dropout is not None:
+            raise ValueError("frozen_layers and text_dropout are for a text encoder; set data.text_encoder")
         self.objective = make_objective(self.model, loss=loss, label_smoothing=label_smoothing)
         freeze_parts(self.model, lr_scale or {})
         if compile:
@@ -248,7 +272,7 @@ class VQATask(LightningModule):
                 )
 
     def on_fit_start(self) -> None:
-        """Give a new model what it takes from the data: statistics of the training images, word vectors.
+        """Give a new model what it takes from the data: statistics of the training images, word vectors, text encoder.
 
         One that goes on from a checkpoint has them, and has learnt since.
         """
@@ -262,6 +286,18 @@ class VQATask(LightningModule):
             rows = data.word_vectors.table(seed=data.seed)
             for embedding in self._word_embeddings().values():
                 embedding.weight.data.copy_(rows)
+        if self.hparams["text_config"] is not None and data.text_encoder_folder is not None:
+            self.model.question_encoder.load_weights(data.text_encoder_folder)  # type: ignore[operator]
+            self._warn_of_large_steps()
+
+    def _warn_of_large_steps(self) -> None:
+        part = "question_encoder.transformer"
+        rate = self.hparams["lr"] * scale_of(f"{part}.layer", self.hparams["lr_scale"] or {})
+        if rate > _LARGE_TEXT_RATE:
+            rank_zero_warn(
+                f"the text encoder is trained with the learning rate {rate:g}, which makes it forget what it knows; "
+                f"usual are 1e-5 to 1e-4: set model.lr_scale {{{part}: {2e-5 / self.hparams['lr']:.2g}}}"
+            )
 
     def _word_embeddings(self) -> dict[str, nn.Embedding]:
         """The tables of the question's words, by name."""

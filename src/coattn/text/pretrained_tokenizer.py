@@ -1,0 +1,254 @@
+"""Tokenizers of `transformers` models: questions to the ids of pieces of words, and back to text for people.
+
+A tokenizer is kept as the bytes of its files, so that checkpoints and model directories carry all of it. No code that
+comes with a model is run, and nothing is downloaded unless that is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from coattn.files import require, sha256_of_file
+
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model")
+WEIGHTS = ("model.safetensors", "model-*.safetensors")
+FILES = ("config.json", "model.safetensors.index.json", *WEIGHTS, *TOKENIZER_FILES, "README.md", "LICENSE*")
+CONFIG = "config.json"
+# Settings of a config that say where code, kernels or weights come from, or how they are stored; none of our concern.
+_NOT_ARCHITECTURE = frozenset(
+    {"auto_map", "quantization_config", "dtype", "torch_dtype", "transformers_version", "architectures", "id2label"}
+    | {"label2id", "task_specific_params", "gradient_checkpointing", "attn_implementation", "experts_implementation"}
+)
+
+
+class PretrainedTokenizer:
+    """The question vocabulary of a pretrained text encoder; used like `coattn.text.vocabulary.Vocabulary`.
+
+    Args:
+        files: the encoder's config.json and the files of its tokenizer, by name.
+        source: what messages call it.
+
+    Attributes:
+        files: as given.
+        config: the architecture of the encoder, as JSON text; see `coattn.text.finetuned`.
+        dim: width of the encoder's hidden states.
+        max_tokens: the most tokens of a question that tokenizer and encoder admit.
+        min_tokens: the special tokens that each question gets, and one more.
+
+    Raises:
+        ValueError: transformers cannot make a tokenizer of them.
+        ModuleNotFoundError: `transformers` is not installed.
+    """
+
+    def __init__(self, files: Mapping[str, bytes], source: str) -> None:
+        transformers = require("transformers", "text")
+        self.files, self.source = dict(files), source
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            self._tokenizer = load_tokenizer(transformers, Path(folder), source)
+        self.config = _architecture(self.files.get(CONFIG, b""), source)
+        config = encoder_config(self.config, source)
+        self.dim: int = config.hidden_size
+        self._num_ids: int = config.vocab_size
+        self.max_tokens = token_limit(self._tokenizer, config)
+        self.min_tokens: int = self._tokenizer.num_special_tokens_to_add() + 1
+        if len(self._tokenizer) > self._num_ids:
+            raise ValueError(f"{source}: the tokenizer has {len(self._tokenizer)} ids, the encoder {self._num_ids}")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read the files of a folder; see `local_folder`.
+
+        Raises:
+            ValueError: it has no config.json, or as the class says.
+        """
+        folder = Path(folder)
+        check_has_config(folder)
+        paths = [folder / CONFIG, *matching(folder, TOKENIZER_FILES)]
+        return cls({path.name: path.read_bytes() for path in paths}, str(folder))
+
+    def __len__(self) -> int:
+        """Number of ids: the rows of the encoder's own embedding."""
+        return self._num_ids
+
+    def encode_all(self, questions: Sequence[str], *, max_tokens: int | None = None) -> list[list[int]]:
+        """The ids of each question's tokens, special tokens included, which stay when it is cut to `max_tokens`."""
+        if not questions:
+            return []
+        cut = {} if max_tokens is None else {"truncation": True, "max_length": max_tokens}
+        return self._tokenizer(list(questions), **cut, verbose=False)["input_ids"]
+
+    def encode(self, question: str, *, max_tokens: int | None = None) -> list[int]:
+        """The ids of one question; see `encode_all`."""
+        return self.encode_all([question], max_tokens=max_tokens)[0]
+
+    def tokens(self, question: str, *, max_tokens: int | None = None) -> list[str]:
+        """The tokens of a question as text for people, cut as in `encode`."""
+        ids = self.encode(question, max_tokens=max_tokens)
+        return [
+            self._tokenizer.decode([number]).strip() or token
+            for number, token in zip(ids, self._tokenizer.convert_ids_to_tokens(ids), strict=True)
+        ]
+
+    def limit(self, max_tokens: int | None) -> int:
+        """`max_tokens`, or the most that the encoder admits.
+
+        Raises:
+            ValueError: it is not what this encoder admits.
+        """
+        if max_tokens is not None and not self.min_tokens <= max_tokens <= self.max_tokens:
+            raise ValueError(
+                f"{self.source}: max_tokens is {max_tokens}, must be from {self.min_tokens} to {self.max_tokens} for "
+                "this encoder"
+            )
+        return max_tokens or self.max_tokens
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the files, byte for byte, into a new folder from which `load` gives the same tokenizer."""
+        Path(folder).mkdir(parents=True)
+        for name, content in self.files.items():
+            (Path(folder) / name).write_bytes(content)
+
+    def to_json(self) -> dict[str, Any]:
+        """The files, as JSON holds them: each byte a character."""
+        return {"files": {name: content.decode("latin-1") for name, content in self.files.items()}}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], source: str) -> Self:
+        """What `to_json` gave."""
+        return cls({name: content.encode("latin-1") for name, content in value["files"].items()}, source)
+
+
+def local_folder(name: str | os.PathLike[str], allow_download: bool) -> Path:
+    """Where the files of an encoder are: a folder, or a name on the Hub that is on this machine.
+
+    Args:
+        name: folder or name.
+        allow_download: fetch a name that is not on this machine; otherwise there is no network access at all.
+
+    Raises:
+        ValueError: it is not on this machine.
+        ModuleNotFoundError: `transformers` is not installed.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    hub, errors = require("huggingface_hub", "text"), require("huggingface_hub.errors", "text")
+    missing = f"text encoder {str(name)!r} is neither a folder nor on this machine"
+    try:
+        return Path(hub.snapshot_download(str(name), allow_patterns=list(FILES), local_files_only=not allow_download))
+    except errors.LocalEntryNotFoundError:
+        hint = (
+            "is the network reachable?"
+            if allow_download
+            else ("give its folder, or allow the download (--allow-download; in training --data.allow_download true)")
+        )
+        raise ValueError(f"{missing}; {hint}") from None
+    except (errors.HFValidationError, errors.RepositoryNotFoundError):
+        raise ValueError(f"{missing}{', nor on the Hub' if allow_download else ''}") from None
+
+
+def load_tokenizer(transformers: Any, folder: Path, source: str) -> Any:
+    """The tokenizer of a folder that messages call `source`."""
+    with explained(source, folder), no_progress_bar(transformers.utils.logging):
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def encoder_config(text: str, source: str) -> Any:
+    """The config of `transformers` that JSON text describes.
+
+    Raises:
+        ValueError: it is no config of a text encoder, or asks for anything but layers of `transformers`.
+    """
+    transformers = require("transformers", "text")
+    values = _read_values(text, source)
+    kind = values.pop("model_type", None)
+    if kind not in transformers.CONFIG_MAPPING:
+        raise ValueError(f"{source}: transformers knows no encoder of the type {kind!r}")
+    foreign = [key for key in values if key in _NOT_ARCHITECTURE or key.startswith("_") or "backbone" in key]
+    nested = [key for key, value in values.items() if isinstance(value, dict) and "model_type" in value]
+    if foreign or nested:
+        raise ValueError(f"{source}: a config with {', '.join(foreign + nested)} is not that of a plain text encoder")
+    with explained(source):
+        config = transformers.CONFIG_MAPPING[kind].from_dict(values)
+        sizes = (config.hidden_size, config.vocab_size, config.num_hidden_layers)
+    if not all(isinstance(size, int) and 0 < size < 1 << 24 for size in sizes) or sizes[2] > 1000:
+        raise ValueError(f"{source}: an encoder of width, ids and layers {sizes} is beyond reason")
+    return config
+
+
+def _architecture(content: bytes, source: str) -> str:
+    """What of a config.json describes the layers, as JSON text."""
+    try:
+        values = _read_values(content.decode("utf-8-sig"), source)
+    except UnicodeDecodeError:
+        raise ValueError(f"{source}: {CONFIG} is not UTF-8 text") from None
+    kept = {key: value for key, value in values.items() if key not in _NOT_ARCHITECTURE and not key.startswith("_")}
+    return json.dumps(kept, sort_keys=True)
+
+
+def _read_values(text: str, source: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise ValueError(f"{source}: the config of the text encoder is not a JSON object")
+    return values
+
+
+@contextmanager
+def explained(source: str, folder: Path | None = None) -> Iterator[None]:
+    """Make one line of whatever `transformers` raises for a damaged or unknown model."""
+    try:
+        yield
+    except Exception as error:  # of many kinds
+        summary = (str(error).strip() or type(error).__name__).split("\n")[0]
+        if folder is not None:
+            summary = summary.replace(str(folder), source)
+        raise ValueError(f"{source}: transformers cannot load this text encoder: {summary}") from error
+
+
+@contextmanager
+def no_progress_bar(logging: Any) -> Iterator[None]:
+    """Loading takes a second or less; a bar for it would stand in the way of the command's own."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def token_limit(tokenizer: Any, config: Any) -> int:
+    """The most tokens that both the tokenizer and the positions of the encoder admit."""
+    positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    return min(tokenizer.model_max_length, positions, 8192)  # tokenizers without a limit say 10^30
+
+
+def check_has_config(folder: Path) -> None:
+    """Raise ValueError unless there is a config.json."""
+    if not (folder / CONFIG).is_file():
+        raise ValueError(
+            f"{folder}: there is no config.json; a text encoder is a folder as save_pretrained() writes it"
+        )
+
+
+def matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """The files of a folder that fit one of the patterns, by name."""
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+
+
+def joint_sha256(files: Sequence[Path]) -> str:
+    """SHA-256 of one file; of several, that of their names and hashes."""
+    if len(files) == 1:
+        return sha256_of_file(files[0])
+    return hashlib.sha256("\n".join(f"{path.name} {sha256_of_file(path)}" for path in files).encode()).hexdigest()
