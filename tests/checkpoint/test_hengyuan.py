@@ -189,3 +189,12 @@ def test_what_does_not_fit_is_refused_in_one_line(name: str) -> None:
 def test_an_unknown_attention_is_refused() -> None:
     with pytest.raises(ValueError, match="one of concatenation, product, got 'sum'"):
         presets.butd_hengyuan(region_dim=4, num_answers=3, num_words=5, attention="sum")  # type: ignore[arg-type]
+
+
+def test_settings_are_compared_with_the_weights() -> None:
+    weights = part(load_golden("hengyuan_butd_baseline0_newatt"), "sd")
+    from_hengyuan(weights, {"model": "baseline0_newatt", "num_hid": 64, "batch_size": 512})
+    with pytest.raises(ValueError, match="model is 'baseline0', but the weights are of 'baseline0_newatt'"):
+        from_hengyuan(weights, {"model": "baseline0"})
+    with pytest.raises(ValueError, match="num_hid is 1024, but the weights are of 64"):
+        from_hengyuan(weights, {"num_hid": 1024})

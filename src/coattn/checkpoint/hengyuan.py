@@ -1,14 +1,15 @@
 """Checkpoints of hengyuan-hu's bottom-up-attention-vqa (commit 3925206): bottom-up top-down attention in two forms.
 
-Layouts taken from its source; never yet run on weights that somebody trained with it. It has no settings file: the
-sizes come from the weights, the form of the attention from their names, dropout from its source.
+Layouts taken from its source; never yet run on weights that somebody trained with it. Its settings are
+arguments that it does not save: the sizes come from the weights, the form of the attention from their names, dropout
+from its source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -21,13 +22,15 @@ PROJECT = "hengyuan-hu's bottom-up-attention-vqa"
 WRAPPER = "module."  # its training script saves the model inside nn.DataParallel
 Attention = Literal["product", "concatenation"]
 ATTENTIONS: dict[Attention, dict[str, str]] = {
-    "product": {"question": "q_proj.main.0", "regions": "v_proj.main.0", "output": "linear"},  # baseline0_newatt
-    "concatenation": {"hidden": "nonlinear.main.0", "output": "linear"},  # baseline0
+    "product": {"question": "q_proj.main.0", "regions": "v_proj.main.0", "output": "linear"},
+    "concatenation": {"hidden": "nonlinear.main.0", "output": "linear"},
 }
+BUILDERS: dict[Attention, str] = {"product": "baseline0_newatt", "concatenation": "baseline0"}
 
 
 def from_hengyuan(
     state_dict: Mapping[str, Tensor],
+    config: Mapping[str, Any] | None = None,
     *,
     repaired: bool = False,
     num_tokens: int | None = None,
@@ -40,6 +43,7 @@ def from_hengyuan(
 
     Args:
         state_dict: the model's weights, under the project's names, with or without "module." before each.
+        config: the arguments of its training script, if known; `model` and `num_hid` are compared with the weights.
         repaired: mask padding everywhere; questions are padded on the right, with any id. Else the model is *faithful*
             and reads padding in front of questions, as the project's loader makes it.
         num_tokens: for the faithful model: take questions padded on the right, and put each behind padding that makes
@@ -49,18 +53,21 @@ def from_hengyuan(
         padding_id: the row of the word embedding that is padding; None for the last one, where the project has it.
 
     Raises:
-        ValueError: weights of another model.
+        ValueError: weights of another model, or than `config` says.
     """
     weights = {name.removeprefix(WRAPPER): tensor for name, tensor in state_dict.items()}
     width, attention = partial(size, weights, project=PROJECT), _attention(weights)
-    num_words = width("w_emb.emb.weight")
+    num_words, dim = width("w_emb.emb.weight"), width("q_emb.rnn.weight_hh_l0", 1)
+    for key, found in (("model", BUILDERS[attention]), ("num_hid", dim)):
+        if config is not None and config.get(key, found) != found:
+            raise ValueError(f"the settings of {PROJECT}: {key} is {config[key]!r}, but the weights are of {found!r}")
     model = presets.butd_hengyuan(
         num_words=num_words,
         embedding_dim=width("w_emb.emb.weight", 1),
         region_dim=width("v_net.main.0.weight_v", 1),
         num_answers=width("classifier.main.3.weight_v"),
         attention=attention,
-        dim=width("q_emb.rnn.weight_hh_l0", 1),
+        dim=dim,
         classifier_dim=width("classifier.main.3.weight_v", 1),
         dropout=0.2 if attention == "product" else 0.0,
         classifier_dropout=0.5,
