@@ -130,6 +130,27 @@ def test_questions_are_collected_in_their_order(files: Callable[..., dict[str, P
         assert (made["out"] / name).read_bytes() == (again / name).read_bytes()
 
 
+def test_a_model_of_clevr_reads_a_grid(
+    files: Callable[..., dict[str, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, golden = files("openvqa_mcan"), load_golden("openvqa_mcan")
+    weights = {name.replace("frcn_linear", "grid_linear"): value for name, value in part(golden, "sd").items()}
+    torch.save({"state_dict": weights}, made["checkpoint"])
+    settings = {key: value for key, value in load_config("openvqa_mcan").items() if key != "DATASET"}
+    config = write_json(tmp_path / "clevr.json", settings)  # as a YAML file of openvqa, without the data set
+    assert main([*arguments(made, config=config), str(made["out"])]) == 0
+    directory = load_directory(made["out"])
+    assert directory.extractor["name"] == "clevr-grid"
+    assert (directory.activation, directory.metric, directory.max_tokens) == ("softmax", "exact_match", None)
+    question, regions = golden["in/ques_ix"].long(), golden["in/frcn_feat"]
+    logits = directory.model(question, regions, **masks(question, regions)).logits
+    torch.testing.assert_close(logits, golden["out/logits"], atol=1e-5, rtol=0)
+    made["out"] = tmp_path / "gqa"
+    torch.save(weights | part(golden, "sd"), made["checkpoint"])
+    message = refused(arguments(made, config=config, dataset="gqa"), made, capsys)
+    assert "regions and the cells of a grid at once" in message
+
+
 def test_mcan_vqa(files: Callable[..., dict[str, Path]], tmp_path: Path) -> None:
     made, golden = files("mcanvqa_probs", specials=("PAD", "UNK")), load_golden("mcanvqa_probs")
     config = tmp_path / "small_model.yml"
