@@ -1,7 +1,8 @@
 """The command `coattn`. Each subcommand is a module of this package, imported only when it is called.
 
-Such a module has `DESCRIPTION`, `add_arguments(parser)` and `run(args) -> exit status`. The training commands are the
-exception: Lightning reads their command line itself, so `train.main(argv)` gets all of it.
+Such a module has `DESCRIPTION`, `add_arguments(parser)` and `run(args) -> exit status`, and `parse(parser, argv)` where
+argparse needs help. The training commands are the exception: Lightning reads their command line itself, so
+`train.main(argv)` gets all of it.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def _dispatch(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     module.add_arguments(parser)
-    return module.run(parser.parse_args(rest))
+    parse = getattr(module, "parse", argparse.ArgumentParser.parse_args)
+    return module.run(parse(parser, rest))
 
 
 def _help() -> str:

@@ -32,8 +32,6 @@ FLAGS = ("-h", "--help", "--repaired")  # the options without a value
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `coattn convert`."""
-    parse = parser.parse_args
-    parser.parse_args = lambda argv: parse(separated(argv))  # type: ignore[method-assign,assignment,misc]
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     merging = kinds.add_parser("merge", help="one file of a folder of shards, or of several stores", allow_abbrev=False)
     merging.add_argument("stores", nargs="+", metavar="STORE", help="folders of shards, or files")
@@ -70,6 +68,11 @@ def _add_checkpoint(parser: argparse.ArgumentParser, project: str) -> None:
         "--repaired", action="store_true", help="mask padding everywhere, instead of showing it as the original does"
     )
     parser.add_argument("out", metavar="OUT_DIR", help="model directory to write")
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments, also those with OUT_DIR right behind `--questions FILES...`."""
+    return parser.parse_args(separated(argv))
 
 
 def separated(argv: Sequence[str]) -> list[str]:
