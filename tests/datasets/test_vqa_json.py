@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coattn.datasets.records import Record
-from coattn.datasets.vqa_json import read_results, read_vqa, write_vqa
+from coattn.datasets.vqa_json import read_vqa, write_vqa
 
 
 def entries(*texts: str) -> list[dict[str, Any]]:
@@ -250,20 +250,6 @@ def test_extra_cannot_pass_for_the_format(tmp_path: Path) -> None:
     questions, annotations = write_vqa(tmp_path, "x", [record], info={"metric": "exact_match"})
     read = read_vqa(questions, annotations).records[0]
     assert (read.image_id, read.split, read.choices, read.extra) == (2, "", (), {"organ": "lung"})
-
-
-def test_results(tmp_path: Path) -> None:
-    good = [{"question_id": 1, "answer": "yes"}, {"question_id": "b", "answer": ""}]
-    assert read_results(save(tmp_path / "r.json", good)) == {1: "yes", "b": ""}
-    for bad, words in [
-        ([*good, good[0]], "result 2.*question_id 1.*appeared before"),
-        ([{"question_id": 1, "answer": 2}], "result 0.*answer is 2"),
-        ([{"question_id": 1}], "result 0.*no 'answer'"),
-        ([["a"]], "result 0.*a list, must be an object"),
-        (QUESTIONS, "result file is a list.*file of questions"),
-    ]:
-        with pytest.raises(ValueError, match=words):
-            read_results(save(tmp_path / "r.json", bad))
 
 
 def test_real_files(shared_data: Path) -> None:

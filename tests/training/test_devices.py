@@ -67,7 +67,9 @@ def test_two_devices_answer_as_one(script: Path, config: Path, tmp_path: Path) -
     assert main(["fit", "--config", str(config)]) == 0
     for name, devices in (("one", ()), ("two", TWO)):
         coattn(script, "predict", "--config", config, *devices, "--output", tmp_path / name)
-    assert read_json(tmp_path / "one") == read_json(tmp_path / "two")
+    one, two = (read_json(tmp_path / name) for name in ("one", "two"))
+    for alone, shared in zip(one, two, strict=True):  # batches differ, and with them the last digits
+        assert shared == {**alone, "confidence": pytest.approx(alone["confidence"], abs=1e-5)}
 
 
 @pytest.mark.slow

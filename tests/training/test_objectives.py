@@ -150,7 +150,7 @@ def test_lists_are_learnt_and_judged_as_officially(decoder: str, listed_data: Pa
     results, logged, official = trained_and_judged(listed_data, tmp_path, max_epochs=20, decoder=decoder)
     assert logged == pytest.approx(official, abs=0.005)
     assert official > 80
-    assert "red, colour" in results.values()
+    assert "red, colour" in results.answers.values()
 
 
 def test_several_people_are_judged_by_soft_scores(tmp_path: Path) -> None:

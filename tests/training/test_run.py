@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -73,17 +74,29 @@ def test_test_and_predict_agree_with_score(
         output = tmp_path / f"{name}.json"
         assert run("predict", config, "--ckpt_path", which, "--output", output) == 0
         predicted[name] = json.loads(output.read_text())
-    assert (
-        predicted["best"]
-        == predicted["model"]
-        == predicted["file"]
-        == json.loads((root / "predictions/test.json").read_text())
-    )
-    assert [result.keys() for result in predicted["best"]] == [{"question_id", "answer"}] * 11
+    assert predicted["best"] == predicted["file"] == json.loads((root / "predictions/test.json").read_text())
+    assert [result.keys() for result in predicted["best"]] == [{"question_id", "answer", "confidence"}] * 11
+    temperature = load_directory(root / "model").temperature
+    for raw, calibrated in zip(predicted["best"], predicted["model"], strict=True):
+        assert raw["answer"] == calibrated["answer"]
+        logit = math.log(raw["confidence"] / (1 - raw["confidence"]))  # the loss of the run is "bce"
+        assert calibrated["confidence"] == pytest.approx(1 / (1 + math.exp(-logit / temperature)), abs=1e-4)
     capsys.readouterr()
-    assert main(["score", str(tmp_path / "best.json"), *files]) == 0
+    assert main(["score", str(tmp_path / "best.json"), *files, "--samples", "0"]) == 0
     assert capsys.readouterr().out.strip() in table
     assert run("validate", config) == 0
+
+
+def test_predict_writes_what_a_server_takes(finished: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    config, root = finished
+    assert run("predict", config, "--format", "gqa") == 0
+    entries = json.loads((root / "predictions/test.json").read_text())
+    assert {tuple(entry) for entry in entries} == {("questionId", "prediction")}
+    assert run("predict", config, "--format", "clevr") == 0
+    lines = (root / "predictions/test.txt").read_text().splitlines()
+    assert lines == [entry["prediction"] for entry in entries]
+    assert run("predict", config, "--format", "coco") == 2
+    assert "--format is 'coco', must be one of vqa, gqa, clevr, vizwiz" in capsys.readouterr().err
 
 
 def test_a_run_is_not_overwritten_unasked(

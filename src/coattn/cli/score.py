@@ -1,44 +1,132 @@
-"""coattn score: a result file -> its official scores."""
+"""coattn score: a result file -> its official scores, with intervals; and what two result files differ in."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-DESCRIPTION = "Score a result file against the human answers: overall, by answer type and by question type, in percent."
-EXAMPLE = """example:
+if TYPE_CHECKING:
+    from coattn.datasets.results import Results
+    from coattn.metrics.bootstrap import Difference
+    from coattn.metrics.judgement import Judgement
+
+DESCRIPTION = """Score a result file against the human answers: overall, by kind of question and by question, in
+percent, with 95 % intervals (bootstrap by image)."""
+EXAMPLE = """examples:
   coattn score results.json --questions val_questions.json --annotations val_annotations.json --json scores.json
+  coattn score results.json --questions q.json --annotations a.json --against baseline.json --plot confidence.png
 
-A result file is a list [{"question_id": 1, "answer": "yes"}, ...] with one answer for every annotated question.
+A result file is a list [{"question_id": 1, "answer": "yes", "confidence": 0.9}, ...] with one answer for every
+annotated question. With confidences the score says how far they can be trusted: expected calibration error, coverage at
+a risk, area under the risk-coverage curve, effective reliability (Whitehead et al. 2022). The threshold of the latter
+is chosen on the same questions, which flatters; --thresholds takes it from the scores of validation.
+
+metrics:
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `coattn score`."""
-    from coattn.datasets.vqa_json import METRICS
+    from coattn.metrics.score import METRICS
 
-    parser.epilog = EXAMPLE
+    lines = {name: str(function.__doc__).partition("\n")[0] for name, function in METRICS.items()}
+    parser.epilog = EXAMPLE + "\n".join(f"  {name:<15}  {line}" for name, line in lines.items())
     parser.add_argument("results", type=Path, help="the result file, as `coattn predict` writes it")
     parser.add_argument("--questions", type=Path, required=True, metavar="Q.json", help="the questions (VQA v2 format)")
     parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="their human answers")
-    parser.add_argument("--json", type=Path, metavar="OUT.json", help="write all scores here, by question as well")
     parser.add_argument(
         "--metric",
         choices=METRICS,
-        help="by default what the annotations say (info.metric); if they do not, exact_match where every question has "
-        "one answer, else vqa_accuracy",
+        metavar="METRIC",
+        help="one of those below; by default what the annotations say (info.metric); if they do not, exact_match where "
+        "every question has one answer, else vqa_accuracy",
     )
+    parser.add_argument("--against", type=Path, metavar="OTHER.json", help="another result file: test the difference")
+    parser.add_argument("--choices", type=Path, metavar="C.json", help="GQA's choices file: validity and plausibility")
+    parser.add_argument("--thresholds", type=Path, metavar="SCORES.json", help="scores to take the thresholds from")
+    parser.add_argument(
+        "--samples", type=_count, default=1000, metavar="N", help="of the bootstrap; 0 for no intervals (default: 1000)"
+    )
+    parser.add_argument("--json", type=Path, metavar="OUT.json", help="write all scores here, by question as well")
+    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw reliability and risk-coverage here")
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, score, print, and write if asked."""
-    from coattn.datasets.vqa_json import read_results, read_vqa
+    from coattn.datasets.results import read_results
+    from coattn.datasets.vqa_json import read_vqa
     from coattn.files import write_json
-    from coattn.metrics.score import score
+    from coattn.metrics.score import compare, judge, summarise
 
+    results = read_results(args.results)
+    other = None if args.against is None else read_results(args.against)
+    if args.plot is not None and not results.confidences:
+        raise ValueError(f'{args.results}: has no "confidence", so there is nothing to draw; leave out --plot')
+    choices = None if args.choices is None else _object(args.choices)
+    thresholds = None if args.thresholds is None else _thresholds(args.thresholds)
     data = read_vqa(args.questions, args.annotations)
-    scores = score(read_results(args.results), data.records, args.metric or data.metric, where=str(args.results))
+    records, metric = data.records, args.metric or data.metric
+
+    judgement = judge(results, records, metric, where=str(args.results), choices=choices)
+    differences: dict[str, Difference] = {}
+    if other is not None:
+        second = judge(other, records, metric, where=str(args.against), choices=choices)
+        differences = compare(judgement, second, records, metric, num_samples=args.samples or 1000)
+    scores = summarise(judgement, results, records, metric, thresholds=thresholds, num_samples=args.samples)
     if args.json is not None:
-        write_json(args.json, scores.to_json(), indent=1)
+        against = {"file": str(args.against), "differences": {name: d._asdict() for name, d in differences.items()}}
+        write_json(args.json, scores.to_json() | ({"against": against} if differences else {}), indent=1)
+    if args.plot is not None:
+        _draw(args.plot, judgement, results, [record.question_id for record in records])
     print(scores.table())
+    if differences:
+        print(f"\n{_difference_table(differences, args.against)}")
     return 0
+
+
+def _draw(path: Path, judgement: Judgement, results: Results, question_ids: list[int | str]) -> None:
+    import numpy as np
+
+    from coattn.metrics.plot import plot_confidence
+
+    by_text = {str(question_id): value for question_id, value in results.confidences.items()}
+    confidence = np.array([by_text[str(question_id)] for question_id in question_ids])
+    counted = ~np.isnan(judgement.worth)
+    plot_confidence(path, confidence[counted], judgement.worth[counted])
+
+
+def _difference_table(differences: dict[str, Difference], other: Path) -> str:
+    width = max(len(name) for name in differences)
+    title = f"difference to {other}, in points"
+    lines = [title, f"{'':<{width}}  difference     95 % interval        p"]
+    for name, (value, low, high, p_value) in differences.items():
+        lines.append(f"{name:<{width}}  {value:>+10.2f}  {low:>+6.2f} to {high:>+6.2f}  {p_value:>7.4f}")
+    lines += ["paired bootstrap and two-sided sign-flip permutation test, both by image"]
+    return "\n".join(lines)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    from coattn.datasets.json_entries import kind_of, read_json_file
+
+    value = read_json_file(path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: must be an object; {kind_of(value)}")
+    return value
+
+
+def _thresholds(path: Path) -> dict[int, float]:
+    """The thresholds of an earlier score, by cost; null is abstaining always."""
+    value = _object(path).get("thresholds")
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{path}: has no thresholds; make it by `coattn score RESULTS --json` from confidences")
+    try:
+        return {int(cost): float("inf") if threshold is None else float(threshold) for cost, threshold in value.items()}
+    except (TypeError, ValueError):
+        raise ValueError(f"{path}: the thresholds are {value}, must be numbers by cost") from None
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of samples; give 0 or more")
+    return int(text)

@@ -11,15 +11,14 @@ Source: https://visualqa.org/download.html (v2). Other keys are passed through. 
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
-from typing import Any, NoReturn
+from typing import Any
 
+from coattn.datasets.json_entries import Place, checked_id, checked_text, kind_of, read_json_file, type_name
 from coattn.datasets.records import Record
 from coattn.files import atomic_path
 
@@ -66,7 +65,7 @@ def read_vqa(questions_path: str | Path, annotations_path: str | Path | None, *,
     records: list[Record] = []
     seen: set[str] = set()
     for index, question in enumerate(questions_file["questions"]):
-        where = _Where(questions_path, "question", index, question)
+        where = Place(questions_path, "question", index, question)
         fields = _question_fields(question, where)
         key = str(fields["question_id"])
         if key in seen:
@@ -91,28 +90,6 @@ def read_vqa(questions_path: str | Path, annotations_path: str | Path | None, *,
             f"example question_id {next(iter(annotations.values()))['question_id']!r}; pair the files of the same split"
         )
     return VQAData(records, _metric(info, records, annotations_path or questions_path), info)
-
-
-def read_results(path: str | Path) -> dict[int | str, str]:
-    """Read a result file `[{"question_id": ..., "answer": ...}, ...]` as a dict from question id to answer.
-
-    Raises:
-        ValueError: the file is not of that form, or answers a question twice.
-        OSError: the file cannot be read.
-    """
-    value = _read_json(path)
-    if not isinstance(value, list):
-        raise ValueError(
-            f'{path}: a result file is a list [{{"question_id": ..., "answer": ...}}, ...]; {_kind(value)}'
-        )
-    results: dict[int | str, str] = {}
-    for index, result in enumerate(value):
-        where = _Where(path, "result", index, result)
-        question_id = _id(where.get("question_id"), "question_id", where)
-        if question_id in results:
-            where.fail("this question_id appeared before; give one answer per question")
-        results[question_id] = _text(where.get("answer"), "answer", where)
-    return results
 
 
 def write_vqa(folder: str | Path, split: str, records: Sequence[Record], *, info: Mapping[str, Any]) -> list[Path]:
@@ -146,49 +123,19 @@ def write_vqa(folder: str | Path, split: str, records: Sequence[Record], *, info
     return files
 
 
-def _read_json(path: str | Path) -> Any:
-    content = Path(path).read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: damaged gzip file ({error}); fetch it again") from None
-    try:
-        return json.loads(content.decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise ValueError(f"{path}: not valid JSON ({place}); is the file complete?") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}); convert the file to UTF-8") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-        raise ValueError(f"{path}: not usable JSON ({error})") from None
-
-
-def _kind(value: Any) -> str:
-    """What a JSON value looks like, for people who passed the wrong file."""
-    if isinstance(value, list):
-        return "this is a list, as result files are"
-    if not isinstance(value, dict):
-        return f"this is {_type_name(value)}"
-    for key in ("questions", "annotations"):
-        if key in value:
-            return f"this is a file of {key}: are the files swapped?"
-    return f"this has {', '.join(map(repr, value)) or 'nothing'}"
-
-
 def _read_object(path: str | Path, key: str) -> dict[str, Any]:
-    value = _read_json(path)
+    value = read_json_file(path)
     if not isinstance(value, dict) or key not in value:
-        raise ValueError(f'{path}: a file of {key} is an object with a list "{key}"; {_kind(value)}')
+        raise ValueError(f'{path}: a file of {key} is an object with a list "{key}"; {kind_of(value)}')
     if not isinstance(value[key], list):
-        raise ValueError(f'{path}: "{key}" is {_type_name(value[key])}, must be a list')
+        raise ValueError(f'{path}: "{key}" is {type_name(value[key])}, must be a list')
     return value
 
 
 def _info(path: str | Path, value: Mapping[str, Any]) -> dict[str, Any]:
     info = value.get("info", {})
     if not isinstance(info, dict):
-        raise ValueError(f'{path}: "info" is {_type_name(info)}, must be an object')
+        raise ValueError(f'{path}: "info" is {type_name(info)}, must be an object')
     return info
 
 
@@ -200,58 +147,19 @@ def _metric(info: Mapping[str, Any], records: Sequence[Record], path: str | Path
     return info["metric"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """A place in a file, for messages."""
-
-    path: str | Path
-    kind: str
-    index: int
-    entry: Any
-
-    def get(self, key: str) -> Any:
-        if not isinstance(self.entry, dict):
-            self.fail(f"is {_type_name(self.entry)}, must be an object")
-        if key not in self.entry:
-            self.fail(f"has no {key!r}, only {', '.join(map(repr, self.entry)) or 'nothing'}; add it")
-        return self.entry[key]
-
-    def fail(self, problem: str) -> NoReturn:
-        question_id = self.entry.get("question_id") if isinstance(self.entry, dict) else None
-        name = "" if question_id is None else f" (question_id {question_id!r})"
-        raise ValueError(f"{self.path}: {self.kind} {self.index}{name}: {problem}")
-
-
-def _type_name(value: Any) -> str:
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
-    return names.get(type(value), "null")
-
-
-def _id(value: Any, key: str, where: _Where) -> int | str:
-    if type(value) is int or (type(value) is str and value):
-        return value
-    where.fail(f"{key} is {value!r} ({_type_name(value)}), must be an integer or a non-empty text")
-
-
-def _text(value: Any, key: str, where: _Where) -> str:
-    if type(value) is not str:
-        where.fail(f"{key} is {value!r} ({_type_name(value)}), must be text in quotation marks")
-    return value
-
-
-def _question_fields(question: Any, where: _Where) -> dict[str, Any]:
-    text = _text(where.get("question"), "question", where)
+def _question_fields(question: Any, where: Place) -> dict[str, Any]:
+    text = checked_text(where.get("question"), "question", where)
     if not text.strip():
         where.fail("the question is empty; write its text, or remove it with its annotation")
     choices = question.get("multiple_choices", [])
     if not isinstance(choices, list):
-        where.fail(f"multiple_choices is {_type_name(choices)}, must be a list of texts")
+        where.fail(f"multiple_choices is {type_name(choices)}, must be a list of texts")
     return {
-        "question_id": _id(where.get("question_id"), "question_id", where),
-        "image_id": _id(where.get("image_id"), "image_id", where),
+        "question_id": checked_id(where.get("question_id"), "question_id", where),
+        "image_id": checked_id(where.get("image_id"), "image_id", where),
         "question": text,
-        "split": _text(question.get("split", ""), "split", where),
-        "choices": tuple(_text(choice, "a choice", where) for choice in choices),
+        "split": checked_text(question.get("split", ""), "split", where),
+        "choices": tuple(checked_text(choice, "a choice", where) for choice in choices),
         "extra": {key: question[key] for key in question.keys() - _QUESTION_KEYS},
     }
 
@@ -260,13 +168,13 @@ def _annotations_by_question(path: str | Path, entries: Sequence[Any]) -> dict[s
     """The checked fields of each annotation, by its question id as text; equal texts are kept once."""
     by_question: dict[str, dict[str, Any]] = {}
     for index, entry in enumerate(entries):
-        where = _Where(path, "annotation", index, entry)
-        question_id = _id(where.get("question_id"), "question_id", where)
+        where = Place(path, "annotation", index, entry)
+        question_id = checked_id(where.get("question_id"), "question_id", where)
         if str(question_id) in by_question:
             where.fail("this question_id appeared before; give every question one annotation")
         answers = where.get("answers")
         if not isinstance(answers, list):
-            where.fail(f"answers is {_type_name(answers)}, must be a list of objects with the key 'answer'")
+            where.fail(f"answers is {type_name(answers)}, must be a list of objects with the key 'answer'")
         if not answers:
             where.fail("answers is empty; give at least one, or remove the question and its annotation")
         for answer in answers:
@@ -276,13 +184,13 @@ def _annotations_by_question(path: str | Path, entries: Sequence[Any]) -> dict[s
             "question_id": question_id,
             "answers": tuple([intern(answer["answer"]) for answer in answers]),
             "voters": _voters(answers),
-            "answer_type": intern(_text(entry.get("answer_type", ""), "answer_type", where)),
-            "question_type": intern(_text(entry.get("question_type", ""), "question_type", where)),
-            _NAMED: intern(_text(entry.get(_NAMED, ""), _NAMED, where)),
+            "answer_type": intern(checked_text(entry.get("answer_type", ""), "answer_type", where)),
+            "question_type": intern(checked_text(entry.get("question_type", ""), "question_type", where)),
+            _NAMED: intern(checked_text(entry.get(_NAMED, ""), _NAMED, where)),
             "extra": {key: entry[key] for key in entry.keys() - _ANNOTATION_KEYS},
         }
         if "image_id" in entry:  # some copies of the official files leave it out
-            by_question[str(question_id)]["image_id"] = _id(entry["image_id"], "image_id", where)
+            by_question[str(question_id)]["image_id"] = checked_id(entry["image_id"], "image_id", where)
     return by_question
 
 

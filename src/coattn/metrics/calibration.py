@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from coattn.metrics.confidence import calibration_error
+
 Activation = Literal["sigmoid", "softmax"]
 
 _TEMPERATURES = (0.05, 20.0)
@@ -107,14 +109,12 @@ def _smoothing(targets: Tensor, num_answers: int, activation: Activation) -> Cal
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, *, num_bins: int = 15) -> float:
-    """The gap between confidence and accuracy: mean over equal-width bins of |accuracy - confidence|, by their share.
-
-    Equation 3 of Guo et al. 2017, with soft accuracies allowed: an answer that is worth 0.6 should have confidence 0.6.
+    """`coattn.metrics.confidence.calibration_error` of tensors: the gap between confidence and accuracy.
 
     Args:
         confidence: (N,) in [0, 1], of each question's top answer.
         correct: (N,) in [0, 1], what that answer is worth.
-        num_bins: number of bins; bin i holds confidences in (i / num_bins, (i + 1) / num_bins], the first 0 as well.
+        num_bins: number of bins of equal width.
 
     Returns:
         The error in [0, 1]; 0 is perfect.
@@ -132,6 +132,4 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, *, num_bins:
             raise ValueError(
                 f"{name} must be in [0, 1], got values from {values.min().item()} to {values.max().item()}"
             )
-    bins = (confidence * num_bins).ceil().long().sub(1).clamp(min=0)
-    gaps = torch.zeros(num_bins, dtype=torch.float64, device=bins.device).index_add_(0, bins, correct - confidence)
-    return gaps.abs().sum().item() / len(confidence)
+    return calibration_error(confidence.cpu().numpy(), correct.cpu().numpy(), num_bins=num_bins)

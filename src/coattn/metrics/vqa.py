@@ -1,14 +1,18 @@
-"""The accuracy of one predicted answer: the official VQA accuracy, and exact match."""
+"""The official VQA accuracy, open-ended and of multiple choice, and exact match."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from coattn.metrics.judgement import Judgement, Submission
 from coattn.text.answers import answer_key, clean_answer, normalize_answer
 
 
-def vqa_accuracy(prediction: str, answers: Sequence[Mapping[str, Any] | str]) -> float:
+def vqa_accuracy(prediction: str, answers: Sequence[Mapping[str, Any]] | Sequence[str]) -> float:
     """The official VQA accuracy: each human answer is left out in turn, min(1, matches among the others / 3), averaged.
 
     With ten answers, 0, 1, 2, 3 or at least 4 matches give 0, 0.3, 0.6, 0.9, 1. Source: Antol et al. 2015, arXiv
@@ -39,13 +43,15 @@ def vqa_accuracy(prediction: str, answers: Sequence[Mapping[str, Any] | str]) ->
     if len(set(texts)) > 1:
         texts = [normalize_answer(text) for text in texts]
         prediction = normalize_answer(prediction)
-    # Entries are compared with their texts as they are now: two that differed in form only have become equal.
-    entries = [
-        {"answer": text, "answer_id": number} if isinstance(answer, str) else {**answer, "answer": text}
-        for number, (answer, text) in enumerate(zip(answers, texts, strict=True))
-    ]
-    matching = [entry for entry in entries if entry["answer"] == prediction]
-    accuracies = [min(1.0, (len(matching) - matching.count(left_out)) / 3) for left_out in entries]
+    if isinstance(answers[0], str):
+        matches = texts.count(prediction)
+        left_out, other = min(1.0, (matches - 1) / 3), min(1.0, matches / 3)
+        accuracies = [left_out if text == prediction else other for text in texts]
+    else:
+        # Entries are compared with their texts as they are now: two that differed in form only have become equal.
+        entries = [{**answer, "answer": text} for answer, text in zip(answers, texts, strict=True)]  # type: ignore[dict-item]
+        matching = [entry for entry in entries if entry["answer"] == prediction]
+        accuracies = [min(1.0, (len(matching) - matching.count(entry)) / 3) for entry in entries]
     return sum(accuracies) / len(accuracies)
 
 
@@ -55,3 +61,46 @@ def exact_match(prediction: str, answer: str) -> float:
     For data sets with one answer per question, to which the official VQA accuracy gives 0 whatever is predicted.
     """
     return float(answer_key(prediction) == answer_key(answer))
+
+
+def judge_vqa(submission: Submission) -> Judgement:
+    """Official VQA accuracy: ten human answers, each left out in turn (VQA v1, v2, VQA-CP, OK-VQA, TextVQA)."""
+    pairs = zip(submission.answers, submission.records, strict=True)
+    entries = ((answer, record.answer_entries() if record.voters else record.answers) for answer, record in pairs)
+    return Judgement(np.array([vqa_accuracy(*entry) for entry in entries]))
+
+
+def judge_exact_match(submission: Submission) -> Judgement:
+    """Same normal form as the one answer (own tables, easy-VQA, COCO-QA)."""
+    pairs = zip(submission.answers, submission.records, strict=True)
+    return Judgement(np.array([exact_match(answer, record.answer) for answer, record in pairs]))
+
+
+def judge_multiple_choice(submission: Submission) -> Judgement:
+    """Official VQA accuracy of one of the 18 choices (VQA v1 multiple choice).
+
+    As in the official code (`loadRes` of https://github.com/GT-Vision-Lab/VQA) an answer must be one of the choices,
+    letter by letter, and is then judged as in the open-ended task. Deliberate difference: the normal form of a choice
+    is taken for that choice, since our models answer in it.
+
+    Raises:
+        ValueError: a question has no choices, or an answer is none of them.
+    """
+    chosen = []
+    for answer, record in zip(submission.answers, submission.records, strict=True):
+        if not record.choices:
+            raise ValueError(
+                f"question_id {record.question_id!r} has no choices; give questions with their multiple_choices"
+            )
+        choice = answer if answer in record.choices else _by_key(record.choices).get(answer_key(answer))
+        if choice is None:
+            raise ValueError(
+                f"{submission.where}: question_id {record.question_id!r}: the answer {answer!r} is none of its "
+                f"{len(record.choices)} choices ({', '.join(record.choices[:4])}, ...); give one of them"
+            )
+        chosen.append(choice)
+    return judge_vqa(replace(submission, answers=chosen))
+
+
+def _by_key(choices: Sequence[str]) -> dict[str, str]:
+    return {answer_key(choice): choice for choice in reversed(choices)}

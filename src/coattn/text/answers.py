@@ -49,6 +49,7 @@ _CONTRACTIONS = {
 } | {"somebody'd": "somebodyd"}
 
 
+@lru_cache(maxsize=1 << 17)
 def clean_answer(text: str) -> str:
     r"""Newlines and tabs to spaces, white space stripped at both ends: what the official code does to every answer."""
     return text.replace("\n", " ").replace("\t", " ").strip()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from coattn.datasets.results import Results
 from coattn.metrics.calibration import confidences, expected_calibration_error, fit_temperature
 from coattn.metrics.score import Scores, score
 from coattn.training.data import VQADataModule
@@ -24,10 +25,12 @@ class CollectAnswers(Callback):
     Attributes:
         numbers: (N,) the answer to each question of the split by its place in the vocabulary, or (N, L) by its words;
             set when the loop ends.
+        confidences: (N,) how sure the model is of each; likewise.
     """
 
     def __init__(self) -> None:
         self.numbers = np.empty(0, np.int64)
+        self.confidences = np.empty(0)
         self._collected: list[Answers] = []
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
@@ -39,24 +42,28 @@ class CollectAnswers(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring them together, in the order of the questions."""
-        positions = torch.cat([answers.positions for answers in self._collected]).cpu().numpy()
-        numbers = torch.cat([answers.numbers for answers in self._collected]).cpu().numpy()
+        part = tuple(torch.cat(tensors).cpu().numpy() for tensors in zip(*self._collected, strict=True))
         self._collected = []
-        parts = [(positions, numbers)]
+        parts = [part]
         if trainer.world_size > 1:
-            parts = [parts[0]] * trainer.world_size
-            torch.distributed.all_gather_object(parts, (positions, numbers))
-        order = np.argsort(np.concatenate([part[0] for part in parts]))
-        self.numbers = np.concatenate([part[1] for part in parts])[order]
+            parts = [part] * trainer.world_size
+            torch.distributed.all_gather_object(parts, part)
+        positions, numbers, confidences = map(np.concatenate, zip(*parts, strict=True))
+        order = np.argsort(positions)
+        self.numbers, self.confidences = numbers[order], confidences[order]
 
     on_test_epoch_end = on_validation_epoch_end
     on_predict_epoch_end = on_validation_epoch_end
 
 
-def results_by_question(data: VQADataModule, split: str, numbers: np.ndarray) -> dict[int | str, str]:
-    """The answer to each question of a split, by question id."""
+def results_by_question(
+    data: VQADataModule, split: str, numbers: np.ndarray, confidences: np.ndarray | None = None
+) -> Results:
+    """The answer to each question of a split, and how sure of it the model is, by question id."""
+    ids = [record.question_id for record in data.split(split).records]
     texts = data.vocabularies.answers.texts(numbers.tolist())
-    return {record.question_id: text for record, text in zip(data.split(split).records, texts, strict=True)}
+    shares = {} if confidences is None else dict(zip(ids, confidences.tolist(), strict=True))
+    return Results(dict(zip(ids, texts, strict=True)), shares)
 
 
 @dataclass(frozen=True)

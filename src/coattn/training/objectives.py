@@ -48,8 +48,8 @@ class Objective(Protocol):
     def losses(self, model: Any, batch: Batch) -> Tensor:
         """The loss of each question, (B,)."""
 
-    def answers(self, model: Any, batch: Batch) -> Tensor:
-        """The answers alone, (B,) or (B, L)."""
+    def answers(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The answers alone, (B,) or (B, L), and the logits that make their confidences, as in `Outcome`."""
 
     def outcome(self, model: Any, batch: Batch) -> Outcome:
         """The answers with all that judges them."""
@@ -89,9 +89,10 @@ class Choosing:
         logits = self.logits(model, batch)
         return answer_losses(logits, batch.targets(logits.shape[1]), self.loss)
 
-    def answers(self, model: VQAModel, batch: Batch) -> Tensor:
+    def answers(self, model: VQAModel, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Objective`: the answer with the highest logit."""
-        return self.logits(model, batch).argmax(dim=1)
+        logits = self.logits(model, batch)
+        return logits.argmax(dim=1), logits
 
     def outcome(self, model: VQAModel, batch: Batch) -> Outcome:
         """See `Objective`."""
@@ -140,9 +141,10 @@ class Writing:
         shares = scores / nothing.index_add(0, rows, scores)[rows]
         return nothing.index_add(0, rows, shares * by_word.sum(1))
 
-    def answers(self, model: VQAGenerator, batch: Batch) -> Tensor:
+    def answers(self, model: VQAGenerator, batch: Batch) -> tuple[Tensor, Tensor]:
         """See `Objective`: the best answer found, padded to the longest that the model may write."""
-        return self._written(model, batch)[0]
+        answers, scores = self._written(model, batch)
+        return answers, log_odds(scores)[:, None]
 
     def outcome(self, model: VQAGenerator, batch: Batch) -> Outcome:
         """See `Objective`."""

@@ -29,7 +29,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from coattn.checkpoint import load_directory
-from coattn.files import atomic_path, write_json
+from coattn.datasets.results import FORMS, Results, write_results
+from coattn.files import atomic_path
 from coattn.metrics.score import score
 from coattn.training.callbacks import BEST, LAST, AtomicCheckpointIO, Checkpoints, InterruptedTrainingError
 from coattn.training.data import VQADataModule
@@ -128,6 +129,8 @@ class _CommandLine(LightningCLI):
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=text)
         if subcommand == "predict":
             parser.add_argument("--output", type=str | None, default=None, help="result file to write")
+            text = f"whose evaluation server shall take it: {', '.join(FORMS)}"
+            parser.add_argument("--format", type=str, default="vqa", help=text)
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -221,16 +224,20 @@ class _CommandLine(LightningCLI):
             return
         data = self.datamodule.split(split)
         scores = score(results, data.records, data.metric)
-        self._write_results(results, self.root / "predictions" / f"{split}.json")
+        self._write_results(results, split, self.root / "predictions" / f"{split}.json")
         print(scores.table())
 
     def _predict(self) -> None:
+        form = self.settings.format
+        if form not in FORMS:
+            raise ValueError(f"--format is {form!r}, must be one of {', '.join(FORMS)}")
         results = self._answer("predict")
         if results is not None:
-            output = self.settings.output or self.root / "predictions" / f"{self._predicted()}.json"
-            self._write_results(results, Path(output))
+            ending = "txt" if form == "clevr" else "json"
+            output = self.settings.output or self.root / "predictions" / f"{self._predicted()}.{ending}"
+            self._write_results(results, "predict", Path(output), form=form)
 
-    def _answer(self, split: str) -> dict[int | str, str] | None:
+    def _answer(self, split: str) -> Results | None:
         """The answers to a split, by question; None on all devices but the first."""
         assert self.checkpoint is not None
         collect = CollectAnswers()
@@ -239,18 +246,18 @@ class _CommandLine(LightningCLI):
         if self.checkpoint.is_dir():
             directory = load_directory(self.checkpoint)
             self.datamodule.check_inputs(directory.extractor, directory.text_encoder, directory.max_tokens)
-            self.model.model = directory.model
+            self.model.model, self.model.temperature = directory.model, directory.temperature
             path = None
         arguments = {"verbose": False} if self.command != "predict" else {"return_predictions": False}
         run = getattr(self.trainer, self.command)
         run(self.model, datamodule=self.datamodule, ckpt_path=path, **arguments)
         if not self.trainer.is_global_zero:
             return None
-        return results_by_question(self.datamodule, split, collect.numbers)
+        return results_by_question(self.datamodule, split, collect.numbers, collect.confidences)
 
-    def _write_results(self, results: dict[int | str, str], path: Path) -> None:
-        write_json(path, [{"question_id": key, "answer": answer} for key, answer in results.items()])
-        print(f"{path}: answers of {self.checkpoint} to {len(results)} questions")
+    def _write_results(self, results: Results, split: str, path: Path, *, form: str = "vqa") -> None:
+        write_results(path, results, self.datamodule.split(split).records, form=form)
+        print(f"{path}: answers of {self.checkpoint} to {len(results.answers)} questions")
 
     def _predicted(self) -> str:
         """What the predicted questions are called, by their file: `val` for `val_questions.json`."""

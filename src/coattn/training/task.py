@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from coattn.metrics.calibration import confidences
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
 from coattn.presets import GENERATORS, PRESETS
@@ -46,10 +47,12 @@ _ARCHITECTURE = (
 
 
 class Answers(NamedTuple):
-    """Positions (B,) of questions in their split, and the answer to each: numbers (B,), or word ids (B, L)."""
+    """Positions (B,) of questions in their split, and the answer to each: numbers (B,), or word ids (B, L); and how
+    sure the model is of it, (B,) in [0, 1]."""
 
     positions: Tensor
     numbers: Tensor
+    confidences: Tensor
 
 
 def build_model(
@@ -175,6 +178,7 @@ class VQATask(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        self.temperature = 1.0  # of the confidences of answers; a model directory knows a better one
         if isinstance(model, dict):
             model, sizes = None, model
         self.save_hyperparameters(ignore=["model"])
@@ -359,13 +363,17 @@ class VQATask(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Answers:
         """The answers alone."""
-        return Answers(batch.positions, self.objective.answers(self.model, batch))
+        return self._answers(batch, *self.objective.answers(self.model, batch))
 
     def _evaluate(self, batch: Batch, split: str) -> Answers:
         outcome = self.objective.outcome(self.model, batch)
         metrics = {f"{split}/loss": outcome.losses.mean(), f"{split}/accuracy": 100 * outcome.accuracy.mean()}
         self.log_dict(metrics, prog_bar=True, batch_size=len(outcome.losses), sync_dist=True)
-        return Answers(batch.positions, outcome.answers)
+        return self._answers(batch, outcome.answers, outcome.logits)
+
+    def _answers(self, batch: Batch, answers: Tensor, logits: Tensor) -> Answers:
+        sure = confidences(logits, self.temperature, self.objective.activation)
+        return Answers(batch.positions, answers, sure.amax(dim=1))
 
 
 def _check_recipe(options: Mapping[str, Any]) -> None:

@@ -1,0 +1,39 @@
+"""CLEVR: exact answers, by what is asked and by family of questions (Johnson et al. 2017, arXiv 1612.06890)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from coattn.datasets.records import Record
+from coattn.metrics.judgement import Judgement, Submission, as_annotated
+
+_KINDS = {"exist": "exist", "count": "count", "equal_integer": "compare numbers", "less_than": "compare numbers"} | {
+    "greater_than": "compare numbers"
+}
+
+
+def judge_clevr(submission: Submission) -> Judgement:
+    """Equal to the answer, by kind and by family of question (CLEVR).
+
+    The five kinds are those of the paper's table 1, by the last function of the question's program: exist, count,
+    compare numbers (equal_integer, less_than, greater_than), query attribute (query_*), compare attributes (equal_*).
+    The family is the file's `question_family_index`, 0 to 89. Both are read from the record's `extra` and left out
+    where it does not have them, as in CLEVR's test file; a program's last function may also be its question type.
+    """
+    pairs = zip(as_annotated(submission), submission.records, strict=True)
+    worth = np.array([float(answer == record.answer) for answer, record in pairs])
+    groups = {
+        "kind": [_kind(record) for record in submission.records],
+        "question family": [str(record.extra.get("question_family_index", "")) for record in submission.records],
+    }
+    return Judgement(worth, groups=groups)
+
+
+def _kind(record: Record) -> str:
+    program = record.extra.get("program") or []
+    function = program[-1].get("function", program[-1].get("type", "")) if program else record.question_type
+    if function in _KINDS:
+        return _KINDS[function]
+    if function.startswith("query_"):
+        return "query attribute"
+    return "compare attributes" if function.startswith("equal_") else ""

@@ -1,0 +1,59 @@
+"""Medical questions: closed ones by accuracy, open ones by exact match and by the words that are right."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from coattn.datasets.records import Record
+from coattn.metrics.judgement import Judgement, Submission
+from coattn.metrics.vqa import exact_match
+from coattn.text.answers import answer_key
+
+
+def token_f1(prediction: str, answer: str) -> float:
+    """The harmonic mean of precision and recall of an answer's words.
+
+    A word counts as often as it stands in both (Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1). Words are those
+    of the official VQA normal form (`coattn.text.answers.answer_key`), as in the evaluation of exact match.
+
+    Returns:
+        2 P R / (P + R) in [0, 1]; 0 without a common word.
+    """
+    predicted, expected = Counter(answer_key(prediction).split()), Counter(answer_key(answer).split())
+    common = (predicted & expected).total()
+    return 2 * common / (predicted.total() + expected.total()) if common else 0.0
+
+
+def judge_medical(submission: Submission) -> Judgement:
+    """Exact match, closed and open, and token F1 of open answers (VQA-RAD, SLAKE, PathVQA).
+
+    A question is closed if its answer type is "closed" or "yes/no", or its answer is yes or no, as in PathVQA, which
+    states no type; else open. Numbers: "closed accuracy" and "open exact match", "open token F1", and "open token
+    recall", the share of the answer's words that were predicted, which some papers call the accuracy of open questions.
+    """
+    closed = np.array([_is_closed(record) for record in submission.records])
+    pairs = list(zip(submission.answers, (record.answer for record in submission.records), strict=True))
+    worth = np.array([exact_match(*pair) for pair in pairs])
+    f1 = np.array([token_f1(*pair) for pair in pairs])
+    recall = np.array([_token_recall(*pair) for pair in pairs])
+    means = {
+        "closed accuracy": np.where(closed, worth, np.nan),
+        "open exact match": np.where(closed, np.nan, worth),
+        "open token F1": np.where(closed, np.nan, f1),
+        "open token recall": np.where(closed, np.nan, recall),
+    }
+    return Judgement(worth, means=means)
+
+
+def _is_closed(record: Record) -> bool:
+    kind = record.answer_type.strip().lower()
+    if kind in ("open", "closed"):
+        return kind == "closed"
+    return kind == "yes/no" or answer_key(record.answer) in ("yes", "no")
+
+
+def _token_recall(prediction: str, answer: str) -> float:
+    predicted, expected = Counter(answer_key(prediction).split()), Counter(answer_key(answer).split())
+    return (predicted & expected).total() / expected.total() if expected else 0.0

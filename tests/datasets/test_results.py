@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coattn.datasets.records import Record
+from coattn.datasets.results import FORMS, Results, read_results, write_results
+
+RECORDS = [Record(20, "a.jpg", "what?", extra={"image": "VizWiz_a.jpg"}), Record("7", 3, "how?")]
+RESULTS = Results({20: "yes", "7": "two “dogs”"}, {20: 0.123456789, "7": 1.0}, {20: 0.25, "7": 0.5})
+
+
+def save(path: Path, value: Any) -> Path:
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return path
+
+
+def test_results(tmp_path: Path) -> None:
+    good = [{"question_id": 1, "answer": "yes"}, {"question_id": "b", "answer": ""}]
+    assert read_results(save(tmp_path / "r.json", good)) == Results({1: "yes", "b": ""})
+    sure = [{**result, "confidence": share, "extra": None} for result, share in zip(good, (0, 0.5), strict=True)]
+    assert read_results(save(tmp_path / "r.json", sure)) == Results({1: "yes", "b": ""}, {1: 0.0, "b": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ([{"question_id": 1, "answer": "a"}] * 2, r"result 1 \(question_id 1\).*appeared before"),
+        ([{"question_id": 1, "answer": 2}], "result 0.*answer is 2"),
+        ([{"question_id": 1}], "result 0.*no 'answer'"),
+        ([{"answer": "x"}], "result 0.*no 'question_id'"),
+        ([["a"]], "result 0.*a list, must be an object"),
+        ({"questions": []}, "result file is a list.*file of questions"),
+        (
+            '[{"question_id": 1, "answer": "a", "confidence": NaN}]',
+            r"\(question_id 1\): confidence is nan, must be a num",
+        ),
+        ('[{"question_id": 1, "answer": "a", "confidence": Infinity}]', "confidence is inf, must be"),
+        ([{"question_id": 1, "answer": "a", "confidence": 1.01}], r"confidence is 1\.01, must be a number in \[0, 1\]"),
+        ([{"question_id": 1, "answer": "a", "confidence": "high"}], r"confidence is 'high' \(text\)"),
+        ([{"question_id": 1, "answer": "a", "confidence": True}], r"confidence is True \(a boolean\)"),
+        ([{"question_id": 1, "answer": "a", "confidence": None}], "confidence is None"),
+        (
+            [{"question_id": 1, "answer": "a", "confidence": 1}, {"question_id": 2, "answer": "a"}],
+            r"result 1 \(question_id 2\): has no 'confidence', unlike those before it",
+        ),
+        (
+            [{"question_id": 1, "answer": "a"}, {"question_id": 2, "answer": "a", "answerable": 1}],
+            "result 1.*has 'answerable', unlike those before it",
+        ),
+        ("[{", r"not valid JSON \(line 1"),
+    ],
+)
+def test_bad_results_are_named(bad: Any, words: str, tmp_path: Path) -> None:
+    path = save(tmp_path / "r.json", bad)
+    with pytest.raises(ValueError, match=words) as error:
+        read_results(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_ours_comes_back_and_official_code_finds_its_keys(tmp_path: Path) -> None:
+    write_results(tmp_path / "r.json", RESULTS, RECORDS)
+    entries = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert entries[0] == {"question_id": 20, "answer": "yes", "confidence": 0.123457}
+    assert read_results(tmp_path / "r.json").answers == RESULTS.answers
+    write_results(tmp_path / "r.json", Results(RESULTS.answers), RECORDS)
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))[0] == {"question_id": 20, "answer": "yes"}
+
+
+def test_the_servers_get_what_they_take(tmp_path: Path) -> None:
+    texts = {}
+    for form in FORMS:
+        write_results(tmp_path / form, RESULTS, RECORDS, form=form)
+        texts[form] = (tmp_path / form).read_text(encoding="utf-8")
+    assert json.loads(texts["gqa"]) == [
+        {"questionId": "20", "prediction": "yes"},
+        {"questionId": "7", "prediction": "two “dogs”"},
+    ]
+    assert texts["clevr"] == "yes\ntwo “dogs”\n"
+    assert json.loads(texts["vizwiz"]) == [
+        {"image": "VizWiz_a.jpg", "answer": "yes", "answerable": 0.25},
+        {"image": 3, "answer": "two “dogs”", "answerable": 0.5},
+    ]
+    with pytest.raises(ValueError, match="'coco', must be one of vqa, gqa, clevr, vizwiz"):
+        write_results(tmp_path / "x", RESULTS, RECORDS, form="coco")
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_servers_own_files_are_read(tmp_path: Path) -> None:
+    gqa = [{"questionId": "20", "prediction": "yes"}]
+    assert read_results(save(tmp_path / "g.json", gqa)) == Results({"20": "yes"})
+    vizwiz = [{"image": "a.jpg", "answer": "yes", "answerable": 0.3}]
+    assert read_results(save(tmp_path / "v.json", vizwiz)) == Results({"a.jpg": "yes"}, {}, {"a.jpg": 0.3})
