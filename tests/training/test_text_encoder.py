@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,10 +14,13 @@ import pytest
 import torch
 from tiny import change, plain_descent
 
+from coattn.bricks import build, describe
 from coattn.checkpoint import load_directory
 from coattn.cli import main
 from coattn.files import read_json
 from coattn.predictor import Predictor
+from coattn.presets import GENERATORS, PRESETS
+from coattn.text.finetuned import FinetunedQuestionEncoder
 from coattn.training.callbacks import read_checkpoint
 from coattn.training.task import _OPTIMIZERS, VQATask
 
@@ -71,15 +75,14 @@ def test_a_trained_model_needs_nothing_else(
     predicted = {}
     for name, which in {"model": model, "checkpoint": "last"}.items():
         assert run("predict", finetuned, "--ckpt_path", which, "--output", tmp_path / name) == 0
-        predicted[name] = read_json(tmp_path / name)
+        predicted[name] = {entry["question_id"]: entry["answer"] for entry in read_json(tmp_path / name)}
     assert predicted["model"] == predicted["checkpoint"]
     predictor = Predictor.load(model, features=tiny_data / "features.h5")
     explanation = predictor.maps("test/0", "please what colour?")
     assert explanation.tokens == ("[CLS]", "please", "what", "colour", "?", "[SEP]")
     assert explanation.maps["pooling.question"].shape[-1] == 6
     question = next(r for r in read_json(tiny_data / "test_questions.json")["questions"] if r["image_id"] == "test/0")
-    answer = next(r["answer"] for r in predicted["model"] if r["question_id"] == question["question_id"])
-    assert predictor.ask("test/0", question["question"])[0].text == answer
+    assert predictor.ask("test/0", question["question"])[0].text == predicted["model"][question["question_id"]]
 
 
 def test_going_on_gives_the_same_weights_without_the_encoder(finetuned: Path, encoder: Path, tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ def test_going_on_gives_the_same_weights_without_the_encoder(finetuned: Path, en
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data.text_encoder", "nobody/nothing"], "text encoder 'nobody/nothing' is neither a folder nor on this"),
+        (["--data.text_encoder", "nobody/nothing"], "on this machine; give its folder, or set data.allow_"),
         (["--data.question_embeddings", "words.h5"], "give either data.text_encoder"),
         (["--data.max_tokens", "2"], "max_tokens is 2, must be from 3 to 32"),
         (["--data.word_vectors", "glove.txt"], "data.word_vectors needs words"),
@@ -131,6 +134,23 @@ def test_another_kind_of_questions_is_refused(
     assert "this model reads what data.text_encoder gives, but data.text_encoder is None" in capsys.readouterr().err
     assert run("test", finetuned, "--ckpt_path", tmp_path / "run/model", "--data.max_tokens", 5) == 2
     assert "trained with data.max_tokens 32, not 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, *GENERATORS])
+def test_every_preset_takes_a_text_encoder_or_word_vectors(preset: str) -> None:
+    sizes = {"layers": ["parallel"]} if preset == "stack" else {}
+    kind = {"num_answer_words": 9, "loss": "cross_entropy"} if preset in GENERATORS else {"num_answers": 3}
+    common = {"preset": preset, "sizes": sizes, "region_dim": 8, **kind}
+    config = {"model_type": "bert", "vocab_size": 13, "hidden_size": 8, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2, "intermediate_size": 8}
+    with torch.device("meta"):
+        finetuned = VQATask(**common, question_dim=8, text_config=json.dumps(config)).model
+        words = VQATask(**common, num_words=6)
+    with torch.device("meta"):
+        again = build(describe(finetuned))
+    assert describe(again) == describe(finetuned)
+    assert isinstance(finetuned.question_encoder, FinetunedQuestionEncoder)
+    assert list(words._word_embeddings()) == ["question_encoder.embedding"]
 
 
 def test_large_steps_are_warned_of(finetuned: Path) -> None:

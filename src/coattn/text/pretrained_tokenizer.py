@@ -127,12 +127,15 @@ class PretrainedTokenizer:
         return cls({name: content.encode("latin-1") for name, content in value["files"].items()}, source)
 
 
-def local_folder(name: str | os.PathLike[str], allow_download: bool) -> Path:
+def local_folder(
+    name: str | os.PathLike[str], allow_download: bool, *, permission: str = "say --allow-download"
+) -> Path:
     """Where the files of an encoder are: a folder, or a name on the Hub that is on this machine.
 
     Args:
         name: folder or name.
         allow_download: fetch a name that is not on this machine; otherwise there is no network access at all.
+        permission: how the user would allow it.
 
     Raises:
         ValueError: it is not on this machine.
@@ -145,11 +148,7 @@ def local_folder(name: str | os.PathLike[str], allow_download: bool) -> Path:
     try:
         return Path(hub.snapshot_download(str(name), allow_patterns=list(FILES), local_files_only=not allow_download))
     except errors.LocalEntryNotFoundError:
-        hint = (
-            "is the network reachable?"
-            if allow_download
-            else ("give its folder, or allow the download (--allow-download; in training --data.allow_download true)")
-        )
+        hint = "is the network reachable?" if allow_download else f"give its folder, or {permission}"
         raise ValueError(f"{missing}; {hint}") from None
     except (errors.HFValidationError, errors.RepositoryNotFoundError):
         raise ValueError(f"{missing}{', nor on the Hub' if allow_download else ''}") from None

@@ -161,7 +161,7 @@ class VQADataModule(LightningDataModule):
             return None
         if self.hparams["question_embeddings"] is not None:
             raise ValueError("give either data.text_encoder, to train it, or data.question_embeddings, made by one")
-        return local_folder(name, self.hparams["allow_download"])
+        return local_folder(name, self.hparams["allow_download"], permission="set data.allow_download")
 
     @cached_property
     def vocabularies(self) -> Vocabularies:
