@@ -158,6 +158,20 @@ def test_without_types_the_parts_are_left_out_and_it_is_said() -> None:
     assert "no question has GQA's 'types'" in scores.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("types", "query", "'types' is 'query', must be an object"),
+        ("groups", ["x"], r"'groups' is \['x'\], must be an object"),
+        ("entailed", "2", "'entailed' is '2', must be a list"),
+        ("semantic", ["select"], "'semantic' is .*must be a list of objects"),
+    ],
+)
+def test_a_wrong_kind_is_named(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"question_id '7': {message}"):
+        score({"7": "yes"}, records({"7": question("yes", **{key: value})}), "gqa")
+
+
 def test_real_questions(shared_data: Path) -> None:
     folder = shared_data / "official_format_fixtures" / "gqa"
     questions: dict[str, dict[str, Any]] = {}

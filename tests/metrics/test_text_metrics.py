@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from coattn.datasets.records import Record
 from coattn.metrics.anls import anls, levenshtein
+from coattn.metrics.judgement import Submission, as_annotated
 from coattn.metrics.medical import token_f1
 from coattn.metrics.score import Scores, score
 from coattn.metrics.vqa import vqa_accuracy
@@ -15,6 +16,26 @@ from coattn.metrics.vqa import vqa_accuracy
 
 def others(scores: Scores) -> dict[str, float]:
     return {name: number.value for name, number in scores.numbers["other numbers"].items()}
+
+
+# Spelling
+
+
+@given(
+    st.lists(st.sampled_from(["t-shirt", "T shirt", "t shirt", "Yes", "yes", "a"]), min_size=1, max_size=5), st.data()
+)
+def test_what_is_written_in_the_annotations_stays(texts: list[str], data: st.DataObject) -> None:
+    records = [Record(i, 1, "q", (text,)) for i, text in enumerate(texts)]
+    answers = data.draw(st.lists(st.sampled_from(texts), min_size=len(texts), max_size=len(texts)))
+    assert as_annotated(Submission(records, answers)) == answers
+
+
+def test_a_normal_form_gets_the_most_frequent_spelling() -> None:
+    records = [
+        Record(i, 1, "q", (text,)) for i, text in enumerate(["t-shirt", "T shirt", "T shirt", "light_blue, red"])
+    ]
+    answers = ["t shirt", "light blue red", "light blue, red", "T-Shirt"]
+    assert as_annotated(Submission(records, answers)) == ["T shirt", *["light_blue, red"] * 2, "T-Shirt"]
 
 
 # Multiple choice (VQA v1)

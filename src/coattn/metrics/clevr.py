@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from coattn.datasets.records import Record
-from coattn.metrics.judgement import Judgement, Submission, as_annotated
+from coattn.metrics.judgement import Judgement, Submission, as_annotated, extra
 
 _KINDS = {"exist": "exist", "count": "count", "equal_integer": "compare numbers", "less_than": "compare numbers"} | {
     "greater_than": "compare numbers"
@@ -30,8 +30,9 @@ def judge_clevr(submission: Submission) -> Judgement:
 
 
 def _kind(record: Record) -> str:
-    program = record.extra.get("program") or []
-    function = program[-1].get("function", program[-1].get("type", "")) if program else record.question_type
+    program = extra(record, "program", list)
+    last = program[-1] if program and isinstance(program[-1], dict) else {}
+    function = str(last.get("function") or last.get("type") or record.question_type)
     if function in _KINDS:
         return _KINDS[function]
     if function.startswith("query_"):

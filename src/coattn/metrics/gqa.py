@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from coattn.datasets.records import Record
-from coattn.metrics.judgement import Judgement, Statistic, Submission, as_annotated
+from coattn.metrics.judgement import Judgement, Statistic, Submission, as_annotated, extra
 
 _FREE_STEPS = ("exist", "query: name", "choose name")  # they ask, and are not counted as reasoning
 _COMMON = ("color", "material", "shape")
@@ -63,13 +63,15 @@ def judge_gqa(submission: Submission) -> Judgement:
 
 
 def _type(record: Record, name: str) -> str:
-    return (record.extra.get("types") or {}).get(name) or ""
+    return str(extra(record, "types", dict).get(name) or "")
 
 
 def _steps(record: Record) -> str:
     """The number of reasoning steps, without those that only ask."""
-    steps = record.extra.get("semantic") or []
-    texts = [f"{step['operation']}: {step['argument']}" for step in steps]
+    steps = extra(record, "semantic", list)
+    if not all(isinstance(step, dict) for step in steps):
+        raise ValueError(f"question_id {record.question_id!r}: 'semantic' is {steps!r}, must be a list of objects")
+    texts = [f"{step.get('operation')}: {step.get('argument')}" for step in steps]
     return str(sum(not any(free in text for free in _FREE_STEPS) for text in texts)) if steps else ""
 
 
@@ -78,7 +80,7 @@ def _consistency(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The mean over entailed questions of each balanced question that was answered rightly, and notes."""
     place = {str(record.question_id): number for number, record in enumerate(records)}
-    entailed = [[str(other) for other in record.extra.get("entailed") or []] for record in records]
+    entailed = [[str(other) for other in extra(record, "entailed", list)] for record in records]
     absent = {other for others, counts in zip(entailed, balanced, strict=True) if counts for other in others} - {*place}
     if absent:
         note = (
@@ -115,7 +117,7 @@ def _belonging(
 
 
 def _distribution(records: Sequence[Record], answers: Sequence[str], balanced: np.ndarray) -> Statistic:
-    groups = [(record.extra.get("groups") or {}).get("global") for record in records]
+    groups = [extra(record, "groups", dict).get("global") for record in records]
     places = [i for i, group in enumerate(groups) if balanced[i] and group is not None]
     numbers: dict[tuple[Any, str], int] = {}  # of each gold answer within its group
     gold = np.array([numbers.setdefault((groups[i], records[i].answer), len(numbers)) for i in places], np.int64)

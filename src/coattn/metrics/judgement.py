@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from coattn.datasets.records import Record
 from coattn.text.answers import answer_key
+
+Kind = TypeVar("Kind", dict, list)
+
+_KINDS = {dict: "an object", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,23 @@ class Judgement:
     means: Mapping[str, np.ndarray] = field(default_factory=dict)
     statistics: Sequence[Statistic] = ()
     notes: Sequence[str] = ()
+
+
+def extra(record: Record, key: str, kind: type[Kind]) -> Kind:
+    """What a data set says of a question beside the usual: its value, or an empty one where it says nothing.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    value = record.extra.get(key)
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise ValueError(
+            f"question_id {record.question_id!r}: {key!r} is {value!r}, must be {_KINDS[kind]}, as in the files of its "
+            "data set"
+        )
+    return value
 
 
 def as_annotated(submission: Submission) -> list[str]:
