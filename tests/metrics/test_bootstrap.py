@@ -157,6 +157,20 @@ def test_p_values_of_equal_systems_are_even() -> None:
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.08)
 
 
+def test_compare_leaves_out_what_has_no_pairs() -> None:
+    def question(number: int, *entailed: str) -> Record:
+        return Record(str(number), number, "q", ("yes",), extra={"entailed": [*entailed]})
+
+    records = [question(1, "2"), question(2, "1"), question(3)]
+    first, second = (
+        judge(Results(dict(zip("123", answers, strict=True))), records, "gqa")
+        for answers in (["yes", "no", "no"], ["yes", "yes", "no"])
+    )
+    assert {*first.means} == {*second.means} == {"consistency"}
+    assert {*compare(first, second, records, "gqa", num_samples=10)} == {"gqa"}
+    assert {*compare(first, first, records, "gqa", num_samples=10)} == {"gqa", "consistency"}
+
+
 def test_compare_in_points_of_percent() -> None:
     records = [Record(i, i, "q", ("cat",)) for i in range(10)]
     first = judge(Results(dict.fromkeys(range(10), "cat")), records, "exact_match")

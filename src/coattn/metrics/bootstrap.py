@@ -1,7 +1,8 @@
 """How far numbers would be off on other images: the bootstrap and a paired test, both by image.
 
 Questions about one image are not independent, so images are drawn, each with all of its questions (the cluster
-bootstrap, Field & Welsh 2007), and intervals are percentiles of the samples (Efron & Tibshirani 1993, chapter 13).
+bootstrap, Field & Welsh 2007), and intervals are percentiles of the samples (Efron & Tibshirani 1993, chapter 13). With
+fewer than about twenty images they are too narrow.
 """
 
 from __future__ import annotations

@@ -225,14 +225,15 @@ def compare(
 ) -> dict[str, Difference]:
     """The paired differences of two judgements of the same questions, by name: the metric's own, and further means.
 
-    In points of percent; see `coattn.metrics.bootstrap.paired_test`.
+    In points of percent; see `coattn.metrics.bootstrap.paired_test`. A mean that is about other questions in one than
+    in the other, as GQA's consistency may be, has no pairs and is left out.
     """
     images = Images([record.image_id for record in records])
     pairs = {metric: (first.worth, second.worth)}
     pairs |= {name: (values, second.means[name]) for name, values in first.means.items() if name in second.means}
     differences = {}
     for name, (one, other) in pairs.items():
-        if np.isnan(one - other).all():
+        if np.isnan(one).all() or not np.array_equal(np.isnan(one), np.isnan(other)):
             continue
         value, low, high, p_value = paired_test(one, other, images, num_samples=num_samples)
         differences[name] = Difference(100 * value, 100 * low, 100 * high, p_value)
