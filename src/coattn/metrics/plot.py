@@ -66,9 +66,10 @@ def _risk_coverage(axes, confidence: np.ndarray, worth: np.ndarray) -> None:  # 
     for allowed, covered in zip(RISKS, selective.coverage_at(RISKS), strict=True):
         axes.axhline(100 * allowed, color=_GREY, linewidth=0.6, linestyle=":")
         axes.plot(100 * covered, 100 * allowed, "o", color=_INK, markersize=3.5, clip_on=False)
+        above = 3 if allowed == RISKS[0] else -10  # in points; the lowest line has no room below
         text = f"{100 * covered:.1f} % at {100 * allowed:g} %"
         axes.annotate(
-            text, (100 * covered, 100 * allowed), (4, -10), textcoords="offset points", fontsize=8, color=_INK
+            text, (100 * covered, 100 * allowed), (4, above), textcoords="offset points", fontsize=8, color=_INK
         )
     axes.set(xlim=(0, 100), ylim=(0, None), xlabel="coverage: questions answered, %", ylabel="risk: error of those, %")
     axes.set_title(f"area under risk-coverage {100 * selective.area():.2f} %", fontsize=11, color=_INK)
