@@ -1,4 +1,4 @@
-"""The statistics of tools/daquar.py."""
+"""The statistics of tools/daquar.py and tools/daquar_generator.py."""
 
 from __future__ import annotations
 
@@ -46,3 +46,31 @@ def test_the_difference_is_paired(protocol: SimpleNamespace) -> None:
     assert accuracy["co-attention"]["mean"] == pytest.approx(100 * ours.mean(), abs=0.01)
     assert accuracy["question only"]["by seed"] == pytest.approx((100 * blind.mean(1)).tolist(), abs=0.01)
     assert report["accuracy"]["question_type: object"]["questions"] == 1000
+
+
+def test_written_and_chosen_answers_are_compared_by_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = Path(__file__).parents[1] / "tools"
+    monkeypatch.syspath_prepend(str(tools))
+    comparison = SimpleNamespace(**runpy.run_path(str(tools / "daquar_generator.py")))
+
+    def asked(*answers: str) -> list[Record]:
+        return [Record(number, f"image{number}", "what", (answer,)) for number, answer in enumerate(answers)]
+
+    train = asked("chair", "garbage_bin", "chair, table")
+    test = asked("chair", "garbage_bin", "chair, table", "table, chair", "table bin", "sofa")
+    kinds = comparison.kinds(train, test)
+    assert {name: np.flatnonzero(chosen).tolist() for name, chosen in kinds.items()} == {
+        "all": [0, 1, 2, 3, 4, 5],
+        "one word": [0, 5],
+        "one thing in several words": [1, 4],
+        "a list": [2, 3],
+        "not in training": [3, 4, 5],
+        "not in training, its words are": [3, 4],
+        "a list, not in training": [3],
+    }
+    writes, chooses = np.zeros((3, 6)), np.zeros((3, 6))
+    writes[:, 3] = chooses[:2, 0] = 1
+    report = comparison.compare({"daquar_generator": writes, "daquar": chooses}, kinds, [r.image_id for r in test])
+    assert report["a list"]["difference"] == pytest.approx(50)
+    assert report["one word"]["chooses"]["by seed"] == pytest.approx([50, 50, 0])
+    assert report["a list, not in training"]["interval"] == (100, 100)

@@ -214,6 +214,7 @@ class VQAGenerator(nn.Module):
         """As `forward`, from what `encode` gave, and with the decoder's maps if asked for."""
         return self.decoder(answer_tokens, pair.memory, need_weights=need_weights)
 
+    @torch.no_grad()
     def generate(
         self,
         question: Tensor,
@@ -228,7 +229,7 @@ class VQAGenerator(nn.Module):
         length_penalty: float | None = None,
         need_weights: bool = False,
     ) -> GeneratorOutput:
-        """Write the answers: greedily with one beam, by beam search with more.
+        """Write the answers: greedily with one beam, by beam search with more. Without gradients.
 
         Args:
             question: this and the others as in `VQAModel.forward`.

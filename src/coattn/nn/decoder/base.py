@@ -149,6 +149,7 @@ class AnswerDecoder(nn.Module, ABC):
         self.dim, self.summary_dim, self.attention = dim, summary_dim, attention
         self.num_heads, self.num_layers, self.dropout = num_heads, num_layers, dropout
         self.embed = nn.Embedding(num_answer_words, dim, padding_idx=PAD)
+        nn.init.normal_(self.embed.weight[BOS:], std=dim**-0.5)  # no larger than what else a word is told
         width = (question_dim if summary_dim is None else summary_dim) + question_dim + region_dim
         self.fix = nn.Linear(width, dim)
         self.drop = nn.Dropout(dropout)

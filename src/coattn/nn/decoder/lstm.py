@@ -15,10 +15,10 @@ class LSTMDecoder(AnswerDecoder):
 
         c_i = attend(s_{i-1} -> question) + attend(s_{i-1} -> regions)
         s_i = LSTM(s_{i-1}, [y_{i-1}, c_i])
-        p(y_i) = softmax(W tanh(U [s_i, c_i, y_{i-1}]))
+        p(y_i) = softmax(W norm(U [s_i, c_i, y_{i-1}]))
 
     The first state is made of the fixed vector. Deliberate differences: an LSTM where the paper has gates of its own,
-    tanh where it has maxout, two sides. With "none" there is no c: the fixed vector is all the LSTM ever knows.
+    layer norm where it has maxout, two sides. With "none" there is no c: the fixed vector is all the LSTM ever knows.
     Maps: `decoder.question` (B, H, S, T), `decoder.regions` (B, H, S, R).
     """
 
@@ -52,6 +52,7 @@ class LSTMDecoder(AnswerDecoder):
             nn.LSTMCell(dim + context_dim if layer == 0 else dim, dim) for layer in range(num_layers)
         )
         self.join = nn.Linear(2 * dim + context_dim, dim)
+        self.normalise = nn.LayerNorm(dim)
 
     def forward(
         self, tokens: Tensor, memory: Memory, state: State = (), *, need_weights: bool = False
@@ -71,7 +72,7 @@ class LSTMDecoder(AnswerDecoder):
                 cells[layer] = cell(self.drop(x) if layer else x, cells[layer])
                 x = cells[layer][0]
             known.append(torch.cat((x, *inputs), -1))
-        logits = self._scores(torch.tanh(self.join(torch.stack(known, 1))))
+        logits = self._scores(self.normalise(self.join(torch.stack(known, 1))))
         names = maps[0] if maps else {}
         return DecoderOutput(
             logits, tuple(cells), {f"decoder.{name}": torch.cat([step[name] for step in maps], 2) for name in names}
