@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 
 import pytest
+import test_model
 import torch
 from torch import Tensor, nn
 
 from coattn import presets
 from coattn.bricks import build, describe
-from coattn.nn import AdditiveAttention, VQAGenerator
+from coattn.nn import AdditiveAttention, LSTMDecoder, VQAGenerator
 from coattn.nn.decoder import BOS, EOS, PAD, length_norm
 
 NUM_WORDS = 7  # of answers, specials included
@@ -216,6 +217,31 @@ def test_every_stack_can_be_read_by_a_decoder(layers: tuple[str, ...]) -> None:
     before = model(**batch, answer_tokens=some_tokens())
     for change in ({"question": batch["question"] * 2 % 19}, {"regions": batch["regions"] * 2}):
         assert not torch.allclose(model(**batch | change, answer_tokens=some_tokens()), before)
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_a_decoder_stands_behind_the_parts_of_every_preset(name: str) -> None:
+    model, batch = test_model.build(name).eval(), test_model.inputs()
+    tokens = model.question_encoder(batch["question"], batch["question_mask"])
+    regions = model.region_encoder(batch["regions"], batch["region_mask"], batch["boxes"], None)
+    attended = model.coattention(tokens, regions, batch["question_mask"], batch["region_mask"], need_weights=False)
+    writer = VQAGenerator(
+        model.question_encoder,
+        region_encoder=model.region_encoder,
+        coattention=model.coattention,
+        decoder=LSTMDecoder(
+            attended.question.shape[2],
+            attended.regions.shape[2],
+            NUM_WORDS,
+            dim=8,
+            summary_dim=tokens.summary.shape[1],
+        ),
+    ).eval()
+    logits = writer(**batch, answer_tokens=some_tokens())
+    longer = padded(batch) | {"boxes": nn.functional.pad(batch["boxes"], (0, 0, 0, 9))}
+    torch.testing.assert_close(writer(**longer, answer_tokens=some_tokens()), logits, atol=1e-6, rtol=1e-6)
+    maps = writer.generate(**batch, need_weights=True).maps
+    assert maps["decoder.regions"].shape[3] == 5
 
 
 def test_nothing_to_look_at_gives_finite_answers() -> None:
