@@ -127,7 +127,10 @@ class Scores:
             with_intervals = any(number.interval for number in block.values())
             what = "     value" if title == _ALSO else "  accuracy"
             lines += ["", f"{title:<{width}}  questions{what}{'     95 % interval' if with_intervals else ''}"]
-            for name, number in block.items():
+            rows = list(block.items())
+            if title != _ALSO:
+                rows.sort(key=lambda row: (-row[1].count, row[0]))
+            for name, number in rows:
                 row = f"{name:<{width}}  {number.count:>9}  {_shown(number.value):>8}"
                 if number.interval is not None:
                     row += f"  {_shown(number.interval[0]):>6} - {_shown(number.interval[1]):>6}"
@@ -264,8 +267,8 @@ def _columns(
         for place in counted.tolist():
             if kinds[place]:
                 places.setdefault(kinds[place], []).append(place)
-        for name in sorted(places, key=lambda name: (-len(places[name]), name)):
-            columns.append(_Column(title, name, np.array(places[name]), judgement.worth[places[name]]))
+        for name, inside in places.items():
+            columns.append(_Column(title, name, np.array(inside), judgement.worth[inside]))
     for name, values in means.items():
         known = np.flatnonzero(~np.isnan(values))
         if len(known):
