@@ -56,6 +56,7 @@ def test_written_and_chosen_answers_are_compared_by_kind(monkeypatch: pytest.Mon
     def asked(*answers: str) -> list[Record]:
         return [Record(number, f"image{number}", "what", (answer,)) for number, answer in enumerate(answers)]
 
+    assert comparison.things("Lamp, the garbage_bin, lamp") == {"lamp", "garbage bin"}
     train = asked("chair", "garbage_bin", "chair, table")
     test = asked("chair", "garbage_bin", "chair, table", "table, chair", "table bin", "sofa")
     kinds = comparison.kinds(train, test)

@@ -3,19 +3,21 @@
     python tools/daquar_generator.py     trains and tests what is missing, prints the table
 
 The runs of configs/daquar.yaml, which chooses among the answers of the training questions, are those of
-tools/daquar.py, and are made by the same protocol. An answer that no training question has cannot be chosen at all.
+tools/daquar.py, and are made by the same protocol. An answer that no training question has cannot be chosen at all. As
+few lists are right to the last thing, the overlap of the things is given too: the F1 of the sets of things, mean over
+the questions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from daquar import DATA, bootstrap_by_image, fit_and_test, score
+from daquar import DATA, bootstrap_by_image, fit_and_test, folder, score
 
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
-from coattn.files import write_json
+from coattn.files import read_json, write_json
 from coattn.text.answer_words import AnswerWords, written_form
 from coattn.text.answers import answer_key
 
@@ -36,14 +38,37 @@ def main() -> None:
         ]
         for splits in (("train", "val"), ("test",))
     )
-    correct = {name: np.array([score(name, seed, test) for seed in SEEDS]) for name in NAMES}
-    report = compare(correct, kinds(train, test), [record.image_id for record in test])
+    lists = {answer_key(record.answer): things(record.answer) for record in train}
+    scores = {
+        "exact match": {name: np.array([score(name, seed, test) for seed in SEEDS]) for name in NAMES},
+        "overlap of things": {name: np.array([overlaps(name, seed, test, lists) for seed in SEEDS]) for name in NAMES},
+    }
+    images, by_kind = [record.image_id for record in test], kinds(train, test)
+    report = {measure: compare(values, by_kind, images) for measure, values in scores.items()}
     write_json("runs/daquar_generator/protocol.json", report, indent=1)
-    print(f"{'exact match, percent':<36}{'questions':>10}{'writes':>16}{'chooses':>16}   difference, 95 % interval")
-    for kind, row in report.items():
-        cells = "".join(f"{row[way]['mean']:>8.2f} +- {row[way]['deviation']:.2f}" for way in NAMES.values())
-        low, high = row["interval"]
-        print(f"{kind:<36}{row['questions']:>10}{cells}   {row['difference']:+.2f} ({low:+.2f} to {high:+.2f})")
+    for measure, rows in report.items():
+        print(f"{f'{measure}, percent':<36}{'questions':>10}{'writes':>16}{'chooses':>16}   difference, 95 % interval")
+        for kind, row in rows.items():
+            cells = "".join(f"{row[way]['mean']:>8.2f} +- {row[way]['deviation']:.2f}" for way in NAMES.values())
+            low, high = row["interval"]
+            print(f"{kind:<36}{row['questions']:>10}{cells}   {row['difference']:+.2f} ({low:+.2f} to {high:+.2f})")
+
+
+def things(answer: str) -> frozenset[str]:
+    """The things of a list, each in its normal form."""
+    return frozenset(written_form(answer).split(", "))
+
+
+def overlaps(name: str, seed: int, records: Sequence[Record], lists: Mapping[str, frozenset[str]]) -> list[float]:
+    """The F1 of the things that were answered, for each question; a chosen list is that of the training answer."""
+    entries = read_json(folder(name, seed) / "predictions/test.json")
+    given = {entry["question_id"]: entry["answer"] for entry in entries}
+    found = []
+    for record in records:
+        answer, wanted = given[record.question_id], things(record.answer)
+        answered = things(answer) if "," in answer else lists.get(answer_key(answer), things(answer))
+        found.append(2 * len(answered & wanted) / (len(answered) + len(wanted)))
+    return found
 
 
 def kinds(train: Sequence[Record], test: Sequence[Record]) -> dict[str, np.ndarray]:

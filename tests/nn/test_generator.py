@@ -253,6 +253,39 @@ def test_nothing_to_look_at_gives_finite_answers() -> None:
     assert all(weights.isfinite().all() for weights in written.maps.values())
 
 
+@pytest.mark.parametrize("decoder", ["lstm", "transformer"])
+def test_lists_that_training_never_had_are_written(decoder: str) -> None:
+    """Each image has two of eight things, which the answer lists; training never has four of the 28 pairs."""
+    pairs = torch.tensor(list(itertools.combinations(range(8), 2)))
+    unseen = torch.tensor([2, 9, 16, 21])
+    seen = torch.tensor([place for place in range(28) if place not in unseen])
+    torch.manual_seed(0)
+    model = presets.generator(
+        region_dim=8, num_answer_words=11, num_words=3, decoder=decoder, dim=32, standardised=False, dropout=0.1
+    )
+
+    def batch(chosen: Tensor) -> dict[str, Tensor]:
+        return {
+            "question": torch.full((len(chosen), 2), 2),
+            "question_mask": torch.ones(len(chosen), 2, dtype=torch.bool),
+            "regions": nn.functional.one_hot(pairs[chosen], 8).float(),
+            "region_mask": torch.ones(len(chosen), 2, dtype=torch.bool),
+        }
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    answers = nn.functional.pad(pairs + EOS + 1, (0, 1), value=EOS)
+    for _ in range(150):
+        chosen = seen[torch.randint(len(seen), (32,))]
+        begun = nn.functional.pad(answers[chosen, :-1], (1, 0), value=BOS)
+        logits = model(**batch(chosen), answer_tokens=begun)[..., EOS:]
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), (answers[chosen] - EOS).flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    written = model.eval().generate(**batch(unseen)).tokens[:, 0]
+    assert (written[:, :3] == answers[unseen]).all(1).sum() >= 3
+
+
 @pytest.mark.parametrize(("decoder", "attention"), KINDS)
 def test_a_generator_is_described_and_built_again(decoder: str, attention: str) -> None:
     model = generator(decoder, attention)
