@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coattn.features.convert import merge
 from coattn.features.descriptor import Descriptor
 from coattn.features.extract import build_extractor, extract
+from coattn.features.merge import merge
 from coattn.features.store import FeatureStore
 
 KILLED_RUN = """
@@ -75,7 +75,7 @@ def test_killed_and_continued_is_the_same_bytes(photos, tmp_path, call):
     assert done.returncode == -signal.SIGKILL
     shards = len(list((tmp_path / "out").glob("shard-*.h5")))
     assert shards == (call - 1) // 2
-    with pytest.raises(ValueError, match=f"{3 - shards} of 3 shards are missing .* run the same `coattn extract`"):
+    with pytest.raises(ValueError, match=f"{3 - shards} of 3 shards are missing .* run the same command"):
         FeatureStore(tmp_path / "out")
     (tmp_path / "out" / ".shard-00002.h5.abc.partial").write_bytes(b"half a shard")
     report = run(photos, tmp_path / "out")
@@ -181,7 +181,7 @@ def test_a_folder_of_something_else_is_left_alone(photos, tmp_path):
     with pytest.raises(ValueError, match="is not empty and holds no features"):
         run(photos, tmp_path / "photos")
     assert len(list((tmp_path / "photos").iterdir())) == 10
-    with pytest.raises(ValueError, match="extraction writes a folder"):
+    with pytest.raises(ValueError, match="are written into a folder"):
         run(photos, tmp_path / "out.h5")
 
 

@@ -20,7 +20,7 @@ COMMANDS = {
     "prepare": "turn a data set or your own table into questions and annotations",
     "extract": "images to a store of region features",
     "embed": "questions to a store of token embeddings of a pretrained text encoder",
-    "convert": "merge feature stores; published checkpoints to model directories",
+    "convert": "other people's features to a store, their checkpoints to model directories; merge stores",
     "inspect": "show what is in a feature store",
     "fit": "train a model from a YAML configuration",
     "validate": "score a checkpoint on the validation split",

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+
+from coattn.features.formats import FORMATS
+from coattn.features.layout import FEATURE_DTYPES
 
 DESCRIPTION = """\
 merge: one file of a folder of shards, or of several stores made by the same extractor.
 
   coattn convert merge features/ features.h5
   coattn convert merge train_features/ val_features/ features.h5
+
+A format of features: other people's files to a feature store, the folder OUT. Broken off, it goes on when the same
+command is given again. Records that cannot be used are named and left out, and the exit status is then 1.
+
+  coattn convert bottom-up-tsv trainval_36.tsv features/
+  coattn convert openvqa-npz train2014/ val2014/ features/ --dtype int8
 
 A project's name: a checkpoint that its authors released, to a model directory. Their question files, in the order in
 which the project reads them, replace a dictionary of words that it did not release.
@@ -27,6 +37,7 @@ OTHER_NAMES = {"DCN": "dcn", "hengyuan-hu": "hengyuan"}
 WITH_MODELS = ("openvqa",)
 WITH_VECTORS = ("dcn",)
 WITHOUT_SETTINGS = ("hengyuan",)
+FEATURE_NAMES = {"bottom-up-tsv": ("bottom-up", "tsv"), "grid-feats-pth": ("grid-feats",)}
 FLAGS = ("-h", "--help", "--repaired")  # the options without a value
 
 
@@ -36,10 +47,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     merging = kinds.add_parser("merge", help="one file of a folder of shards, or of several stores", allow_abbrev=False)
     merging.add_argument("stores", nargs="+", metavar="STORE", help="folders of shards, or files")
     merging.add_argument("out", metavar="OUT.h5", help="file to write")
+    for name, (what, _) in FORMATS.items():
+        features = kinds.add_parser(name, aliases=FEATURE_NAMES.get(name, ()), help=what, allow_abbrev=False)
+        features.set_defaults(kind=name)
+        _add_features(features)
     for project in PROJECTS:
         aliases = [other for other, name in OTHER_NAMES.items() if name == project]
         converting = kinds.add_parser(project, aliases=aliases, help=f"a checkpoint of {project}", allow_abbrev=False)
         _add_checkpoint(converting, project)
+
+
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files or folders, their images one after another")
+    parser.add_argument("out", metavar="OUT", help="folder to write; an unfinished one is continued")
+    parser.add_argument(
+        "--dtype", choices=tuple(FEATURE_DTYPES), default="float16", help="of the stored features (%(default)s)"
+    )
+    parser.add_argument(
+        "--ids",
+        choices=("auto", "name", "trailing-number"),
+        default="auto",
+        help="image ids: auto takes the number of COCO's file names, COCO_train2014_000000458752, and other names as "
+        "they are; name: all as they are; trailing-number: the number at their end (%(default)s)",
+    )
+    parser.add_argument(
+        "--extractor", metavar="NAME", help="what made the features (default: what the format and its arrays imply)"
+    )
+    parser.add_argument(
+        "--clip-boxes", action="store_true", help="cut boxes that lie outside of their image by more than a pixel"
+    )
 
 
 def _add_checkpoint(parser: argparse.ArgumentParser, project: str) -> None:
@@ -94,11 +130,13 @@ def separated(argv: Sequence[str]) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what came out."""
     if args.kind == "merge":
-        from coattn.features.convert import merge
+        from coattn.features.merge import merge
 
         store = merge(args.stores, args.out)
         print(f"{args.out}: {len(store)} images, {store.lengths.sum()} rows of {store.dim}, {store.dtype}")
         return 0
+    if args.kind in FORMATS:
+        return _convert_features(args)
     from coattn.checkpoint.convert import convert_checkpoint
 
     given = {name: value for name, value in vars(args).items() if name not in ("kind", "checkpoint", "out", "model")}
@@ -112,3 +150,29 @@ def run(args: argparse.Namespace) -> int:
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{args.out}: {num_parameters:,} parameters, {model.head.num_answers} answers")
     return 0
+
+
+def _convert_features(args: argparse.Namespace) -> int:
+    """Convert features; 0 if every record was used, 1 if some could not be."""
+    from coattn.features.convert import convert
+
+    did = convert(
+        args.kind,
+        args.sources,
+        args.out,
+        dtype=args.dtype,
+        ids=args.ids,
+        extractor=args.extractor,
+        clip_boxes=args.clip_boxes,
+    )
+    counts = {
+        "of them before": did.found_done,
+        "repeated": did.repeated,
+        "skipped": len(did.skipped),
+        "boxes cut at the border of their image": did.cut_boxes,
+    }
+    more = "".join(f", {count} {what}" for what, count in counts.items() if count)
+    print(f"{args.out}: {did.done} images{more}")
+    if did.skipped:
+        print(f"skipped: the reasons are above, and in coattn inspect {args.out}", file=sys.stderr)
+    return 1 if did.skipped else 0

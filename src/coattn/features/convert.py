@@ -1,86 +1,339 @@
-"""Making one feature store of several."""
+"""Other people's feature files to a feature store: a folder of shards that survives kills, like that of `extract`."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
-from coattn.features.layout import Part, write_part
-from coattn.features.manifest import MANIFEST
-from coattn.features.provenance import require_same_extractor
-from coattn.features.store import FeatureStore, asset_path
+from coattn.features.folder import open_folder, remove_leftovers
+from coattn.features.formats import Entry, ImageRegions, Source, open_source
+from coattn.features.formats.base import image_id
+from coattn.features.layout import Part, Skipped, feature_dtype
+from coattn.features.manifest import Manifest, Unit
+from coattn.features.store import read_shard
+from coattn.features.writer import StoreWriter
 
-_BLOCK_ROWS = 4096
+_UNIT_IMAGES = 256
+_UNIT_BYTES = 128 * 2**20
+_MOST_REGIONS = 100  # of a detector; grids have their number in the first image
+_ROUNDING = 1.0  # pixels by which a box may leave its image and is cut without more ado
 
 
-def merge(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> FeatureStore:
-    """Copy stores (folders of shards, or files) one after another into the file `out`, with the assets of the first.
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did.
 
-    Rows are copied as they are stored, a block at a time.
+    Attributes:
+        done: images now in the shards.
+        found_done: those of them that were there before.
+        skipped: records that could not be used, and why.
+        repeated: records left out because an equal one of the same image came before.
+        cut_boxes: boxes that left their image and were cut to it.
+    """
+
+    done: int
+    found_done: int
+    skipped: list[Skipped]
+    repeated: int
+    cut_boxes: int
+
+
+class _Item(NamedTuple):
+    source: Source
+    entry: Entry
+
+
+def convert(
+    kind: str,
+    sources: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    dtype: str = "float16",
+    ids: str = "auto",
+    extractor: str | None = None,
+    clip_boxes: bool = False,
+    images_per_unit: int | None = None,
+    progress: bool = True,
+) -> Conversion:
+    """Convert files or folders of the format `kind` into the folder `out`, or finish what an earlier call began.
+
+    A record that cannot be used (cut off, damaged, NaN, another width than the first, boxes outside of the image) is
+    left out, named, and listed in the store; the others are converted. Nothing is written before all records are
+    listed and all repeated images compared. The features' values are those of the source, rounded to `dtype`.
+
+    Args:
+        kind: a name of `coattn.features.formats.FORMATS`.
+        sources: files or folders, in the order in which their images are to come.
+        out: folder; made if it does not exist.
+        dtype: of the stored features: float16 (default), float32, or int8 with a scale for each row, which moves no
+            value by more than 1/254 of the largest of its row.
+        ids: how names give image ids, see `coattn.features.formats.base.image_id`.
+        extractor: name of what made the features, where the files do not show it; by default what the format implies.
+        clip_boxes: cut boxes at the border of the image however far they reach beyond. Otherwise up to one pixel is
+            cut, as rounding, and more makes the record unusable.
+        images_per_unit: images of a shard; default: 256, less where that would be more than 128 MB of features.
+        progress: show progress bars on stderr.
 
     Raises:
-        ValueError: `out` exists or is not named *.h5; other extractors, dtypes or columns; an image id in two stores.
+        ValueError: not this format; no usable record; an image comes twice with different features; `out` holds
+            something else, or was begun from other files or settings; unknown dtype.
+        OSError: a file cannot be read or written.
     """
-    target = Path(out)
-    if target.suffix != ".h5":
-        raise ValueError(f"{target}: a merged store is one file, its name must end in .h5")
-    if target.exists():
-        raise ValueError(f"{target}: exists; delete it, or give the merged store another name")
-    stores = [FeatureStore(source) for source in sources]
-    _check_mergeable(stores)
-    _copy_assets(stores[0], target)
-    parts = [part for store in stores for part in store.parts]
-    write_part(
-        target,
-        record=stores[0].record,
-        image_ids=[image_id for store in stores for image_id in store.image_ids],
-        lengths=np.concatenate([store.lengths for store in stores]),
-        sizes=np.concatenate([store.sizes for store in stores]),
-        columns={
-            name: (column.dtype, column.shape[1:], _blocks(parts, name)) for name, column in parts[0].columns.items()
-        },
-        skipped=[entry for store in stores for entry in store.skipped],
-    )
-    return FeatureStore(target)
+    folder = Path(out)
+    feature_dtype(dtype)
+    with ExitStack() as stack:
+        opened = []
+        for path in sources:
+            source = open_source(kind, Path(path), progress=progress)
+            stack.enter_context(closing(source))
+            opened.append(source)
+        items, dropped, repeated = _plan(opened, ids)
+        dim, num_regions = _first_shape(items)
+        record = _record(opened, extractor)
+        if images_per_unit is None:
+            row_bytes = dim * feature_dtype(dtype).itemsize
+            images_per_unit = max(1, min(_UNIT_IMAGES, _UNIT_BYTES // (row_bytes * max(_MOST_REGIONS, num_regions))))
+        names = list(items)
+        units = [
+            Unit(f"shard-{i:05}.h5", {name: items[name].entry.short for name in names[at : at + images_per_unit]})
+            for i, at in enumerate(range(0, len(names), images_per_unit))
+        ]
+        manifest = Manifest(record, dim, dtype, False, units)
+        open_folder(folder, manifest)
+        return _write(folder, manifest, items, clip_boxes, progress, Conversion(0, 0, dropped, repeated, 0))
 
 
-def _check_mergeable(stores: Sequence[FeatureStore]) -> None:
-    first = stores[0]
-    owner: dict[str, Path] = {}
-    for store in stores:
-        require_same_extractor(first.record, store.record, wanted_by=str(first.path), found_in=str(store.path))
-        for part in store.parts:
-            if (names := {*part.columns}) != {*first.parts[0].columns} or store.dtype != first.dtype:
-                raise ValueError(
-                    f"{part.path} holds {store.dtype} and {sorted(names)}, {first.path} holds {first.dtype} and "
-                    f"{sorted(first.parts[0].columns)}; only stores of one kind can be merged"
-                )
-        for image_id in store.image_ids:
-            if image_id in owner:
-                raise ValueError(f"{owner[image_id]} and {store.path} both hold image {image_id!r}")
-            owner[image_id] = store.path
+def _plan(sources: Sequence[Source], ids: str) -> tuple[dict[str, _Item], list[Skipped], int]:
+    """Each image once, the records left out because another of the image is usable, and how many came again."""
+    found: dict[str, list[_Item]] = {}
+    dropped: list[Skipped] = []
+    for source in sources:
+        for entry in source.entries:
+            try:
+                found.setdefault(image_id(entry.name, ids), []).append(_Item(source, entry))
+            except ValueError as error:
+                dropped.append(Skipped(entry.name, entry.where, str(error)))
+    repeated = 0
+    plan = {}
+    for name, items in found.items():
+        plan[name] = items[0]
+        if len(items) > 1:
+            plan[name], unusable = _choose(name, items)
+            dropped += unusable
+            repeated += len(items) - 1 - len(unusable)
+    return plan, dropped, repeated
 
 
-def _blocks(parts: Sequence[Part], name: str) -> Iterator[np.ndarray]:
-    for part in parts:
-        rows = part.map(name)
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            yield rows[start : start + _BLOCK_ROWS]
+def _choose(name: str, items: Sequence[_Item]) -> tuple[_Item, list[Skipped]]:
+    """The first usable of several records of an image, and the unusable ones.
+
+    Raises:
+        ValueError: two of them differ.
+    """
+    usable: list[tuple[_Item, ImageRegions]] = []
+    unusable = []
+    for item in items:
+        try:
+            usable.append((item, _read(*item)))
+        except ValueError as error:
+            unusable.append((item, Skipped(name, item.entry.where, _reason(error, item.entry))))
+    if not usable:
+        return items[0], [entry for _, entry in unusable[1:]]
+    first, regions = usable[0]
+    for other, again in usable[1:]:
+        if not (np.array_equal(regions.features, again.features) and np.array_equal(regions.boxes, again.boxes)):
+            raise ValueError(
+                f"{other.entry.where}: image {name!r} comes again, with other features than in {first.entry.where}; "
+                "keep one of them, or convert the files into stores of their own"
+            )
+    return first, [entry for _, entry in unusable]
 
 
-def _copy_assets(store: FeatureStore, target: Path) -> None:
-    folder = store.path if store.path.is_dir() else asset_path(store.path, "")
-    ours = {MANIFEST, *(part.path.name for part in store.parts)}
-    for source in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if source.name in ours or source.name.startswith("."):
+def _first_shape(items: Mapping[str, _Item]) -> tuple[int, int]:
+    """Width of the features and number of regions of the first usable image that has regions."""
+    reasons = []
+    for item in items.values():
+        try:
+            features = _read(*item).features
+        except ValueError as error:
+            reasons.append(f"{item.entry.where}: {_reason(error, item.entry)}")
             continue
-        copy = asset_path(target, source.name)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, copy, dirs_exist_ok=True)
-        else:
-            shutil.copy(source, copy)
+        if features.size:
+            return features.shape[1], features.shape[0]
+    raise ValueError(reasons[0] if reasons else "no image has any regions") from None
+
+
+def _record(sources: Sequence[Source], extractor: str | None) -> dict[str, Any]:
+    """What made the features."""
+    names = {source.extractor: source.path for source in sources}
+    if extractor is None and len(names) > 1:
+        (first, one), (second, other), *_ = names.items()
+        raise ValueError(
+            f"{one} holds features of {first}, {other} of {second}; convert them into stores of their own, or say what "
+            "made both (--extractor NAME)"
+        )
+    # Without weights: what a converted checkpoint expects is known by its name alone.
+    return {"name": extractor or next(iter(names)), "settings": {}, "weights": None, "versions": {}}
+
+
+def _write(
+    folder: Path, manifest: Manifest, items: Mapping[str, _Item], clip_boxes: bool, progress: bool, plan: Conversion
+) -> Conversion:
+    """Make the shards that are not there."""
+    skipped, done, found, cut = list(plan.skipped), 0, 0, 0
+    with tqdm(total=len(items), unit="image", desc=folder.name, disable=not progress) as bar:
+        for entry in skipped:
+            _tell(entry)
+        for unit in manifest.units:
+            fingerprint = _fingerprint([items[name] for name in unit.images])
+            part = _finished(folder, manifest, unit, fingerprint)
+            if part is None:
+                _write_shard(folder / unit.shard, manifest, unit, items, fingerprint, clip_boxes, bar)
+                part = read_shard(folder, manifest, unit)
+            else:
+                found += len(part.image_ids)
+                bar.update(len(unit.images))
+                for entry in part.skipped:
+                    _tell(entry)
+            skipped += part.skipped
+            done += len(part.image_ids)
+            cut += int(part.record.get("cut_boxes", 0))
+    return Conversion(done, found, skipped, plan.repeated, cut)
+
+
+def _write_shard(
+    path: Path,
+    manifest: Manifest,
+    unit: Unit,
+    items: Mapping[str, _Item],
+    fingerprint: str,
+    clip_boxes: bool,
+    bar: tqdm,
+) -> None:
+    remove_leftovers(path)
+    cut = 0
+    with StoreWriter(path, dim=manifest.dim, dtype=manifest.dtype, record=manifest.extractor) as writer:
+        for name in unit.images:
+            source, entry = items[name]
+            bar.update()
+            try:
+                cut += _add(writer, name, _read(source, entry), clip_boxes=clip_boxes)
+            except ValueError as error:
+                skipped = Skipped(name, entry.where, _reason(error, entry))
+                writer.skip(*skipped)
+                _tell(skipped)
+        writer.sources = fingerprint
+        writer.record = {**manifest.extractor, "sources": _origins(items, unit), "cut_boxes": cut}
+
+
+def _read(source: Source, entry: Entry) -> ImageRegions:
+    """Read an image; an error of the system becomes one of the record, unlike an error of writing."""
+    try:
+        return source.read(entry)
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+
+
+def _add(writer: StoreWriter, name: str, regions: ImageRegions, *, clip_boxes: bool) -> int:
+    """Append an image; returns how many of its boxes were cut.
+
+    Raises:
+        ValueError: its arrays do not fit together, or to the store.
+    """
+    features, boxes, size, *detections = regions
+    if not len(features):
+        features = features.reshape(0, writer.dim)
+    if features.shape[1] != writer.dim:
+        raise ValueError(f"features have width {features.shape[1]}, those before it have {writer.dim}")
+    if len(boxes) != len(features):
+        raise ValueError(f"{len(features)} rows of features, but {len(boxes)} boxes")
+    if not np.isfinite(features).all():
+        number = int((~np.isfinite(features)).sum())
+        raise ValueError(f"{number} of {features.size} values of its features are NaN or infinite")
+    boxes, cut = _shares(boxes, size, clip=clip_boxes)
+    writer.add(name, features, boxes, size, *detections)
+    return cut
+
+
+def _shares(boxes: np.ndarray, size: tuple[int, int], *, clip: bool) -> tuple[np.ndarray, int]:
+    """Boxes in [0, 1] of the image, and how many were cut at its border.
+
+    Raises:
+        ValueError: a box that is none, or that leaves the image.
+    """
+    scale = np.array([*size, *size], np.float32) if any(size) else np.ones(4, np.float32)
+    width, height = size
+    for index in np.flatnonzero(~np.isfinite(boxes).all(axis=1)):
+        raise ValueError(f"box {index} is {_show(boxes[index])}")
+    for index in np.flatnonzero((boxes[:, :2] > boxes[:, 2:]).any(axis=1)):
+        raise ValueError(f"box {index} is inverted: {_show(boxes[index])}, not x1 <= x2 and y1 <= y2")
+    beyond = np.maximum(-boxes, boxes - scale).max(axis=1, initial=0)
+    for index in np.flatnonzero(beyond > (_ROUNDING if any(size) else 0)) if not clip else ():
+        of = f"of {width} x {height} pixels " if any(size) else ""
+        raise ValueError(
+            f"box {index}, {_show(boxes[index])}, lies outside of its image {of}by {beyond[index]:g} (are width and "
+            "height swapped?); --clip-boxes cuts such boxes"
+        )
+    return np.clip(boxes / scale, 0, 1), int((beyond > 0).sum())
+
+
+def _show(box: np.ndarray) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"
+
+
+def _origins(items: Mapping[str, _Item], unit: Unit) -> list[dict[str, Any]]:
+    return [
+        origin
+        for source, entries in _by_source([items[name] for name in unit.images])
+        for origin in source.origins(entries)
+    ]
+
+
+def _by_source(items: Sequence[_Item]) -> list[tuple[Source, list[Entry]]]:
+    found: dict[int, tuple[Source, list[Entry]]] = {}
+    for source, entry in items:
+        found.setdefault(id(source), (source, []))[1].append(entry)
+    return list(found.values())
+
+
+def _fingerprint(items: Sequence[_Item]) -> str:
+    return " ".join(source.fingerprint(entries) for source, entries in _by_source(items))
+
+
+def _reason(error: Exception, entry: Entry) -> str:
+    """What is wrong with a record, without the file's name, which stands before it."""
+    text = str(error)
+    for place in (entry.where, *map(str, entry.files)):
+        text = text.removeprefix(f"{place}: ")
+    return text
+
+
+def _tell(entry: Skipped) -> None:
+    tqdm.write(f"skipped {entry.path}, image {entry.image_id!r}: {entry.reason}", file=sys.stderr)
+
+
+def _finished(folder: Path, manifest: Manifest, unit: Unit, fingerprint: str) -> Part | None:
+    """The unit's shard, if it is there and sound; else None.
+
+    Raises:
+        ValueError: the source has changed since.
+    """
+    if not (folder / unit.shard).exists():
+        return None
+    try:
+        part = read_shard(folder, manifest, unit)
+    except ValueError:
+        return None  # damaged: it is ours to make again
+    if part.sources != fingerprint:
+        raise ValueError(
+            f"{part.path}: its source has changed since it was converted; delete this folder, or give another one"
+        )
+    return part

@@ -21,11 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from coattn.features.descriptor import Descriptor
+from coattn.features.folder import open_folder, remove_leftovers
 from coattn.features.images import find_images, load_image
 from coattn.features.layout import Part, Skipped, feature_dtype
-from coattn.features.manifest import FLIP, MANIFEST, Manifest, Unit, plan_units
+from coattn.features.manifest import FLIP, Manifest, Unit, plan_units
 from coattn.features.objects import Objects
-from coattn.features.provenance import require_same_extractor
 from coattn.features.regions import Extractor, Regions
 from coattn.features.store import asset_path, read_shard
 from coattn.features.writer import StoreWriter
@@ -37,6 +37,10 @@ WEIGHTS = "extractor.safetensors"
 # Extractors of other projects, whose features can be read but not made here.
 ELSEWHERE = {
     "bottom-up": "bottom-up attention (Anderson et al. 2018, arXiv 1707.07998)",
+    "bottom-up-pytorch": "bottom-up-attention.pytorch, which repeats bottom-up attention in PyTorch",
+    "mmf-detectron": "MMF's detector (vqa-maskrcnn-benchmark)",
+    "grid-feats": "grid-feats-vqa (Jiang et al. 2020, arXiv 2001.03615)",
+    "gqa-grid": "the ResNet-101 of GQA's authors (a grid of 7 x 7 cells of width 2048)",
     "gqa-objects": "the detector of GQA's authors (Hudson & Manning 2019, arXiv 1902.09506)",
     "clevr-grid": "openvqa's script for CLEVR (ResNet-101, a grid of 14 x 14 cells of width 1024)",
 }
@@ -96,7 +100,7 @@ def extract(
         images_per_unit = max(1, min(_UNIT_IMAGES, _UNIT_BYTES // (row_bytes * extractor.num_regions)))
     units = plan_units(images, folder, images_per_unit=images_per_unit)
     manifest = Manifest(extractor.record, extractor.dim, dtype, flips, units)
-    _open_folder(folder, manifest)
+    open_folder(folder, manifest)
     if extractor.weights is not None and not asset_path(folder, WEIGHTS).exists():
         _save_weights(asset_path(folder, WEIGHTS), extractor.weights)
 
@@ -164,7 +168,7 @@ def _loading(
 
 
 def _shard_writer(path: Path, extractor: Extractor, dtype: str) -> StoreWriter:
-    _remove_leftovers(path)
+    remove_leftovers(path)
     return StoreWriter(path, dim=extractor.dim, dtype=dtype, record=extractor.record)
 
 
@@ -197,36 +201,6 @@ def _write_batch(writer: StoreWriter, batch: list[_Item], extractor: Extractor, 
         if flips:
             writer.add(image_id + FLIP, *mirrored[i], size)
     return skipped
-
-
-def _open_folder(folder: Path, manifest: Manifest) -> None:
-    """Write the plan into a new folder, or check that the folder has the same plan."""
-    if folder.suffix == ".h5" or folder.is_file():
-        raise ValueError(
-            f"{folder}: extraction writes a folder; make one file of it with `coattn convert merge` afterwards"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / MANIFEST).exists():
-        _check_same_plan(folder, manifest, Manifest.read(folder))
-    elif any(not path.name.startswith(f".{MANIFEST}") for path in folder.iterdir()):
-        raise ValueError(f"{folder}: is not empty and holds no features; give a new folder for the features")
-    else:
-        manifest.write(folder)
-
-
-def _check_same_plan(folder: Path, ours: Manifest, theirs: Manifest) -> None:
-    fix = "give another folder for the features, or delete this one"
-    require_same_extractor(ours.extractor, theirs.extractor, wanted_by="this command", found_in=f"{folder} ({fix})")
-    for name, then, now in (("dtype", theirs.dtype, ours.dtype), ("flips", theirs.flips, ours.flips)):
-        if then != now:
-            raise ValueError(f"{folder}: was begun with {name} {then}, now it is {now}; {fix}")
-    if theirs.units != ours.units:
-        old, new = theirs.images, ours.images
-        first = next((image_id for image_id in (*new, *old) if new.get(image_id) != old.get(image_id)), None)
-        where = (
-            "they come in another order" if first is None else f"{first!r} was {old.get(first)}, is {new.get(first)}"
-        )
-        raise ValueError(f"{folder}: was begun with other images ({len(old)} then, {len(new)} now; {where}); {fix}")
 
 
 def _finished(folder: Path, manifest: Manifest, unit: Unit, images: Mapping[str, Path]) -> Part | None:
@@ -266,14 +240,8 @@ def _fingerprint(paths: Iterable[Path]) -> str:
     return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
 
 
-def _remove_leftovers(target: Path) -> None:
-    """Remove the temporary files of a killed process that was writing `target`."""
-    for leftover in target.parent.glob(f".{target.name}.*.partial"):
-        leftover.unlink()
-
-
 def _save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    _remove_leftovers(path)
+    remove_leftovers(path)
     with atomic_path(path) as partial:
         save_file(dict(weights), partial)
 
@@ -308,4 +276,7 @@ def build_extractor(record: Mapping[str, Any], *, weights: Path | None = None, d
             return TorchvisionGrid(weights=weights, sha256=record["weights"]["sha256"], device=device, **settings)
     except TypeError as error:
         raise ValueError(f"extractor {record['name']}: settings that this coattn does not know ({error})") from None
-    raise ValueError(f"unknown extractor {record['name']!r}; this coattn has descriptor, objects and torchvision")
+    raise ValueError(
+        f"unknown extractor {record['name']!r}; this coattn has descriptor, objects and torchvision. Features of "
+        "another are read from a store, by image id (--features STORE)"
+    )

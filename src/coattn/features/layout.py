@@ -6,14 +6,18 @@ offsets   (M+1,)  int64, image i owns rows offsets[i]:offsets[i+1]
 image_ids (M,)    utf-8 strings
 sizes     (M, 2)  int32, width and height of the original image in pixels; zeros for text
 labels    (N,)    int32, scores (N,) float32: optional, from detectors
+attributes (N,)   int32, attribute_scores (N,) float32: optional, from detectors that have them
 skipped   (K,)    optional, JSON [image id, path, reason] of each image that could not be read
 attributes        format, version, extractor (JSON), complete; `sources` in the shards of `coattn extract`
 """
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +26,12 @@ import numpy as np
 
 from coattn.files import atomic_path
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORMAT = "coattn-features"
 VERSION = 1
 FEATURE_DTYPES: dict[str, np.dtype] = {"float16": np.dtype("<f2"), "float32": np.dtype("<f4"), "int8": np.dtype("i1")}
-COLUMN_DTYPES = {"scale": "<f2", "boxes": "<f4", "labels": "<i4", "scores": "<f4"}
+DETECTION_DTYPES = {"labels": "<i4", "scores": "<f4", "attributes": "<i4", "attribute_scores": "<f4"}
+COLUMN_DTYPES = {"scale": "<f2", "boxes": "<f4", **DETECTION_DTYPES}
 
 
 class Skipped(NamedTuple):
@@ -95,7 +101,7 @@ def write_part(
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype("<i8")
     # Page-aligned columns; rows would otherwise straddle one page more than they must.
     aligned = {"alignment_threshold": 4096, "alignment_interval": 4096}
-    with atomic_path(path) as partial, h5py.File(partial, "w", **aligned) as file:
+    with naming_full_disk(path), atomic_path(path) as partial, h5py.File(partial, "w", **aligned) as file:
         for name, (dtype, row_shape, blocks) in columns.items():
             dataset = file.create_dataset(name, (int(offsets[-1]), *row_shape), dtype)
             start = 0
@@ -112,6 +118,19 @@ def write_part(
             file.attrs[name] = _fixed_text([text])[0]
         file.attrs["version"] = VERSION
         file.attrs["complete"] = True
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Give an error of a full disk the name of the file that was to be written; h5py and temporary files have none."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        text = str(error)
+        number = getattr(error, "errno", None) or next((n for n in _FULL if f"errno = {n}," in text), None)
+        if number not in _FULL:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def _fixed_text(texts: Sequence[str]) -> np.ndarray:

@@ -1,13 +1,16 @@
 """Which extractor made these features: the record that a store and a model both keep, and its comparison.
 
 A record is `{"name": str, "settings": {...}, "weights": {"id": str, "sha256": str} | None, "versions": {...}}`.
-Library versions are kept for people; they do not decide whether two records match.
+Library versions, and what else a record has, are kept for people; they do not decide whether two records match.
+Converted features have `sources`, the files they come from: `[{"file": str, "sha256": str}, ...]`, and `cut_boxes`,
+the number of boxes that were cut at the border of their image.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -36,6 +39,27 @@ def require_same_extractor(wanted: Record, found: Record, *, wanted_by: str, fou
         f"{found_in}: its features were made by another extractor than {wanted_by} was made with "
         f"({'; '.join(differing)}); extract the images again with the same extractor"
     )
+
+
+def joined_record(records: Sequence[Record]) -> dict[str, Any]:
+    """The record of several stores or shards by one extractor: that of the first, with the sources of all.
+
+    A folder that was converted in parts has one hash over those of the parts.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        for source in record.get("sources", ()):
+            found.setdefault(source["file"], {})[source["sha256"]] = source
+    if not found:
+        return dict(records[0])
+    sources = [
+        next(iter(parts.values()))
+        if len(parts) == 1
+        else {"file": file, "sha256": hashlib.sha256("".join(parts).encode()).hexdigest(), "parts": len(parts)}
+        for file, parts in found.items()
+    ]
+    cut_boxes = sum(record.get("cut_boxes", 0) for record in records)
+    return {**records[0], "sources": sources, "cut_boxes": cut_boxes}
 
 
 def _identity(record: Record) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coattn.features.layout import FEATURE_DTYPES, Part, Skipped, read_part
+from coattn.features.layout import DETECTION_DTYPES, FEATURE_DTYPES, Part, Skipped, read_part
 from coattn.features.manifest import FLIP, MANIFEST, Manifest, Unit
-from coattn.features.provenance import require_same_extractor, same_extractor
+from coattn.features.provenance import joined_record, require_same_extractor, same_extractor
 from coattn.features.writer import StoreWriter
 
 __all__ = [
@@ -36,6 +36,8 @@ class Rows(NamedTuple):
     size: np.ndarray
     labels: np.ndarray | None
     scores: np.ndarray | None
+    attributes: np.ndarray | None = None
+    attribute_scores: np.ndarray | None = None
 
 
 class GatheredRows(NamedTuple):
@@ -77,7 +79,7 @@ class FeatureStore:
         self.parts = _folder_parts(self.path) if self.path.is_dir() else [read_part(self.path)]
         self._maps: dict[tuple[int, str], np.ndarray] = {}
         first = self.parts[0]
-        self.record: dict[str, Any] = first.record
+        self.record: dict[str, Any] = joined_record([part.record for part in self.parts])
         features = first.columns["features"]
         self.dim = features.shape[1]
         self.dtype = features.dtype.name
@@ -126,10 +128,8 @@ class FeatureStore:
         features = self._map(part, "features")[rows].astype(np.float32)
         if self.dtype == "int8":
             features *= self._map(part, "scale")[rows, None].astype(np.float32)
-        labels, scores = (
-            self._map(part, name)[rows].copy() if name in columns else None for name in ("labels", "scores")
-        )
-        return Rows(features, self._map(part, "boxes")[rows].copy(), self.sizes[index], labels, scores)
+        detections = (self._map(part, name)[rows].copy() if name in columns else None for name in DETECTION_DTYPES)
+        return Rows(features, self._map(part, "boxes")[rows].copy(), self.sizes[index], *detections)
 
     def gather(self, indices: np.ndarray, *, out: np.ndarray | None = None) -> GatheredRows:
         """Read several images by position, in the order asked.
@@ -209,7 +209,7 @@ def _folder_parts(folder: Path) -> list[Part]:
     if missing or not manifest.units:
         raise ValueError(
             f"{folder}: incomplete, {len(missing)} of {len(manifest.units)} shards are missing (first: {missing[:1]}); "
-            "run the same `coattn extract` command again to finish it"
+            "run the same command again to finish it"
         )
     return [read_shard(folder, manifest, unit) for unit in manifest.units]
 
@@ -228,6 +228,6 @@ def read_shard(folder: Path, manifest: Manifest, unit: Unit) -> Part:
     expected = [image_id + suffix for image_id in kept for suffix in (("", FLIP) if manifest.flips else ("",))]
     if (features.shape[1], features.dtype.name, part.image_ids) != (manifest.dim, manifest.dtype, expected):
         raise ValueError(
-            f"{part.path}: does not hold what {MANIFEST} plans for it; delete it and run `coattn extract` again"
+            f"{part.path}: does not hold what {MANIFEST} plans for it; delete it and run the same command again"
         )
     return part

@@ -10,8 +10,17 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
+import torch
 
-from coattn.features.layout import COLUMN_DTYPES, ColumnBlocks, Skipped, feature_dtype, write_part
+from coattn.features.layout import (
+    COLUMN_DTYPES,
+    DETECTION_DTYPES,
+    ColumnBlocks,
+    Skipped,
+    feature_dtype,
+    naming_full_disk,
+    write_part,
+)
 
 _SPOOL_BYTES = 256 * 2**20  # a shard of `coattn extract` stays in memory
 _BLOCK_BYTES = 8 * 2**20
@@ -69,6 +78,8 @@ class StoreWriter:
         size: tuple[int, int] = (0, 0),
         labels: np.ndarray | None = None,
         scores: np.ndarray | None = None,
+        attributes: np.ndarray | None = None,
+        attribute_scores: np.ndarray | None = None,
     ) -> None:
         """Append an image.
 
@@ -79,6 +90,8 @@ class StoreWriter:
             size: width and height of the original image in pixels; (0, 0) for text.
             labels: (n,) class of each region, from a detector; given for every image or for none.
             scores: (n,) confidence of each region, likewise.
+            attributes: (n,) attribute of each region, likewise.
+            attribute_scores: (n,) confidence of each attribute, likewise.
 
         Raises:
             ValueError: a shape, box or value that the store cannot hold; the message names the image.
@@ -86,7 +99,7 @@ class StoreWriter:
         name = str(image_id)
         features = np.asarray(features)
         boxes = np.zeros((len(features), 4)) if boxes is None else np.asarray(boxes)
-        optional = {"labels": labels, "scores": scores}
+        optional = dict(zip(DETECTION_DTYPES, (labels, scores, attributes, attribute_scores), strict=True))
         rows: dict[str, np.ndarray] = {
             "boxes": boxes,
             **{key: np.asarray(value) for key, value in optional.items() if value is not None},
@@ -97,7 +110,8 @@ class StoreWriter:
             rows["scale"] = scale
         for key, value in rows.items():
             self._columns.setdefault(key, []).append(value.astype(COLUMN_DTYPES[key]))
-        self._spool.write(stored.tobytes())
+        with naming_full_disk(self.path):
+            self._spool.write(stored.tobytes())
         self._ids[name] = None
         self._lengths.append(len(features))
         self._sizes.append(size)
@@ -125,14 +139,13 @@ class StoreWriter:
                 "divide pixels by the image's width and height"
             )
         if self._ids and rows.keys() != self._columns.keys() - {"scale"}:
-            raise ValueError(f"{where}: labels and scores must be given for every image or for none")
+            raise ValueError(f"{where}: labels, scores and attributes must be given for every image or for none")
 
     def _encode(self, name: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Convert to the stored type: rows, and their scales for int8."""
         with np.errstate(over="ignore", invalid="ignore"):
-            stored, scale = quantise(features) if self.dtype == "int8" else (features, None)
-            stored = stored.astype(self._stored)
-        if not np.isfinite(stored if scale is None else scale).all():
+            stored, scale = quantise(features) if self.dtype == "int8" else (_cast(features, self._stored), None)
+        if not _all_finite(stored if scale is None else scale):
             largest = np.abs(features).max()
             hint = "" if not np.isfinite(largest) else f"; {largest:g} is beyond {self.dtype}, use float32"
             raise ValueError(f"{self.path}: image {name!r} has features that are NaN or infinite{hint}")
@@ -147,7 +160,9 @@ class StoreWriter:
         ]
         for key in keys:
             row_shape = (4,) if key == "boxes" else ()
-            columns[key] = (np.dtype(COLUMN_DTYPES[key]), row_shape, iter(self._columns.get(key, [])))
+            # In one piece: a call of HDF5 for each image would cost more than the features.
+            column = np.concatenate([np.empty((0, *row_shape), COLUMN_DTYPES[key]), *self._columns.get(key, [])])
+            columns[key] = (column.dtype, row_shape, [column])
         write_part(
             self.path,
             record=self.record,
@@ -164,6 +179,20 @@ class StoreWriter:
         row_bytes = self.dim * self._stored.itemsize
         while block := self._spool.read(max(1, _BLOCK_BYTES // row_bytes) * row_bytes):
             yield np.frombuffer(block, self._stored).reshape(-1, self.dim)
+
+
+def _cast(features: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """To the stored type. Torch rounds to float16 like numpy, to the last bit, in a tenth of the time."""
+    if (features.dtype, dtype) == (np.float32, np.float16) and features.size:
+        contiguous = np.require(features, np.float32, ["C", "W"])  # torch warns of arrays that cannot be written
+        return torch.from_numpy(contiguous).half().numpy()
+    return features.astype(dtype)
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    if values.dtype == np.float16:  # by the bits: all of the exponent's are set in NaN and infinity
+        return bool((values.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00)
+    return bool(np.isfinite(values).all())
 
 
 def quantise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

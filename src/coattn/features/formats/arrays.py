@@ -1,0 +1,68 @@
+"""Numpy's `.npy` and `.npz` files of other people. Arrays of objects in them are pickles, and read as such."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from coattn.unpickle import ARRAYS, unpickle
+
+
+def read_npy(file: BinaryIO, where: str) -> Any:
+    """The array of an `.npy` file; of an array of one object, that object.
+
+    Raises:
+        ValueError: damaged, or a pickle that holds more than plain values and arrays.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        _, _, dtype = read_header(file)
+        if not dtype.hasobject:
+            file.seek(0)
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError) as error:
+        raise ValueError(f"{where}: not a readable array of numpy ({str(error)[:120]})") from None
+    found = unpickle(file, where, allowed=ARRAYS)
+    if isinstance(found, np.ndarray) and found.dtype.hasobject and found.size == 1:
+        return found.item()
+    return found
+
+
+class Npz:
+    """The arrays of an `.npz` file by name, read when asked for.
+
+    Raises:
+        ValueError: not such a file.
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{path}: not a readable .npz file, or cut off ({error})") from None
+        self.names = {name.removesuffix(".npy") for name in self._zip.namelist()}
+
+    def __enter__(self) -> Npz:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._zip.close()
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.names:
+            raise ValueError(f"{self.path}: has no array {name} (it has {', '.join(sorted(self.names))})")
+        try:
+            with self._zip.open(f"{name}.npy") as member:
+                return read_npy(member, f"{self.path}, {name}")  # type: ignore[arg-type]
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+            raise ValueError(f"{self.path}: damaged array {name} ({error})") from None
+
+    def first(self, *names: str) -> Any:
+        """The first of these arrays that is there; None if none is."""
+        return next((self[name] for name in names if name in self.names), None)
