@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coattn.datasets.daquar import read_daquar
+from coattn.text import word_vectors
 from coattn.text.vocabulary import Vocabulary
 from coattn.text.word_vectors import read_word_vectors
 
@@ -150,10 +151,15 @@ def test_what_was_written_is_read(table: dict[str, list[float]], as_json: bool, 
     torch.testing.assert_close(vectors.values[2:], torch.tensor([table[word] for word in words]), rtol=1e-6, atol=0)
 
 
-def test_progress_counts_every_byte(tmp_path: Path) -> None:
-    path, told = write(tmp_path, LINES), []
-    read_word_vectors(path, VOCABULARY, progress=told.append)
-    assert sum(told) == path.stat().st_size
+def test_a_large_file_shows_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(word_vectors, "_LARGE", 0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    path = write(tmp_path, LINES)
+    read_word_vectors(path, VOCABULARY)
+    size = path.stat().st_size
+    assert f"{size:.0f}/{size:.0f}" in capsys.readouterr().err.replace(".0", "")
 
 
 def test_glove_knows_nine_tenths_of_real_questions(shared_data: Path) -> None:

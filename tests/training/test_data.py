@@ -126,10 +126,10 @@ def test_questions_with_unknown_answers_are_left_out_of_training_alone(tiny_data
 def test_flips_follow_seed_epoch_and_question(tmp_path: Path) -> None:
     data = module(write_data(tmp_path, flips=True), flips=True)
     plain = data.split("train").images
-    first, second = data._epoch_images(0), data._epoch_images(1)
+    first, second = data.order.images(0), data.order.images(1)
     assert 0 < (first != plain).sum() < len(plain)
     assert not np.array_equal(first, second)
-    assert np.array_equal(first, module(tmp_path, flips=True)._epoch_images(0))
+    assert np.array_equal(first, module(tmp_path, flips=True).order.images(0))
     stems = {data.features.image_ids[image].removesuffix("#flip") for image in first}  # type: ignore[union-attr]
     assert stems == {f"train/{number}" for number in range(9)}
     drawn = np.concatenate([batch.regions[batch.region_mask] for batch in epoch(data.train_dataloader())])

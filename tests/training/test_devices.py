@@ -12,15 +12,15 @@ from tiny import change, plain_descent
 from coattn.cli import main
 from coattn.files import read_json
 from coattn.training.callbacks import read_checkpoint
-from coattn.training.task import _OPTIMIZERS
+from coattn.training.recipe import OPTIMIZERS
 
 SCRIPT = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from tiny import plain_descent
 from coattn.cli import main
-from coattn.training import task
-task._OPTIMIZERS["adam"] = plain_descent
+from coattn.training.recipe import OPTIMIZERS
+OPTIMIZERS["adam"] = plain_descent
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 """
@@ -54,7 +54,7 @@ def test_two_devices_train_as_one(
     config = change(config, tmp_path / "plain.yaml", {"model": plain, "trainer": {"accumulate_grad_batches": 2}})
     one, two = (("--config", config, "--trainer.default_root_dir", tmp_path / name) for name in ("one", "two"))
     coattn(script, "fit", *two, *TWO)
-    monkeypatch.setitem(_OPTIMIZERS, "adam", plain_descent)
+    monkeypatch.setitem(OPTIMIZERS, "adam", plain_descent)
     assert main(["fit", *map(str, one)]) == 0
     weights = [read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("one", "two")]
     for name in weights[0]:

@@ -11,7 +11,9 @@ from tiny import plain_descent, settings, small_sizes
 from coattn.nn import VQAModel
 from coattn.presets import PRESETS
 from coattn.training.data import VQADataModule
-from coattn.training.task import _OPTIMIZERS, VQATask, build_model
+from coattn.training.models import build_model
+from coattn.training.recipe import OPTIMIZERS
+from coattn.training.task import VQATask
 
 DIMS = {"num_words": 8, "question_dim": None, "region_dim": 8, "num_answers": 5}
 
@@ -48,7 +50,7 @@ def test_accumulated_batches_give_the_gradient_of_the_whole(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(_OPTIMIZERS, "adam", plain_descent)
+    monkeypatch.setitem(OPTIMIZERS, "adam", plain_descent)
 
     def weights(size: int, count: int) -> dict[str, torch.Tensor]:
         task, data = task_and_data(tiny_data, optimizer="adam", lr=lr, reduction=reduction)
@@ -64,7 +66,7 @@ def test_accumulated_batches_give_the_gradient_of_the_whole(
 def test_a_sum_steps_as_far_as_the_mean_times_the_questions(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(_OPTIMIZERS, "adam", plain_descent)
+    monkeypatch.setitem(OPTIMIZERS, "adam", plain_descent)
     steps = []
     for reduction in ("mean", "sum"):
         options = {"optimizer": "adam", "schedule": "constant", "warmup_epochs": 0.0, "lr": 0.1}

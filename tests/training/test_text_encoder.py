@@ -22,7 +22,8 @@ from coattn.predictor import Predictor
 from coattn.presets import GENERATORS, PRESETS
 from coattn.text.finetuned import FinetunedQuestionEncoder
 from coattn.training.callbacks import read_checkpoint
-from coattn.training.task import _OPTIMIZERS, VQATask
+from coattn.training.recipe import OPTIMIZERS
+from coattn.training.task import VQATask
 
 pytest.importorskip("transformers", reason="transformers is not installed")
 
@@ -170,8 +171,8 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from tiny import plain_descent
 from coattn.cli import main
-from coattn.training import task
-task._OPTIMIZERS["adam"] = plain_descent
+from coattn.training.recipe import OPTIMIZERS
+OPTIMIZERS["adam"] = plain_descent
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 """
@@ -192,7 +193,7 @@ def test_two_devices_train_as_one(finetuned: Path, tmp_path: Path, monkeypatch: 
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    monkeypatch.setitem(_OPTIMIZERS, "adam", plain_descent)
+    monkeypatch.setitem(OPTIMIZERS, "adam", plain_descent)
     assert run("fit", config) == 0
     one, both = weights(tmp_path / "run"), weights(tmp_path / "two")
     for name in one:

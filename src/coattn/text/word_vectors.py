@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from coattn.files import read_json, sha256_of_file
 from coattn.text.vocabulary import PAD, UNK, Vocabulary
 
 UNKNOWN = "<unk>"  # what files that have a vector for unknown words call it
 _REPORT_BYTES = 1 << 24
+_LARGE = 1 << 27  # bytes of a file whose reading takes a while
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +80,7 @@ class WordVectors:
         }
 
 
-def read_word_vectors(
-    path: str | os.PathLike[str],
-    vocabulary: Vocabulary,
-    *,
-    progress: Callable[[int], object] = lambda num_bytes: None,
-) -> WordVectors:
+def read_word_vectors(path: str | os.PathLike[str], vocabulary: Vocabulary) -> WordVectors:
     """Read the vectors of a vocabulary's words.
 
     A text file has one word per line and its numbers behind it, separated by single spaces, with or without a first
@@ -97,7 +94,6 @@ def read_word_vectors(
     Args:
         path: the file; a name ending in `.json` is JSON, any other text.
         vocabulary: the words.
-        progress: called with the number of bytes read since the last call.
 
     Raises:
         ValueError: the file is not that, or has not one word of the vocabulary; the message names file and line.
@@ -105,7 +101,7 @@ def read_word_vectors(
     """
     path = Path(path)
     taken = _Taken(vocabulary)
-    lines = _json_lines(path) if path.suffix == ".json" else _text_lines(path, progress)
+    lines = _json_lines(path) if path.suffix == ".json" else _text_lines(path)
     dim, num_read = 0, 0
     for line in lines:
         dim, num_read = line.dim, num_read + 1
@@ -161,13 +157,14 @@ class _Taken:
         self.vectors[number], self._taken[number] = vector, word
 
 
-def _text_lines(path: Path, progress: Callable[[int], object]) -> Iterator[_Line]:
-    dim, measure, unreported = 0, "", 0
-    with path.open("rb") as file:
+def _text_lines(path: Path) -> Iterator[_Line]:
+    dim, measure, unreported, size = 0, "", 0, path.stat().st_size
+    bar = tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=size < _LARGE or None)
+    with path.open("rb") as file, bar:
         for row, raw in enumerate(file, start=1):
             unreported += len(raw)
             if unreported > _REPORT_BYTES:
-                progress(unreported)
+                bar.update(unreported)
                 unreported = 0
             line = raw.rstrip(b" \r\n").removeprefix(b"\xef\xbb\xbf" if row == 1 else b"")
             num_spaces = line.count(b" ")
@@ -190,7 +187,7 @@ def _text_lines(path: Path, progress: Callable[[int], object]) -> Iterator[_Line
             if (rest := text.split(" ")[1:]) and all(map(_is_number, rest)):
                 raise ValueError(f"{path}: line {row}: {num_spaces} numbers after the word, but {measure} {dim}")
             yield _Line(text, numbers, dim, f"line {row}")
-    progress(unreported)
+        bar.update(unreported)
 
 
 def _split_behind_spaces(line: bytes, dim: int) -> tuple[bytes, bytes]:

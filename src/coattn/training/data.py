@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,22 +12,21 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from tqdm import tqdm
 
-from coattn.features.manifest import FLIP
-from coattn.features.store import FeatureStore, require_same_extractor
-from coattn.text.answer_words import AnswerWords
+from coattn.features.store import FeatureStore
 from coattn.text.pretrained import encoder_record
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer, local_folder
-from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+from coattn.text.vocabulary import Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors
-from coattn.training.batches import BatchPlan, Ragged, draw_flips, evaluation_batches, share
-from coattn.training.curriculum import Curriculum, EasyFirst
+from coattn.training.batches import Ragged, evaluation_batches, share
+from coattn.training.curriculum import Curriculum
 from coattn.training.dataset import BatchLoader, Draw, JoinedStore, QuestionDataset, QuestionEmbeddings
+from coattn.training.order import TrainingOrder
 from coattn.training.splits import (
     Questions,
     Split,
     Targets,
+    check_sources,
     encode_answers,
     encode_questions,
     find_embeddings,
@@ -36,10 +34,9 @@ from coattn.training.splits import (
     read_questions,
     with_known_answers,
 )
-from coattn.training.vocabularies import Vocabularies, read_vocabularies
+from coattn.training.vocabularies import Vocabularies, check_vocabularies, make_vocabularies, read_vocabularies
 
 Paths = str | list[str]
-_LARGE = 1 << 27  # bytes of a file whose reading takes a while
 
 
 class VQADataModule(LightningDataModule):
@@ -125,19 +122,11 @@ class VQADataModule(LightningDataModule):
         start_method: Literal["fork", "spawn", "forkserver"] | None = None,
     ) -> None:
         super().__init__()
-        if targets not in get_args(Targets):
-            raise ValueError(f"targets must be one of {', '.join(get_args(Targets))}, got {targets!r}")
-        if question_embeddings is not None and (tokenizer, min_word_count, max_tokens) != ("plain", 1, None):
-            rank_zero_warn("data.tokenizer, min_word_count and max_tokens have no effect on question_embeddings")
-        if text_encoder is not None and (tokenizer, min_word_count) != ("plain", 1):
-            rank_zero_warn("data.tokenizer and min_word_count have no effect on the pieces that a text_encoder reads")
-        if answers not in ("choices", "words"):
-            raise ValueError(f"answers must be choices or words, got {answers!r}")
-        if answers == "words" and max_answers is not None:
-            raise ValueError(f"max_answers is {max_answers}, but with answers 'words' none is chosen; remove it")
         self.save_hyperparameters()
+        _check_settings(self.hparams)
         self._read: dict[str, Questions] = {}
         self._splits: dict[str, Split] = {}
+        self._order: TrainingOrder | None = None
         self._word_vectors_record: dict[str, Any] | None = None
         self._text_encoder_record: dict[str, Any] | None = None
 
@@ -169,37 +158,12 @@ class VQADataModule(LightningDataModule):
         options = self.hparams
         if options["vocabulary_from"] is not None:
             found = read_vocabularies(options["vocabulary_from"])
-            wanted = {"question_embeddings": found.words is None}
-            wanted["text_encoder"] = isinstance(found.words, PretrainedTokenizer)
-            reads = next((f"what data.{name} gives" for name, expected in wanted.items() if expected), "words")
-            for name, expected in wanted.items():
-                if (options[name] is not None) != expected:
-                    raise ValueError(
-                        f"{options['vocabulary_from']}: this model reads {reads}, but data.{name} is {options[name]}; "
-                        "use the setting it was trained with"
-                    )
-            if isinstance(found.answers, AnswerWords) != (options["answers"] == "words"):
-                kind = "words" if isinstance(found.answers, AnswerWords) else "choices"
-                raise ValueError(
-                    f"{options['vocabulary_from']}: this model answers in {kind}; set data.answers to {kind}, "
-                    f"not {options['answers']}"
-                )
+            check_vocabularies(found, options)
             return found
-        records = self._questions("train").records
-        words: Vocabulary | PretrainedTokenizer | None = None
+        reader: PretrainedTokenizer | None = None
         if self.text_encoder_folder is not None:
-            words = PretrainedTokenizer.load(self.text_encoder_folder)
-        elif self.embeddings is None:
-            words = Vocabulary.build(
-                (record.question for record in records),
-                min_count=options["min_word_count"],
-                tokenizer=options["tokenizer"],
-            )
-        given, least = [record.answer for record in records], options["min_answer_count"]
-        if options["answers"] == "words":
-            return Vocabularies(words, AnswerWords.build(given, min_count=least))
-        answers = AnswerVocabulary.build(([answer] for answer in given), size=options["max_answers"], min_count=least)
-        return Vocabularies(words, answers)
+            reader = PretrainedTokenizer.load(self.text_encoder_folder)
+        return make_vocabularies(self._questions("train").records, options, tokenizer=reader)
 
     @cached_property
     def word_vectors(self) -> WordVectors | None:
@@ -210,9 +174,7 @@ class VQADataModule(LightningDataModule):
         words = self.vocabularies.words
         if not isinstance(words, Vocabulary):
             raise ValueError("data.word_vectors needs words; remove it, or data.question_embeddings and text_encoder")
-        size = Path(path).stat().st_size
-        with tqdm(total=size, unit="B", unit_scale=True, desc=Path(path).name, disable=size < _LARGE or None) as bar:
-            found = read_word_vectors(path, words, progress=bar.update)
+        found = read_word_vectors(path, words)
         self._word_vectors_record = found.coverage(
             words, [record.question for record in self._questions("train").records]
         )
@@ -289,7 +251,7 @@ class VQADataModule(LightningDataModule):
             if name != "val" or stage == "validate" or self.hparams["val_questions"] is not None:
                 self.split(name)
         if stage == "fit":
-            self._ordered()
+            _ = self.order.easy_first  # a wrong curriculum shows at once too
 
     def split(self, name: str) -> Split:
         """A split by name, read when first asked for.
@@ -308,7 +270,7 @@ class VQADataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Batches of the present epoch, from where the trainer is in it; so a run goes on in the midst of an epoch."""
-        return self._loader(self.split("train"), self._training_draws, len(self._plan()))
+        return self._loader(self.split("train"), self._training_draws, len(self.order))
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The validation questions; none if there are no such files."""
@@ -343,7 +305,7 @@ class VQADataModule(LightningDataModule):
             "text_encoder": self.text_encoder_record,
             "max_tokens": self.max_tokens,
             "word_vectors": self._word_vectors_record,
-            "order": self._order(),
+            "order": self.order.record,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -359,7 +321,7 @@ class VQADataModule(LightningDataModule):
         if self.embeddings is None:
             self._text_encoder_record = state_dict["text_encoder"]
         if self.trainer is not None and self.trainer.training:
-            ours, theirs = self._order(), dict(state_dict["order"])
+            ours, theirs = dict(self.order.record), dict(state_dict["order"])
             ours["word_vectors"] = self.hparams["word_vectors"] and Path(self.hparams["word_vectors"]).name
             theirs["word_vectors"] = (state_dict.get("word_vectors") or {}).get("file")
             changed = [
@@ -385,77 +347,22 @@ class VQADataModule(LightningDataModule):
         pairs = [(extractor, self.features)]
         if text_encoder is not None and self.embeddings is not None:
             pairs.append((text_encoder, self.embeddings))
-        for wanted, store in pairs:
-            try:
-                require_same_extractor(wanted, store.record, wanted_by="the model", found_in=str(store.path))
-            except ValueError as error:
-                if not self.hparams["allow_other_features"]:
-                    raise ValueError(f"{error} (or set data.allow_other_features, if you know better)") from None
-                rank_zero_warn(f"{error} (allowed by data.allow_other_features)")
+        check_sources(pairs, allow=self.hparams["allow_other_features"])
 
-    def _order(self) -> dict[str, Any]:
-        chosen = {name: self.hparams[name] for name in ("batch_size", "pool", "flips", "curriculum", "targets")}
-        plan = self._plan()
-        return {**chosen, "seed": plan.seed, "accumulate": plan.accumulate, "questions": self._training_digest}
-
-    @cached_property
-    def _training_digest(self) -> str:
-        """Short name of the training questions, their answers, and the sizes of their images, in order."""
-        split, digest = self.split("train"), hashlib.sha256(self.split("train").num_regions.tobytes())
-        for record in split.records:
-            digest.update(f"{record.question_id}\0{record.image_id}\0{record.question}\0{record.answers}\n".encode())
-        return digest.hexdigest()[:16]
-
-    def _plan(self) -> BatchPlan:
-        split, options = self.split("train"), self.hparams
-        return BatchPlan(
-            split.num_regions,
-            split.num_tokens,
-            options["batch_size"],
-            seed=self.seed,
-            accumulate=1 if self.trainer is None else self.trainer.accumulate_grad_batches,
-            pool=options["pool"],
-        )
-
-    def _ordered(self) -> BatchPlan | EasyFirst:
-        """The plan, with the easy questions first where there is a curriculum."""
-        plan, curriculum = self._plan(), self.hparams["curriculum"]
-        if curriculum is None:
-            return plan
-        types = [record.question_type for record in self.split("train").records]
-        if unknown := [name for name in curriculum["question_types"] if name not in types]:
-            raise ValueError(
-                f"data.curriculum: no training question has the question type {unknown[0]!r}; "
-                f"there are {', '.join(map(repr, sorted(set(types))))}"
-            )
-        return EasyFirst(plan, np.isin(types, curriculum["question_types"]), curriculum["epochs"])
+    @property
+    def order(self) -> TrainingOrder:
+        """Which training questions come when."""
+        accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        if self._order is None or self._order.accumulate != accumulate:
+            self._order = TrainingOrder(self.split("train"), self.features, self.hparams, accumulate=accumulate)
+        return self._order
 
     def _training_draws(self) -> list[Draw]:
         epoch, done = 0, 0
         if self.trainer is not None and self.trainer.training:
             # The trainer counts batches that were trained on, not those that workers have read ahead.
             epoch, done = self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
-        images = self._epoch_images(epoch)
-        rank, num_ranks = self._rank()
-        batches = self._ordered().epoch(epoch)[done:]
-        shares = ((share(batch, rank, num_ranks), divisor) for batch, divisor in batches)
-        return [Draw(positions, images[positions], divisor) for positions, divisor in shares]
-
-    def _epoch_images(self, epoch: int) -> np.ndarray:
-        images = self.split("train").images
-        if not self.hparams["flips"]:
-            return images
-        flipped = draw_flips(len(images), seed=self.seed, epoch=epoch)
-        return np.where(flipped, self._flipped_images, images)
-
-    @cached_property
-    def _flipped_images(self) -> np.ndarray:
-        return image_positions(
-            self.features,
-            [f"{record.image_id}{FLIP}" for record in self.split("train").records],
-            what="data.train_questions, mirrored",
-            fix="extract with --flips, or set data.flips to false",
-        )
+        return self.order.draws(epoch, *self._rank(), done=done)
 
     @property
     def seed(self) -> int:
@@ -515,3 +422,17 @@ class VQADataModule(LightningDataModule):
 
 def _as_list(paths: Paths | None) -> list[str]:
     return [] if paths is None else [paths] if isinstance(paths, str) else list(paths)
+
+
+def _check_settings(options: Mapping[str, Any]) -> None:
+    """Refuse what cannot be meant, and warn of settings that have no effect."""
+    for name, known in (("targets", get_args(Targets)), ("answers", ("choices", "words"))):
+        if options[name] not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {options[name]!r}")
+    if options["answers"] == "words" and options["max_answers"] is not None:
+        raise ValueError(f"max_answers is {options['max_answers']}, but with answers 'words' none is chosen; remove it")
+    split = (options["tokenizer"], options["min_word_count"])
+    if options["question_embeddings"] is not None and (*split, options["max_tokens"]) != ("plain", 1, None):
+        rank_zero_warn("data.tokenizer, min_word_count and max_tokens have no effect on question_embeddings")
+    if options["text_encoder"] is not None and split != ("plain", 1):
+        rank_zero_warn("data.tokenizer and min_word_count have no effect on the pieces that a text_encoder reads")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
-from coattn.features.store import FeatureStore
+from coattn.features.store import FeatureStore, require_same_extractor
 from coattn.text.answer_words import PAD, AnswerWords
 from coattn.text.answers import answer_key, answer_shares, soft_scores
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
@@ -177,3 +178,18 @@ def with_known_answers(questions: Questions, answers: AnswerVocabulary | AnswerW
     if not known.any():
         raise ValueError(f"no training question has an answer among the {len(answers)} of the vocabulary")
     return questions._replace(records=list(itertools.compress(questions.records, known)))
+
+
+def check_sources(pairs: Iterable[tuple[dict[str, Any], FeatureStore | JoinedStore]], *, allow: bool) -> None:
+    """Refuse stores made by something else than the record beside each says; with `allow` only warn.
+
+    Raises:
+        ValueError: the message names the store and both makers.
+    """
+    for wanted, store in pairs:
+        try:
+            require_same_extractor(wanted, store.record, wanted_by="the model", found_in=str(store.path))
+        except ValueError as error:
+            if not allow:
+                raise ValueError(f"{error} (or set data.allow_other_features, if you know better)") from None
+            rank_zero_warn(f"{error} (allowed by data.allow_other_features)")

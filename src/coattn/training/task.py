@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -17,22 +15,16 @@ from torch import Tensor, nn
 from coattn.metrics.calibration import confidences
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
-from coattn.presets import GENERATORS, PRESETS
 from coattn.text.finetuned import FinetunedQuestionEncoder
 from coattn.training.batches import Batch
 from coattn.training.callbacks import ExactResume
 from coattn.training.data import VQADataModule
-from coattn.training.losses import Loss, Reduction, Schedule, Warmup, learning_rate_factor
+from coattn.training.losses import Loss, Reduction, Schedule, Warmup
+from coattn.training.models import build_model
 from coattn.training.objectives import make_objective
-from coattn.training.parameters import freeze_parts, parameter_groups, scale_of
+from coattn.training.parameters import freeze_parts, scale_of
+from coattn.training.recipe import check_recipe, make_optimizer, make_schedule, plain
 
-_OPTIMIZERS: dict[str, Any] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "adamax": torch.optim.Adamax,
-    "rmsprop": torch.optim.RMSprop,
-}
-_FUSED = ("adam", "adamw")
 _LARGE_TEXT_RATE = 2e-4
 _ARCHITECTURE = (
     "preset",
@@ -53,53 +45,6 @@ class Answers(NamedTuple):
     positions: Tensor
     numbers: Tensor
     confidences: Tensor
-
-
-def build_model(
-    preset: str,
-    sizes: dict[str, Any],
-    *,
-    num_words: int | None,
-    question_dim: int | None,
-    region_dim: int,
-    num_answers: int | None = None,
-    num_answer_words: int | None = None,
-) -> VQAModel | VQAGenerator:
-    """The model of a preset, by name.
-
-    Args:
-        preset: name in `coattn.presets.PRESETS` or `GENERATORS`.
-        sizes: the preset's own arguments.
-        num_words: size of the question vocabulary, or None ...
-        question_dim: ... with token embeddings of this width.
-        region_dim: width of the region features.
-        num_answers: size of the answer vocabulary, for a model that chooses its answer ...
-        num_answer_words: ... or that of the words of answers, for one that writes it.
-
-    Raises:
-        ValueError: unknown preset or argument (the message names the nearest), or a value that does not fit.
-    """
-    presets: dict[str, Any] = PRESETS | GENERATORS
-    if preset not in presets:
-        raise ValueError(f"there is no preset {preset!r}{_hint(preset, list(presets))}")
-    given = {"num_words": num_words, "question_dim": question_dim, "region_dim": region_dim}
-    if preset in GENERATORS:
-        given["num_answer_words"] = num_answer_words
-    else:
-        given["num_answers"] = num_answers
-    kind = "words" if preset in GENERATORS else "choices"
-    if given.get("num_answer_words", num_answers) is None:
-        raise ValueError(f"a model of the preset {preset!r} answers in {kind}; set data.answers to {kind}")
-    known = [name for name in inspect.signature(presets[preset]).parameters if name not in given]
-    for name in sizes:
-        if name in given:
-            raise ValueError(f"model.{name} follows from the data; remove it from the sizes of the model")
-        if name not in known:
-            raise ValueError(f"the preset {preset!r} has no argument {name!r}{_hint(name, known)}")
-    try:
-        return presets[preset](**sizes, **given)
-    except TypeError as error:
-        raise ValueError(f"the preset {preset!r} cannot be built with {sizes}: {error}") from error
 
 
 class VQATask(LightningModule):
@@ -182,7 +127,7 @@ class VQATask(LightningModule):
         if isinstance(model, dict):
             model, sizes = None, model
         self.save_hyperparameters(ignore=["model"])
-        _check_recipe(self.hparams)
+        check_recipe(self.hparams, inspect.signature(VQATask).parameters)
         if model is not None:
             if preset is not None or sizes is not None:
                 rank_zero_warn("preset and sizes have no effect on a model that is given as such")
@@ -220,39 +165,11 @@ class VQATask(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule by optimiser steps."""
-        options = self.hparams
-        name = options["optimizer"]
-        extra: dict[str, Any] = {} if name == "rmsprop" else {"betas": options["betas"]}
-        # One kernel for all parameters; in mixed precision Lightning would then refuse to clip gradients.
-        if name in _FUSED and "mixed" not in str(self.trainer.precision):
-            extra["fused"] = True
-        groups = parameter_groups(self.model, options["lr"], options["lr_scale"] or {})
-        optimizer = _OPTIMIZERS[name](
-            groups, lr=options["lr"], eps=options["eps"], weight_decay=options["weight_decay"], **extra
-        )
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        if not math.isfinite(num_steps) and options["schedule"] in ("cosine", "one_cycle"):
-            raise ValueError(f"the schedule {options['schedule']!r} needs an end: set trainer.max_epochs or max_steps")
-
-        num_epochs = num_steps / steps_per_epoch
-        bounds = {"decay_epochs": options["decay_epochs"] or [], "warmup_epochs": [options["warmup_epochs"]]}
-        for setting, epochs in bounds.items():
-            if late := [epoch for epoch in epochs if epoch > num_epochs]:
-                rank_zero_warn(f"training ends after {num_epochs:g} epochs, before model.{setting} {late}")
-
-        def factor(step: int) -> float:
-            return learning_rate_factor(
-                step / steps_per_epoch,
-                options["schedule"],
-                num_epochs=num_epochs,
-                warmup_epochs=options["warmup_epochs"],
-                warmup=options["warmup"],
-                decay_epochs=tuple(options["decay_epochs"] or ()),
-                decay_rate=options["decay_rate"],
-                decay_every=(options["decay_steps"] or steps_per_epoch) / steps_per_epoch,
-            )
-
+        # One kernel for all parameters; in mixed precision Lightning would then refuse to clip gradients.
+        optimizer = make_optimizer(self.model, self.hparams, fused="mixed" not in str(self.trainer.precision))
+        factor = make_schedule(self.hparams, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -323,7 +240,7 @@ class VQATask(LightningModule):
         changed = [
             f"{name} was {saved[name]!r}, is {self.hparams[name]!r}"
             for name in names
-            if name in saved and name in self.hparams and _plain(saved[name]) != _plain(self.hparams[name])
+            if name in saved and name in self.hparams and plain(saved[name]) != plain(self.hparams[name])
         ]
         if changed:
             raise ValueError(
@@ -374,46 +291,3 @@ class VQATask(LightningModule):
     def _answers(self, batch: Batch, answers: Tensor, logits: Tensor) -> Answers:
         sure = confidences(logits, self.temperature, self.objective.activation)
         return Answers(batch.positions, answers, sure.amax(dim=1))
-
-
-def _check_recipe(options: Mapping[str, Any]) -> None:
-    """Refuse what cannot be meant, and warn of settings that have no effect.
-
-    Raises:
-        ValueError: unknown names, or a setting that its schedule needs is missing.
-    """
-    names = {"reduction": Reduction, "schedule": Schedule, "warmup": Warmup}
-    for name, known in {
-        "optimizer": tuple(_OPTIMIZERS),
-        **{key: get_args(kind) for key, kind in names.items()},
-    }.items():
-        if options[name] not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {options[name]!r}")
-    schedule = options["schedule"]
-    for needing, name in (("step", "decay_epochs"), ("exponential", "decay_steps")):
-        if schedule == needing and not options[name]:
-            raise ValueError(f"the schedule {needing!r} needs model.{name}")
-    no_stairs = "with the schedule 'one_cycle'" if schedule == "one_cycle" else "without warmup_epochs"
-    idle = {
-        "betas": (options["optimizer"] == "rmsprop", "with the optimizer 'rmsprop'"),
-        "decay_epochs": (schedule != "step", f"with the schedule {schedule!r}"),
-        "decay_steps": (schedule != "exponential", f"with the schedule {schedule!r}"),
-        "decay_rate": (schedule not in ("step", "exponential"), f"with the schedule {schedule!r}"),
-        "warmup": (schedule == "one_cycle" or not options["warmup_epochs"], no_stairs),
-    }
-    defaults = inspect.signature(VQATask).parameters
-    for name, (without_effect, why) in idle.items():
-        if without_effect and _plain(options[name]) != _plain(defaults[name].default):
-            rank_zero_warn(f"model.{name} {_plain(options[name])} has no effect {why}")
-
-
-def _hint(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
-
-
-def _plain(value: Any) -> Any:
-    """Tuples and lists alike: a checkpoint and a YAML file spell the same settings differently."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,104 @@
+"""Which training questions come when, with which images: a pure function of the split, the settings, and the epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from coattn.features.manifest import FLIP
+from coattn.features.store import FeatureStore
+from coattn.training.batches import BatchPlan, draw_flips, share
+from coattn.training.curriculum import EasyFirst
+from coattn.training.dataset import Draw, JoinedStore
+from coattn.training.splits import Split, image_positions
+
+_DECIDING = ("batch_size", "pool", "flips", "curriculum", "targets")
+
+
+class TrainingOrder:
+    """The order of a training run, the same for any number of workers and devices.
+
+    Args:
+        split: the training questions.
+        features: where their images are.
+        options: the settings of a `VQADataModule`.
+        accumulate: batches per optimiser step.
+
+    Raises:
+        ValueError: settings that do not fit the questions.
+    """
+
+    def __init__(
+        self, split: Split, features: FeatureStore | JoinedStore, options: Mapping[str, Any], *, accumulate: int
+    ) -> None:
+        self.split, self.features, self.options, self.accumulate = split, features, options, accumulate
+        self.seed: int = options["seed"] or 0
+        self.plan = BatchPlan(
+            split.num_regions,
+            split.num_tokens,
+            options["batch_size"],
+            seed=self.seed,
+            accumulate=accumulate,
+            pool=options["pool"],
+        )
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self.plan)
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What decides the order; plain values."""
+        chosen = {name: self.options[name] for name in _DECIDING}
+        return {**chosen, "seed": self.seed, "accumulate": self.accumulate, "questions": self._digest()}
+
+    @cached_property
+    def easy_first(self) -> BatchPlan | EasyFirst:
+        """The plan, with the easy questions first where there is a curriculum.
+
+        Raises:
+            ValueError: the curriculum names a question type that there is not.
+        """
+        curriculum = self.options["curriculum"]
+        if curriculum is None:
+            return self.plan
+        types = [record.question_type for record in self.split.records]
+        if unknown := [name for name in curriculum["question_types"] if name not in types]:
+            raise ValueError(
+                f"data.curriculum: no training question has the question type {unknown[0]!r}; "
+                f"there are {', '.join(map(repr, sorted(set(types))))}"
+            )
+        return EasyFirst(self.plan, np.isin(types, curriculum["question_types"]), curriculum["epochs"])
+
+    def draws(self, epoch: int, rank: int = 0, num_ranks: int = 1, *, done: int = 0) -> list[Draw]:
+        """What one of several devices reads in an epoch, but for the first `done` batches."""
+        images = self.images(epoch)
+        shares = ((share(batch, rank, num_ranks), divisor) for batch, divisor in self.easy_first.epoch(epoch)[done:])
+        return [Draw(positions, images[positions], divisor) for positions, divisor in shares]
+
+    def images(self, epoch: int) -> np.ndarray:
+        """The image (N,) of each question in an epoch, by its place in the store: as it is, or mirrored."""
+        if not self.options["flips"]:
+            return self.split.images
+        flipped = draw_flips(len(self.split.images), seed=self.seed, epoch=epoch)
+        return np.where(flipped, self._flipped_images, self.split.images)
+
+    @cached_property
+    def _flipped_images(self) -> np.ndarray:
+        return image_positions(
+            self.features,
+            [f"{record.image_id}{FLIP}" for record in self.split.records],
+            what="data.train_questions, mirrored",
+            fix="extract with --flips, or set data.flips to false",
+        )
+
+    def _digest(self) -> str:
+        """Short name of the training questions, their answers, and the sizes of their images, in order."""
+        digest = hashlib.sha256(self.split.num_regions.tobytes())
+        for record in self.split.records:
+            digest.update(f"{record.question_id}\0{record.image_id}\0{record.question}\0{record.answers}\n".encode())
+        return digest.hexdigest()[:16]
