@@ -30,57 +30,21 @@ def pixel_boxes(boxes: Tensor, image_sizes: Tensor | None) -> Tensor:
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "tanh": nn.Tanh}
 
 
-class RegionEncoder(nn.Module):
-    """`norm(act(linear(feature) + linear(box geometry) + position))`, each part but the linear map optional.
+class StandardisedFeatures(nn.Module):
+    """What region encoders share that can z-score the features they read.
 
     Args:
         region_dim: width D_in of the region features.
-        dim: width D of the region tokens.
-        boxes: add a linear map of the box geometry (x1, y1, x2, y2, area).
-        num_positions: number of learned positions, by place in the sequence, for grids of fixed size; 0 for none.
-        standardised: subtract a mean from each feature dimension and divide by a standard deviation first; they are
-            kept as buffers, so that they travel with the weights, and are set by `standardise`.
-        feature_dropout: dropout on the features, before the linear map. With few training images this, not `dropout`,
-            keeps a model from knowing each image by heart.
-        activation: "tanh" or "none", before the norm.
-        norm: name of the normalisation, see `make_norm`.
-        dropout: dropout on the tokens.
-
-    Raises:
-        ValueError: unknown activation or norm.
+        standardised: subtract a mean from each feature dimension and divide by a standard deviation; they are kept as
+            buffers, so that they travel with the weights, and are set by `standardise`.
     """
 
     feature_mean: Tensor
     feature_std: Tensor
 
-    def __init__(
-        self,
-        region_dim: int,
-        *,
-        dim: int,
-        boxes: bool = False,
-        num_positions: int = 0,
-        standardised: bool = False,
-        feature_dropout: float = 0.0,
-        activation: str = "none",
-        norm: str = "none",
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, region_dim: int, *, standardised: bool) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-        self.region_dim, self.dim, self.boxes, self.num_positions = region_dim, dim, boxes, num_positions
-        self.standardised, self.feature_dropout, self.activation = standardised, feature_dropout, activation
-        self.norm, self.dropout = norm, dropout
-        self.drop_features = nn.Dropout(feature_dropout)
-        self.features = nn.Linear(region_dim, dim)
-        self.geometry = nn.Linear(5, dim) if boxes else None
-        self.positions = (
-            nn.Parameter(nn.init.normal_(torch.empty(num_positions, dim), std=0.02)) if num_positions else None
-        )
-        self.activate = ACTIVATIONS[activation]()
-        self.normalise = make_norm(norm, dim)
-        self.drop = nn.Dropout(dropout)
+        self.region_dim, self.standardised = region_dim, standardised
         if standardised:
             self.register_buffer("feature_mean", torch.zeros(region_dim))
             self.register_buffer("feature_std", torch.ones(region_dim))
@@ -100,6 +64,65 @@ class RegionEncoder(nn.Module):
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(torch.where(std > 0, std, 1.0))
 
+    def read(self, regions: Tensor) -> Tensor:
+        """Features (B, R, D_in) as the encoder takes them.
+
+        Raises:
+            ValueError: wrong feature width.
+        """
+        if regions.shape[-1] != self.region_dim:
+            raise ValueError(f"expected region features of width {self.region_dim}, got {tuple(regions.shape)}")
+        return (regions - self.feature_mean) / self.feature_std if self.standardised else regions
+
+
+class RegionEncoder(StandardisedFeatures):
+    """`norm(act(linear(feature) + linear(box geometry) + position))`, each part but the linear map optional.
+
+    Args:
+        region_dim: width D_in of the region features.
+        dim: width D of the region tokens.
+        boxes: add a linear map of the box geometry (x1, y1, x2, y2, area).
+        num_positions: number of learned positions, by place in the sequence, for grids of fixed size; 0 for none.
+        standardised: subtract a mean from each feature dimension and divide by a standard deviation first; they are
+            kept as buffers, so that they travel with the weights, and are set by `standardise`.
+        feature_dropout: dropout on the features, before the linear map. With few training images this, not `dropout`,
+            keeps a model from knowing each image by heart.
+        activation: "tanh" or "none", before the norm.
+        norm: name of the normalisation, see `make_norm`.
+        dropout: dropout on the tokens.
+
+    Raises:
+        ValueError: unknown activation or norm.
+    """
+
+    def __init__(
+        self,
+        region_dim: int,
+        *,
+        dim: int,
+        boxes: bool = False,
+        num_positions: int = 0,
+        standardised: bool = False,
+        feature_dropout: float = 0.0,
+        activation: str = "none",
+        norm: str = "none",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(region_dim, standardised=standardised)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
+        self.dim, self.boxes, self.num_positions = dim, boxes, num_positions
+        self.feature_dropout, self.activation, self.norm, self.dropout = feature_dropout, activation, norm, dropout
+        self.drop_features = nn.Dropout(feature_dropout)
+        self.features = nn.Linear(region_dim, dim)
+        self.geometry = nn.Linear(5, dim) if boxes else None
+        self.positions = (
+            nn.Parameter(nn.init.normal_(torch.empty(num_positions, dim), std=0.02)) if num_positions else None
+        )
+        self.activate = ACTIVATIONS[activation]()
+        self.normalise = make_norm(norm, dim)
+        self.drop = nn.Dropout(dropout)
+
     def forward(
         self, regions: Tensor, mask: Tensor, boxes: Tensor | None = None, image_sizes: Tensor | None = None
     ) -> Tensor:
@@ -110,11 +133,7 @@ class RegionEncoder(nn.Module):
         Raises:
             ValueError: wrong feature width, boxes missing though needed, or more regions than positions.
         """
-        if regions.shape[-1] != self.region_dim:
-            raise ValueError(f"expected region features of width {self.region_dim}, got {tuple(regions.shape)}")
-        regions = regions.to(self.features.weight.dtype)
-        if self.standardised:
-            regions = (regions - self.feature_mean) / self.feature_std
+        regions = self.read(regions.to(self.features.weight.dtype))
         tokens = self.features(self.drop_features(regions))
         if self.geometry is not None:
             if boxes is None:
@@ -162,17 +181,18 @@ class RegionGeometryEncoder(nn.Module):
         return tokens * mask[:, :, None]
 
 
-class PlainRegionEncoder(nn.Module):
+class PlainRegionEncoder(StandardisedFeatures):
     """The features as they are, for models that attend to them directly. Without parameters.
 
     Args:
         region_dim: width D_in of the region features, and of the region tokens.
+        standardised: z-score them first, see `StandardisedFeatures`.
         dropout: dropout on the features.
     """
 
-    def __init__(self, region_dim: int, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.region_dim, self.dropout = region_dim, dropout
+    def __init__(self, region_dim: int, *, standardised: bool = False, dropout: float = 0.0) -> None:
+        super().__init__(region_dim, standardised=standardised)
+        self.dropout = dropout
         self.drop = nn.Dropout(dropout)
 
     def forward(
@@ -183,6 +203,4 @@ class PlainRegionEncoder(nn.Module):
         Raises:
             ValueError: wrong feature width.
         """
-        if regions.shape[-1] != self.region_dim:
-            raise ValueError(f"expected region features of width {self.region_dim}, got {tuple(regions.shape)}")
-        return self.drop(regions) * mask[:, :, None]
+        return self.drop(self.read(regions)) * mask[:, :, None]

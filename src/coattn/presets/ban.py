@@ -20,6 +20,7 @@ def ban(
     dropout: float = 0.2,
     classifier_dropout: float = 0.5,
     inplace_dropout: bool = False,
+    standardised: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
@@ -47,6 +48,7 @@ def ban(
         dropout: dropout on the inputs of the bilinear maps.
         classifier_dropout: dropout in the classifier, and inside the attention's logits.
         inplace_dropout: the original's fault that keeps today's torch from training it, see `WeightNormClassifier`.
+        standardised: z-score region features with statistics of the training images, which the original does not.
         faithful: show padding as the authors' code does: words at padding take part, an empty image gives NaN.
         padded_tokens: see `coattn.presets`.
         padded_regions: see `coattn.presets`.
@@ -58,7 +60,7 @@ def ban(
         RecurrentQuestionEncoder(
             num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim, cell="gru"
         ),
-        region_encoder=PlainRegionEncoder(region_dim),
+        region_encoder=PlainRegionEncoder(region_dim, standardised=standardised),
         coattention=BilinearAttention(
             dim,
             region_dim,

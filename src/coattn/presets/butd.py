@@ -20,6 +20,7 @@ def butd(
     dropout: float = 0.2,
     classifier_dropout: float = 0.5,
     inplace_dropout: bool = False,
+    standardised: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
@@ -47,6 +48,7 @@ def butd(
         dropout: dropout in the attention.
         classifier_dropout: dropout in the classifier.
         inplace_dropout: the original's fault that keeps today's torch from training it, see `WeightNormClassifier`.
+        standardised: z-score region features with statistics of the training images, which the original does not.
         faithful: show padding as the authors' code does.
         padded_tokens: see `coattn.presets`.
         padded_regions: see `coattn.presets`.
@@ -54,7 +56,7 @@ def butd(
     score = ConcatenationScore(dim, region_dim, hidden_dim=dim, projected=True, activation="elu", dropout=dropout)
     return VQAModel(
         RecurrentQuestionEncoder(num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim),
-        region_encoder=PlainRegionEncoder(region_dim),
+        region_encoder=PlainRegionEncoder(region_dim, standardised=standardised),
         coattention=TopDownAttention(score),
         head=ProductHead(
             dim,
