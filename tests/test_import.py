@@ -28,6 +28,7 @@ ROOMS = (
     "explain",
     "canvas",
     "picture",
+    "region_picture",
     "predictor",
     "apps",
     "cli",

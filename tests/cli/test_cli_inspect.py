@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from coattn.cli import main
 from coattn.features.store import StoreWriter
@@ -32,6 +34,9 @@ def test_json(store, capsys):
     assert found["skipped"] == [{"image_id": "w", "path": "w.jpg", "reason": "not an image"}]
     assert found["values"] == {"min": -6.0, "mean": 0.0, "max": 3.0, "nan": 0, "infinite": 0, "all_zero_rows": 1}
     assert found["boxes"] == {"outside_image": 0, "reversed": 0, "without_area": 1}
+    assert found["images_by_rows"] == {"0": 1, "1": 1, "2": 1}
+    assert found["bad_images"] == {"number": 0, "first": []}
+    assert "each" not in found["dimensions"]
 
 
 def test_sick_values_are_counted(store, capsys):
@@ -42,6 +47,7 @@ def test_sick_values_are_counted(store, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["values"]["nan"], found["values"]["infinite"], found["values"]["max"]) == (1, 1, 3.0)
     assert found["boxes"] == {"outside_image": 1, "reversed": 1, "without_area": 1}
+    assert found["bad_images"] == {"number": 1, "first": ["x"]}
 
 
 def test_text(store, capsys):
@@ -65,3 +71,56 @@ def test_something_else(tmp_path, capsys):
     assert "not a readable feature store" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "none.h5")]) == 2
     assert "No such file" in capsys.readouterr().err
+
+
+def test_dimensions(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(300, 7)).astype(np.float32)
+    rows[:, 2], rows[:, 4], rows[7, 5] = 0, 1.5, 1000
+    with StoreWriter(tmp_path / "a.h5", dim=7, dtype="float32", record=RECORD) as writer:
+        for number, block in enumerate(np.split(rows, range(10, 300, 20))):
+            writer.add(number, block)
+    assert main(["inspect", str(tmp_path / "a.h5"), "--json", "--per-dimension"]) == 0
+    found = json.loads(capsys.readouterr().out)["dimensions"]
+    for kind, dimension in (("dead", 2), ("constant", 4), ("extreme", 5)):
+        assert found[kind] == {"number": 1, "first": [dimension]}
+    np.testing.assert_allclose(found["each"]["mean"], rows.mean(axis=0, dtype=float), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(found["each"]["deviation"], rows.std(axis=0, dtype=float), rtol=1e-6, atol=1e-9)
+    assert found["each"]["min"] == rows.min(axis=0).tolist()
+    assert main(["inspect", str(tmp_path / "a.h5")]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "dead 1 (first 2)" in lines
+    assert "20 14 " + "#" * 40 in lines
+
+
+def test_many_numbers_of_rows_are_ranges(tmp_path, capsys):
+    with StoreWriter(tmp_path / "a.h5", dim=1, record=RECORD) as writer:
+        for number in range(10, 101):
+            writer.add(number, np.ones((number, 1)))
+    assert main(["inspect", str(tmp_path / "a.h5"), "--json"]) == 0
+    bars = json.loads(capsys.readouterr().out)["images_by_rows"]
+    assert bars == {f"{start}-{start + 9}": 10 for start in range(10, 100, 10)} | {"100-109": 1}
+
+
+def test_picture(tmp_path, store, capsys):
+    photo = Image.new("RGB", (320, 240), (200, 30, 30))
+    photo.save(tmp_path / "x.png")
+    out = tmp_path / "boxes.png"
+    picture = ["--image", "x", "--picture", str(out)]
+    assert main(["inspect", str(store), *picture, "--image-file", str(tmp_path / "x.png")]) == 0
+    with Image.open(out) as drawn:
+        distance = np.abs(np.asarray(drawn.convert("RGB")).astype(int) - [200, 30, 30])
+    assert (distance <= 2).all(axis=-1).mean() > 0.3
+    assert main(["inspect", str(store), *picture]) == 0
+    Image.new("RGB", (240, 320)).save(tmp_path / "x.png")
+    before = out.read_bytes()
+    for wrong, message in (
+        ([*picture, "--image-file", str(tmp_path / "x.png")], "the photo has 240 x 320 pixels, .* of 640 x 480"),
+        (["--image", "x"], "a picture needs --image ID and --picture"),
+        (["--image", "nope", "--picture", str(out)], "no features of image 'nope'"),
+        (["--per-dimension"], "goes with --json"),
+    ):
+        capsys.readouterr()
+        assert main(["inspect", str(store), *wrong]) == 2
+        assert re.search(message, capsys.readouterr().err)
+    assert out.read_bytes() == before

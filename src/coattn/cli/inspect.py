@@ -8,25 +8,86 @@ from pathlib import Path
 from typing import Any
 
 from coattn.features.inspection import describe_store
+from coattn.features.store import FeatureStore
+from coattn.files import atomic_path, require
 
 DESCRIPTION = """\
-Show what a feature store holds, and look through all its rows for values that must not be there.
+Show what a feature store holds and where it comes from, and look through all its rows for values that must not be
+there; or draw the regions of one of its images.
 
   coattn inspect features/
-  coattn inspect features.h5 --json"""
+  coattn inspect features.h5 --json --per-dimension
+  coattn inspect features/ --image 84002 --picture boxes.png --image-file COCO_train2014_000000084002.jpg"""
+_BAR = 40
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `coattn inspect`."""
     parser.add_argument("path", metavar="STORE", help="folder or file of a feature store")
     parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("--per-dimension", action="store_true", help="with --json: statistics of every dimension")
+    drawing = parser.add_argument_group("a picture of one image's regions")
+    add = drawing.add_argument
+    add("--image", metavar="ID", help="the image, by its id in the store")
+    add("--picture", metavar="OUT.png", help="file to write")
+    add("--image-file", metavar="PHOTO", help="the photo to draw on (default: an empty sheet)")
+    add("--names", metavar="FILE", help="what the labels' numbers mean: a text file, the name of 0 in the first line")
+    add("--attribute-names", metavar="FILE", help="the same for attributes")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Describe."""
-    found = describe_store(Path(args.path))
-    print(json.dumps(found, ensure_ascii=False, indent=1) if args.json else _as_text(found))
+    """Describe, or draw."""
+    if args.per_dimension and not args.json:
+        raise ValueError("--per-dimension goes with --json")
+    drawing = {name: getattr(args, name) for name in ("image", "picture", "image_file", "names", "attribute_names")}
+    if any(value is not None for value in drawing.values()):
+        if args.image is None or args.picture is None:
+            raise ValueError("a picture needs --image ID and --picture OUT.png")
+        return _draw(args)
+    found = describe_store(Path(args.path), per_dimension=args.per_dimension)
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, indent=1))
+    else:
+        print(_as_text({**found, "images_by_rows": _bars(found["images_by_rows"])}))
     return 0
+
+
+def _draw(args: argparse.Namespace) -> int:
+    store = FeatureStore(args.path)
+    store.index(args.image)  # its error comes before that of a missing package
+    require("matplotlib", "plot")
+    from coattn.features.images import load_image
+    from coattn.region_picture import draw_regions
+
+    picture = draw_regions(
+        store,
+        args.image,
+        photo=None if args.image_file is None else load_image(Path(args.image_file)),
+        names=_names(args.names),
+        attribute_names=_names(args.attribute_names),
+    )
+    out = Path(args.picture)
+    with atomic_path(out) as partial:
+        picture.save(partial, format="PNG")
+    print(f"{out}: the regions of image {args.image}")
+    return 0
+
+
+def _names(path: str | None) -> list[str] | None:
+    """The names in a file, one a line."""
+    if path is None:
+        return None
+    try:
+        return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}); convert the file to UTF-8") from None
+
+
+def _bars(counts: dict[str, int]) -> dict[str, str]:
+    """A histogram as text: a bar and a number for each line."""
+    most = max(counts.values(), default=1)
+    width = len(str(most))
+    return {name: f"{count:>{width}}  {'#' * -(-_BAR * count // most)}".rstrip() for name, count in counts.items()}
 
 
 def _as_text(found: dict[str, Any], indent: str = "") -> str:
@@ -35,7 +96,10 @@ def _as_text(found: dict[str, Any], indent: str = "") -> str:
     width = max(map(len, found), default=0)
     for name, value in found.items():
         label = name.replace("_", " ")
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value.keys() == {"number", "first"}:
+            examples = f" (first {_plain(value['first'])})" if value["first"] else ""
+            lines.append(f"{indent}{label:<{width}}  {value['number']}{examples}")
+        elif isinstance(value, dict) and value:
             lines += [f"{indent}{label}", _as_text(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             lines += [f"{indent}{label}", *(f"{indent}  {', '.join(map(str, entry.values()))}" for entry in value)]
