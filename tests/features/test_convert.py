@@ -99,7 +99,7 @@ def test_tsv_of_both_orders(tmp_path, made, order, header):
     assert store.image_ids == list(made)
     check(store, made, detections=order == LXMERT)
     assert same_extractor(store.record, EXPECTED)
-    assert store.record["sources"] == [{"file": "a.tsv", "sha256": sha256_of_file(tsv)}]
+    assert store.record["versions"]["sources"] == [{"file": "a.tsv", "sha256": sha256_of_file(tsv)}]
     one = merge([tmp_path / "out"], tmp_path / "one.h5")
     check(one, made, detections=order == LXMERT)
     assert one.record == store.record
@@ -135,7 +135,7 @@ def test_npz_folders(tmp_path, made, kind, form, extractor):
     store = FeatureStore(tmp_path / "out")
     check(store, made, detections=form == "info")
     assert same_extractor(store.record, {**EXPECTED, "name": extractor})
-    (source,) = store.record["sources"]
+    (source,) = store.record["versions"]["sources"]
     assert (source["file"], source["parts"], len(source["sha256"])) == ("npz", 2, 64)
 
 
@@ -313,7 +313,7 @@ def test_a_bad_record_is_named_and_the_others_kept(tmp_path, made, capfd, edit, 
 def test_a_box_a_pixel_outside_is_cut_and_counted(tmp_path, made):
     did = damaged(tmp_path, made, change={2: changed("boxes", 6, 640.5), 3: changed("boxes", 0, -1.0)})
     assert (did.skipped, did.cut_boxes) == ([], 2)
-    assert FeatureStore(tmp_path / "out").record["cut_boxes"] == 2
+    assert FeatureStore(tmp_path / "out").record["versions"]["cut_boxes"] == 2
     rows = FeatureStore(tmp_path / "out").read(2)
     assert rows.boxes[1, 2] == 1
     did = convert("bottom-up-tsv", [tmp_path / "a.tsv"], tmp_path / "out", dtype="float32", progress=False)
@@ -458,7 +458,7 @@ def test_the_command(tmp_path, made, capsys):
     assert main(["convert", "bottom-up-tsv", str(tmp_path / "none.tsv"), str(tmp_path / "cut")]) == 2
     assert "none.tsv: No such file" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "cut"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["extractor"]["sources"][0]["file"] == "a.tsv"
+    assert json.loads(capsys.readouterr().out)["extractor"]["versions"]["sources"][0]["file"] == "a.tsv"
 
 
 def test_the_real_sample_is_exact(tmp_path, shared_data):

@@ -205,7 +205,7 @@ def _write(
                     _tell(entry)
             skipped += part.skipped
             done += len(part.image_ids)
-            cut += int(part.record.get("cut_boxes", 0))
+            cut += int(part.record["versions"].get("cut_boxes", 0))
     return Conversion(done, found, skipped, plan.repeated, cut)
 
 
@@ -231,7 +231,7 @@ def _write_shard(
                 writer.skip(*skipped)
                 _tell(skipped)
         writer.sources = fingerprint
-        writer.record = {**manifest.extractor, "sources": _origins(items, unit), "cut_boxes": cut}
+        writer.record = {**manifest.extractor, "versions": {"sources": _origins(items, unit), "cut_boxes": cut}}
 
 
 def _read(source: Source, entry: Entry) -> ImageRegions:

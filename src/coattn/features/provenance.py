@@ -1,9 +1,9 @@
 """Which extractor made these features: the record that a store and a model both keep, and its comparison.
 
 A record is `{"name": str, "settings": {...}, "weights": {"id": str, "sha256": str} | None, "versions": {...}}`.
-Library versions, and what else a record has, are kept for people; they do not decide whether two records match.
-Converted features have `sources`, the files they come from: `[{"file": str, "sha256": str}, ...]`, and `cut_boxes`,
-the number of boxes that were cut at the border of their image.
+Versions are kept for people; they do not decide whether two records match. They are those of libraries, or of converted
+features `sources`, the files they come from, `[{"file": str, "sha256": str}, ...]`, and `cut_boxes`, the number of boxes
+that were cut at the border of their image.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def joined_record(records: Sequence[Record]) -> dict[str, Any]:
     """
     found: dict[str, dict[str, Any]] = {}
     for record in records:
-        for source in record.get("sources", ()):
+        for source in record.get("versions", {}).get("sources", ()):
             found.setdefault(source["file"], {})[source["sha256"]] = source
     if not found:
         return dict(records[0])
@@ -58,8 +58,8 @@ def joined_record(records: Sequence[Record]) -> dict[str, Any]:
         else {"file": file, "sha256": hashlib.sha256("".join(parts).encode()).hexdigest(), "parts": len(parts)}
         for file, parts in found.items()
     ]
-    cut_boxes = sum(record.get("cut_boxes", 0) for record in records)
-    return {**records[0], "sources": sources, "cut_boxes": cut_boxes}
+    cut_boxes = sum(record["versions"].get("cut_boxes", 0) for record in records)
+    return {**records[0], "versions": {**records[0]["versions"], "sources": sources, "cut_boxes": cut_boxes}}
 
 
 def _identity(record: Record) -> dict[str, Any]:

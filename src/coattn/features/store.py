@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,9 @@ __all__ = [
     "require_same_extractor",
     "same_extractor",
 ]
+
+
+_COCO_NAME = re.compile(r"COCO_\w+_0*(\d+)(?:\.jpg)?")
 
 
 class Rows(NamedTuple):
@@ -101,15 +105,15 @@ class FeatureStore:
         return len(self.image_ids)
 
     def __contains__(self, image_id: object) -> bool:
-        return str(image_id) in self._index
+        return self._stored_name(str(image_id)) in self._index
 
     def index(self, image_id: int | str) -> int:
-        """Position of an image.
+        """Position of an image. Where the store has COCO's numbers, its file names are understood too.
 
         Raises:
             ValueError: the store does not hold it; the message names the nearest ids.
         """
-        name = str(image_id)
+        name = self._stored_name(str(image_id))
         if name in self._index:
             return self._index[name]
         for entry in self.skipped:
@@ -119,6 +123,11 @@ class FeatureStore:
         near = near[:3] or difflib.get_close_matches(name, self.image_ids, n=3)
         hint = f"; nearest: {', '.join(map(repr, near))}" if near else f"; its ids look like {self.image_ids[:3]}"
         raise ValueError(f"{self.path}: no features of image {name!r} among {len(self)} images{hint}")
+
+    def _stored_name(self, name: str) -> str:
+        """The number instead of a file name of COCO that the store does not hold."""
+        match = None if name in self._index else _COCO_NAME.fullmatch(name)
+        return match.group(1) if match is not None and match.group(1) in self._index else name
 
     def read(self, index: int) -> Rows:
         """Read one image by position."""
