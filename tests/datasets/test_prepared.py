@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from coattn.datasets import prepared
 from coattn.datasets.prepared import Dataset, write_dataset
@@ -60,7 +62,8 @@ def test_again_gives_the_same_and_keeps_what_is_not_ours(tmp_path: Path) -> None
     assert content(out) == {**first, "features.h5": b"the user's own"}
     only_train = {"train": dataset().splits["train"]}
     write_dataset(dataset(splits=only_train), out)
-    assert set(content(out)) == {"train_questions.json", "train_annotations.json", "report.json", "features.h5"}
+    kept = {"train_questions.json", "train_annotations.json", "report.json", "report.png", "features.h5"}
+    assert set(content(out)) == kept
 
 
 def test_something_else_is_refused(tmp_path: Path) -> None:
@@ -81,7 +84,7 @@ def test_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(splits: Any, metric: str) -> dict[str, Any]:
+    def full(*_: Any) -> dict[str, Any]:
         raise OSError("no space left")
 
     monkeypatch.setattr(prepared, "build_report", full)
@@ -141,3 +144,25 @@ def test_coverage_by_vocabulary_size() -> None:
     train = records(*[("a", "", "q", [f"answer {n}"]) for n in range(150) for _ in range(2 if n < 100 else 1)])
     coverage = build_report({"train": train}, "exact_match")["splits"]["train"]["coverage"]
     assert coverage == {"100": 80.0, "150": 100.0}
+
+
+def test_report_as_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    assert "report.png" in write_dataset(dataset(), out)["files"]
+    with Image.open(out / "report.png") as image:
+        assert image.format == "PNG"
+        assert min(image.size) > 300
+        assert len(set(image.convert("L").get_flattened_data())) > 20
+    monkeypatch.delitem(sys.modules, "coattn.datasets.report_picture")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    report = write_dataset(dataset(), out)
+    assert report["notes"] == ["no report.png, which needs matplotlib: pip install 'coattn[plot]'"]
+    assert not (out / "report.png").exists()
+
+
+def test_images_without_features(tmp_path: Path) -> None:
+    report = write_dataset(dataset(), tmp_path / "out", has_features={"a"}.__contains__)
+    assert report["splits"]["train"]["images_without_features"] == {"count": 0, "first": []}
+    assert report["splits"]["val"]["images_without_features"] == {"count": 1, "first": ["b"]}
+    assert "1 of 1 images have no features, for example b" in format_report(report)

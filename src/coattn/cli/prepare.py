@@ -3,42 +3,79 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from coattn.datasets import daquar, easy_vqa, sort_of_clevr, table
+from coattn.datasets import (
+    clevr,
+    coco_qa,
+    daquar,
+    easy_vqa,
+    gqa,
+    medical,
+    photo_lists,
+    shapes,
+    sort_of_clevr,
+    table,
+    vqa,
+)
 from coattn.datasets.prepared import write_dataset
+from coattn.datasets.reader import Reader
 from coattn.datasets.report import format_report
 
 DESCRIPTION = """\
 Turn a data set, or your own table, into questions and annotations per split (official VQA layout), a list of the
-images, and a report.
+images, and a report (report.json; report.png, a picture, with the extra 'plot').
 
   coattn prepare easy-vqa data/easy_vqa
-  coattn prepare daquar DAQUAR_FOLDER data/daquar
-  coattn prepare sort-of-clevr SORT_OF_CLEVR_FOLDER data/sort_of_clevr
+  coattn prepare vqa-v2 VQA_FOLDER data/vqa_v2 --features features/coco
+  coattn prepare gqa questions1.2.zip data/gqa
   coattn prepare table answers.csv --images scans data/mine"""
 
-# Each reader has DESCRIPTION, add_arguments(parser) and from_arguments(args) -> Dataset.
-READERS = {"daquar": daquar, "easy-vqa": easy_vqa, "sort-of-clevr": sort_of_clevr, "table": table}
+
+def _of_module(module: object) -> Reader:
+    return Reader(*(getattr(module, name) for name in ("DESCRIPTION", "add_arguments", "from_arguments")))
+
+
+READERS: dict[str, Reader] = {
+    **vqa.READERS,
+    "gqa": gqa.READER,
+    "clevr": clevr.READER,
+    "coco-qa": coco_qa.READER,
+    "daquar": _of_module(daquar),
+    **photo_lists.READERS,
+    **medical.READERS,
+    "easy-vqa": _of_module(easy_vqa),
+    "sort-of-clevr": _of_module(sort_of_clevr),
+    "shapes": shapes.READER,
+    "table": _of_module(table),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One subcommand per reader, each ending with OUT."""
     readers = parser.add_subparsers(title="data sets", metavar="NAME", required=True)
     for name, reader in READERS.items():
-        summary = reader.DESCRIPTION.splitlines()[0]
         subparser = readers.add_parser(
             name,
-            help=summary,
-            description=reader.DESCRIPTION,
+            help=reader.description.splitlines()[0],
+            description=reader.description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         reader.add_arguments(subparser)
         subparser.add_argument("out", metavar="OUT", help="folder to write; may hold the same data set already")
+        subparser.add_argument(
+            "--features", metavar="STORE", type=Path, help="feature store: the report says which images it lacks"
+        )
         subparser.set_defaults(reader=reader)
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, write, and print the report."""
-    print(format_report(write_dataset(args.reader.from_arguments(args), args.out)))
+    known = None
+    if args.features is not None:
+        from coattn.features.store import FeatureStore
+
+        known = FeatureStore(args.features).__contains__
+    print(format_report(write_dataset(args.reader.from_arguments(args), args.out, has_features=known)))
     return 0

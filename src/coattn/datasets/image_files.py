@@ -43,6 +43,17 @@ class ImageFolder:
         Raises:
             ValueError: no image, or several, are called so.
         """
+        found = self.get(name)
+        if found is None:
+            raise ValueError(f"there is no image {name!r} in {self.folder}")
+        return found
+
+    def get(self, name: str) -> str | None:
+        """As `find`, but None if there is no such image.
+
+        Raises:
+            ValueError: several are called so.
+        """
         wanted = name.replace("\\", "/").removeprefix("./")
         found = self._by_name.get(_key(wanted)) or self._by_name.get(_key(wanted.rsplit("/", 1)[-1]), [])
         exact = [image_id for image_id in found if wanted in (image_id, image_id.rpartition(".")[0])]
@@ -50,7 +61,7 @@ class ImageFolder:
         if len(candidates) == 1:
             return candidates[0]
         if not candidates:
-            raise ValueError(f"there is no image {name!r} in {self.folder}")
+            return None
         raise ValueError(f"image {name!r} may be {' or '.join(candidates[:3])} in {self.folder}; write it in full")
 
 

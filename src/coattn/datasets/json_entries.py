@@ -5,30 +5,125 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
+
+import msgspec
+
+File = Path | zipfile.Path  # a file, or a member of a zip archive
 
 
-def read_json_file(path: str | Path) -> Any:
-    """Read a JSON file of any size, `.json` or `.json.gz`.
+class JSONList(NamedTuple):
+    """A list in a JSON file, whose entries are decoded one by one: only the text of a large file stands in memory.
+
+    Attributes:
+        head: what stands beside the list.
+        entries: those of the list.
+    """
+
+    head: dict[str, Any]
+    entries: Iterator[Any]
+
+
+def read_json_file(path: str | File) -> Any:
+    """Read a JSON file of any size, `.json` or `.json.gz`, also within a zip archive.
 
     Raises:
         ValueError: the file is not UTF-8 JSON; the message names the file and the place.
         OSError: the file cannot be read.
     """
-    content = Path(path).read_bytes()
+    return _parse(_read_content(path), path)
+
+
+def read_json_list(path: str | File, key: str) -> JSONList:
+    """Read a file that is an object with a list under `key`; without a key, a file that is a list.
+
+    Raises:
+        ValueError: the file is something else, or not UTF-8 JSON; the entries may raise it later.
+        OSError: the file cannot be read.
+    """
+    content = _read_content(path)
+    try:
+        raw: dict[str, Any] = msgspec.json.decode(content, type=dict[str, msgspec.Raw]) if key else {key: content}
+        entries = _entries(msgspec.json.decode(raw.pop(key), type=list[msgspec.Raw]), content, path)
+        return JSONList({name: msgspec.json.decode(value) for name, value in raw.items()}, entries)
+    except (msgspec.MsgspecError, KeyError, RecursionError, UnicodeDecodeError):  # to say what there is instead
+        value = _parse(content, path)
+    if key and (not isinstance(value, dict) or key not in value):
+        raise ValueError(f'{path}: a file of {key} is an object with a list "{key}"; {kind_of(value)}')
+    entries_read = value.pop(key) if key else value
+    if not isinstance(entries_read, list):
+        raise ValueError(
+            f'{path}: "{key}" is {type_name(entries_read)}, must be a list'
+            if key
+            else f"{path}: the file must be a list; {kind_of(value)}"
+        )
+    return JSONList(value if key else {}, iter(entries_read))
+
+
+def read_json_table(path: str | File) -> Iterator[tuple[str, Any]]:
+    """The keys and values of a file that is an object, decoded one by one.
+
+    Raises:
+        ValueError: the file is something else, or not UTF-8 JSON.
+        OSError: the file cannot be read.
+    """
+    content = _read_content(path)
+    try:
+        raw = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+        return zip(raw, _entries(list(raw.values()), content, path), strict=True)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        value = _parse(content, path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: the file must be an object; {kind_of(value)}")
+    return iter(value.items())
+
+
+def _entries(raw: list[msgspec.Raw], content: bytes, path: str | File) -> Iterator[Any]:
+    decode = msgspec.json.Decoder().decode
+    for entry in raw:
+        try:
+            yield decode(entry)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            _parse(content, path)  # says where
+            yield json.loads(bytes(entry))  # right, but not to the letter of the standard: NaN
+
+
+def _read_content(path: str | File) -> bytes:
+    """The bytes of a file, unpacked, without byte order mark."""
+    content = read_bytes(Path(path) if isinstance(path, str) else path)
     if content[:2] == b"\x1f\x8b":
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path}: damaged gzip file ({error}); fetch it again") from None
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def read_bytes(path: File) -> bytes:
+    """The bytes of a file, also of a member of a zip archive.
+
+    Raises:
+        ValueError: the archive is damaged or encrypted.
+        OSError: the file cannot be read.
+    """
     try:
-        with _without_collector():
-            return json.loads(content.decode("utf-8-sig"))
+        return path.read_bytes()
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{path}: the zip archive is damaged ({error}); fetch it again") from None
+    except (RuntimeError, NotImplementedError) as error:  # encrypted; compressed in an unusual way
+        raise ValueError(f"{path}: cannot be read out of the zip archive ({error}); unpack it") from None
+
+
+def _parse(content: bytes, path: str | File) -> Any:
+    try:
+        with without_collector():
+            return json.loads(content.decode("utf-8"))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise ValueError(f"{path}: not valid JSON ({place}); is the file complete?") from None
@@ -39,7 +134,7 @@ def read_json_file(path: str | Path) -> Any:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Hold back the search for unreachable cycles, which looks at millions of new objects in vain: 45 % of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -66,7 +161,7 @@ def kind_of(value: Any) -> str:
 class Place:
     """A place in a file, for messages."""
 
-    path: str | Path
+    path: str | File
     kind: str
     index: int
     entry: Any

@@ -5,6 +5,7 @@ OUT/{split}_annotations.json
 OUT/images.json                 image id -> file, relative to images.json, or absolute
 OUT/images/                     only for data sets that come with their images
 OUT/report.json                 what is in there (see report.py)
+OUT/report.png                  the same as a picture, where matplotlib is installed
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ class Dataset:
         source: what it was read from. Preparing the same source again may overwrite the result.
         splits: split name to records.
         metric: "vqa_accuracy" or "exact_match".
-        images: image id, as text, to image file; empty where there are only ids.
+        images: image id, as text, to image file (for the few data sets with images in arrays, what opens like one);
+            empty where there are only ids.
         copy_images: whether the images go into the prepared folder; those in an archive have to.
         skipped: one message for each thing left out.
         notes: what else people should know.
@@ -53,10 +55,17 @@ class Dataset:
     notes: Sequence[str] = ()
 
 
-def write_dataset(dataset: Dataset, out: str | Path) -> dict[str, Any]:
+def write_dataset(
+    dataset: Dataset, out: str | Path, *, has_features: Callable[[str], bool] | None = None
+) -> dict[str, Any]:
     """Write the folder of a data set and return its report.
 
     Everything is made in a temporary folder beside `out` and then moved there: on an error nothing has changed.
+
+    Args:
+        dataset: what to write.
+        out: where to.
+        has_features: whether there are features of an image, by its id; the report then counts those without.
 
     Raises:
         ValueError: `out` holds something else, or a split's name cannot be part of a file name.
@@ -75,13 +84,26 @@ def write_dataset(dataset: Dataset, out: str | Path) -> dict[str, Any]:
             write_vqa(partial, split, records, info={"dataset": dataset.name, "split": split, "metric": dataset.metric})
         if dataset.images:
             write_json(partial / "images.json", _place_images(dataset, partial, folder), indent=1)
+        report = build_report(dataset.splits, dataset.metric, has_features)
+        notes = [*dataset.notes, *_draw(report, dataset, partial / "report.png")]
         files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
-        report = {**build_report(dataset.splits, dataset.metric), "notes": [*dataset.notes]}
         head = {"prepared": dataset.name, "source": dataset.source, "metric": dataset.metric}
-        report = {**head, **report, "skipped": [*dataset.skipped], "files": [*files, _REPORT]}
+        report = {**head, **report, "notes": notes, "skipped": [*dataset.skipped], "files": [*files, _REPORT]}
         write_json(partial / _REPORT, report, indent=1)
         _move(partial, folder, report["files"], stale)
     return report
+
+
+def _draw(report: Mapping[str, Any], dataset: Dataset, path: Path) -> list[str]:
+    """Draw the report; a note where that cannot be."""
+    try:
+        from coattn.datasets.report_picture import draw_report
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "matplotlib":
+            raise
+        return ["no report.png, which needs matplotlib: pip install 'coattn[plot]'"]
+    draw_report(report, dataset.name, path)
+    return []
 
 
 def _files_of_last_time(dataset: Dataset, folder: Path) -> list[str]:

@@ -27,7 +27,9 @@ _PRIORS: dict[str, Callable[[Record], str]] = {
 }
 
 
-def build_report(splits: Mapping[str, Sequence[Record]], metric: str) -> dict[str, Any]:
+def build_report(
+    splits: Mapping[str, Sequence[Record]], metric: str, has_features: Callable[[str], bool] | None = None
+) -> dict[str, Any]:
     """Describe a data set, as plain values for JSON.
 
     Answer vocabularies and guesses are made from the split "train", or from the first one where there is none.
@@ -45,6 +47,10 @@ def build_report(splits: Mapping[str, Sequence[Record]], metric: str) -> dict[st
             described[name] |= _scores(source, records, metric, vocabulary)
     images = {name: {str(record.image_id) for record in records} for name, records in splits.items()}
     shared = {f"{a}, {b}": len(images[a] & images[b]) for a, b in combinations(images, 2)}
+    if has_features is not None:
+        for name, used in images.items():
+            absent = sorted(image_id for image_id in used if not has_features(image_id))
+            described[name]["images_without_features"] = {"count": len(absent), "first": absent[:5]}
     return {"splits": described, "shared_images": {pair: count for pair, count in shared.items() if count}}
 
 
@@ -113,6 +119,9 @@ def format_report(report: Mapping[str, Any]) -> str:
             lines.append(f"  longest question  {longest['words']} words (question_id {longest['question_id']!r})")
         if split["repeated_questions"]:
             lines.append(f"  repeated          {split['repeated_questions']} questions occur again on the same image")
+        if absent := split.get("images_without_features", {}).get("count"):
+            first = ", ".join(split["images_without_features"]["first"])
+            lines.append(f"  warning: {absent} of {split['images']} images have no features, for example {first}")
         for key, label in (
             ("coverage", "best score by size of the answer vocabulary, %"),
             ("prior", "score without seeing the image, %"),

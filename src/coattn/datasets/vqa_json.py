@@ -11,14 +11,24 @@ Source: https://visualqa.org/download.html (v2). Other keys are passed through. 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
 from typing import Any
 
-from coattn.datasets.json_entries import Place, checked_id, checked_text, kind_of, read_json_file, type_name
+import msgspec
+
+from coattn.datasets.json_entries import (
+    File,
+    JSONList,
+    Place,
+    checked_id,
+    checked_text,
+    read_json_list,
+    type_name,
+    without_collector,
+)
 from coattn.datasets.records import Record
 from coattn.files import atomic_path
 
@@ -38,13 +48,16 @@ class VQAData:
     info: dict[str, Any]
 
 
-def read_vqa(questions_path: str | Path, annotations_path: str | Path | None, *, split: str = "") -> VQAData:
-    """Read a questions file and its annotations file (`.json` or `.json.gz`).
+def read_vqa(
+    questions_path: str | File, annotations_path: str | File | None, *, split: str = "", bare: bool = False
+) -> VQAData:
+    """Read a questions file and its annotations file (`.json` or `.json.gz`, also within a zip archive).
 
     Args:
         questions_path: the questions.
         annotations_path: their answers; None where they are unknown, the records' `answers` are then empty.
         split: name of the split; by default what the questions say themselves.
+        bare: the files are the lists alone, as those of VQA-CP.
 
     Returns:
         The records in the order of the questions. The metric is `info.metric`; without it, `exact_match` where every
@@ -54,17 +67,30 @@ def read_vqa(questions_path: str | Path, annotations_path: str | Path | None, *,
         ValueError: the files are not what they should be; the message names file, record and fix.
         OSError: a file cannot be read.
     """
-    questions_file = _read_object(questions_path, "questions")
-    annotations: dict[str, dict[str, Any]] = {}
-    info = _info(questions_path, questions_file)
-    if annotations_path is not None:
-        annotations_file = _read_object(annotations_path, "annotations")
-        annotations = _annotations_by_question(annotations_path, annotations_file["annotations"])
-        info = {**info, **_info(annotations_path, annotations_file)}
+    with without_collector():
+        questions = read_json_list(questions_path, "" if bare else "questions")
+        annotations: dict[str, dict[str, Any]] = {}
+        info = _info(questions_path, questions)
+        if annotations_path is not None:
+            answers = read_json_list(annotations_path, "" if bare else "annotations")
+            _check_subset(questions_path, questions, annotations_path, answers)
+            annotations = _annotations_by_question(annotations_path, answers.entries)
+            info = {**info, **_info(annotations_path, answers)}
+        records = _records(questions_path, questions.entries, annotations_path, annotations, split)
+    return VQAData(records, _metric(info, records, annotations_path or questions_path), info)
 
+
+def _records(
+    questions_path: str | File,
+    questions: Iterable[Any],
+    annotations_path: str | File | None,
+    annotations: dict[str, dict[str, Any]],
+    split: str,
+) -> list[Record]:
+    """One record per question; takes its annotation out of `annotations`."""
     records: list[Record] = []
     seen: set[str] = set()
-    for index, question in enumerate(questions_file["questions"]):
+    for index, question in enumerate(questions):
         where = Place(questions_path, "question", index, question)
         fields = _question_fields(question, where)
         key = str(fields["question_id"])
@@ -89,7 +115,7 @@ def read_vqa(questions_path: str | Path, annotations_path: str | Path | None, *,
             f"{annotations_path}: {len(annotations)} of its annotations have no question in {questions_path}, for "
             f"example question_id {next(iter(annotations.values()))['question_id']!r}; pair the files of the same split"
         )
-    return VQAData(records, _metric(info, records, annotations_path or questions_path), info)
+    return records
 
 
 def write_vqa(folder: str | Path, split: str, records: Sequence[Record], *, info: Mapping[str, Any]) -> list[Path]:
@@ -123,23 +149,25 @@ def write_vqa(folder: str | Path, split: str, records: Sequence[Record], *, info
     return files
 
 
-def _read_object(path: str | Path, key: str) -> dict[str, Any]:
-    value = read_json_file(path)
-    if not isinstance(value, dict) or key not in value:
-        raise ValueError(f'{path}: a file of {key} is an object with a list "{key}"; {kind_of(value)}')
-    if not isinstance(value[key], list):
-        raise ValueError(f'{path}: "{key}" is {type_name(value[key])}, must be a list')
-    return value
-
-
-def _info(path: str | Path, value: Mapping[str, Any]) -> dict[str, Any]:
-    info = value.get("info", {})
+def _info(path: str | File, file: JSONList) -> dict[str, Any]:
+    info = file.head.get("info", {})
     if not isinstance(info, dict):
         raise ValueError(f'{path}: "info" is {type_name(info)}, must be an object')
     return info
 
 
-def _metric(info: Mapping[str, Any], records: Sequence[Record], path: str | Path) -> str:
+def _check_subset(
+    questions_path: str | File, questions: JSONList, annotations_path: str | File, answers: JSONList
+) -> None:
+    """The official files name their split: "train2014"."""
+    named = [file.head.get("data_subtype") for file in (questions, answers)]
+    if all(named) and named[0] != named[1]:
+        raise ValueError(
+            f"{questions_path} is of {named[0]}, {annotations_path} of {named[1]}; pair the files of the same split"
+        )
+
+
+def _metric(info: Mapping[str, Any], records: Sequence[Record], path: str | File) -> str:
     if "metric" not in info:
         return "exact_match" if records and all(len(record.answers) == 1 for record in records) else "vqa_accuracy"
     if info["metric"] not in METRICS:
@@ -164,7 +192,7 @@ def _question_fields(question: Any, where: Place) -> dict[str, Any]:
     }
 
 
-def _annotations_by_question(path: str | Path, entries: Sequence[Any]) -> dict[str, dict[str, Any]]:
+def _annotations_by_question(path: str | File, entries: Iterable[Any]) -> dict[str, dict[str, Any]]:
     """The checked fields of each annotation, by its question id as text; equal texts are kept once."""
     by_question: dict[str, dict[str, Any]] = {}
     for index, entry in enumerate(entries):
@@ -223,8 +251,9 @@ def _annotation_entry(record: Record) -> dict[str, Any]:
 
 def _write_list(path: Path, key: str, info: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> None:
     """One entry per line, streamed: a large data set never stands in memory twice."""
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.write(f'{{"info": {json.dumps(dict(info), ensure_ascii=False)},\n"{key}": [')
+    encode = msgspec.json.Encoder().encode
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        file.write(b'{"info": ' + encode(dict(info)) + f',\n"{key}": ['.encode())
         for index, entry in enumerate(entries):
-            file.write((",\n" if index else "\n") + json.dumps(entry, ensure_ascii=False))
-        file.write("\n]}\n")
+            file.write((b",\n" if index else b"\n") + encode(entry))
+        file.write(b"\n]}\n")

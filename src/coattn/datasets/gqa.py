@@ -1,0 +1,99 @@
+"""GQA: 22 million questions made from scene graphs of photos (Hudson & Manning 2019, arXiv 1902.09506).
+
+Source: https://cs.stanford.edu/people/dorarad/gqa/download.html (questions1.2.zip or unpacked). Checked on three real
+questions; the division into files was written from the published description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from sys import intern
+from typing import Any
+
+from coattn.datasets.json_entries import File, Place, read_json_table, type_name, without_collector
+from coattn.datasets.prepared import Dataset
+from coattn.datasets.published import PublishedFiles, identifier, itself, locate_images, texts, yes_no_type
+from coattn.datasets.reader import Option, published_reader
+from coattn.datasets.records import Record
+
+_SPLITS = ("train", "val", "testdev", "test", "challenge")
+# What the scores need, and the full answer. Left out: the places of words in the image, and the program as text.
+_KEPT = ("types", "groups", "entailed", "equivalent", "semantic", "isBalanced", "fullAnswer")
+
+
+def read_gqa(files: str | Path, *, questions: str = "balanced", images: str | Path | None = None) -> Dataset:
+    """Read the splits that are there: train, val, testdev, and test and challenge, whose answers are not published.
+
+    `question_type` is GQA's structural type ("query", "verify", "logical", "choose", "compare"), `answer_type`
+    "yes/no", "number" or "other". In `extra` stay `types`, `groups`, `entailed`, `equivalent`, `semantic`,
+    `isBalanced` and `fullAnswer`; `semanticStr` and `annotations` are left out.
+
+    Args:
+        files: folder or zip archive with the authors' files.
+        questions: "balanced", or "all", which consistency is measured on; train then lies in ten files.
+        images: folder of the images.
+
+    Raises:
+        ValueError: a file is missing or not what it should be; the message names file and question.
+        OSError: a file cannot be read.
+    """
+    found = PublishedFiles(files)
+    parts = {split: found.numbered(f"{split}_{questions}_questions_{{}}.json") for split in _SPLITS}
+    if not any(parts.values()):
+        found.splits({split: f"{split}_{questions}_questions.json" for split in _SPLITS})
+    for split in _SPLITS:
+        if whole := found.find(f"{split}_{questions}_questions.json"):
+            parts[split].append(whole)
+    with without_collector():
+        splits = {split: list(_records(parts[split], split)) for split in _SPLITS if parts[split]}
+    skipped = [*found.damaged]
+    return Dataset(
+        name=f"gqa {questions}",
+        source=str(found.source.resolve()),
+        splits=splits,
+        metric="exact_match",
+        images=locate_images(images, splits, itself, skipped),
+        skipped=skipped,
+        notes=["score with coattn score --metric gqa"],
+    )
+
+
+def _records(files: list[File], split: str) -> Iterator[Record]:
+    seen: set[str] = set()
+    for file in files:
+        for index, (question_id, entry) in enumerate(read_json_table(file)):
+            where = Place(file, f"question {question_id!r}, number", index, entry)
+            if question_id in seen:
+                where.fail("stands there a second time; keep one")
+            seen.add(question_id)
+            yield _record(question_id, entry, where, split)
+
+
+def _record(question_id: str, entry: Any, where: Place, split: str) -> Record:
+    (question,) = texts(where, "question")
+    (answer,) = texts(where, "answer") if split not in ("test", "challenge") else ("",)
+    types = entry.get("types", {})
+    if not isinstance(types, dict):
+        where.fail(f"types is {type_name(types)}, must be an object")
+    return Record(
+        question_id=question_id,
+        image_id=identifier(where, "imageId"),
+        question=question,
+        answers=(intern(answer),) if answer else (),
+        answer_type=yes_no_type(answer) if answer else "",
+        question_type=intern(str(types.get("structural") or "")),
+        split=split,
+        extra={key: entry[key] for key in _KEPT if key in entry},
+    )
+
+
+READER = published_reader(
+    """\
+GQA, from the authors' questions (questions1.2.zip, or unpacked)
+
+  coattn prepare gqa GQA_FOLDER data/gqa --images GQA_FOLDER/images
+  coattn prepare gqa GQA_FOLDER data/gqa_all --questions all""",
+    read_gqa,
+    {"questions": Option("balanced", "the balanced questions, or all of them (default balanced)", ("balanced", "all"))},
+)

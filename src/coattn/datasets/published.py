@@ -1,0 +1,253 @@
+"""The files of a data set as its authors publish them, unpacked or in zip archives, and what readers of them share."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from coattn.datasets.image_files import ImageFolder, hold_out
+from coattn.datasets.json_entries import File, Place, checked_id, checked_text, read_bytes
+from coattn.datasets.records import Record
+
+VALIDATION_NOTE = "train and val are together the official training split"
+
+
+class PublishedFiles:
+    """The files of a folder, its subfolders, and the zip archives in them; or of one zip archive.
+
+    Args:
+        source: the folder or the archive.
+
+    Attributes:
+        damaged: what is wrong with archives that cannot be opened.
+
+    Raises:
+        ValueError: it is neither.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = Path(source)
+        self.damaged: list[str] = []
+        self._by_name: dict[str, list[tuple[int, str, File]]] = defaultdict(list)
+        if self.source.is_dir():
+            paths = sorted(path for path in self.source.rglob("*") if path.is_file())
+        elif self.source.is_file() and self.source.suffix == ".zip":
+            paths = [self.source]
+        else:
+            raise ValueError(f"{source} is neither a folder nor a zip archive; give where the authors' files are")
+        for path in paths:
+            if path.suffix == ".zip":
+                self._add_archive(path)
+            else:
+                self._add(path.relative_to(self.source).as_posix(), path, 0)
+
+    def _add_archive(self, path: Path) -> None:
+        try:
+            archive = zipfile.Path(path)
+            names = [name for name in archive.root.namelist() if not name.endswith("/")]
+        except zipfile.BadZipFile as error:
+            self.damaged.append(f"{path}: not a whole zip archive ({error}); get the file again")
+            return
+        for name in names:
+            if not name.startswith("__MACOSX/"):
+                self._add(name, archive / name, 1)
+
+    def _add(self, name: str, file: File, packed: int) -> None:
+        self._by_name[name.rpartition("/")[2].removesuffix(".gz")].append((packed, name, file))
+
+    def find(self, name: str) -> File | None:
+        """The file called so, for example "train.json" or "train/questions.txt"; unpacked ones go first.
+
+        Raises:
+            ValueError: there are several.
+        """
+        found = [
+            entry
+            for entry in self._by_name.get(name.rpartition("/")[2], [])
+            if f"/{entry[1]}".removesuffix(".gz").endswith(f"/{name}")
+        ]
+        best = [file for packed, _, file in found if packed == min(entry[0] for entry in found)]
+        if len(best) > 1:
+            raise ValueError(f"{self.source} holds {name} twice: {best[0]} and {best[1]}; remove one")
+        return best[0] if best else None
+
+    def need(self, name: str, why: str = "") -> File:
+        """The file called so.
+
+        Raises:
+            ValueError: there is none, or several.
+        """
+        file = self.find(name)
+        if file is None:
+            raise ValueError(self._absent([name], why))
+        return file
+
+    def splits(self, names: Mapping[str, str]) -> dict[str, File]:
+        """Split to file, of those that are there.
+
+        Raises:
+            ValueError: there is none of them.
+        """
+        found = {split: file for split, name in names.items() if (file := self.find(name)) is not None}
+        if not found:
+            raise ValueError(self._absent([*names.values()], ""))
+        return found
+
+    def numbered(self, name: str) -> list[File]:
+        """The files called like "train_all_questions_{}.json" with 0, 1, 2 ... for the braces."""
+        found: list[File] = []
+        while (file := self.find(name.format(len(found)))) is not None:
+            found.append(file)
+        return found
+
+    def _absent(self, names: Sequence[str], why: str) -> str:
+        shown = sorted(name for name in self._by_name if not name.startswith("."))[:8]
+        damaged = f". {self.damaged[0]}" if self.damaged else ""
+        reason = f" ({why})" if why else ""
+        return (
+            f"{self.source} has no {' and no '.join(names)}{reason}, only {', '.join(shown) or 'nothing'}"
+            f"{' ...' if len(self._by_name) > 8 else ''}{damaged}"
+        )
+
+
+def read_text_file(path: File) -> str:
+    """The text of a file, UTF-8.
+
+    Raises:
+        ValueError: it is not UTF-8 text; the message names line and byte.
+        OSError: it cannot be read.
+    """
+    content = read_bytes(path)
+    try:
+        return content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}: line {line}: not UTF-8 text; convert the file to UTF-8") from None
+
+
+def texts(where: Place, *keys: str) -> Iterator[str]:
+    """The values of keys that must be there, as text that is not empty; numbers as JSON writes them."""
+    for key in keys:
+        value = where.get(key)
+        if type(value) in (int, float):
+            value = str(value)
+        if not checked_text(value, key, where).strip():
+            where.fail(f"{key} is empty; correct it, or remove the entry")
+        yield value.strip()
+
+
+def identifier(where: Place, key: str) -> int | str:
+    """The value of a key that must be the id of a question or an image."""
+    return checked_id(where.get(key), key, where)
+
+
+def rest(entry: Mapping[str, Any], *used: str) -> dict[str, Any]:
+    """What an entry says beyond the keys that were used."""
+    return {key: value for key, value in entry.items() if key not in used}
+
+
+def yes_no_type(answer: str) -> str:
+    """The type of an answer of a data set that states none: "yes/no", "number" or "other"."""
+    plain = answer.strip().lower()
+    if plain in ("yes", "no"):
+        return "yes/no"
+    return "number" if plain.isdecimal() else "other"
+
+
+def distinct(placed: Iterable[tuple[str, Record]], skipped: list[str]) -> list[Record]:
+    """The records, each once: one that says the same again is skipped and listed.
+
+    Args:
+        placed: where each stands, and the record.
+        skipped: gets a message for each that is left out.
+
+    Raises:
+        ValueError: two records with the same question id differ.
+    """
+    first: dict[int | str, tuple[str, Record]] = {}
+    for place, record in placed:
+        earlier = first.setdefault(record.question_id, (place, record))
+        if earlier[1] is record:
+            continue
+        if earlier[1] != record:
+            raise ValueError(
+                f"{place}: question_id {record.question_id!r} stands for another question at {earlier[0]}; "
+                "give every question its own"
+            )
+        skipped.append(f"{place}: question_id {record.question_id!r} says the same as {earlier[0]}")
+    return [record for _, record in first.values()]
+
+
+def with_validation(records: Sequence[Record], fraction: float) -> dict[str, list[Record]]:
+    """The official training split, divided by image: splits train and val, or train alone for a fraction of 0.
+
+    Raises:
+        ValueError: the fraction is not in [0, 1), or leaves no image to train on.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"--val-fraction is {fraction}, must be at least 0 and below 1")
+    if not fraction:
+        return {"train": [*records]}
+    images = {str(record.image_id) for record in records}
+    held_out = hold_out(images, max(1, round(fraction * len(images))), seed=0)
+    if len(held_out) == len(images):
+        raise ValueError(f"{len(images)} images are too few to hold out some for val; say --val-fraction 0")
+    splits: dict[str, list[Record]] = {"train": [], "val": []}
+    for record in records:
+        split = "val" if str(record.image_id) in held_out else "train"
+        splits[split].append(record if record.split == split else replace(record, split=split))
+    return splits
+
+
+def locate_images(
+    folder: str | Path | None,
+    splits: Mapping[str, Sequence[Record]],
+    names: Callable[[int | str], Sequence[str]],
+    skipped: list[str],
+) -> dict[str, Path]:
+    """Image id, as text, to file.
+
+    Args:
+        folder: where the images are, in subfolders as well; None where only the questions are.
+        splits: whose images are looked for.
+        names: of the file of an image, with or without suffix, by its id; the first that is there counts.
+        skipped: gets a message for each image without a file; its questions stay.
+
+    Raises:
+        ValueError: the folder holds no image, or none that is asked about.
+    """
+    if folder is None:
+        return {}
+    files = ImageFolder(folder)
+    counts: dict[int | str, int] = defaultdict(int)
+    for records in splits.values():
+        for record in records:
+            counts[record.image_id] += 1
+    found, absent = {}, []
+    for image_id, count in counts.items():
+        file = next((file for name in names(image_id) if (file := files.get(name)) is not None), None)
+        if file is None:
+            absent.append(f"image {image_id!r}: no file in {folder}; it has {count} questions, which stay")
+        else:
+            found[str(image_id)] = files.folder / file
+    if not found:
+        example = next(iter(counts), "")
+        wanted = " or ".join(names(example)[:3])
+        raise ValueError(f"{folder} holds none of the {len(counts)} images asked about, for example {wanted}")
+    skipped += absent
+    return found
+
+
+def itself(image_id: int | str) -> list[str]:
+    """Images that are called like their ids."""
+    return [str(image_id)]
+
+
+def coco_names(image_id: int | str) -> list[str]:
+    """Images of COCO, 2014's and 2017's: COCO_train2014_000000458752 or 000000458752."""
+    number = f"{int(image_id):012d}"
+    return [*(f"COCO_{part}_{number}" for part in ("train2014", "val2014", "test2015")), number]
