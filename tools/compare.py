@@ -85,7 +85,7 @@ def main() -> None:
     add = parser.add_argument
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time (%(default)s)")
     add("--only", action="append", default=[], metavar="TEXT", help="only configurations with TEXT in their names")
-    add("--sort-of-clevr", default="../shared/data/sort_of_clevr", metavar="FOLDER", help="its files (%(default)s)")
+    add("--sort-of-clevr", metavar="FOLDER", help="its files, until they are prepared in data/sort_of_clevr")
     add("--write-readme", action="store_true", help="put the table between its marks in README.md")
     arguments = parser.parse_args()
     configs = find_configs()
@@ -115,12 +115,14 @@ def find_configs() -> list[Config]:
     return [config for config in configs if config.path.exists()]
 
 
-def prepare(data: str, folder: str) -> None:
+def prepare(data: str, folder: str | None) -> None:
     """Prepare a data set and extract its features, unless that was done."""
     _, command, options = DATA[data]
     log = Path("runs/compare", f"{data}.log")
     with alone(log.parent) as lock:
         if not Path("data", data, "report.json").exists():
+            if folder is None and "{folder}" in command:
+                sys.exit("tools/compare: say where the files of Sort-of-CLEVR are: --sort-of-clevr FOLDER")
             coattn(log, *(part.format(folder=folder) for part in command), lock=lock)
         coattn(log, "extract", f"data/{data}/images.json", f"data/{data}/features", *options, lock=lock)
 

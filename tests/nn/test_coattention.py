@@ -206,3 +206,16 @@ def test_impossible_stacks_are_refused(layers: list[tuple[int, int]], order: lis
     built = [make_layer("dense", *widths, num_heads=2, ffn_dim=None, dropout=0.0) for widths in layers]
     with pytest.raises(ValueError, match=message):
         CoAttentionStack(built, order=order)
+
+
+def test_the_gate_multiplies_regions_by_the_pooled_question() -> None:
+    layer = build(["question_gate"]).layers[0]
+    question, regions, question_mask, region_mask = inputs()
+    out = layer(question, regions, question_mask, region_mask, need_weights=True)
+    weights = out.maps["regions_to_question"]  # (B, H, R, T), alike for all regions
+    assert torch.equal(weights, weights[:, :, :1].expand_as(weights))
+    pooled = torch.einsum("bht,btd->bhd", weights[:, :, 0], question).flatten(1)
+    gate = layer.pool.merge(pooled)[:, None]
+    expected = nn.functional.layer_norm(regions * (1 + gate), (12,))
+    torch.testing.assert_close(out.regions[region_mask], expected[region_mask], atol=1e-5, rtol=0)
+    assert out.question is question

@@ -28,7 +28,7 @@ class Objects:
     - 8: share of the bounding box that is filled: 1 for an upright rectangle, pi / 4 for an ellipse
     - 9-10: standard deviation of the pixels' x, of their y
     - 11: correlation of x and y, in [-1, 1]: how far the object leans
-    - 12: area relative to the ellipse with the same second moments: 1 for an ellipse, pi / 3 less for a rectangle
+    - 12: area relative to the ellipse with the same second moments: 1 for an ellipse, 3 / pi for a rectangle
 
     Args:
         levels: values per colour channel that are told apart; pure colours lie in the middle of their bins.

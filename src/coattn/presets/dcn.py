@@ -32,6 +32,7 @@ def dcn(
     num_glimpses: int = 4,
     dropout: float = 0.3,
     recurrent_dropout: float = 0.1,
+    standardised: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
@@ -65,6 +66,7 @@ def dcn(
         num_glimpses: attention maps of each pooling.
         dropout: dropout in the co-attention and the classifier.
         recurrent_dropout: dropout around the LSTM.
+        standardised: z-score region features with statistics of the training images, which the original does not.
         faithful: see above.
         padded_tokens: see `coattn.presets`; the original pads to the longest question of a batch.
         padded_regions: see `coattn.presets`.
@@ -83,7 +85,7 @@ def dcn(
             num_layers=recurrent_layers,
             dropout=recurrent_dropout,
         ),
-        region_encoder=RegionEncoder(region_dim, dim=image_dim, norm="unit"),
+        region_encoder=RegionEncoder(region_dim, dim=image_dim, norm="unit", standardised=standardised),
         coattention=CoAttentionStack(
             [
                 DenseCoAttention(dim, image_dim, num_heads=num_heads, num_nothing=num_nothing, dropout=dropout)

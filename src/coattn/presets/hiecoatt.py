@@ -31,6 +31,7 @@ def hiecoatt(
     joint_dim: int = 1024,
     recurrent_layers: int = 2,
     dropout: float = 0.5,
+    standardised: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
@@ -59,6 +60,7 @@ def hiecoatt(
         joint_dim: width of the answer's encoding at the question level.
         recurrent_layers: layers of the LSTM.
         dropout: dropout after nearly everything.
+        standardised: z-score region features with statistics of the training images, which the original does not.
         faithful: as the authors' code: regions are not masked, and neither is padding of the question in the affinity
             of parallel co-attention. Alternating co-attention does not see that padding in either form.
         padded_tokens: see `coattn.presets`; 26 in the original.
@@ -80,7 +82,9 @@ def hiecoatt(
         HierarchicalQuestionEncoder(
             num_words=num_words, question_dim=question_dim, dim=dim, num_layers=recurrent_layers, dropout=dropout
         ),
-        region_encoder=RegionEncoder(region_dim, dim=dim, activation="tanh", dropout=dropout),
+        region_encoder=RegionEncoder(
+            region_dim, dim=dim, activation="tanh", dropout=dropout, standardised=standardised
+        ),
         coattention=HierarchicalCoAttention([pooling() for _ in range(3)]),
         head=RecursiveHead(
             dim,

@@ -41,6 +41,7 @@ def mcan_small(
     geometry_pixels: bool = False,
     order: Order = "encoder_decoder",
     dropout: float = 0.1,
+    standardised: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
@@ -72,15 +73,18 @@ def mcan_small(
         geometry_pixels: measure boxes in pixels, not in parts of the image.
         order: which layers guide which, see above.
         dropout: dropout throughout.
+        standardised: z-score region features with statistics of the training images, which the original does not.
         faithful: show padding as the authors' code does, where a question or an image is empty.
         padded_tokens: see `coattn.presets`.
         padded_regions: see `coattn.presets`.
 
     Raises:
-        ValueError: unknown order, or sizes that do not fit together.
+        ValueError: unknown order, sizes that do not fit together, or standardised features with box geometry.
     """
     if order not in typing.get_args(Order):
         raise ValueError(f"order must be one of {', '.join(typing.get_args(Order))}, got {order!r}")
+    if standardised and geometry_dim is not None:
+        raise ValueError(f"standardised goes without box geometry: leave out one, got geometry_dim {geometry_dim}")
 
     def layer(kind: Callable[..., CoAttentionLayer]) -> CoAttentionLayer:
         return kind(dim, dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, norm="unbiased")
@@ -90,7 +94,7 @@ def mcan_small(
         kinds = [QuestionSelfAttention, RegionGuidedAttention] * num_layers
     return VQAModel(
         RecurrentQuestionEncoder(num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim),
-        region_encoder=RegionEncoder(region_dim, dim=dim)
+        region_encoder=RegionEncoder(region_dim, dim=dim, standardised=standardised)
         if geometry_dim is None
         else RegionGeometryEncoder(region_dim, dim=dim, geometry_dim=geometry_dim, pixels=geometry_pixels),
         coattention=CoAttentionStack([layer(kind) for kind in kinds]),
