@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,16 @@ def flat(made: Mapping[str, Made], name: str) -> np.ndarray:
     return np.concatenate([getattr(one, name) for one in made.values()])
 
 
+def write_dcn(path: Path, made: Mapping[str, Made]) -> None:
+    ends = np.cumsum([len(one.boxes) for one in made.values()])
+    with h5py.File(path, "w") as file:
+        file["features"], file["boxes"] = flat(made, "features"), flat(made, "boxes")
+        file["img_start_idx"], file["img_end_idx"] = ends - [len(one.boxes) for one in made.values()], ends - 1
+        file["image_w"], file["image_h"] = np.full(len(made), SIZE[0]), np.full(len(made), SIZE[1])
+    table = {int(name): row for row, name in enumerate(made)}
+    torch.save(table, path.with_suffix(".pt"), _use_new_zipfile_serialization=False)
+
+
 def test_bans_and_dcns_hdf5(tmp_path, made):
     ends = np.cumsum([len(one.boxes) for one in made.values()])
     starts = ends - [len(one.boxes) for one in made.values()]
@@ -194,11 +205,7 @@ def test_bans_and_dcns_hdf5(tmp_path, made):
     convert("hengyuan-hdf5", [tmp_path / "trainval.hdf5"], tmp_path / "a", dtype="float32", progress=False)
     check(FeatureStore(tmp_path / "a"), made)
 
-    with h5py.File(tmp_path / "rcnn_trainval.h5", "w") as file:
-        file["features"], file["boxes"] = flat(made, "features"), flat(made, "boxes")
-        file["img_start_idx"], file["img_end_idx"] = starts, ends - 1
-        file["image_w"], file["image_h"] = np.full(4, SIZE[0]), np.full(4, SIZE[1])
-    torch.save(table, tmp_path / "rcnn_trainval.pt", _use_new_zipfile_serialization=False)
+    write_dcn(tmp_path / "rcnn_trainval.h5", made)
     convert("dcn-hdf5", [tmp_path / "rcnn_trainval.h5"], tmp_path / "b", dtype="float32", progress=False)
     check(FeatureStore(tmp_path / "b"), made)
 
@@ -296,6 +303,7 @@ def changed(column: str, index: int, value: float) -> Any:
         (changed("boxes", 6, np.inf), r"box 1 is \("),
         (changed("boxes", 6, 700.0), r"box 1, .* outside of its image of 640 x 480 pixels by 60"),
         (changed("boxes", 0, 650.0), "box 0 is inverted"),
+        (replaced("image_w", b"99999999999"), "has 99999999999 x 480 pixels"),
     ],
 )
 def test_a_bad_record_is_named_and_the_others_kept(tmp_path, made, capfd, edit, reason):
@@ -308,6 +316,17 @@ def test_a_bad_record_is_named_and_the_others_kept(tmp_path, made, capfd, edit, 
     assert [entry.image_id for entry in store.skipped] == ["17"]
     del made["17"]
     check(store, made)
+
+
+@pytest.mark.parametrize("keep", [3, 6], ids=["too few columns", "as many as in the other order"])
+def test_a_damaged_first_line_does_not_hide_the_order(tmp_path, made, keep):
+    tsv = write_tsv(tmp_path / "a.tsv", list(made.items()), LXMERT)
+    first, *others = tsv.read_bytes().splitlines(keepends=True)
+    tsv.write_bytes(b"\t".join(first.split(b"\t")[:keep]) + b"\n" + b"".join(others))
+    did = convert("bottom-up-tsv", [tsv], tmp_path / "out", dtype="float32", progress=False)
+    assert [entry.path for entry in did.skipped] == [f"{tsv}, line 1"]
+    del made["3"]
+    check(FeatureStore(tmp_path / "out"), made, detections=True)
 
 
 def test_a_box_a_pixel_outside_is_cut_and_counted(tmp_path, made):
@@ -386,6 +405,65 @@ def test_pickles_that_run_code_are_refused(tmp_path, made):
     with pytest.raises(ValueError, match="holds more than a tensor"):
         convert("grid-feats-pth", [tmp_path / "1.pth"], tmp_path / "b", progress=False)
     assert not (tmp_path / "ran").exists()
+
+
+def test_ids_by_a_pattern(tmp_path):
+    (tmp_path / "val").mkdir()
+    np.savez(tmp_path / "val" / "42.npz", x=np.ones((4, 3), np.float32))
+    convert("openvqa-npz", [tmp_path / "val"], tmp_path / "out", ids="CLEVR_val_{:06d}", progress=False)
+    assert FeatureStore(tmp_path / "out").image_ids == ["CLEVR_val_000042"]
+    for wrong in ("number", "{0.__class__}", "{:999999d}", "{}{}"):
+        with pytest.raises(ValueError, match="must be auto, name, trailing-number, or a text"):
+            convert("openvqa-npz", [tmp_path / "val"], tmp_path / "never", ids=wrong, progress=False)
+
+
+def test_a_lmdb_that_was_cut_off(tmp_path):
+    lmdb = pytest.importorskip("lmdb", reason="lmdb is not installed")
+    with lmdb.open(str(tmp_path / "a"), map_size=2**22) as environment, environment.begin(write=True) as writing:
+        for number in range(20):
+            writing.put(str(number).encode(), pickle.dumps({"features": np.ones((4, 512), np.float32)}))
+    with (tmp_path / "a" / "data.mdb").open("r+b") as file:
+        file.truncate(40_000)
+    with pytest.raises(ValueError, match="LMDB is cut off"):
+        convert("mmf-lmdb", [tmp_path / "a"], tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["bottom-up-tsv", "py-bottom-up-npz", "mmf-npy", "dcn-hdf5", "grid-feats-pth"])
+def test_damage_anywhere_is_said_and_never_a_crash(tmp_path, made, kind):
+    """Random bytes changed or cut away: records are skipped or the file refused, and a refused one leaves nothing."""
+    rng = np.random.default_rng(0)
+    source = tmp_path / "source"
+    if kind == "py-bottom-up-npz":
+        write_npz(source, made, "info")
+    else:
+        source.mkdir()
+    if kind == "bottom-up-tsv":
+        write_tsv(source / "a.tsv", list(made.items()), LXMERT)
+    if kind == "mmf-npy":
+        np.save(source / "3.npy", made["3"].features)
+        np.save(source / "3_info.npy", mmf_info(made["3"]))  # type: ignore[arg-type]
+    if kind == "dcn-hdf5":
+        write_dcn(source / "a.h5", made)
+    if kind == "grid-feats-pth":
+        torch.save(torch.randn(1, 8, 2, 3), source / "42.pth")
+    whole = {path: path.read_bytes() for path in source.iterdir()}
+    for _ in range(15):
+        path = sorted(whole)[rng.integers(len(whole))]
+        content = np.frombuffer(whole[path], np.uint8).copy()
+        if rng.random() < 0.3:
+            content = content[: rng.integers(len(content))]
+        else:
+            content[rng.integers(0, len(content), 3)] = rng.integers(0, 256, 3)
+        path.write_bytes(content.tobytes())
+        try:
+            given = source / "a.h5" if kind == "dcn-hdf5" else source / "a.tsv" if kind == "bottom-up-tsv" else source
+            convert(kind, [given], tmp_path / "out", dtype="float32", progress=False)
+            assert np.isfinite(FeatureStore(tmp_path / "out").gather(np.arange(1)).features).all()
+            shutil.rmtree(tmp_path / "out")
+        except ValueError:
+            assert not (tmp_path / "out").exists()
+        path.write_bytes(whole[path])
 
 
 def test_a_kill_loses_at_most_one_shard(tmp_path):
@@ -489,4 +567,4 @@ def test_the_real_sample_is_exact(tmp_path, shared_data):
             error = np.abs(stores["int8"].read(number).features - features)
             worst = max(worst, float((error / features.max(axis=1, keepdims=True)).max()))
     assert number == 9
-    assert 1 / 300 < worst <= 1 / 253
+    assert 1 / 260 < worst <= 1 / 253

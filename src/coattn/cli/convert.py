@@ -65,10 +65,11 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ids",
-        choices=("auto", "name", "trailing-number"),
         default="auto",
+        metavar="auto|name|trailing-number|TEXT",
         help="image ids: auto takes the number of COCO's file names, COCO_train2014_000000458752, and other names as "
-        "they are; name: all as they are; trailing-number: the number at their end (%(default)s)",
+        "they are; name: all as they are; trailing-number: the number at their end; a text with {} or {:06d}: that "
+        "number in it, CLEVR_val_{:06d} (%(default)s)",
     )
     parser.add_argument(
         "--extractor", metavar="NAME", help="what made the features (default: what the format and its arrays imply)"

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from coattn.features.folder import open_folder, remove_leftovers
 from coattn.features.formats import Entry, ImageRegions, Source, open_source
 from coattn.features.formats.base import image_id
-from coattn.features.layout import Part, Skipped, feature_dtype
+from coattn.features.layout import DETECTION_DTYPES, Part, Skipped, feature_dtype
 from coattn.features.manifest import Manifest, Unit
 from coattn.features.store import read_shard
 from coattn.features.writer import StoreWriter
@@ -24,6 +24,7 @@ from coattn.features.writer import StoreWriter
 _UNIT_IMAGES = 256
 _UNIT_BYTES = 128 * 2**20
 _MOST_REGIONS = 100  # of a detector; grids have their number in the first image
+_LONGEST_SIDE, _LARGEST_LABEL = 10**6, 2**31
 _ROUNDING = 1.0  # pixels by which a box may leave its image and is cut without more ado
 
 
@@ -74,7 +75,9 @@ def convert(
         sources: files or folders, in the order in which their images are to come.
         out: folder; made if it does not exist.
         dtype: of the stored features: float16 (default), float32, or int8 with a scale for each row, which moves no
-            value by more than 1/254 of the largest of its row.
+            value by more than 1/253 of the largest of its row. Measured on ten images of bottom-up attention, values
+            from 0 to 35: at most 0.0039 of that largest value, 0.14 in all, and 0.023 on average; the error's norm is
+            2.1 % of the row's, at most 3.4 % (float16: 0.02 %).
         ids: how names give image ids, see `coattn.features.formats.base.image_id`.
         extractor: name of what made the features, where the files do not show it; by default what the format implies.
         clip_boxes: cut boxes at the border of the image however far they reach beyond. Otherwise up to one pixel is
@@ -89,6 +92,7 @@ def convert(
     """
     folder = Path(out)
     feature_dtype(dtype)
+    image_id("0", ids)  # refuses what is unknown, before it could be taken for a fault of every record
     with ExitStack() as stack:
         opened = []
         for path in sources:
@@ -168,7 +172,9 @@ def _first_shape(items: Mapping[str, _Item]) -> tuple[int, int]:
             continue
         if features.size:
             return features.shape[1], features.shape[0]
-    raise ValueError(reasons[0] if reasons else "no image has any regions") from None
+    if not reasons:
+        raise ValueError(f"{next(iter(items.values())).source.path}: no image has any regions")
+    raise ValueError(f"{reasons[0]}; {len(reasons)} records, and none of them can be used")
 
 
 def _record(sources: Sequence[Source], extractor: str | None) -> dict[str, Any]:
@@ -258,6 +264,11 @@ def _add(writer: StoreWriter, name: str, regions: ImageRegions, *, clip_boxes: b
     if not np.isfinite(features).all():
         number = int((~np.isfinite(features)).sum())
         raise ValueError(f"{number} of {features.size} values of its features are NaN or infinite")
+    if max(size) > _LONGEST_SIDE:
+        raise ValueError(f"its image has {size[0]} x {size[1]} pixels")
+    for kind, values in zip(DETECTION_DTYPES, detections, strict=True):
+        if values is not None and not (values.dtype.kind in "iuf" and (np.abs(values) < _LARGEST_LABEL).all()):
+            raise ValueError(f"its {kind} are not numbers, or impossibly large")
     boxes, cut = _shares(boxes, size, clip=clip_boxes)
     writer.add(name, features, boxes, size, *detections)
     return cut

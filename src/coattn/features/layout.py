@@ -8,7 +8,7 @@ sizes     (M, 2)  int32, width and height of the original image in pixels; zeros
 labels    (N,)    int32, scores (N,) float32: optional, from detectors
 attributes (N,)   int32, attribute_scores (N,) float32: optional, from detectors that have them
 skipped   (K,)    optional, JSON [image id, path, reason] of each image that could not be read
-attributes        format, version, extractor (JSON), complete; `sources` in the shards of `coattn extract`
+attributes        format, version, extractor (JSON), complete; `sources` in shards, of what they were made
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A record is `{"name": str, "settings": {...}, "weights": {"id": str, "sha256": str} | None, "versions": {...}}`.
 Versions are kept for people; they do not decide whether two records match. They are those of libraries, or of converted
-features `sources`, the files they come from, `[{"file": str, "sha256": str}, ...]`, and `cut_boxes`, the number of boxes
-that were cut at the border of their image.
+features `sources`, the files they come from, `[{"file": str, "sha256": str}, ...]`, and `cut_boxes`, the number of
+boxes that were cut at the border of their image.
 """
 
 from __future__ import annotations

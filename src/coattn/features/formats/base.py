@@ -157,16 +157,21 @@ def image_id(name: str, ids: str) -> str:
     Args:
         name: as its source calls it.
         ids: "auto": of COCO's file names (COCO_train2014_000000458752) the number, as VQA's questions have it, other
-            names as they are; "name": every name as it is; "trailing-number": the number at the end of each name.
+            names as they are; "name": every name as it is; "trailing-number": the number at the end of each name; or a
+            text with {} or {:06d} in it: that number in its place, "CLEVR_val_{:06d}".
 
     Raises:
-        ValueError: a name without the number.
+        ValueError: a name without the number; unknown `ids`.
     """
-    pattern = {"auto": r"COCO_\w+_(\d+)", "name": r"(?!)", "trailing-number": r"(?s:.*?)(\d+)"}[ids]
-    match = re.fullmatch(pattern, name)
-    if match is None and ids == "trailing-number":
+    patterns = {"auto": r"COCO_\w+_(\d+)", "name": r"(?!)", "trailing-number": r"(?s:.*?)(\d+)"}
+    template = re.fullmatch(r"[^{}]*\{(:0\d{1,2}d)?\}[^{}]*", ids) is not None
+    if ids not in patterns and not template:
+        raise ValueError(f"ids {ids!r}: must be {', '.join(patterns)}, or a text with {{}} or {{:06d}} in it")
+    match = re.fullmatch(patterns["trailing-number" if template else ids], name)
+    if match is None and ids not in ("auto", "name"):
         raise ValueError(f"its name {name!r} ends in no number to take as image id")
-    return name if match is None else str(int(match.group(1)))
+    found = name if match is None else str(int(match.group(1)))
+    return ids.format(int(found)) if template else found
 
 
 def number(value: Any, what: str, *, least: int = 0) -> int:

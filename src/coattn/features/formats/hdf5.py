@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import torch
 
-from coattn.features.formats.base import Entry, FileSource, ImageRegions
+from coattn.features.formats.base import Entry, FileSource, ImageRegions, number
 from coattn.features.formats.npz import as_rows
 from coattn.unpickle import ARRAYS, read_pickle
 
@@ -31,11 +31,11 @@ class _Hdf5(FileSource):
             raise ValueError(f"{table_path}: not a table of image id to number")
         try:
             self.file = h5py.File(path, "r", locking=False)
-        except OSError as error:
-            raise ValueError(f"{path}: not a readable HDF5 file, or cut off ({error})") from None
-        if missing := [name for name in names if not isinstance(self.file.get(name), h5py.Dataset)]:
-            has = ", ".join(sorted(self.file)) or "nothing"
-            raise ValueError(f"{path}: has no {missing[0]} (it has {has})")
+            has = {str(name): self.file[name] for name in self.file}
+        except Exception as error:  # a damaged file can raise nearly anything
+            raise ValueError(f"{path}: not a readable HDF5 file, or cut off ({error!s:.200})") from None
+        if missing := [name for name in names if not isinstance(has.get(name), h5py.Dataset)]:
+            raise ValueError(f"{path}: has no {missing[0]} (it has {', '.join(sorted(has)) or 'nothing'})")
         by_row = sorted((int(row), str(name)) for name, row in table.items())
         self.entries = [Entry(name, (path,), f"image {row}", row) for row, name in by_row]
         super().__init__(path, tables=[table_path])
@@ -48,7 +48,7 @@ class _Hdf5(FileSource):
         """
         try:
             return self.file[name][index]
-        except (OSError, IndexError, ValueError, RuntimeError) as error:
+        except Exception as error:  # a damaged file can raise nearly anything
             raise ValueError(f"{name} cannot be read ({error!s:.120})") from None
 
     def close(self) -> None:
@@ -74,8 +74,8 @@ class Hengyuan(_Hdf5):
         """Read one image."""
         index = entry.key
         if "pos_boxes" in self.file:
-            first, end = self.rows("pos_boxes", entry.key).tolist()
-            index = slice(int(first), int(end))
+            first, end = (number(value, "pos_boxes") for value in self.rows("pos_boxes", entry.key))
+            index = slice(first, end)
         features, boxes, spatial = (
             as_rows(self.rows(name, index), name) for name in ("image_features", "image_bb", "spatial_features")
         )
@@ -97,11 +97,12 @@ class DenseCoAttention(_Hdf5):
 
     def read(self, entry: Entry) -> ImageRegions:
         """Read one image."""
+        names = {"img_start_idx": 0, "img_end_idx": -1, "image_w": 1, "image_h": 1}
         first, last, width, height = (
-            int(self.rows(name, entry.key)) for name in ("img_start_idx", "img_end_idx", "image_w", "image_h")
+            number(self.rows(name, entry.key), name, least=least) for name, least in names.items()
         )
-        if not 0 <= first <= last + 1 <= len(self.file["features"]):
-            raise ValueError(f"has the rows {first} to {last} of {len(self.file['features'])}")
+        if not first <= last + 1:
+            raise ValueError(f"has the rows {first} to {last}")
         rows = slice(first, last + 1)
         features, boxes = (as_rows(self.rows(name, rows), name) for name in ("features", "boxes"))
         return ImageRegions(features, boxes, (width, height))

@@ -60,6 +60,9 @@ class MmfLmdb(FileSource):
             self._environment = self._lmdb.open(
                 str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False
             )
+            pages = self._environment.info()["last_pgno"] + 1
+            if pages * self._environment.stat()["psize"] > data.stat().st_size:  # reading there would end the process
+                raise ValueError(f"{path}: LMDB is cut off: {pages} pages do not fit in {data.stat().st_size} bytes")
             self._transaction = self._environment.begin()
             listed = self._transaction.get(b"keys")
             with self._transaction.cursor() as cursor:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import binascii
 import hashlib
 import mmap
+from collections import Counter
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ LXMERT = (
 _ORDERS = {len(order): order for order in (OLDER, LXMERT)}
 _ONE_NAME = {"img_id": "image_id", "img_w": "image_w", "img_h": "image_h"}
 _HEADS = (b"image_id", b"img_id")
-_LONGEST_HEADER, _LONGEST_NAME = 2**16, 256
+_FIRST_LINES, _LONGEST_NAME = 10, 256
 
 
 class BottomUpTsv(FileSource):
@@ -44,7 +46,7 @@ class BottomUpTsv(FileSource):
 
     def __init__(self, path: Path, *, progress: bool = False) -> None:
         with path.open("rb") as file:
-            self._columns = _columns(path, file.readline(_LONGEST_HEADER))
+            self._columns = _columns(path, list(islice(file, _FIRST_LINES)))
             # Mapped: each byte is looked at where the system has it, and copied nowhere but by the decoder.
             self._text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.entries, sha256 = self._index(path, progress=progress)
@@ -121,16 +123,17 @@ class BottomUpTsv(FileSource):
         self._text.close()
 
 
-def _columns(path: Path, first_line: bytes) -> tuple[str, ...]:
-    """The names of the columns, by the header or by their number."""
-    first = first_line.rstrip(b"\r\n").split(b"\t")
-    if first[0] in _HEADS or b"num_boxes" in first:
-        names = tuple(name.decode("utf-8", errors="replace").strip() for name in first)
-    elif len(first) in _ORDERS:
-        names = _ORDERS[len(first)]
+def _columns(path: Path, lines: list[bytes]) -> tuple[str, ...]:
+    """The names of the columns, by the header or by their number, which is that of most of the first lines."""
+    found = [line.rstrip(b"\r\n").split(b"\t") for line in lines] or [[b""]]
+    counts = Counter(len(fields) for fields in found if len(fields) in _ORDERS)
+    if found[0][0] in _HEADS or b"num_boxes" in found[0]:
+        names = tuple(name.decode("utf-8", errors="replace").strip() for name in found[0])
+    elif counts:
+        names = _ORDERS[counts.most_common(1)[0][0]]
     else:
         raise ValueError(
-            f"{path}: line 1 has {len(first)} columns; a bottom-up TSV has {len(OLDER)} ({', '.join(OLDER)}) or "
+            f"{path}: line 1 has {len(found[0])} columns; a bottom-up TSV has {len(OLDER)} ({', '.join(OLDER)}) or "
             f"{len(LXMERT)} ({', '.join(LXMERT)})"
         )
     names = tuple(_ONE_NAME.get(name, name) for name in names)
