@@ -1,4 +1,4 @@
-"""The user's own table of images, questions and answers: CSV, TSV, JSON or JSONL.
+"""The user's own table of images, questions and answers: CSV, TSV, JSON or JSONL, or a folder of such.
 
 Text is taken as it is, but white space at the ends is dropped and runs of it become one space. An answer is never split
 at commas: "left lung, lower lobe" is one answer.
@@ -12,17 +12,19 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.records import Record
 from coattn.datasets.row_records import RowReader
 from coattn.datasets.rows import DELIMITERS, Row, Rows, read_rows
+from coattn.datasets.table_folder import read_folder
 from coattn.datasets.vqa_json import METRICS
 from coattn.text.answers import normalize_answer
 
 DESCRIPTION = """\
-your own CSV, TSV, JSON (list of objects) or JSONL
+your own CSV, TSV, JSON (list of objects) or JSONL, or a folder of them, also of Hugging Face datasets
 
 Columns, found by these names in any case, or by --column:
   image          path or name of the image, with or without its suffix (also image_id, image_name, filename ...)
@@ -33,6 +35,8 @@ Columns, found by these names in any case, or by --column:
   split          train, val or test; by default images are divided at random (fixed), never an image between two splits
   answer_type    by default yes/no, number or other, by the answer
   question_type
+A folder holds a file per split (train.jsonl, validation.csv, test-00000-of-00002.jsonl), or what Dataset.save_to_disk
+wrote, with or without the images, for which the package datasets has to be installed.
 Other columns are passed through. Where most questions have one answer, exact match judges, else VQA accuracy.
 
   coattn prepare table answers.csv --images scans data/mine
@@ -41,7 +45,18 @@ Other columns are passed through. Where most questions have one answer, exact ma
 _DECIMAL_COMMA = re.compile(r"\d,\d{1,2}(?!\d)")
 # The names by which a column is found, best first.
 _COLUMNS: dict[str, tuple[str, ...]] = {
-    "image": ("image", "image_path", "image_file", "image_name", "image_id", "img", "img_name", "img_id", "filename"),
+    "image": (
+        "image",
+        "image_path",
+        "image_file",
+        "image_name",
+        "image_id",
+        "img",
+        "img_name",
+        "img_id",
+        "filename",
+        "file_name",
+    ),
     "question": ("question", "question_text", "q"),
     "answer": ("answer",),
     "answers": ("answers",),
@@ -54,7 +69,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `coattn prepare table`."""
-    parser.add_argument("table", metavar="TABLE", type=Path, help=".csv, .tsv, .json or .jsonl")
+    parser.add_argument("table", metavar="TABLE", type=Path, help=".csv, .tsv, .json or .jsonl, or a folder")
     parser.add_argument(
         "--images", metavar="DIR", type=Path, help="folder of the images; leave out where there are only ids"
     )
@@ -119,7 +134,7 @@ def read_table(
     """Read a table of questions; see DESCRIPTION for its columns.
 
     Args:
-        path: `.csv`, `.tsv`, `.json` or `.jsonl`.
+        path: `.csv`, `.tsv`, `.json` or `.jsonl`, or a folder (see `table_folder`).
         images: folder of the images; without it the image column holds ids, and no image is looked for.
         columns: field ("image", "question", ...) to the column that holds it; "" for none.
         val_fraction, test_fraction: share of the images held out. Without a split column 0.1 each. With one, they are
@@ -134,13 +149,19 @@ def read_table(
         ValueError: a needed column is missing, or rows are defective; the message names file, row and fix.
         OSError: the file cannot be read.
     """
-    rows = read_rows(path, encoding=encoding, delimiter=delimiter)
+    inside: dict[str, Any] = {}
+    if Path(path).is_dir():
+        rows, inside = read_folder(path, encoding=encoding, delimiter=delimiter)
+    else:
+        rows = read_rows(path, encoding=encoding, delimiter=delimiter)
     reader = RowReader(find_columns(path, rows, columns or {}), None if images is None else ImageFolder(images))
     records, skipped = _read_all(path, rows.rows, reader, skip_bad_rows)
     own = {record.split for record in records} if "split" in reader.columns else set()
     given = {"test": test_fraction, "val": val_fraction}
     splits = _divide(path, records, {name: _fraction(name, given[name], own, path) for name in given}, seed)
-    notes = [] if images is not None else ["without --images the images are ids only; there is no images.json"]
+    notes = (
+        [] if images is not None or inside else ["without --images the images are ids only; there is no images.json"]
+    )
     notes += [f"columns: {', '.join(f'{name} = {column!r}' for name, column in reader.columns.items())}"]
     if "train" in splits and "val" not in splits:
         notes.append("there is no val split, which training needs; --val-fraction 0.1 holds images of train out for it")
@@ -155,7 +176,8 @@ def read_table(
         source=str(Path(path).resolve()),
         splits=splits,
         metric=metric,
-        images={} if images is None else {image_id: Path(images, image_id) for image_id in image_ids},
+        images=inside if images is None else {image_id: Path(images, image_id) for image_id in image_ids},
+        copy_images=images is None and bool(inside),
         skipped=skipped,
         notes=notes,
     )
