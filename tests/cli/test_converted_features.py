@@ -55,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> tupl
     config = {
         "seed_everything": 1,
         "trainer": {"accelerator": "cpu", "max_epochs": 40, "default_root_dir": str(folder / "run"), **quiet},
-        "data": {"features": str(folder / "features"), **files, "batch_size": 20},
+        "data": {"features": str(folder / "features"), **files, "batch_size": 12},
         "model": {
             "preset": "stack",
             "sizes": {"layers": ["parallel"], "dim": 64, "boxes": True, "dropout": 0.0},

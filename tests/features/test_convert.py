@@ -519,6 +519,20 @@ raise SystemExit(main(["convert", "bottom-up-tsv", {str(tsv)!r}, {str(tmp_path /
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json"]
 
 
+def test_where_it_may_not_write_or_read_is_named(tmp_path, made, capsys):
+    tsv = write_tsv(tmp_path / "a.tsv", list(made.items()))
+    (tmp_path / "file").touch()
+    assert main(["convert", "bottom-up-tsv", str(tsv), str(tmp_path / "file" / "out")]) == 2
+    assert f"{tmp_path}/file/out: Not a directory" in capsys.readouterr().err
+    assert main(["convert", "mmf-npy", str(tmp_path / "none"), str(tmp_path / "out")]) == 2
+    assert f"{tmp_path}/none: No such file" in capsys.readouterr().err
+    if os.geteuid() == 0:
+        return  # the administrator may read and write everywhere
+    tsv.chmod(0)
+    assert main(["convert", "bottom-up-tsv", str(tsv), str(tmp_path / "out")]) == 2
+    assert f"{tsv}: Permission denied" in capsys.readouterr().err
+
+
 def test_the_command(tmp_path, made, capsys):
     tsv = write_tsv(
         tmp_path / "a.tsv", [(f"COCO_train2014_{int(name):012d}", one) for name, one in made.items()], LXMERT
