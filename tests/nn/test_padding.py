@@ -43,6 +43,16 @@ def test_shows_padding_only_where_the_original_has_no_mask() -> None:
     assert OriginalPadding(regions=True)(given).region_mask.all()
 
 
+def test_encoders_without_masks_are_shown_all_places_and_attention_is_not() -> None:
+    given = inputs()
+    assert OriginalPadding().encoded(given) is given
+    padding = OriginalPadding(encoders=True)
+    shown = padding.encoded(padding(given))
+    assert shown.question_mask.all()
+    assert shown.region_mask.all()
+    assert torch.equal(padding(given).region_mask, given.region_mask)
+
+
 def test_moves_padding_to_the_front_once() -> None:
     given = inputs()
     padding = OriginalPadding(front=True, num_tokens=6)

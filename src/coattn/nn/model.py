@@ -81,10 +81,11 @@ class VQAModel(nn.Module):
             ValueError: masks that do not fit, wrong widths, ids where embeddings are expected or the reverse, boxes
                 missing though the model uses them.
         """
-        given = inputs = _checked(Inputs(question, regions, question_mask, region_mask, boxes))
+        given = inputs = shown = _checked(Inputs(question, regions, question_mask, region_mask, boxes))
         if self.padding is not None:
             inputs = self.padding(given)
-        encoded, attended = _attended(self, inputs, image_sizes, need_weights=need_weights)
+            shown = self.padding.encoded(inputs)
+        encoded, attended = _attended(self, inputs, shown, image_sizes, need_weights=need_weights)
         logits, pooling_maps = self.head(attended, encoded, inputs.question_mask, inputs.region_mask)
         maps = attended.maps | pooling_maps if need_weights else {}
         return VQAOutput(logits, maps if self.padding is None else self.padding.restored(maps, given))
@@ -167,7 +168,7 @@ class VQAGenerator(nn.Module):
     ) -> EncodedPair:
         """Everything before the first word: once for all words. Arguments and errors as `VQAModel.forward`."""
         inputs = _checked(Inputs(question, regions, question_mask, region_mask, boxes))
-        encoded, attended = _attended(self, inputs, image_sizes, need_weights=need_weights)
+        encoded, attended = _attended(self, inputs, inputs, image_sizes, need_weights=need_weights)
         return EncodedPair(self.decoder.remember(attended, encoded, question_mask, region_mask), attended.maps)
 
     def forward(
@@ -284,13 +285,13 @@ def _checked(inputs: Inputs) -> Inputs:
 
 
 def _attended(
-    model: VQAModel | VQAGenerator, inputs: Inputs, image_sizes: Tensor | None, *, need_weights: bool
+    model: VQAModel | VQAGenerator, inputs: Inputs, shown: Inputs, image_sizes: Tensor | None, *, need_weights: bool
 ) -> tuple[Question, CoAttentionOutput]:
-    """What both kinds of models begin with: the encoded question, and the two sides after the co-attention."""
-    encoded = model.question_encoder(inputs.question, inputs.question_mask)
+    """What both kinds of models begin with: encoders, which are `shown` the inputs, and co-attention of both sides."""
+    encoded = model.question_encoder(shown.question, shown.question_mask)
     attended = model.coattention(
         encoded,
-        model.region_encoder(inputs.regions, inputs.region_mask, inputs.boxes, image_sizes),
+        model.region_encoder(shown.regions, shown.region_mask, shown.boxes, image_sizes),
         inputs.question_mask,
         inputs.region_mask,
         need_weights=need_weights,

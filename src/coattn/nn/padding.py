@@ -41,6 +41,8 @@ class OriginalPadding(nn.Module):
         num_regions: the number to which the original pads or cuts the regions of each image; None takes what is given.
         front: the original pads questions in front.
         padding_id: the id that the original puts at padding; None leaves what is given there.
+        encoders: the original's encoders have no masks, only its attention has. That changes no answer, but the rows of
+            attention maps that belong to padding.
 
     Raises:
         ValueError: unknown `empty`.
@@ -56,12 +58,14 @@ class OriginalPadding(nn.Module):
         num_regions: int | None = None,
         front: bool = False,
         padding_id: int | None = None,
+        encoders: bool = False,
     ) -> None:
         super().__init__()
         if empty not in ("shown", "nan"):
             raise ValueError(f"empty must be shown or nan, got {empty!r}")
         self.question, self.regions, self.empty = question, regions, empty
         self.num_tokens, self.num_regions, self.front, self.padding_id = num_tokens, num_regions, front, padding_id
+        self.encoders = encoders
 
     def forward(self, inputs: Inputs) -> Inputs:
         """Inputs right-padded to any length -> as the original pads them, with masks of what it takes for real."""
@@ -84,6 +88,14 @@ class OriginalPadding(nn.Module):
             _shown(question_mask, self.question),
             _shown(region_mask, self.regions),
             boxes,
+        )
+
+    def encoded(self, inputs: Inputs) -> Inputs:
+        """What `forward` gave, as the encoders are shown it: the same, or all places as if they were real."""
+        if not self.encoders:
+            return inputs
+        return inputs._replace(
+            question_mask=torch.ones_like(inputs.question_mask), region_mask=torch.ones_like(inputs.region_mask)
         )
 
     def restored(self, maps: Maps, inputs: Inputs) -> Maps:

@@ -74,7 +74,8 @@ def mcan_small(
         order: which layers guide which, see above.
         dropout: dropout throughout.
         standardised: z-score region features with statistics of the training images, which the original does not.
-        faithful: show padding as the authors' code does, where a question or an image is empty.
+        faithful: show padding as the authors' code does: where a question or an image is empty, and to the encoders,
+            which gives padding rows of its own in the maps.
         padded_tokens: see `coattn.presets`.
         padded_regions: see `coattn.presets`.
 
@@ -108,7 +109,9 @@ def mcan_small(
             norm="unbiased",
             dropout=dropout,
         ),
-        padding=OriginalPadding(num_tokens=padded_tokens, num_regions=padded_regions) if faithful else None,
+        padding=OriginalPadding(encoders=True, num_tokens=padded_tokens, num_regions=padded_regions)
+        if faithful
+        else None,
     )
 
 

@@ -63,7 +63,8 @@ def mmnasnet_small(
         joint_dim: width of the fused vector.
         num_glimpses: glimpses of the attentional reduction.
         dropout: dropout throughout.
-        faithful: show padding as the authors' code does, where a question or an image is empty.
+        faithful: show padding as the authors' code does: where a question or an image is empty, and to the encoders,
+            which gives padding rows of its own in the maps.
         padded_tokens: see `coattn.presets`.
         padded_regions: see `coattn.presets`.
 
@@ -92,7 +93,9 @@ def mmnasnet_small(
             norm="unbiased",
             dropout=dropout,
         ),
-        padding=OriginalPadding(num_tokens=padded_tokens, num_regions=padded_regions) if faithful else None,
+        padding=OriginalPadding(encoders=True, num_tokens=padded_tokens, num_regions=padded_regions)
+        if faithful
+        else None,
     )
 
 
