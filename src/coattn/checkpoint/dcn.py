@@ -15,7 +15,7 @@ from torch import Tensor
 from coattn import presets
 from coattn.nn import VQAModel
 
-from .names import NameTable, filled, setting, size
+from .names import NameTable, filled, setting, size, tensors
 
 PROJECT = "DCN"
 
@@ -44,6 +44,7 @@ def from_dcn(
     Raises:
         ValueError: a setting is missing, or weights of another model or other sizes.
     """
+    state_dict = tensors(state_dict)
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project=PROJECT)
     embedding_dim = width("lang_extract.rnn.weight_ih_l0", 1)
     model = presets.dcn(

@@ -16,7 +16,7 @@ from torch import Tensor
 from coattn import presets
 from coattn.nn import VQAModel
 
-from .names import NameTable, filled, size
+from .names import NameTable, filled, size, tensors
 
 PROJECT = "hengyuan-hu's bottom-up-attention-vqa"
 WRAPPER = "module."  # its training script saves the model inside nn.DataParallel
@@ -55,7 +55,7 @@ def from_hengyuan(
     Raises:
         ValueError: weights of another model, or than `config` says.
     """
-    weights = {name.removeprefix(WRAPPER): tensor for name, tensor in state_dict.items()}
+    weights = tensors({name.removeprefix(WRAPPER): value for name, value in state_dict.items()})
     width, attention = partial(size, weights, project=PROJECT), _attention(weights)
     num_words, dim = width("w_emb.emb.weight"), width("q_emb.rnn.weight_hh_l0", 1)
     for key, found in (("model", BUILDERS[attention]), ("num_hid", dim)):

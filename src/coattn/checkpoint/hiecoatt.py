@@ -13,7 +13,7 @@ from torch import Tensor
 from coattn import presets
 from coattn.nn import VQAModel
 
-from .names import Layout, NameTable, filled, size
+from .names import Layout, NameTable, filled, size, tensors
 
 PROJECT = "HieCoAttenVQA"
 PREFIX = "w/"
@@ -52,23 +52,23 @@ def from_hiecoatt(
     Raises:
         ValueError: weights of another model, or whose sizes do not fit together.
     """
-    tensors = {name.removeprefix(PREFIX): torch.as_tensor(tensor) for name, tensor in weights.items()}
-    is_alternating = _is_alternating(tensors)
+    weights = tensors({name.removeprefix(PREFIX): value for name, value in weights.items()})
+    is_alternating = _is_alternating(weights)
     attention = "word.ques1.weight" if is_alternating else "word.ques_embed.weight"
     model = presets.PRESETS["hiecoatt_alternating" if is_alternating else "hiecoatt_parallel"](
-        num_words=size(tensors, "word.embed.weight", project=PROJECT),
-        dim=size(tensors, "word.embed.weight", 1, project=PROJECT),
-        region_dim=size(tensors, "word.cnn.weight", 1, project=PROJECT),
-        attention_dim=size(tensors, attention, project=PROJECT),
-        hidden_dim=size(tensors, "atten.h1.weight", project=PROJECT),
-        joint_dim=size(tensors, "atten.h3.weight", project=PROJECT),
-        num_answers=size(tensors, "atten.out.weight", project=PROJECT),
-        recurrent_layers=_num_layers(tensors),
+        num_words=size(weights, "word.embed.weight", project=PROJECT),
+        dim=size(weights, "word.embed.weight", 1, project=PROJECT),
+        region_dim=size(weights, "word.cnn.weight", 1, project=PROJECT),
+        attention_dim=size(weights, attention, project=PROJECT),
+        hidden_dim=size(weights, "atten.h1.weight", project=PROJECT),
+        joint_dim=size(weights, "atten.h3.weight", project=PROJECT),
+        num_answers=size(weights, "atten.out.weight", project=PROJECT),
+        recurrent_layers=_num_layers(weights),
         faithful=not repaired,
         padded_tokens=num_tokens,
         padded_regions=num_regions,
     )
-    return filled(model, hiecoatt_names(tensors), tensors, project=PROJECT)
+    return filled(model, hiecoatt_names(weights), weights, project=PROJECT)
 
 
 def hiecoatt_names(weights: Mapping[str, Tensor]) -> NameTable:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coattn.nn import VQAModel
 
-from .names import NameTable, filled, size
+from .names import NameTable, filled, size, tensors
 from .openvqa import build_mcan, mcan_names
 
 PROJECT = "mcan-vqa"
@@ -43,6 +43,7 @@ def from_mcan_vqa(
     Raises:
         ValueError: a setting is missing, or weights of another model or other sizes.
     """
+    state_dict = tensors(state_dict)
     config = _visible(state_dict) | {"DROPOUT_R": 0.1} | dict(config)
     model = build_mcan(
         state_dict,

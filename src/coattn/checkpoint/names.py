@@ -109,6 +109,11 @@ def size(state_dict: Mapping[str, Tensor], name: str, dim: int = 0, *, project: 
     return tensor.shape[dim]
 
 
+def tensors(weights: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights by name, given as tensors or arrays."""
+    return {name: torch.as_tensor(value) for name, value in weights.items()}
+
+
 def filled(model: M, names: NameTable, state_dict: Mapping[str, Tensor], *, project: str) -> M:
     """The model with their weights, in eval mode and in their precision.
 
@@ -120,20 +125,20 @@ def filled(model: M, names: NameTable, state_dict: Mapping[str, Tensor], *, proj
     problems += [f"has the unknown {name}" for name in state_dict if name not in known and name not in names.unused]
     if problems:
         raise ValueError(f"this is not a checkpoint of {project} with these settings: {_listed(sorted(problems))}")
-    tensors = names.to_ours(state_dict)
+    given = names.to_ours(state_dict)
     expected = model.state_dict()
-    assert expected.keys() == tensors.keys(), f"the table of {project} is not that of its model"
+    assert expected.keys() == given.keys(), f"the table of {project} is not that of its model"
     theirs = {entry.ours: entry.theirs for entry in names.entries}
     problems = [
-        f"{theirs[name]} is {tuple(tensors[name].shape)}, these settings need {tuple(expected[name].shape)}"
+        f"{theirs[name]} is {tuple(given[name].shape)}, these settings need {tuple(expected[name].shape)}"
         for name in expected
-        if tensors[name].shape != expected[name].shape
+        if given[name].shape != expected[name].shape
     ]
     if problems:
         raise ValueError(f"the checkpoint and the settings of {project} disagree: {_listed(problems)}")
-    precision = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+    precision = next(tensor.dtype for tensor in given.values() if tensor.is_floating_point())
     model = model.to(precision)
-    model.load_state_dict(tensors)
+    model.load_state_dict(given)
     return model.eval()
 
 

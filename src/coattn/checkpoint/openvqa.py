@@ -15,7 +15,7 @@ from torch import Tensor
 from coattn import presets
 from coattn.nn import VQAModel
 
-from .names import NameTable, filled, setting, size
+from .names import NameTable, filled, setting, size, tensors
 from .openvqa_baselines import ban_names, build_ban, build_butd, build_mfb, butd_names, mfb_names
 from .openvqa_parts import PROJECT, Importer, add_attention, add_ends, add_mlp, add_norm
 
@@ -43,8 +43,8 @@ def from_openvqa(
     Raises:
         ValueError: an unknown model, a setting is missing, or weights of another model or other sizes.
     """
+    importer, state_dict = _importer(config), tensors(state_dict)
     config = _with_dataset(state_dict, config)
-    importer = _importer(config)
     model = importer.build(
         state_dict, config, faithful=not repaired, padded_tokens=num_tokens, padded_regions=num_regions
     )
