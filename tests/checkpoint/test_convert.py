@@ -245,7 +245,7 @@ def test_dcn_without_settings_or_with_other_vectors_is_refused(
     ]
     (tmp_path / "narrow.txt").write_text("w0 1 2 3\nw1 1 2 3\n")
     message = refused([*argv, f"--vectors={tmp_path / 'narrow.txt'}"], made, capsys)
-    assert "word_vectors is (4, 3), these settings need (4, 16)" in message
+    assert "narrow.txt: the word vectors are 3 wide, but DCN's checkpoint reads 16" in message
     torch.save({"state_dict": part(load_golden("dcn_full_rcnn"), "sd")}, made["checkpoint"])
     message = refused([*argv, f"--vectors={made['vectors']}"], made, capsys)
     assert "give them (--config)" in message
@@ -344,6 +344,9 @@ def test_a_pickle_with_code_is_refused(
         ({"state_dict": {"a": 1}}, "holds no state dict of weights"),
         ([torch.zeros(1)], "holds no state dict of weights, but a list"),
         ({}, "holds no state dict of weights"),
+        ({1: torch.zeros(1)}, "holds no state dict of weights, but a dict of 1"),
+        ({"a": torch.zeros(1, dtype=torch.int64)}, "dense tensors of floating point, but a is torch.int64"),
+        ({"a": torch.zeros(1, 1).to_sparse()}, "dense tensors of floating point, but a is torch.float32, torch.sparse"),
     ],
 )
 def test_a_file_without_weights_is_refused(
@@ -368,6 +371,7 @@ def test_a_file_without_weights_is_refused(
         ({"config": "["}, "not valid JSON"),
         ({"config": "[1]"}, "settings are names with values"),
         ({"config": '{"LAYER": 2}'}, "miss HIDDEN_SIZE"),
+        ({"config": '{"LAYER": -1}'}, "LAYER is -1, but must be at least 1"),
         ({"answers": '["a", "b"]'}, "2 answers, but the checkpoint scores 20"),
         ({"answers": '{"a": 0, "b": 2}'}, "gives each its number, 0 to 1, each once"),
         ({"answers": "3"}, "an object from each to its number, or a list"),
@@ -462,6 +466,8 @@ def test_every_project_has_its_command() -> None:
     [
         ("openvqa C --questions a b O", "openvqa C --questions a b -- O"),
         ("openvqa C --model mcan --repaired --config=x --questions a O", "same"),
+        ("openvqa C --questions a b O --repaired", "openvqa C --questions a b --repaired -- O"),
+        ("openvqa C --questions a b O --model mcan", "openvqa C --questions a b --model mcan -- O"),
         ("openvqa C O --questions a b", None),
         ("openvqa C --questions a b --model mcan O", None),
         (

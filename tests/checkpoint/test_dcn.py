@@ -186,6 +186,11 @@ def test_a_missing_setting_is_named() -> None:
         from_dcn(part(load_golden(FULL), "sd"), config)
 
 
+def test_word_vectors_of_another_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="the word vectors are 7 wide, but DCN's checkpoint reads 16"):
+        from_dcn(part(load_golden(FULL), "sd"), load_config(FULL), word_vectors=torch.zeros(5, 7))
+
+
 def test_starts_as_the_authors_do() -> None:
     torch.manual_seed(0)
     model = presets.dcn(region_dim=64, num_answers=5, num_words=9, dim=128, recurrent_dim=64, num_layers=1)

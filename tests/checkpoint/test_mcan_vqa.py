@@ -16,7 +16,7 @@ CONFIG = {"LAYER": 2, "HIDDEN_SIZE": 64, "MULTI_HEAD": 4, "FLAT_GLIMPSES": 1, "D
 def test_equals_the_original(repaired: bool, config: dict[str, object]) -> None:
     golden = load_golden("mcanvqa_probs")
     weights = part(golden, "sd")
-    model = from_mcan_vqa(weights, config, repaired=repaired)
+    model = from_mcan_vqa({name: value.numpy() for name, value in weights.items()}, config, repaired=repaired)
     question, regions = golden["in/ques_ix"], golden["in/img_feat"]
     found = model(question, regions, **masks(question, regions)).logits.sigmoid()
     torch.testing.assert_close(found, golden["out/probs"], atol=1e-6, rtol=0)

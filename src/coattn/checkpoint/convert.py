@@ -68,8 +68,8 @@ def convert_checkpoint(
     # The command line that DCN's checkpoints keep is a plain bag of values.
     allowed = [argparse.Namespace] if project.settings == "checkpoint" else []
     weights, rest = read_checkpoint(checkpoint, allowed=allowed)
-    settings = _settings(project, config, rest, model_name)
-    where = f"{checkpoint} with {config}" if config else str(checkpoint)
+    settings = _settings(project, checkpoint, config, rest, model_name)
+    where = " with ".join(str(path) for path in (checkpoint, config, vectors) if path)
     task, settings = _task(project, settings, weights, dataset, where)
     load = partial(project.load, repaired=repaired, num_tokens=task.num_tokens, num_regions=task.num_regions)
     if not project.own_vectors:
@@ -145,7 +145,11 @@ def _words_with_vectors(
 
 
 def _settings(
-    project: Project, config: str | os.PathLike[str] | None, rest: Mapping[str, Any], model_name: str | None
+    project: Project,
+    checkpoint: str | os.PathLike[str],
+    config: str | os.PathLike[str] | None,
+    rest: Mapping[str, Any],
+    model_name: str | None,
 ) -> dict[str, Any]:
     """The settings, from their file or from beside the weights."""
     if project.settings == "none":
@@ -154,7 +158,7 @@ def _settings(
         return read_settings(config, project.models[model_name] if model_name else {}, model_name)
     beside = rest.get("args")
     if project.settings == "file" or not isinstance(beside, argparse.Namespace):
-        raise ValueError("this project has settings that its weights do not show: give them (--config)")
+        raise ValueError(f"{checkpoint}: its weights do not show all settings of this project: give them (--config)")
     return vars(beside)
 
 
@@ -192,7 +196,8 @@ def _task(
     task = project.tasks[name]
     try:
         num_regions = settings["FEAT_SIZE"][name]["FRCN_FEAT_SIZE"][0]
-        task = task._replace(num_regions=num_regions if isinstance(num_regions, int) else task.num_regions)
+        if isinstance(num_regions, int) and num_regions > 0:
+            task = task._replace(num_regions=num_regions)
     except (KeyError, TypeError, IndexError):
         pass  # openvqa's YAML files leave it to its default
     return task, settings | {"DATASET": name}

@@ -42,11 +42,15 @@ def from_dcn(
         word_vectors: (V, E), the vectors of words by id: the model then reads ids. None for one that reads vectors.
 
     Raises:
-        ValueError: a setting is missing, or weights of another model or other sizes.
+        ValueError: a setting is missing, or weights or word vectors of another model or other sizes.
     """
     state_dict = tensors(state_dict)
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project=PROJECT)
     embedding_dim = width("lang_extract.rnn.weight_ih_l0", 1)
+    if word_vectors is not None and word_vectors.shape[-1] != embedding_dim:
+        raise ValueError(
+            f"the word vectors are {word_vectors.shape[-1]} wide, but {PROJECT}'s checkpoint reads {embedding_dim}"
+        )
     model = presets.dcn(
         num_words=None if word_vectors is None else len(word_vectors),
         question_dim=embedding_dim if word_vectors is None else None,

@@ -82,7 +82,7 @@ def setting(config: Mapping[str, Any], key: str, kind: type, *, project: str) ->
     """One value of a project's own settings.
 
     Raises:
-        ValueError: it is not there, or not of that kind.
+        ValueError: it is not there, not of that kind, or a whole number below 1: those are all sizes.
     """
     if key not in config:
         raise ValueError(f"the settings of {project} miss {key}; there are {', '.join(map(str, config)) or 'none'}")
@@ -91,6 +91,8 @@ def setting(config: Mapping[str, Any], key: str, kind: type, *, project: str) ->
         value = float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"the settings of {project}: {key} is {value!r}, not of type {kind.__name__}")
+    if kind is int and isinstance(value, int) and value < 1:
+        raise ValueError(f"the settings of {project}: {key} is {value}, but must be at least 1")
     return value
 
 
@@ -110,8 +112,18 @@ def size(state_dict: Mapping[str, Tensor], name: str, dim: int = 0, *, project: 
 
 
 def tensors(weights: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Weights by name, given as tensors or arrays."""
-    return {name: torch.as_tensor(value) for name, value in weights.items()}
+    """Weights by name, given as tensors or arrays.
+
+    Raises:
+        ValueError: one is not of floating point, or sparse.
+    """
+    found = {name: torch.as_tensor(value) for name, value in weights.items()}
+    for name, tensor in found.items():
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            raise ValueError(
+                f"weights are dense tensors of floating point, but {name} is {tensor.dtype}, {tensor.layout}"
+            )
+    return found
 
 
 def filled(model: M, names: NameTable, state_dict: Mapping[str, Tensor], *, project: str) -> M:
@@ -136,8 +148,7 @@ def filled(model: M, names: NameTable, state_dict: Mapping[str, Tensor], *, proj
     ]
     if problems:
         raise ValueError(f"the checkpoint and the settings of {project} disagree: {_listed(problems)}")
-    precision = next(tensor.dtype for tensor in given.values() if tensor.is_floating_point())
-    model = model.to(precision)
+    model = model.to(next(iter(given.values())).dtype)
     model.load_state_dict(given)
     return model.eval()
 

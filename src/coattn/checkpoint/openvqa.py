@@ -160,7 +160,7 @@ def build_mmnasnet(
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's mmnasnet")
     question_operations, region_operations = _operations(config)
     dim, relation_head_dim = read("HIDDEN_SIZE", int), read("REL_HBASE", int)
-    if relation_head_dim < 1 or dim % relation_head_dim:
+    if dim % relation_head_dim:
         raise ValueError(f"openvqa's REL_HBASE {relation_head_dim} does not divide its HIDDEN_SIZE {dim}")
     return presets.mmnasnet_small(
         num_words=width("embedding.weight"),

@@ -60,7 +60,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, allowed: Sequence[type] = (
     if (
         not isinstance(weights, Mapping)
         or not weights
-        or not all(isinstance(value, Tensor) for value in weights.values())
+        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items())
     ):
         holds = f"a {type(found).__name__}" + (
             f" of {', '.join(map(str, found))}" if isinstance(found, Mapping) else ""

@@ -113,18 +113,20 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 
 
 def separated(argv: Sequence[str]) -> list[str]:
-    """The arguments with `--` before a last OUT_DIR that `--questions FILES...` would take for one of its files."""
+    """The arguments with `--` and OUT_DIR at the end where `--questions FILES...` would read it as one of its files."""
     places = [index for index, word in enumerate(argv) if word == "--questions"]
-    if not places or "--" in argv or any(word.startswith("-") for word in argv[places[-1] + 1 :]):
+    if not places or "--" in argv:
         return list(argv)
-    before, takes_value = [], False
-    for word in argv[: places[-1]]:
+    first = places[-1] + 1
+    end = next((index for index in range(first, len(argv)) if argv[index].startswith("-")), len(argv))
+    others, takes_value = [], False
+    for word in [*argv[: first - 1], *argv[end:]]:
         if not takes_value and not word.startswith("-"):
-            before.append(word)
+            others.append(word)
         takes_value = word.startswith("--") and word not in FLAGS and "=" not in word
-    # Of KIND, CKPT and OUT_DIR the last is still to come, and there is a file before it.
-    if len(before) < 3 and len(argv) > places[-1] + 2:
-        return [*argv[:-1], "--", argv[-1]]
+    # Of KIND, CKPT and OUT_DIR the last is among the files, and there is one before it.
+    if len(others) < 3 and end > first + 1:
+        return [*argv[: end - 1], *argv[end:], "--", argv[end - 1]]
     return list(argv)
 
 
