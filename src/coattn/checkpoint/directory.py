@@ -148,6 +148,8 @@ def save_model(
         "extra": dict(extra or {}),
     }
     _check_vocabularies(model, answer_vocabulary, question_vocabulary, str(folder))
+    if question_vocabulary is None and text_encoder is None:
+        raise ValueError(f"{folder}: the model reads embeddings of questions: give the record of their text_encoder")
     with _replaced_directory(Path(folder)) as partial:
         (partial / WEIGHTS).write_bytes(save(_tensors(model)))
         _write(partial / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
