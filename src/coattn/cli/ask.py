@@ -33,8 +33,6 @@ ADDED = ("answer", "confidence", "error")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `coattn ask`."""
     parser.epilog = f"examples:\n{EXAMPLE}"
-    # Options may stand between the image and its questions.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign,assignment]
     parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="a model directory, as coattn fit leaves it")
     parser.add_argument("image", metavar="IMAGE", nargs="?", help="an image file; with --features the id of an image")
     parser.add_argument("questions", metavar="QUESTION", nargs="*", help="one or more, in quotation marks")
@@ -68,6 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--column", metavar="FIELD=NAME", action="append", default=[], help="as for coattn prepare table; repeatable"
     )
     table.add_argument("--encoding", default="utf-8", help="of the table (default utf-8)")
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments, also those with options between the image and the questions."""
+    return parser.parse_intermixed_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
