@@ -84,6 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--jobs", type=int, default=1, metavar="N", help="runs at a time (%(default)s)")
+    add("--seeds", type=int, default=len(SEEDS), metavar="N", help="only the first N seeds (%(default)s)")
     add("--only", action="append", default=[], metavar="TEXT", help="only configurations with TEXT in their names")
     add("--sort-of-clevr", metavar="FOLDER", help="its files, until they are prepared in data/sort_of_clevr")
     add("--write-readme", action="store_true", help="put the table between its marks in README.md")
@@ -98,7 +99,12 @@ def main() -> None:
         prepare(data, arguments.sort_of_clevr)
     pool = ThreadPoolExecutor(arguments.jobs)
     try:
-        list(pool.map(lambda run: fit_and_test(*run), [(config, seed) for seed in SEEDS for config in chosen]))
+        list(
+            pool.map(
+                lambda run: fit_and_test(*run),
+                [(config, seed) for seed in SEEDS[: arguments.seeds] for config in chosen],
+            )
+        )
     finally:
         pool.shutdown(cancel_futures=True)
     report = make_report(configs)
@@ -254,6 +260,9 @@ def format_table(report: dict[str, Any]) -> str:
     ):
         for data, found in report.items():
             rows.append([f"{DATA[data][0]}, {name}", *(_number(found.get(model), key, scale) for model in models)])
+    for data, found in report.items():
+        counts = (len(found[model]["seeds"]) if model in found else "-" for model in models)
+        rows.append([f"{DATA[data][0]}, seeds", *map(str, counts)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     rows.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     first = [row[0].ljust(widths[0]) for row in rows]

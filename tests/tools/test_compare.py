@@ -185,6 +185,7 @@ def test_the_table_goes_into_the_readme_between_its_marks(compare: ModuleType, r
         ["easy-VQA, thousand parameters", "150"],
         ["easy-VQA, MFLOPs per question", "5.4"],
         ["easy-VQA, CPU seconds of training", "60.0"],
+        ["easy-VQA, seeds", "2"],
     ]
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{''.join(compare._MARKS)}after\n")
