@@ -61,16 +61,19 @@ def read_gqa(files: str | Path, *, questions: str = "balanced", images: str | Pa
 
 def _records(files: list[File], split: str) -> Iterator[Record]:
     seen: set[str] = set()
+    shared: dict[tuple[str, ...], dict[str, Any]] = {}
     for file in files:
         for index, (question_id, entry) in enumerate(read_json_table(file)):
             where = Place(file, f"question {question_id!r}, number", index, entry)
             if question_id in seen:
                 where.fail("stands there a second time; keep one")
             seen.add(question_id)
-            yield _record(question_id, entry, where, split)
+            yield _record(question_id, entry, where, split, shared)
 
 
-def _record(question_id: str, entry: Any, where: Place, split: str) -> Record:
+def _record(
+    question_id: str, entry: Any, where: Place, split: str, shared: dict[tuple[str, ...], dict[str, Any]]
+) -> Record:
     (question,) = texts(where, "question")
     (answer,) = texts(where, "answer") if split not in ("test", "challenge") else ("",)
     types = entry.get("types", {})
@@ -84,8 +87,17 @@ def _record(question_id: str, entry: Any, where: Place, split: str) -> Record:
         answer_type=yes_no_type(answer) if answer else "",
         question_type=intern(str(types.get("structural") or "")),
         split=split,
-        extra={key: entry[key] for key in _KEPT if key in entry},
+        extra={key: _share(entry[key], shared) for key in _KEPT if key in entry},
     )
+
+
+def _share(value: Any, shared: dict[tuple[str, ...], dict[str, Any]]) -> Any:
+    """Equal objects once: few types, groups and steps differ, but for steps that name an object of the image."""
+    if isinstance(value, list):
+        return [_share(part, shared) if isinstance(part, dict) else part for part in value]
+    if not isinstance(value, dict) or str(value.get("argument", "")).endswith(")"):
+        return value
+    return shared.setdefault((*value, *map(repr, value.values())), value)
 
 
 READER = published_reader(
