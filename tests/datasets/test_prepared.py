@@ -153,6 +153,9 @@ def test_report_as_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert image.format == "PNG"
         assert min(image.size) > 300
         assert len(set(image.convert("L").get_flattened_data())) > 20
+    unanswered = {"test": [replace(record, answers=()) for record in dataset().splits["val"]]}
+    assert "report.png" in write_dataset(dataset(splits=unanswered), tmp_path / "unanswered")["files"]
+
     monkeypatch.delitem(sys.modules, "coattn.datasets.report_picture")
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)

@@ -37,8 +37,10 @@ def draw_report(report: Mapping[str, Any], name: str, path: str | Path) -> None:
     for number, (split, entry) in enumerate(splits.items()):
         points = {int(size): score for size, score in entry.get("coverage", {}).items()}
         coverage.plot([*points], [*points.values()], marker="o", color=_COLORS[number % len(_COLORS)], label=split)
-    coverage.set(title="best score by size of vocabulary, %", xscale="log", xlabel="answers", ylim=(0, 102))
-    coverage.legend(fontsize=8)
+    coverage.set(xscale="log", xlabel="answers", ylim=(0, 102))
+    coverage.set_title("best score by size of vocabulary, %", fontsize=10)
+    if coverage.lines:  # no answers, no lines
+        coverage.legend(fontsize=8)
     scores = {split: entry["prior"] for split, entry in splits.items() if "prior" in entry}
     _bars(prior, scores, "score without seeing the image, %", share=False)
     with atomic_path(path) as partial:
