@@ -38,6 +38,7 @@ BRICKS: dict[str, type[nn.Module]] = {
         bricks.QuestionGate,
         bricks.QuestionSelfAttention,
         bricks.RegionGuidedAttention,
+        bricks.RegionQuestionAttention,
         bricks.HierarchicalCoAttention,
         bricks.ParallelPooling,
         bricks.AlternatingPooling,

@@ -18,6 +18,7 @@ from .coattention import (
     QuestionGate,
     QuestionSelfAttention,
     RegionGuidedAttention,
+    RegionQuestionAttention,
 )
 from .decoder import LSTMDecoder, TransformerDecoder
 from .heads import ClassifierHead, HeadOutput, RecursiveHead, SummaryHead
@@ -59,6 +60,7 @@ __all__ = [
     "RegionEncoder",
     "RegionGeometryEncoder",
     "RegionGuidedAttention",
+    "RegionQuestionAttention",
     "SkipRecurrentQuestionEncoder",
     "SummaryHead",
     "TransformerDecoder",

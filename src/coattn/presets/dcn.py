@@ -43,7 +43,8 @@ def dcn(
     length 1; `DenseCoAttention` (eq. 2-9), `num_layers` times; each side pooled by several attentions, and an MLP over
     both (`SummaryHead`). Weights start as the authors' do: normal after Glorot & Bengio 2010, biases 0 but for the
     LSTM's forget gates, whose two biases sum to 2. The numbers are the defaults of the authors' code, save that there
-    regions are 2048 wide (`image_dim`).
+    regions are 2048 wide (`image_dim`). Published: on VQA v1 and v2, in the paper's tables; no number is repeated here,
+    because none was at hand to check.
 
     Deliberate differences: the authors read frozen GloVe vectors, which is `question_dim`, or `num_words` with word
     vectors and their embedding frozen; words that start from nothing are learnt here. The variant on convolution maps

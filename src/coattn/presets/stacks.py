@@ -21,6 +21,7 @@ from coattn.nn import (
     RecurrentQuestionEncoder,
     RegionEncoder,
     RegionGuidedAttention,
+    RegionQuestionAttention,
     VQAModel,
 )
 from coattn.nn.baselines import QuestionOnlyHead, UnseenRegions
@@ -33,6 +34,7 @@ LAYERS: dict[str, type[CoAttentionLayer]] = {
     "modular": ModularCoAttention,
     "question_self": QuestionSelfAttention,
     "region_guided": RegionGuidedAttention,
+    "region_question": RegionQuestionAttention,
     "question_gate": QuestionGate,
 }
 

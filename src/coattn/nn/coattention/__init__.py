@@ -5,7 +5,7 @@ from .base import CoAttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutp
 from .dense import DenseCoAttention
 from .gate import QuestionGate
 from .levels import HierarchicalCoAttention
-from .modular import ModularCoAttention, QuestionSelfAttention, RegionGuidedAttention
+from .modular import ModularCoAttention, QuestionSelfAttention, RegionGuidedAttention, RegionQuestionAttention
 from .parallel import ParallelCoAttention, ParallelPooling
 from .stack import CoAttentionOutput, CoAttentionStack
 
@@ -26,4 +26,5 @@ __all__ = [
     "QuestionGate",
     "QuestionSelfAttention",
     "RegionGuidedAttention",
+    "RegionQuestionAttention",
 ]

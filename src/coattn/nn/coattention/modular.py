@@ -1,4 +1,4 @@
-"""Modular co-attention: self-attention (SA) and self-and-guided-attention (SGA) units as layers.
+"""Modular co-attention: self-attention (SA), guided-attention (GA) and both at once (SGA), units as layers.
 
 The paper's two architectures are orders of these layers and nothing else: *encoder-decoder* is all
 `QuestionSelfAttention` layers and then all `RegionGuidedAttention` layers, *stacking* is one of each in turn, which is
@@ -35,15 +35,36 @@ class QuestionSelfAttention(ResidualCoAttention):
         return LayerOutput(question, regions, named_maps(question_to_question=weights))
 
 
-class RegionGuidedAttention(ResidualCoAttention):
-    """SGA unit (Yu et al. 2019, figure 2b): the regions read themselves, then the question, which passes through."""
+class RegionQuestionAttention(ResidualCoAttention):
+    """GA unit (Yu et al. 2019, figure 2b): the regions read the question, which passes through."""
+
+    def _build(self) -> None:
+        self.read_question = self._attention(self.region_dim, self.question_dim)
+        self.guided_residual = self._residual(self.region_dim)
+        self.ffn = self._feed_forward(self.region_dim)
+
+    def forward(
+        self,
+        question: Tensor,
+        regions: Tensor,
+        question_mask: Tensor,
+        region_mask: Tensor,
+        *,
+        need_weights: bool = False,
+    ) -> LayerOutput:
+        """See `CoAttentionLayer.forward`. Map: `regions_to_question` (B, H, R, T)."""
+        update, weights = self.read_question(regions, question, question_mask, need_weights=need_weights)
+        regions = self.ffn(self.guided_residual(regions, update))
+        return LayerOutput(question, regions, named_maps(regions_to_question=weights))
+
+
+class RegionGuidedAttention(RegionQuestionAttention):
+    """SGA unit (Yu et al. 2019, figure 3c): the regions read themselves, and then the question, as in the GA unit."""
 
     def _build(self) -> None:
         self.read_itself = self._attention(self.region_dim, self.region_dim)
         self.self_residual = self._residual(self.region_dim)
-        self.read_question = self._attention(self.region_dim, self.question_dim)
-        self.guided_residual = self._residual(self.region_dim)
-        self.ffn = self._feed_forward(self.region_dim)
+        super()._build()
 
     def forward(
         self,
@@ -58,12 +79,12 @@ class RegionGuidedAttention(ResidualCoAttention):
 
         Maps: `regions_to_regions` (B, H, R, R), `regions_to_question` (B, H, R, T).
         """
-        update, to_regions = self.read_itself(regions, regions, region_mask, need_weights=need_weights)
+        update, weights = self.read_itself(regions, regions, region_mask, need_weights=need_weights)
         regions = self.self_residual(regions, update)
-        update, to_question = self.read_question(regions, question, question_mask, need_weights=need_weights)
-        regions = self.ffn(self.guided_residual(regions, update))
-        maps = named_maps(regions_to_regions=to_regions, regions_to_question=to_question)
-        return LayerOutput(question, regions, maps)
+        question, regions, maps = super().forward(
+            question, regions, question_mask, region_mask, need_weights=need_weights
+        )
+        return LayerOutput(question, regions, named_maps(regions_to_regions=weights) | maps)
 
 
 class ModularCoAttention(ResidualCoAttention):
