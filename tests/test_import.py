@@ -104,6 +104,12 @@ def test_imports_no_more_than_it_needs(statement: str, forbidden: tuple[str, ...
     run(f"import sys; sys.modules |= {{{names}}}; {statement}")
 
 
+@pytest.mark.parametrize("name", ["checkpoint.from_openvqa", "presets.ban", "nn.VQAModel"])
+def test_packages_are_there_after_one_import(name: str) -> None:
+    package = name.partition(".")[0]
+    run(f"import coattn, sys; assert 'coattn.{package}' not in sys.modules; coattn.{name}")
+
+
 def test_every_public_name_is_there() -> None:
     assert [name for name in coattn.__all__ if not hasattr(coattn, name)] == []
     assert set(coattn.__all__) <= set(dir(coattn))

@@ -6,6 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from coattn import checkpoint as checkpoint
+    from coattn import nn as nn
+    from coattn import presets as presets
     from coattn.checkpoint import load as load
     from coattn.explain import Answer as Answer
     from coattn.explain import Explanation as Explanation
@@ -37,14 +40,19 @@ _MODULES = {
     "word_weights": "explain",
 }
 
-__all__ = sorted([*_MODULES, "__version__"])
+# Packages whose contents are used under their names: `coattn.checkpoint.from_openvqa`.
+_PACKAGES = ("checkpoint", "nn", "presets")
+
+__all__ = sorted([*_MODULES, *_PACKAGES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES])
+    return sorted([*globals(), *_MODULES, *_PACKAGES])
