@@ -100,25 +100,29 @@ class Sources(NamedTuple):
 
 
 class SelfAttention(nn.Module):
-    """SA: `norm(x + attention(x, x))`."""
+    """SA: `norm(x + attention(x, x))`.
+
+    This and the other operations never use fused attention: where a relation is near zero, the gradient of its
+    logarithm makes rounding a million times larger, and only the original's order of steps gives the original's.
+    """
 
     def __init__(self, dim: int, *, num_heads: int, dropout: float, norm: str) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(dim, num_heads=num_heads, dropout=dropout)
         self.residual = Residual(dim, dropout=dropout, norm=norm)
 
-    def forward(self, x: Tensor, sources: Sources, *, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, sources: Sources) -> tuple[Tensor, Tensor | None]:
         """Update `x` (B, N, D); the map is (B, H, N, N)."""
-        update, weights = self.attention(x, x, sources.mask, need_weights=need_weights)
+        update, weights = self.attention(x, x, sources.mask, need_weights=True)
         return self.residual(x, update), weights
 
 
 class GuidedAttention(SelfAttention):
     """GA: `norm(x + attention(x, question))`."""
 
-    def forward(self, x: Tensor, sources: Sources, *, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, sources: Sources) -> tuple[Tensor, Tensor | None]:
         """Update `x` (B, N, D); the map is (B, H, N, T)."""
-        update, weights = self.attention(x, sources.question, sources.question_mask, need_weights=need_weights)
+        update, weights = self.attention(x, sources.question, sources.question_mask, need_weights=True)
         return self.residual(x, update), weights
 
 
@@ -129,10 +133,10 @@ class RelationSelfAttention(SelfAttention):
         super().__init__(dim, num_heads=num_heads, dropout=dropout, norm=norm)
         self.relation = nn.Linear(relation_dim, num_heads)
 
-    def forward(self, x: Tensor, sources: Sources, *, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, sources: Sources) -> tuple[Tensor, Tensor | None]:
         """Update `x` (B, R, D); the map is (B, H, R, R)."""
         bias = self.relation(sources.relations).relu().clamp(min=1e-6).log().permute(0, 3, 1, 2)
-        update, weights = self.attention(x, x, sources.mask, bias=bias, need_weights=need_weights)
+        update, weights = self.attention(x, x, sources.mask, bias=bias, need_weights=True)
         return self.residual(x, update), weights
 
 
@@ -143,7 +147,7 @@ class FeedForwardStep(nn.Module):
         super().__init__()
         self.ffn = FeedForward(dim, dropout=dropout, norm=norm)
 
-    def forward(self, x: Tensor, sources: Sources, *, need_weights: bool = False) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, sources: Sources) -> tuple[Tensor, None]:
         """Update `x` (B, N, D); there is no map."""
         return self.ffn(x), None
 
@@ -214,14 +218,14 @@ class MMNasNetCoAttention(nn.Module):
         tokens, maps = question.tokens, Maps()
         sources = Sources(question_mask, tokens, question_mask, regions.relations)
         for place, step in enumerate(self.question_steps):
-            tokens, weights = step(tokens, sources, need_weights=need_weights)
-            if weights is not None:
+            tokens, weights = step(tokens, sources)
+            if need_weights and weights is not None:
                 maps[f"layers.{place}.question_to_question"] = weights
         sources = Sources(region_mask, tokens, question_mask, regions.relations)
         x = regions.tokens
         for place, step in enumerate(self.region_steps):
-            x, weights = step(x, sources, need_weights=need_weights)
-            if weights is not None:
+            x, weights = step(x, sources)
+            if need_weights and weights is not None:
                 whom = "question" if self.region_operations[place] == "GA" else "regions"
                 maps[f"layers.{len(self.question_steps) + place}.regions_to_{whom}"] = weights
         return CoAttentionOutput(tokens, x, (), maps)
