@@ -232,7 +232,7 @@ def size(run: Path) -> dict[str, float]:
 def count_operations(model: VQAModel, batch: Batch) -> int:
     """Multiplications and additions of all matrix products in one forward pass of a batch."""
     # oneDNN's LSTM is one operation whose inside is not counted.
-    with torch.backends.mkldnn.flags(enabled=False), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
         model(
             batch.question,
             batch.regions.float(),

@@ -66,14 +66,15 @@ def test_about_one_size_for_all(data: str) -> None:
 
 
 class Reader(nn.Module):
-    """An LSTM and a batched product: nothing else that is counted."""
+    """An LSTM and a batched product: nothing else that is counted. A learned row passes through a module, as in DCN."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(3, 8, batch_first=True)
+        self.row, self.same = nn.Parameter(torch.ones(7)), nn.Identity()
 
     def forward(self, question: Tensor, regions: Tensor, **others: Tensor) -> Tensor:
-        return self.lstm(question)[0] @ regions.transpose(1, 2)
+        return self.same(self.row.expand(5, 7)) + self.lstm(question)[0] @ regions.transpose(1, 2)
 
 
 def test_operations_are_those_of_matrix_products_and_of_the_lstm(compare: ModuleType) -> None:
