@@ -15,7 +15,7 @@ from coattn import presets
 from coattn.checkpoint import load_directory, save_model
 from coattn.cli import main
 from coattn.explain import Explanation, default_map, region_weights, sides
-from coattn.features.descriptor import Descriptor
+from coattn.features.extractors.descriptor import Descriptor
 from coattn.metrics.calibration import confidences, log_odds
 from coattn.predictor import Predictor
 from coattn.text.answer_words import AnswerWords

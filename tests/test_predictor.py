@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from coattn import presets
 from coattn.checkpoint import load, save_model
 from coattn.explain import Answer, Explanation, region_weights
-from coattn.features.descriptor import Descriptor
+from coattn.features.extractors.descriptor import Descriptor
 from coattn.features.store import FeatureStore, StoreWriter
 from coattn.nn.layers import lengths_to_mask
 from coattn.predictor import EncodedImage, Predictor

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coattn.checkpoint import ModelDirectory, load_directory
 from coattn.explain import Answer, Explanation, Head
-from coattn.features.extract import build_extractor
+from coattn.features.extractors.build import build_extractor
 from coattn.features.images import ImageSource, load_image
 from coattn.features.regions import Extractor
 from coattn.features.store import FeatureStore, require_same_extractor, same_extractor
@@ -124,8 +124,8 @@ class Predictor:
                 raise ValueError(f"{image} is the id of an image: give the feature store that has it")
             return _stored(store, image, picture)
         shown = load_image(image)
-        rows, boxes = self.extractor([shown])[0]
-        return EncodedImage(torch.from_numpy(rows), torch.from_numpy(boxes), shown.size, shown)
+        regions = self.extractor([shown])[0]
+        return EncodedImage(torch.from_numpy(regions.features), torch.from_numpy(regions.boxes), shown.size, shown)
 
     def ask(self, image: AnyImage, question: str, *, top_k: int = 5) -> list[Answer]:
         """Answer one question about one image.

@@ -13,7 +13,7 @@ from PIL import Image
 from coattn import presets
 from coattn.checkpoint import WEIGHTS, save_model
 from coattn.cli import main
-from coattn.features.descriptor import Descriptor
+from coattn.features.extractors.descriptor import Descriptor
 from coattn.features.store import StoreWriter
 from coattn.predictor import Predictor
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coattn.features.descriptor import Descriptor
-from coattn.features.extract import build_extractor, extract
+from coattn.features.extract import extract
+from coattn.features.extractors.build import build_extractor
+from coattn.features.extractors.descriptor import Descriptor
 from coattn.features.merge import merge
 from coattn.features.store import FeatureStore
 
 KILLED_RUN = """
 import os, signal, sys
-from coattn.features.descriptor import Descriptor
+from coattn.features.extractors.descriptor import Descriptor
 from coattn.features.extract import extract
 from coattn.features.images import find_images
 

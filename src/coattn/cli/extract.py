@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from coattn.features.descriptor import Descriptor
 from coattn.features.extract import extract
+from coattn.features.extractors.descriptor import Descriptor
+from coattn.features.extractors.objects import Objects
 from coattn.features.images import find_images
 from coattn.features.layout import FEATURE_DTYPES
-from coattn.features.objects import Objects
 from coattn.features.regions import Extractor
 from coattn.predictor import find_device
 
@@ -115,7 +115,7 @@ def _build(args: argparse.Namespace) -> Extractor:
             "--extractor torchvision needs --model NAME and --weights: default (downloads torchvision's), a FILE, "
             "or none (random, for trying out)"
         )
-    from coattn.features.torchvision_grid import TorchvisionGrid
+    from coattn.features.extractors.torchvision_grid import TorchvisionGrid
 
     gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     return TorchvisionGrid(

@@ -13,19 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from coattn.features.descriptor import Descriptor
+from coattn.features.extractors.build import WEIGHTS, build_extractor
 from coattn.features.folder import open_folder, remove_leftovers
 from coattn.features.images import find_images, load_image
 from coattn.features.layout import Part, Skipped, feature_dtype
 from coattn.features.manifest import FLIP, Manifest, Unit, plan_units
-from coattn.features.objects import Objects
 from coattn.features.regions import Extractor, Regions
 from coattn.features.store import asset_path, read_shard
 from coattn.features.writer import StoreWriter
@@ -33,17 +32,6 @@ from coattn.files import atomic_path
 
 __all__ = ["Extractor", "Regions", "Report", "build_extractor", "extract", "find_images", "load_image"]
 
-WEIGHTS = "extractor.safetensors"
-# Extractors of other projects, whose features can be read but not made here.
-ELSEWHERE = {
-    "bottom-up": "bottom-up attention (Anderson et al. 2018, arXiv 1707.07998)",
-    "bottom-up-pytorch": "bottom-up-attention.pytorch, which repeats bottom-up attention in PyTorch",
-    "mmf-detectron": "MMF's detector (vqa-maskrcnn-benchmark)",
-    "grid-feats": "grid-feats-vqa (Jiang et al. 2020, arXiv 2001.03615)",
-    "gqa-grid": "the ResNet-101 of GQA's authors (a grid of 7 x 7 cells of width 2048)",
-    "gqa-objects": "the detector of GQA's authors (Hudson & Manning 2019, arXiv 1902.09506)",
-    "clevr-grid": "openvqa's script for CLEVR (ResNet-101, a grid of 14 x 14 cells of width 1024)",
-}
 _UNIT_IMAGES = 256
 _UNIT_BYTES = 128 * 2**20
 
@@ -197,9 +185,8 @@ def _write_batch(writer: StoreWriter, batch: list[_Item], extractor: Extractor, 
     plain = extractor.describe(pixels)
     mirrored = extractor.describe([np.ascontiguousarray(image[:, ::-1]) for image in pixels]) if flips else []
     for i, (image_id, _, size) in enumerate(good):
-        writer.add(image_id, *plain[i], size)
-        if flips:
-            writer.add(image_id + FLIP, *mirrored[i], size)
+        for name, found in [(image_id, plain[i]), *([(image_id + FLIP, mirrored[i])] if flips else [])]:
+            writer.add(name, found.features, found.boxes, size, found.labels, found.scores)
     return skipped
 
 
@@ -244,39 +231,3 @@ def _save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     remove_leftovers(path)
     with atomic_path(path) as partial:
         save_file(dict(weights), partial)
-
-
-def build_extractor(record: Mapping[str, Any], *, weights: Path | None = None, device: str = "cpu") -> Extractor:
-    """Build the extractor that a record describes, to run it on new images.
-
-    Args:
-        record: from a feature store or a model.
-        weights: the `extractor.safetensors` kept with it; None for an extractor without weights.
-        device: where to run.
-
-    Raises:
-        ValueError: unknown extractor, or weights that are missing or not the recorded ones.
-    """
-    settings = record["settings"]
-    if record["name"] in ELSEWHERE:
-        raise ValueError(
-            f"the features that this model reads come from {ELSEWHERE[record['name']]}, which is not part of coattn: "
-            "it answers about images of a feature store, by their ids (--features STORE), not about a bare photo"
-        )
-    try:
-        if record["name"] == "descriptor":
-            return Descriptor(**settings)
-        if record["name"] == "objects":
-            return Objects(**settings)
-        if record["name"] == "torchvision":
-            if weights is None:
-                raise ValueError(f"the extractor torchvision ({settings['model']}) needs its weights, {WEIGHTS}")
-            from coattn.features.torchvision_grid import TorchvisionGrid
-
-            return TorchvisionGrid(weights=weights, sha256=record["weights"]["sha256"], device=device, **settings)
-    except TypeError as error:
-        raise ValueError(f"extractor {record['name']}: settings that this coattn does not know ({error})") from None
-    raise ValueError(
-        f"unknown extractor {record['name']!r}; this coattn has descriptor, objects and torchvision. Features of "
-        "another are read from a store, by image id (--features STORE)"
-    )

@@ -11,10 +11,16 @@ from torch import Tensor
 
 
 class Regions(NamedTuple):
-    """The n regions of one image: features (n, D) float32, boxes (n, 4) float32, x1 y1 x2 y2 in [0, 1] of the image."""
+    """The n regions of one image.
+
+    features (n, D) float32; boxes (n, 4) float32, x1 y1 x2 y2 in [0, 1] of the image; of detectors also labels (n,)
+    int64, the classes, and scores (n,) float32, their confidences.
+    """
 
     features: np.ndarray
     boxes: np.ndarray
+    labels: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
 
 class Extractor(Protocol):

@@ -9,14 +9,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from coattn.features.extract import build_extractor, extract
+from coattn.features.extract import extract
+from coattn.features.extractors.build import build_extractor
 from coattn.features.images import load_image
 from coattn.features.store import FeatureStore
 
 models = pytest.importorskip("torchvision").models
 transforms = pytest.importorskip("torchvision").transforms
 
-from coattn.features.torchvision_grid import TorchvisionGrid, hash_tensors, read_state_dict  # noqa: E402
+from coattn.features.extractors.torchvision_grid import TorchvisionGrid, hash_tensors, read_state_dict  # noqa: E402
 
 
 def photo(seed: int, width: int = 70, height: int = 50) -> Image.Image:

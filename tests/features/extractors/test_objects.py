@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from coattn.features.extract import build_extractor
-from coattn.features.objects import Objects, connect_runs, find_runs
+from coattn.features.extractors.build import build_extractor
+from coattn.features.extractors.objects import Objects, connect_runs, find_runs
 
 
 def flood(colours: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ def scene(size: tuple[int, int] = (100, 50)) -> Image.Image:
 
 
 def test_numbers_of_a_rectangle_and_a_circle() -> None:
-    (features, boxes), *_ = Objects()([scene()])
+    features, boxes, *_ = Objects()([scene()])[0]
     circle, rectangle = features  # largest first
     np.testing.assert_allclose(boxes, [[0.60, 0.20, 0.91, 0.82], [0.10, 0.40, 0.30, 0.60]], atol=1e-6)
     np.testing.assert_allclose(rectangle[:3], [1, 0, 0], atol=1e-6)
@@ -80,7 +80,7 @@ def test_objects_are_those_of_one_colour_that_touch() -> None:
     pixels[6:10, 10:14] = (10, 250, 10)  # touches by a corner only
     pixels[15:18, 2:6] = np.random.default_rng(0).integers(0, 20, (3, 4, 3))  # colours that are one when rounded
     pixels[19, 19] = 0  # too small
-    features, boxes = Objects(min_area=0.01)([Image.fromarray(pixels)])[0]
+    features, boxes, *_ = Objects(min_area=0.01)([Image.fromarray(pixels)])[0]
     assert features.shape == (4, 13)
     assert features.dtype == boxes.dtype == np.float32
     assert sorted(np.rint(boxes[:, :2] * 20).astype(int).tolist()) == [[2, 2], [2, 15], [6, 2], [10, 6]]
@@ -93,13 +93,13 @@ def test_only_the_largest_are_kept() -> None:
         pixels[3 : 5 + number, 7 * number : 7 * number + 5] = 255
     extractor = Objects(max_objects=3)
     assert extractor.num_regions == 3
-    features, _ = extractor([Image.fromarray(pixels)])[0]
+    features, *_ = extractor([Image.fromarray(pixels)])[0]
     np.testing.assert_allclose(features[:, 7], [5 * height / 1800 for height in (9, 8, 7)], atol=1e-6)
 
 
 @pytest.mark.parametrize("image", [Image.new("RGB", (7, 5), "teal"), Image.new("RGB", (1, 1)), scene((9, 9))])
 def test_without_objects_the_whole_image_is_one_region(image: Image.Image) -> None:
-    features, boxes = Objects()([image])[0]
+    features, boxes, *_ = Objects()([image])[0]
     assert boxes.tolist() == [[0, 0, 1, 1]]
     np.testing.assert_allclose(features[0, :3], np.asarray(image).mean(axis=(0, 1)) / 255, atol=1e-6)
     np.testing.assert_allclose(features[0, 3:9], [0.5, 0.5, 1, 1, 1, 1], atol=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coattn.features.descriptor import Descriptor
+from coattn.features.extractors.descriptor import Descriptor
 
 
 def picture(seed: int = 0, width: int = 64, height: int = 64) -> Image.Image:

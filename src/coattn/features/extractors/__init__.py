@@ -1,0 +1,1 @@
+"""What makes regions of pictures, one file for each kind."""
