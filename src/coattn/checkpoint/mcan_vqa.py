@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
+from coattn import presets
 from coattn.nn import VQAModel
 
 from .names import NameTable, filled, size, tensors
-from .openvqa import build_mcan, mcan_names
+from .openvqa import mcan_names, mcan_sizes
 
 PROJECT = "mcan-vqa"
 REGION_LINEAR = "img_feat_linear"
@@ -45,14 +46,11 @@ def from_mcan_vqa(
     """
     state_dict = tensors(state_dict)
     config = _visible(state_dict) | {"DROPOUT_R": 0.1} | dict(config)
-    model = build_mcan(
-        state_dict,
-        config,
+    model = presets.mcan_small(
+        **mcan_sizes(state_dict, config, region_linear=REGION_LINEAR, project=PROJECT),
         faithful=not repaired,
         padded_tokens=num_tokens,
         padded_regions=num_regions,
-        region_linear=REGION_LINEAR,
-        project=PROJECT,
     )
     return filled(model, mcan_vqa_names(config), state_dict, project=PROJECT)
 

@@ -1,7 +1,7 @@
 """Checkpoints of openvqa (commit f8f9966). Layouts taken from its source; never yet run on the files it released.
 
-Facts: `from_openvqa`. Each model is one row of `MODELS`: a function from settings and weights to our preset, and its
-table of names.
+Facts: `from_openvqa`. Each model is one row of `MODELS`: our preset, its arguments by weights and settings, and a table
+of names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from coattn import presets
 from coattn.nn import VQAModel
 
 from .names import NameTable, filled, setting, size, tensors
-from .openvqa_baselines import ban_names, build_ban, build_butd, build_mfb, butd_names, mfb_names
+from .openvqa_baselines import ban_names, ban_sizes, butd_names, butd_sizes, mfb_names, mfb_sizes
 from .openvqa_parts import PROJECT, Importer, add_attention, add_ends, add_mlp, add_norm
 
 
@@ -45,8 +45,11 @@ def from_openvqa(
     """
     importer, state_dict = _importer(config), tensors(state_dict)
     config = _with_dataset(state_dict, config)
-    model = importer.build(
-        state_dict, config, faithful=not repaired, padded_tokens=num_tokens, padded_regions=num_regions
+    model = importer.preset(
+        **importer.sizes(state_dict, config),
+        faithful=not repaired,
+        padded_tokens=num_tokens,
+        padded_regions=num_regions,
     )
     return filled(model, importer.names(config), state_dict, project=f"openvqa's {config['MODEL_USE']}")
 
@@ -81,39 +84,33 @@ def _importer(config: Mapping[str, Any]) -> Importer:
 # MCAN
 
 
-def build_mcan(
+def mcan_sizes(
     state_dict: Mapping[str, Tensor],
     config: Mapping[str, Any],
     *,
-    faithful: bool,
-    padded_tokens: int | None,
-    padded_regions: int | None,
     region_linear: str | None = None,
     project: str = PROJECT,
-) -> VQAModel:
-    """MCAN with the sizes of these weights and settings, not yet filled; `region_linear` as in `mcan_names`."""
+) -> dict[str, Any]:
+    """MCAN: the arguments of its preset, by these weights and settings; `region_linear` as in `mcan_names`."""
     read, width = partial(setting, config, project=project), partial(size, state_dict, project=f"{project}'s mcan")
     boxes, region_linear = bool(config.get("USE_BBOX_FEAT")), region_linear or _region_linear(config)
     geometry_dim = width("adapter.bbox_linear.weight") if boxes else None
-    return presets.mcan_small(
-        num_words=width("embedding.weight"),
-        embedding_dim=width("embedding.weight", 1),
-        region_dim=width(f"{region_linear}.weight", 1) - (geometry_dim or 0),
-        geometry_dim=geometry_dim,
-        geometry_pixels=not config.get("BBOX_NORMALIZE", True),
-        num_answers=width("proj.weight"),
-        num_layers=read("LAYER", int),
-        dim=read("HIDDEN_SIZE", int),
-        num_heads=read("MULTI_HEAD", int),
-        ffn_dim=width("backbone.enc_list.0.ffn.mlp.fc.linear.weight"),
-        pooling_dim=width("attflat_lang.mlp.fc.linear.weight"),
-        joint_dim=width("proj.weight", 1),
-        num_glimpses=read("FLAT_GLIMPSES", int),
-        dropout=read("DROPOUT_R", float),
-        faithful=faithful,
-        padded_tokens=padded_tokens,
-        padded_regions=padded_regions,
-    )
+    return {
+        "num_words": width("embedding.weight"),
+        "embedding_dim": width("embedding.weight", 1),
+        "region_dim": width(f"{region_linear}.weight", 1) - (geometry_dim or 0),
+        "geometry_dim": geometry_dim,
+        "geometry_pixels": not config.get("BBOX_NORMALIZE", True),
+        "num_answers": width("proj.weight"),
+        "num_layers": read("LAYER", int),
+        "dim": read("HIDDEN_SIZE", int),
+        "num_heads": read("MULTI_HEAD", int),
+        "ffn_dim": width("backbone.enc_list.0.ffn.mlp.fc.linear.weight"),
+        "pooling_dim": width("attflat_lang.mlp.fc.linear.weight"),
+        "joint_dim": width("proj.weight", 1),
+        "num_glimpses": read("FLAT_GLIMPSES", int),
+        "dropout": read("DROPOUT_R", float),
+    }
 
 
 def _region_linear(config: Mapping[str, Any]) -> str:
@@ -148,40 +145,30 @@ def mcan_names(config: Mapping[str, Any], *, region_linear: str | None = None, p
 # MMNasNet
 
 
-def build_mmnasnet(
-    state_dict: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    *,
-    faithful: bool,
-    padded_tokens: int | None,
-    padded_regions: int | None,
-) -> VQAModel:
-    """MMNasNet with the sizes of these weights and settings, not yet filled."""
+def mmnasnet_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
+    """MMNasNet: the arguments of its preset, by these weights and settings."""
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's mmnasnet")
     question_operations, region_operations = _operations(config)
     dim, relation_head_dim = read("HIDDEN_SIZE", int), read("REL_HBASE", int)
     if dim % relation_head_dim:
         raise ValueError(f"openvqa's REL_HBASE {relation_head_dim} does not divide its HIDDEN_SIZE {dim}")
-    return presets.mmnasnet_small(
-        num_words=width("embedding.weight"),
-        embedding_dim=width("embedding.weight", 1),
-        region_dim=width("adapter.frcn_linear.weight", 1),
-        num_answers=width("proj.weight"),
-        question_operations=question_operations,
-        region_operations=region_operations,
-        dim=dim,
-        num_heads=read("MULTI_HEAD", int),
-        relation_heads=dim // relation_head_dim,
-        relation_dim=width("linear_rel.weight"),
-        pixels=not config.get("BBOX_NORMALIZE", False),
-        pooling_dim=width("attflat_lang.mlp.fc.linear.weight"),
-        joint_dim=width("proj.weight", 1),
-        num_glimpses=read("FLAT_GLIMPSES", int),
-        dropout=read("DROPOUT_R", float),
-        faithful=faithful,
-        padded_tokens=padded_tokens,
-        padded_regions=padded_regions,
-    )
+    return {
+        "num_words": width("embedding.weight"),
+        "embedding_dim": width("embedding.weight", 1),
+        "region_dim": width("adapter.frcn_linear.weight", 1),
+        "num_answers": width("proj.weight"),
+        "question_operations": question_operations,
+        "region_operations": region_operations,
+        "dim": dim,
+        "num_heads": read("MULTI_HEAD", int),
+        "relation_heads": dim // relation_head_dim,
+        "relation_dim": width("linear_rel.weight"),
+        "pixels": not config.get("BBOX_NORMALIZE", False),
+        "pooling_dim": width("attflat_lang.mlp.fc.linear.weight"),
+        "joint_dim": width("proj.weight", 1),
+        "num_glimpses": read("FLAT_GLIMPSES", int),
+        "dropout": read("DROPOUT_R", float),
+    }
 
 
 def mmnasnet_names(config: Mapping[str, Any]) -> NameTable:
@@ -213,10 +200,10 @@ def _operations(config: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 
 MODELS = {
-    "mcan": Importer(build_mcan, mcan_names),
-    "mmnasnet": Importer(build_mmnasnet, mmnasnet_names),
-    "butd": Importer(build_butd, butd_names),
-    "ban": Importer(build_ban, ban_names),
-    "mfb": Importer(build_mfb, mfb_names),
-    "mfh": Importer(build_mfb, mfb_names),
+    "mcan": Importer(presets.mcan_small, mcan_sizes, mcan_names),
+    "mmnasnet": Importer(presets.mmnasnet_small, mmnasnet_sizes, mmnasnet_names),
+    "butd": Importer(presets.butd, butd_sizes, butd_names),
+    "ban": Importer(presets.ban, ban_sizes, ban_names),
+    "mfb": Importer(presets.mfb, mfb_sizes, mfb_names),
+    "mfh": Importer(presets.mfb, mfb_sizes, mfb_names),
 }

@@ -8,9 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from coattn import presets
-from coattn.nn import VQAModel
-
 from .names import Layout, NameTable, setting, size
 from .openvqa_parts import PROJECT, add_mlp
 
@@ -34,29 +31,19 @@ def _dropped(config: Mapping[str, Any]) -> str:
 # Bottom-up top-down attention
 
 
-def build_butd(
-    state_dict: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    *,
-    faithful: bool,
-    padded_tokens: int | None,
-    padded_regions: int | None,
-) -> VQAModel:
-    """Bottom-up top-down attention with the sizes of these weights and settings, not yet filled."""
+def butd_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Bottom-up top-down attention: the arguments of its preset, by these weights and settings."""
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's butd")
-    return presets.butd(
-        num_words=width("embedding.weight"),
-        embedding_dim=width("embedding.weight", 1),
-        region_dim=width("backbone.v_att.linear_v.weight_v"),
-        num_answers=width("classifer.3.weight_v"),
-        dim=width("rnn.weight_hh_l0", 1),
-        classifier_dim=width("classifer.3.weight_v", 1),
-        dropout=read("DROPOUT_R", float),
-        classifier_dropout=read("CLASSIFER_DROPOUT_R", float),
-        faithful=faithful,
-        padded_tokens=padded_tokens,
-        padded_regions=padded_regions,
-    )
+    return {
+        "num_words": width("embedding.weight"),
+        "embedding_dim": width("embedding.weight", 1),
+        "region_dim": width("backbone.v_att.linear_v.weight_v"),
+        "num_answers": width("classifer.3.weight_v"),
+        "dim": width("rnn.weight_hh_l0", 1),
+        "classifier_dim": width("classifer.3.weight_v", 1),
+        "dropout": read("DROPOUT_R", float),
+        "classifier_dropout": read("CLASSIFER_DROPOUT_R", float),
+    }
 
 
 def butd_names(config: Mapping[str, Any]) -> NameTable:
@@ -84,31 +71,21 @@ H_MAT = Layout(lambda theirs: theirs[0, :, 0], lambda ours: ours[None, :, None])
 H_BIAS = Layout(lambda theirs: theirs.flatten(), lambda ours: ours[None, :, None, None])  # (1, G, 1, 1), ours (G,)
 
 
-def build_ban(
-    state_dict: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    *,
-    faithful: bool,
-    padded_tokens: int | None,
-    padded_regions: int | None,
-) -> VQAModel:
-    """BAN with the sizes of these weights and settings, not yet filled."""
+def ban_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
+    """BAN: the arguments of its preset, by these weights and settings."""
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's ban")
-    return presets.ban(
-        num_words=width("embedding.weight"),
-        embedding_dim=width("embedding.weight", 1),
-        region_dim=width(f"{ATTENTION}.v_net.{_dropped(config)}.weight_v", 1),
-        num_answers=width("classifer.3.weight_v"),
-        dim=width("rnn.weight_hh_l0", 1),
-        hidden_dim=width(f"{ATTENTION}.h_mat_v", 3),
-        num_glimpses=read("GLIMPSE", int),
-        classifier_dim=width("classifer.3.weight_v", 1),
-        dropout=read("DROPOUT_R", float),
-        classifier_dropout=read("CLASSIFER_DROPOUT_R", float),
-        faithful=faithful,
-        padded_tokens=padded_tokens,
-        padded_regions=padded_regions,
-    )
+    return {
+        "num_words": width("embedding.weight"),
+        "embedding_dim": width("embedding.weight", 1),
+        "region_dim": width(f"{ATTENTION}.v_net.{_dropped(config)}.weight_v", 1),
+        "num_answers": width("classifer.3.weight_v"),
+        "dim": width("rnn.weight_hh_l0", 1),
+        "hidden_dim": width(f"{ATTENTION}.h_mat_v", 3),
+        "num_glimpses": read("GLIMPSE", int),
+        "classifier_dim": width("classifer.3.weight_v", 1),
+        "dropout": read("DROPOUT_R", float),
+        "classifier_dropout": read("CLASSIFER_DROPOUT_R", float),
+    }
 
 
 def ban_names(config: Mapping[str, Any]) -> NameTable:
@@ -135,33 +112,23 @@ def ban_names(config: Mapping[str, Any]) -> NameTable:
 # MFB and MFH
 
 
-def build_mfb(
-    state_dict: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    *,
-    faithful: bool,
-    padded_tokens: int | None,
-    padded_regions: int | None,
-) -> VQAModel:
-    """MFB, or MFH, with the sizes of these weights and settings, not yet filled."""
+def mfb_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
+    """MFB, or MFH,: the arguments of its preset, by these weights and settings."""
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's mfb")
-    return presets.mfb(
-        num_words=width("embedding.weight"),
-        embedding_dim=width("embedding.weight", 1),
-        region_dim=width("backbone.i_att.mfb.proj_i.weight", 1),
-        num_answers=width("proj.weight"),
-        dim=width("lstm.weight_hh_l0", 1),
-        hidden_dim=width("backbone.q_att.mlp.fc.linear.weight"),
-        joint_dim=read("MFB_O", int),
-        num_factors=read("MFB_K", int),
-        num_blocks=len(_blocks(config)),
-        question_glimpses=width("backbone.q_att.mlp.linear.weight"),
-        region_glimpses=width("backbone.i_att.mlp.linear.weight"),
-        dropout=read("DROPOUT_R", float),
-        faithful=faithful,
-        padded_tokens=padded_tokens,
-        padded_regions=padded_regions,
-    )
+    return {
+        "num_words": width("embedding.weight"),
+        "embedding_dim": width("embedding.weight", 1),
+        "region_dim": width("backbone.i_att.mfb.proj_i.weight", 1),
+        "num_answers": width("proj.weight"),
+        "dim": width("lstm.weight_hh_l0", 1),
+        "hidden_dim": width("backbone.q_att.mlp.fc.linear.weight"),
+        "joint_dim": read("MFB_O", int),
+        "num_factors": read("MFB_K", int),
+        "num_blocks": len(_blocks(config)),
+        "question_glimpses": width("backbone.q_att.mlp.linear.weight"),
+        "region_glimpses": width("backbone.i_att.mlp.linear.weight"),
+        "dropout": read("DROPOUT_R", float),
+    }
 
 
 def mfb_names(config: Mapping[str, Any]) -> NameTable:

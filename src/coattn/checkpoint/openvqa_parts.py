@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from coattn.nn import VQAModel
 
 from .names import NameTable
@@ -16,11 +18,13 @@ class Importer(NamedTuple):
     """How a model of openvqa becomes ours.
 
     Attributes:
-        build: `(state_dict, config, *, faithful, padded_tokens, padded_regions) -> VQAModel`, not yet filled.
-        names: `(config) -> NameTable`.
+        preset: the model, by its preset.
+        sizes: `(state_dict, config)` -> the preset's arguments, but for what it is shown of padding.
+        names: `(config)` -> which of our tensors is which of theirs.
     """
 
-    build: Callable[..., VQAModel]
+    preset: Callable[..., VQAModel]
+    sizes: Callable[[Mapping[str, Tensor], Mapping[str, Any]], dict[str, Any]]
     names: Callable[[Mapping[str, Any]], NameTable]
 
 
