@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +65,7 @@ class ImageRegions(NamedTuple):
     attribute_scores: np.ndarray | None = None
 
 
-class Source:
+class Source(ABC):
     """A file or folder of features. `read` raises ValueError or OSError for an image that cannot be read.
 
     Attributes:
@@ -77,19 +78,19 @@ class Source:
     entries: Sequence[Entry]
     extractor: str
 
+    @abstractmethod
     def read(self, entry: Entry) -> ImageRegions:
         """Read the regions of one image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def origins(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
         """Which files `entries` come from, with their hash, to be kept with the features."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fingerprint(self, entries: Iterable[Entry]) -> str:
         """A hash that changes when the files of `entries` do."""
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing open
         """Close what is open."""
 
 
