@@ -87,7 +87,9 @@ class VQAModel(nn.Module):
             shown = self.padding.encoded(inputs)
         encoded, attended = _attended(self, inputs, shown, image_sizes, need_weights=need_weights)
         logits, pooling_maps = self.head(attended, encoded, inputs.question_mask, inputs.region_mask)
-        maps = attended.maps | pooling_maps if need_weights else {}
+        if not need_weights:
+            return VQAOutput(logits, {})
+        maps = attended.maps | pooling_maps
         return VQAOutput(logits, maps if self.padding is None else self.padding.restored(maps, given))
 
 
