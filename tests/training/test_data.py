@@ -11,7 +11,7 @@ from coattn.features.store import FeatureStore
 from coattn.text.vocabulary import UNK
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
-from coattn.training.dataset import Draw, JoinedStore
+from coattn.training.dataset import Draw
 
 
 def module(data: Path, **changes: object) -> VQADataModule:
@@ -156,25 +156,6 @@ def test_files_must_be_given_in_pairs(tiny_data: Path) -> None:
     with pytest.raises(ValueError, match=r"no predict questions; set data\.test_questions"):
         module(tiny_data, test_questions=None).setup("predict")
     module(tiny_data, test_annotations=None).setup("predict")
-
-
-def test_joined_stores_read_as_one(tmp_path: Path) -> None:
-    ids = [str(number) for number in range(9)]
-    whole = FeatureStore(write_store(tmp_path / "whole.h5", ids))
-    parts = [FeatureStore(write_store(tmp_path / f"{name}.h5", ids)) for name in "ab"]
-    joined = JoinedStore(parts)
-    order = np.array([17, 3, 9, 3, 0])
-    read, expected = joined.gather(order), whole.gather(order % 9)
-    assert all(map(np.array_equal, read, expected))
-    assert joined.index("4") == 4
-    assert "9" not in joined
-    with pytest.raises(ValueError, match="no features of image '9'"):
-        joined.index("9")
-    for mine, theirs in zip(joined.statistics(order), whole.statistics(order % 9), strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
-    other = FeatureStore(write_store(tmp_path / "other.h5", ids, record={**RECORD, "name": "foreign"}))
-    with pytest.raises(ValueError, match="another extractor"):
-        JoinedStore([whole, other])
 
 
 def test_several_files_train_together(tiny_data: Path) -> None:

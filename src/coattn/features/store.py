@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coattn.features.layout import DETECTION_DTYPES, FEATURE_DTYPES, Part, Skipped, read_part
+from coattn.features.gather import GatheredRows, MappedRows, PaddedRows
+from coattn.features.layout import DETECTION_DTYPES, Part, Skipped, read_part
 from coattn.features.manifest import FLIP, MANIFEST, Manifest, Unit
 from coattn.features.provenance import joined_record, require_same_extractor, same_extractor
 from coattn.features.writer import StoreWriter
@@ -21,6 +22,7 @@ from coattn.features.writer import StoreWriter
 __all__ = [
     "FeatureStore",
     "GatheredRows",
+    "PaddedRows",
     "Rows",
     "StoreWriter",
     "asset_path",
@@ -44,26 +46,14 @@ class Rows(NamedTuple):
     attribute_scores: np.ndarray | None = None
 
 
-class GatheredRows(NamedTuple):
-    """The regions of several images one after another.
-
-    features (sum n, D) as stored, int8 as float32; boxes (sum n, 4) float32; sizes (B, 2) int32; lengths (B,) int64.
-    """
-
-    features: np.ndarray
-    boxes: np.ndarray
-    sizes: np.ndarray
-    lengths: np.ndarray
-
-
-class FeatureStore:
+class FeatureStore(MappedRows):
     """Read a feature store. Images are counted 0 ... len-1 in stored order; `index` turns an id into that number.
 
     Opening checks every header and reads no row. Rows are memory-mapped when first asked for, in each process anew, so
     a store may be pickled, forked and shared by threads.
 
     Attributes:
-        path: the file or folder.
+        path: the file or folder, absolute.
         record: what made the features (see `provenance`).
         dtype: "float16", "float32" or "int8".
         dim: width D of a feature row.
@@ -78,31 +68,18 @@ class FeatureStore:
         OSError: there is no such file, or it cannot be opened.
     """
 
+    path: Path
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()  # still right after a change of directory
-        self.parts = _folder_parts(self.path) if self.path.is_dir() else [read_part(self.path)]
-        self._maps: dict[tuple[int, str], np.ndarray] = {}
-        first = self.parts[0]
+        path = Path(path).absolute()  # still right after a change of directory
+        super().__init__(path, _folder_parts(path) if path.is_dir() else [read_part(path)])
         self.record: dict[str, Any] = joined_record([part.record for part in self.parts])
-        features = first.columns["features"]
-        self.dim = features.shape[1]
-        self.dtype = features.dtype.name
         self.image_ids = [image_id for part in self.parts for image_id in part.image_ids]
-        self.lengths = np.concatenate([np.diff(part.offsets) for part in self.parts])
-        self.sizes = np.concatenate([part.sizes for part in self.parts])
         self.skipped: list[Skipped] = [entry for part in self.parts for entry in part.skipped]
-        self._part_of = np.repeat(np.arange(len(self.parts)), [len(part.image_ids) for part in self.parts])
-        self._first_row = np.concatenate([part.offsets[:-1] for part in self.parts])
         self._index = {image_id: index for index, image_id in enumerate(self.image_ids)}
         if len(self._index) < len(self.image_ids):
             twice = next(name for index, name in enumerate(self.image_ids) if self._index[name] != index)
             raise ValueError(f"{self.path}: damaged feature store: image id {twice!r} comes twice")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}}
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
 
     def __contains__(self, image_id: object) -> bool:
         return self._stored_name(str(image_id)) in self._index
@@ -140,67 +117,10 @@ class FeatureStore:
         detections = (self._map(part, name)[rows].copy() if name in columns else None for name in DETECTION_DTYPES)
         return Rows(features, self._map(part, "boxes")[rows].copy(), self.sizes[index], *detections)
 
-    def gather(self, indices: np.ndarray, *, out: np.ndarray | None = None) -> GatheredRows:
-        """Read several images by position, in the order asked.
-
-        Args:
-            indices: (B,) integers; repeats are allowed.
-            out: where to put the features, (at least sum n, D) of the returned dtype. A buffer used again and again is
-                twice as fast as fresh memory.
-        """
-        indices = np.asarray(indices, np.int64)
-        lengths = self.lengths[indices]
-        total = int(lengths.sum())
-        stored = np.empty((total, self.dim), FEATURE_DTYPES[self.dtype]) if out is None or self.dtype == "int8" else out
-        boxes = np.empty((total, 4), np.float32)
-        scale = np.empty(total, np.float16)
-        end = 0
-        # A slice is one memcpy; with maps at hand the loop itself costs about a microsecond per image.
-        for part, first, length in zip(
-            self._part_of[indices].tolist(), self._first_row[indices].tolist(), lengths.tolist(), strict=True
-        ):
-            start, end, rows = end, end + length, slice(first, first + length)
-            stored[start:end] = self._map(part, "features")[rows]
-            boxes[start:end] = self._map(part, "boxes")[rows]
-            if self.dtype == "int8":
-                scale[start:end] = self._map(part, "scale")[rows]
-        features = stored[:total]
-        if self.dtype == "int8":
-            target = np.empty((total, self.dim), np.float32) if out is None else out[:total]
-            features = np.multiply(features, scale[:, None].astype(np.float32), out=target)
-        return GatheredRows(features, boxes, self.sizes[indices], lengths)
-
-    def statistics(self, indices: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the feature rows, (D,) float32 each, over all images or those at `indices`.
-
-        Summed in float64, block by block (Chan, Golub & LeVeque 1983), in one pass and little memory.
-
-        Raises:
-            ValueError: there is no row to average.
-        """
-        indices = np.arange(len(self)) if indices is None else np.asarray(indices)
-        count, mean, squares = 0, np.zeros(self.dim), np.zeros(self.dim)
-        for start in range(0, len(indices), 64):
-            block = self.gather(indices[start : start + 64]).features.astype(np.float64)
-            if len(block):
-                block_mean = block.mean(axis=0)
-                shift, total = block_mean - mean, count + len(block)
-                squares += np.square(block - block_mean).sum(axis=0) + shift**2 * (count * len(block) / total)
-                mean += shift * (len(block) / total)
-                count = total
-        if count == 0:
-            raise ValueError(f"{self.path}: no feature rows in {len(indices)} images to take statistics of")
-        return mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32)
-
     def asset(self, name: str) -> Path | None:
         """File or folder kept with the store, e.g. `extractor.safetensors` or `text_encoder`; None if it has none."""
         path = asset_path(self.path, name)
         return path if path.exists() else None
-
-    def _map(self, part: int, name: str) -> np.ndarray:
-        if (part, name) not in self._maps:
-            self._maps[part, name] = self.parts[part].map(name)
-        return self._maps[part, name]
 
 
 def asset_path(store: str | os.PathLike[str], name: str) -> Path:

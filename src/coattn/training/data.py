@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+from coattn.features.joined import JoinedStore
 from coattn.features.store import FeatureStore
 from coattn.text.pretrained import encoder_record
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer, local_folder
@@ -20,7 +21,7 @@ from coattn.text.vocabulary import Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors
 from coattn.training.batches import Ragged, evaluation_batches, share
 from coattn.training.curriculum import Curriculum
-from coattn.training.dataset import BatchLoader, Draw, JoinedStore, QuestionDataset, QuestionEmbeddings
+from coattn.training.dataset import BatchLoader, Draw, QuestionDataset, QuestionEmbeddings
 from coattn.training.order import TrainingOrder
 from coattn.training.splits import (
     Questions,

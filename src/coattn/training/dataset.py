@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from coattn.features.store import FeatureStore, GatheredRows, require_same_extractor
+from coattn.features.joined import JoinedStore
+from coattn.features.store import FeatureStore
 from coattn.training.batches import Batch, Ragged, pad_rows
 
 
@@ -22,66 +23,6 @@ class Draw(NamedTuple):
     positions: np.ndarray
     images: np.ndarray
     divisor: float
-
-
-class JoinedStore:
-    """Several feature stores of one extractor, read as one: that of the first images, then that of the next.
-
-    Raises:
-        ValueError: the stores come from different extractors.
-    """
-
-    def __init__(self, stores: Sequence[FeatureStore]) -> None:
-        for store in stores[1:]:
-            require_same_extractor(
-                stores[0].record, store.record, wanted_by=str(stores[0].path), found_in=str(store.path)
-            )
-        self.stores = stores
-        self.path = ", ".join(str(store.path) for store in stores)
-        self.record, self.dim = stores[0].record, stores[0].dim
-        self.lengths = np.concatenate([store.lengths for store in stores])
-        self._first = np.cumsum([0, *(len(store) for store in stores)])
-
-    def __contains__(self, image_id: object) -> bool:
-        return any(image_id in store for store in self.stores)
-
-    def index(self, image_id: int | str) -> int:
-        """Position of an image, in the first store that has it."""
-        holders = (number for number, store in enumerate(self.stores) if image_id in store)
-        number = next(holders, len(self.stores) - 1)
-        return int(self._first[number]) + self.stores[number].index(image_id)
-
-    def gather(self, indices: np.ndarray) -> GatheredRows:
-        """Read several images by position, in the order asked."""
-        lengths = self.lengths[indices]
-        owner = np.searchsorted(self._first, indices, side="right") - 1
-        parts, places = [], []
-        for number in np.unique(owner):
-            mine = np.flatnonzero(owner == number)
-            parts.append(self.stores[number].gather(indices[mine] - self._first[number]))
-            places.append(mine)
-        # Rows of one store lie together now: find where each image went, and bring them back in order.
-        order = np.argsort(np.concatenate(places))
-        joined = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
-        offsets = np.cumsum([0, *joined[3]])
-        rows, _ = Ragged(np.arange(offsets[-1]), offsets).take(order)
-        return GatheredRows(joined[0][rows], joined[1][rows], joined[2][order], lengths)
-
-    def statistics(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the feature rows of some images, (D,) float32 each."""
-        owner = np.searchsorted(self._first, indices, side="right") - 1
-        used = np.unique(owner)
-        counts = np.array([self.lengths[indices[owner == number]].sum() for number in used])
-        weights = (counts / counts.sum())[:, None]
-        found = [self.stores[number].statistics(indices[owner == number] - self._first[number]) for number in used]
-        means, stds = (np.array(values, np.float64) for values in zip(*found, strict=True))
-        mean = (weights * means).sum(axis=0)
-        variance = (weights * (stds**2 + (means - mean) ** 2)).sum(axis=0)
-        return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
-
-    def asset(self, name: str) -> Any:
-        """A file kept with one of the stores; None if there is none."""
-        return next((asset for store in self.stores if (asset := store.asset(name)) is not None), None)
 
 
 class QuestionEmbeddings(NamedTuple):

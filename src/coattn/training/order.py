@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from coattn.features.joined import JoinedStore
 from coattn.features.manifest import FLIP
 from coattn.features.store import FeatureStore
 from coattn.training.batches import BatchPlan, draw_flips, share
 from coattn.training.curriculum import EasyFirst
-from coattn.training.dataset import Draw, JoinedStore
+from coattn.training.dataset import Draw
 from coattn.training.splits import Split, image_positions
 
 _DECIDING = ("batch_size", "pool", "flips", "curriculum", "targets")

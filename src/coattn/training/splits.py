@@ -13,13 +13,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
+from coattn.features.joined import JoinedStore
 from coattn.features.store import FeatureStore, require_same_extractor
 from coattn.text.answer_words import PAD, AnswerWords
 from coattn.text.answers import answer_key, answer_shares, soft_scores
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.batches import Ragged
-from coattn.training.dataset import JoinedStore, QuestionDataset, QuestionEmbeddings
+from coattn.training.dataset import QuestionDataset, QuestionEmbeddings
 
 Targets = Literal["soft", "typed", "share", "single"]
 _SCORING: dict[Targets, Callable[[Sequence[str], AnswerVocabulary], tuple[list[int], list[float]]]] = {
