@@ -32,6 +32,7 @@ ROOMS = (
     "predictor",
     "apps",
     "cli",
+    "__main__",
 )
 HEAVY = ("lightning", "transformers", "h5py", "matplotlib", "torchvision", "PIL", "safetensors", "tqdm")
 

@@ -14,6 +14,7 @@ from coattn.features.extractors.descriptor import Descriptor
 from coattn.features.extractors.objects import Objects
 from coattn.features.images import find_images
 from coattn.features.layout import FEATURE_DTYPES
+from coattn.features.processes import gather, rank_and_world_size
 from coattn.features.regions import Extractor
 from coattn.predictor import find_device
 
@@ -21,11 +22,13 @@ DESCRIPTION = """\
 Describe each image by regions, cells of a grid or objects, and keep them in a feature store, the folder OUT.
 
 Broken off, it goes on when the same command is given again. Images that cannot be read are named and left out, and the
-exit status is then 1; give the command again when they are repaired. Under torchrun the processes share the work.
+exit status is then 1; give the command again when they are repaired. Under torchrun, on one or several machines, the
+processes share the images; their number may be another when a broken-off command goes on.
 
   coattn extract data/easy_vqa/images.json data/easy_vqa/features
   coattn extract data/sort_of_clevr/images.json data/sort_of_clevr/features --extractor objects
-  coattn extract photos/ features/ --extractor torchvision --model resnet50 --weights default --grid 7x7"""
+  coattn extract photos/ features/ --extractor torchvision --model resnet50 --weights default --grid 7x7
+  torchrun --nproc-per-node 4 -m coattn extract photos/ features/ --extractor torchvision --model ... --weights ..."""
 
 # The options that each extractor knows, by the name of their attribute.
 _OPTIONS = {
@@ -53,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--flips", action="store_true", help="store every image a second time, mirrored, as ID#flip")
     add("--dtype", choices=tuple(FEATURE_DTYPES), default="float16", help="of the stored features (%(default)s)")
     add("--batch-size", type=positive, default=32, metavar="N", help="images at once (%(default)s)")
-    add("--workers", type=positive, default=2, metavar="N", help="threads that read images (%(default)s)")
+    add("--workers", type=positive, metavar="N", help="threads that read images (one for each core)")
     drawn = parser.add_argument_group("--extractor objects")
     add = drawn.add_argument
     add("--levels", type=positive, metavar="N", help="values per colour channel that are told apart (5)")
@@ -76,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extract; 0 if every image has features, 1 if some could not be read."""
     images = find_images(args.images, id_from=args.id_from)
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world_size = rank_and_world_size()
     report = extract(
         images,
         args.out,
@@ -87,15 +90,21 @@ def run(args: argparse.Namespace) -> int:
         num_workers=args.workers,
         rank=rank,
         world_size=world_size,
+        progress=rank == 0,
     )
-    share = f" (process {rank} of {world_size})" if world_size > 1 else ""
-    found = f", {report.found_done} of them before" if report.found_done else ""
-    print(f"{args.out}: {report.done} images{found}, {len(report.skipped)} skipped{share}")
-    if report.skipped:
-        names = ", ".join(repr(entry.image_id) for entry in report.skipped[:5])
-        more = ", ..." if len(report.skipped) > 5 else ""
+    reports = gather(report)
+    if reports is None:
+        return 0  # the first process tells of all
+    skipped = [entry for report in reports for entry in report.skipped]
+    found_done = sum(report.found_done for report in reports)
+    found = f", {found_done} of them before" if found_done else ""
+    share = f" (by {world_size} processes)" if world_size > 1 else ""
+    print(f"{args.out}: {sum(report.done for report in reports)} images{found}, {len(skipped)} skipped{share}")
+    if skipped:
+        names = ", ".join(repr(entry.image_id) for entry in skipped[:5])
+        more = ", ..." if len(skipped) > 5 else ""
         print(f"skipped: {names}{more}; the reasons: coattn inspect {args.out}", file=sys.stderr)
-    return 1 if report.skipped else 0
+    return 1 if skipped else 0
 
 
 def _build(args: argparse.Namespace) -> Extractor:

@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,8 @@ from coattn.features.folder import open_folder, remove_leftovers
 from coattn.features.images import find_images, load_image
 from coattn.features.layout import Part, Skipped, feature_dtype
 from coattn.features.manifest import FLIP, Manifest, Unit, plan_units
+from coattn.features.pipeline import in_background, loading
+from coattn.features.processes import num_cores
 from coattn.features.regions import Extractor, Regions
 from coattn.features.store import asset_path, read_shard
 from coattn.features.writer import StoreWriter
@@ -34,6 +36,7 @@ __all__ = ["Extractor", "Regions", "Report", "build_extractor", "extract", "find
 
 _UNIT_IMAGES = 256
 _UNIT_BYTES = 128 * 2**20
+_WAITING_BATCHES = 4  # described and not yet written, before the extractor has to wait
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def extract(
     dtype: str = "float16",
     flips: bool = False,
     batch_size: int = 32,
-    num_workers: int = 2,
+    num_workers: int | None = None,
     images_per_unit: int | None = None,
     rank: int = 0,
     world_size: int = 1,
@@ -64,7 +67,11 @@ def extract(
     The images are cut into units, each of which becomes one shard, complete or not there at all. Called again with the
     same arguments, only what is missing is made, and the files end up the same, byte for byte, as in one go. (With
     another batch size, number of threads or device they agree to rounding.) Images that cannot be read are left out and
-    tried again by the next call. Several processes may share the work: each does every `world_size`-th unit.
+    tried again by the next call. Several processes may share the work, without a word between them: each does every
+    `world_size`-th unit.
+
+    Reading, computing and writing go on at the same time. In memory are no more than the images of three batches, the
+    features of a few, and those of two shards, one being filled and one being written. These two are what a kill loses.
 
     Args:
         images: image id to path.
@@ -73,7 +80,7 @@ def extract(
         dtype: of the stored features: float16, float32 or int8.
         flips: store each image a second time, mirrored, under its id with `#flip` behind.
         batch_size: images per call of the extractor.
-        num_workers: threads that read and shrink images while the extractor computes.
+        num_workers: threads that read and shrink images while the extractor computes; None: one for each core.
         images_per_unit: default: 256, less where that would be more than 128 MB of features.
         rank: which of the processes this is.
         world_size: number of processes.
@@ -89,7 +96,7 @@ def extract(
     units = plan_units(images, folder, images_per_unit=images_per_unit)
     manifest = Manifest(extractor.record, extractor.dim, dtype, flips, units)
     open_folder(folder, manifest)
-    if extractor.weights is not None and not asset_path(folder, WEIGHTS).exists():
+    if rank == 0 and extractor.weights is not None and not asset_path(folder, WEIGHTS).exists():
         _save_weights(asset_path(folder, WEIGHTS), extractor.weights)
 
     units = units[rank::world_size]
@@ -97,21 +104,61 @@ def extract(
     skipped = [entry for part in there.values() for entry in part.skipped]
     todo = [unit for unit in units if unit.shard not in there]
     total = sum(len(unit.images) for unit in units)
-    found = total - sum(len(unit.images) for unit in todo)
-    paths = [images[image_id] for unit in todo for image_id in unit.images]
+    missing = sum(len(unit.images) for unit in todo)
+    name = folder.name if world_size == 1 else f"{folder.name}, process {rank} of {world_size}"
+    with tqdm(total=total, initial=total - missing, unit="image", desc=name, disable=not progress) as bar:
+        skipped += _make_shards(
+            todo,
+            images,
+            folder,
+            extractor,
+            dtype=dtype,
+            flips=flips,
+            batch_size=batch_size,
+            num_workers=num_workers or num_cores(),
+            bar=bar,
+        )
+    found = sum(len(part.image_ids) for part in there.values()) // (2 if flips else 1)
+    return Report(done=total - len(skipped), found_done=found, skipped=skipped)
+
+
+def _make_shards(
+    units: Sequence[Unit],
+    images: Mapping[str, Path],
+    folder: Path,
+    extractor: Extractor,
+    *,
+    dtype: str,
+    flips: bool,
+    batch_size: int,
+    num_workers: int,
+    bar: tqdm,
+) -> list[Skipped]:
+    """Extract units, one after another; return what could not be read."""
+    skipped: list[Skipped] = []
+    load = partial(_load, extractor)
+    paths = [images[image_id] for unit in units for image_id in unit.images]
     with (
-        _loading(extractor, paths, num_workers=num_workers, ahead=2 * batch_size) as loaded,
-        tqdm(total=total, initial=found, unit="image", desc=folder.name, disable=not progress) as bar,
+        loading(load, paths, num_workers=num_workers, ahead=2 * batch_size) as loaded,
+        in_background(ahead=_WAITING_BATCHES) as write,
     ):
-        for unit in todo:
-            with _shard_writer(folder / unit.shard, extractor, dtype) as writer:
+        written: Future[None] | None = None
+        for unit in units:
+            remove_leftovers(folder / unit.shard)
+            with ExitStack() as unfinished:
+                writer = StoreWriter(folder / unit.shard, dim=extractor.dim, dtype=dtype, record=extractor.record)
+                unfinished.enter_context(writer)
                 # The images come first in zip: it must not take from `loaded` what belongs to the next unit.
                 for batch in _batches(zip(unit.images.items(), loaded, strict=False), batch_size):
-                    skipped += _write_batch(writer, batch, extractor, flips=flips)
+                    bad = _unreadable(batch)
+                    write(partial(_add, writer, _describe(batch, extractor, flips=flips), bad))
+                    skipped += bad
                     bar.update(len(batch))
-                bad = {entry.image_id for entry in skipped}
-                writer.sources = _fingerprint(images[image_id] for image_id in unit.images if image_id not in bad)
-    return Report(done=total - len(skipped), found_done=found, skipped=skipped)
+                if written is not None:
+                    written.result()  # no more than two shards are in memory, this one and the one before it
+                writer.sources = _fingerprint(unit, images, {entry.image_id for entry in skipped})
+                written = write(unfinished.pop_all().close)
+    return skipped
 
 
 class _Loaded(NamedTuple):
@@ -133,34 +180,8 @@ def _load(extractor: Extractor, path: Path) -> _Loaded:
     return _Loaded(path, extractor.prepare(image), image.size)
 
 
-@contextmanager
-def _loading(
-    extractor: Extractor, paths: Sequence[Path], *, num_workers: int, ahead: int
-) -> Iterator[Iterator[_Loaded]]:
-    """Load images in order, at most `ahead` of the one that is asked for, in threads (Pillow releases the lock)."""
-
-    def in_order() -> Iterator[_Loaded]:
-        waiting: deque[Future[_Loaded]] = deque()
-        for path in paths:
-            waiting.append(pool.submit(_load, extractor, path))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    pool = ThreadPoolExecutor(num_workers)
-    try:
-        yield in_order()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _shard_writer(path: Path, extractor: Extractor, dtype: str) -> StoreWriter:
-    remove_leftovers(path)
-    return StoreWriter(path, dim=extractor.dim, dtype=dtype, record=extractor.record)
-
-
 _Item = tuple[tuple[str, str], _Loaded]  # (image id, path in the manifest), what was loaded
+_Described = tuple[str, Regions, tuple[int, int]]  # image id, its regions, width and height of the image
 
 
 def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
@@ -169,25 +190,34 @@ def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
         yield batch
 
 
-def _write_batch(writer: StoreWriter, batch: list[_Item], extractor: Extractor, *, flips: bool) -> list[Skipped]:
-    """Extract one batch and append it; return what could not be read."""
+def _unreadable(batch: list[_Item]) -> list[Skipped]:
+    """What could not be read, named."""
     skipped = []
-    good = []
     for (image_id, stored_path), loaded in batch:
         if loaded.pixels is None:
             tqdm.write(f"skipped image {image_id!r} ({loaded.path}): {loaded.reason}", file=sys.stderr)
             skipped.append(Skipped(image_id, stored_path, loaded.reason))
-        else:
-            good.append((image_id, loaded.pixels, loaded.size))
-    for entry in skipped:
-        writer.skip(*entry)
+    return skipped
+
+
+def _describe(batch: list[_Item], extractor: Extractor, *, flips: bool) -> list[_Described]:
+    """The regions of the images that could be read, each mirrored too if asked for."""
+    good = [(image_id, loaded.pixels, loaded.size) for (image_id, _), loaded in batch if loaded.pixels is not None]
     pixels = [pixels for _, pixels, _ in good]
     plain = extractor.describe(pixels)
-    mirrored = extractor.describe([np.ascontiguousarray(image[:, ::-1]) for image in pixels]) if flips else []
-    for i, (image_id, _, size) in enumerate(good):
-        for name, found in [(image_id, plain[i]), *([(image_id + FLIP, mirrored[i])] if flips else [])]:
-            writer.add(name, found.features, found.boxes, size, found.labels, found.scores)
-    return skipped
+    described = [[(image_id, regions, size)] for (image_id, _, size), regions in zip(good, plain, strict=True)]
+    if flips:
+        mirrored = extractor.describe([np.ascontiguousarray(image[:, ::-1]) for image in pixels])
+        for image, regions, (image_id, _, size) in zip(described, mirrored, good, strict=True):
+            image.append((image_id + FLIP, regions, size))
+    return [entry for image in described for entry in image]
+
+
+def _add(writer: StoreWriter, described: list[_Described], skipped: list[Skipped]) -> None:
+    for image_id, regions, size in described:
+        writer.add(image_id, regions.features, regions.boxes, size, regions.labels, regions.scores)
+    for entry in skipped:
+        writer.skip(*entry)
 
 
 def _finished(folder: Path, manifest: Manifest, unit: Unit, images: Mapping[str, Path]) -> Part | None:
@@ -205,7 +235,7 @@ def _finished(folder: Path, manifest: Manifest, unit: Unit, images: Mapping[str,
     bad = {entry.image_id for entry in part.skipped}
     if any(_readable(images[image_id]) for image_id in bad):
         return None
-    if part.sources != _fingerprint(images[image_id] for image_id in unit.images if image_id not in bad):
+    if part.sources != _fingerprint(unit, images, bad):
         raise ValueError(
             f"{part.path}: image files have changed since their features were made; delete this file to extract its "
             f"{len(unit.images)} images again, or give another folder for the features"
@@ -221,13 +251,14 @@ def _readable(path: Path) -> bool:
     return True
 
 
-def _fingerprint(paths: Iterable[Path]) -> str:
-    """A hash of the files' sizes: cheap, and enough to notice that an image was replaced."""
+def _fingerprint(unit: Unit, images: Mapping[str, Path], left_out: Collection[str]) -> str:
+    """A hash of the sizes of the unit's files: cheap, and enough to notice that an image was replaced."""
+    paths = [images[image_id] for image_id in unit.images if image_id not in left_out]
     sizes = [path.stat().st_size if path.exists() else -1 for path in paths]
     return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
 
 
 def _save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     remove_leftovers(path)
-    with atomic_path(path) as partial:
-        save_file(dict(weights), partial)
+    with atomic_path(path) as file:
+        save_file(dict(weights), file)

@@ -19,9 +19,11 @@ def open_folder(folder: Path, manifest: Manifest) -> None:
             f"{folder}: features are written into a folder; make one file of it with `coattn convert merge` afterwards"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    # Looked at before the manifest: what another process of the same command puts there comes after its manifest.
+    holds_something = any(not path.name.startswith(f".{MANIFEST}") for path in folder.iterdir())
     if (folder / MANIFEST).exists():
         _check_same_plan(folder, manifest, Manifest.read(folder))
-    elif any(not path.name.startswith(f".{MANIFEST}") for path in folder.iterdir()):
+    elif holds_something:
         raise ValueError(f"{folder}: is not empty and holds no features; give a new folder for the features")
     else:
         manifest.write(folder)
