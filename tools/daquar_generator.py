@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from daquar import DATA, bootstrap_by_image, fit_and_test, folder, score
 
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
 from coattn.files import read_json, write_json
 from coattn.text.answer_words import AnswerWords, written_form
 from coattn.text.answers import answer_key
+from daquar import DATA, bootstrap_by_image, fit_and_test, folder, score
 
 NAMES = {"daquar_generator": "writes", "daquar": "chooses"}
 SEEDS = (0, 1, 2)

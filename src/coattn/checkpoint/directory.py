@@ -27,8 +27,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -135,6 +133,8 @@ def save_model(
         ValueError: the folder holds something else than a model; the model is not made of bricks, or not for these
             vocabularies.
     """
+    from safetensors.torch import save
+
     config = {
         "format": FORMAT,
         "version": VERSION,
@@ -291,6 +291,9 @@ def _check_vocabularies(
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         # Copies: a mapped file may change under the model, and its tensors are not aligned, which costs bits and time.
         return {name: tensor.clone() for name, tensor in load_file(path).items()}

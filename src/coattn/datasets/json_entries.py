@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-import msgspec
+if TYPE_CHECKING:  # imported where a file is read: questions that are at hand already need none
+    import msgspec
 
 File = Path | zipfile.Path  # a file, or a member of a zip archive
 
@@ -47,6 +48,8 @@ def read_json_list(path: str | File, key: str) -> JSONList:
         ValueError: the file is something else, or not UTF-8 JSON; the entries may raise it later.
         OSError: the file cannot be read.
     """
+    import msgspec
+
     content = _read_content(path)
     try:
         raw: dict[str, Any] = msgspec.json.decode(content, type=dict[str, msgspec.Raw]) if key else {key: content}
@@ -73,6 +76,8 @@ def read_json_table(path: str | File) -> Iterator[tuple[str, Any]]:
         ValueError: the file is something else, or not UTF-8 JSON.
         OSError: the file cannot be read.
     """
+    import msgspec
+
     content = _read_content(path)
     try:
         raw = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
@@ -85,6 +90,8 @@ def read_json_table(path: str | File) -> Iterator[tuple[str, Any]]:
 
 
 def _entries(raw: list[msgspec.Raw], content: bytes, path: str | File) -> Iterator[Any]:
+    import msgspec
+
     decode = msgspec.json.Decoder().decode
     for entry in raw:
         try:

@@ -17,8 +17,6 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
-import msgspec
-
 from coattn.datasets.json_entries import (
     File,
     JSONList,
@@ -251,6 +249,8 @@ def _annotation_entry(record: Record) -> dict[str, Any]:
 
 def _write_list(path: Path, key: str, info: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> None:
     """One entry per line, streamed: a large data set never stands in memory twice."""
+    import msgspec
+
     encode = msgspec.json.Encoder().encode
     with atomic_path(path) as partial, partial.open("wb") as file:
         file.write(b'{"info": ' + encode(dict(info)) + f',\n"{key}": ['.encode())

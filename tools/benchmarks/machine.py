@@ -1,0 +1,109 @@
+"""The machine: what it is, how fast it copies and multiplies, and how much memory a process took."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.timing import seconds
+
+_MATRIX_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
+def describe(device: str) -> dict[str, Any]:
+    """Plain values: processor, threads, what of it speeds up bf16, the GPU if it is used, versions."""
+    found: dict[str, Any] = {
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "flags": [flag for flag in _MATRIX_FLAGS if flag in _cpuinfo("flags").split()],
+        "memory GB": round(_physical_memory() / 1e9, 1),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if device == "cuda":
+        gpu = torch.cuda.get_device_properties(0)
+        found["gpu"] = {"name": gpu.name, "memory GB": round(gpu.total_memory / 1e9, 1), "cuda": torch.version.cuda}
+    return found
+
+
+def has_bf16(device: str) -> bool:
+    """Whether bf16 is computed by the processor itself and not emulated."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))
+
+
+def synchronise(device: str) -> None:
+    """Wait until the device has done what it was told."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def copy_rate(device: str, *, megabytes: int = 256) -> float:
+    """GB/s of plain copies from one array to another, counting each byte once; the best of numpy and torch."""
+    source = torch.randint(0, 100, (megabytes * 2**20,), dtype=torch.uint8, device=device)
+    target = torch.zeros_like(source)
+
+    def by_torch() -> None:
+        target.copy_(source)
+        synchronise(device)
+
+    ways = [by_torch] if device == "cuda" else [by_torch, lambda: np.copyto(target.numpy(), source.numpy())]
+    return megabytes * 2**20 / min(seconds(way) for way in ways for _ in range(6)) / 1e9
+
+
+def upload_rate(*, megabytes: int = 256) -> float:
+    """GB/s from page-locked memory to the GPU."""
+    source = torch.zeros(megabytes * 2**20, dtype=torch.uint8, pin_memory=True)
+    target = torch.empty_like(source, device="cuda")
+
+    def copy() -> None:
+        target.copy_(source, non_blocking=True)
+        torch.cuda.synchronize()
+
+    return megabytes * 2**20 / min(seconds(copy) for _ in range(6)) / 1e9
+
+
+def matrix_rate(device: str, dtype: torch.dtype, *, quick: bool = False) -> float:
+    """FLOP/s of matrix products, the best of a square one and one of an MCAN layer's shape; random numbers."""
+    shapes = [(8192, 8192, 8192), (25_600, 512, 2048)] if device == "cuda" else [(2048,) * 3, (6400, 512, 2048)]
+    shapes = [(64, 64, 64)] if quick else shapes
+    best = 0.0
+    for rows, inner, columns in shapes:
+        a = torch.randn(rows, inner, device=device).to(dtype)
+        b = torch.randn(inner, columns, device=device).to(dtype)
+        repeats = 20 if device == "cuda" else 2
+
+        def multiply(a: torch.Tensor = a, b: torch.Tensor = b, repeats: int = repeats) -> None:
+            for _ in range(repeats):
+                a @ b
+            synchronise(device)
+
+        best = max(best, repeats * 2 * rows * inner * columns / min(seconds(multiply) for _ in range(4)))
+    return best
+
+
+def peak_memory(device: str) -> float:
+    """GB: the most that this process had in memory at once, or with a GPU what its tensors took there."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _cpuinfo(key: str) -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
