@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,30 @@ def make_text_encoder() -> Callable[..., Path]:
             tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
         )
         fast.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_vision_model() -> Callable[..., Path]:
+    """Writes a tiny vision model of `transformers`, random, for 32 x 32 pixels in patches of 8, into a folder."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+
+    def make(folder: Path, kind: str = "vit", *, preparation: dict[str, Any] | None = None, **settings: Any) -> Path:
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+        sizes |= {"image_size": 32, "patch_size": 8, **settings}
+        if kind in ("clip", "siglip"):
+            text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+            sizes = {"vision_config": sizes, "text_config": {**text, "vocab_size": 20}}
+        model = transformers.AutoModel.from_config(transformers.CONFIG_MAPPING[kind](**sizes)).eval()
+        for name, parameter in model.named_parameters():
+            if "position" in name or "token" in name:  # zeros at first, in some
+                torch.nn.init.normal_(parameter)
+        model.save_pretrained(folder)
+        usual = {"size": {"height": 32, "width": 32}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+        (folder / "preprocessor_config.json").write_text(json.dumps({**usual, "resample": 3, **(preparation or {})}))
         return folder
 
     return make

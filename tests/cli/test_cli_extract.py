@@ -104,11 +104,14 @@ def test_trailing_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "resnet18"], "--model needs --extractor torchvision"),
+        (["--model", "resnet18"], "--model needs --extractor torchvision or detector or transformers"),
         (["--tf-same-padding"], "--tf-same-padding needs --extractor torchvision"),
-        (["--global"], "--global needs --extractor torchvision"),
+        (["--global"], "--global needs --extractor torchvision or transformers"),
         (["--min-area", "0.1"], "--min-area needs --extractor objects; descriptor has no such setting"),
-        (["--extractor", "objects", "--grid", "2x2"], "--grid needs --extractor descriptor or torchvision"),
+        (
+            ["--extractor", "objects", "--grid", "2x2"],
+            "--grid needs --extractor descriptor or patches",
+        ),
         (["--extractor", "objects", "--min-area", "2"], "min_area in [0, 1)"),
         (["--extractor", "torchvision", "--weights", "none"], "needs --model NAME and --weights"),
         (["--extractor", "torchvision", "--model", "resnet18"], "needs --model NAME and --weights"),

@@ -7,7 +7,7 @@ import argparse
 import torch
 from tqdm import tqdm
 
-from coattn.cli.extract import positive
+from coattn.cli.extractors import positive
 from coattn.datasets.question_embeddings import embed_questions, read_questions
 from coattn.datasets.table import given_columns
 from coattn.predictor import find_device

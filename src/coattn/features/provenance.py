@@ -65,6 +65,12 @@ def joined_record(records: Sequence[Record]) -> dict[str, Any]:
 def _identity(record: Record) -> dict[str, Any]:
     """Flatten what decides; through JSON, so that a record compares equal before and after it was stored."""
     weights = record["weights"]
-    settings = {f"settings.{key}": value for key, value in record["settings"].items()}
-    flat = {"name": record["name"], "weights.sha256": weights and weights["sha256"], **settings}
-    return json.loads(json.dumps(flat))
+    flat = {"name": record["name"], "weights.sha256": weights and weights["sha256"]}
+    return json.loads(json.dumps(flat | _flat(record["settings"], "settings.")))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from coattn.files import require
 from coattn.nn.question import Question
+from coattn.pretrained import explained
 from coattn.text.pretrained import load_model
-from coattn.text.pretrained_tokenizer import PretrainedTokenizer, encoder_config, explained
+from coattn.text.pretrained_tokenizer import KIND, PretrainedTokenizer, encoder_config
 
 
 class FinetunedQuestionEncoder(nn.Module):
@@ -104,7 +105,7 @@ class FinetunedQuestionEncoder(nn.Module):
 
 def _built(config: Any) -> Any:
     transformers = require("transformers", "text")
-    with explained("text encoder"):
+    with explained(KIND, kind=KIND):
         if transformers.MODEL_MAPPING[type(config)].main_input_name != "input_ids":
             raise ValueError(f"{config.model_type} does not read text")
         model = transformers.AutoModel.from_config(config, trust_remote_code=False)

@@ -16,19 +16,16 @@ import torch
 from torch import Tensor
 
 from coattn.files import require, sha256_of_file
-from coattn.text.pretrained_tokenizer import (
+from coattn.pretrained import (
     CONFIG,
-    FILES,
-    TOKENIZER_FILES,
     WEIGHTS,
-    PretrainedTokenizer,
     check_has_config,
     explained,
-    joint_sha256,
     local_folder,
     matching,
     no_progress_bar,
 )
+from coattn.text.pretrained_tokenizer import FILES, KIND, TOKENIZER_FILES, PretrainedTokenizer, joint_sha256
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
@@ -82,7 +79,7 @@ class TextEncoder:
             ModuleNotFoundError: `transformers` is not installed.
         """
         require("transformers", "text")
-        folder = local_folder(name_or_folder, allow_download)
+        folder = local_folder(name_or_folder, allow_download, kind=KIND, files=FILES)
         model = load_model(folder)
         tokenizer = PretrainedTokenizer.load(folder)
         limit = tokenizer.limit(max_tokens)
@@ -172,7 +169,7 @@ def encoder_record(
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    check_has_config(folder)
+    check_has_config(folder, kind=KIND)
     weights = matching(folder, WEIGHTS)
     if weights:
         return weights
@@ -193,7 +190,7 @@ def load_model(folder: Path) -> Any:
     transformers = require("transformers", "text")
     _weight_files(folder)
     options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
-    with explained(str(folder)), no_progress_bar(transformers.utils.logging):
+    with explained(str(folder), kind=KIND), no_progress_bar(transformers.utils.logging):
         model, report = transformers.AutoModel.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **options
         )

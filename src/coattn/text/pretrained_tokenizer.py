@@ -10,17 +10,16 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from coattn.files import require, sha256_of_file
+from coattn.pretrained import CONFIG, WEIGHTS, check_has_config, explained, matching, no_progress_bar
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model")
-WEIGHTS = ("model.safetensors", "model-*.safetensors")
-FILES = ("config.json", "model.safetensors.index.json", *WEIGHTS, *TOKENIZER_FILES, "README.md", "LICENSE*")
-CONFIG = "config.json"
+FILES = (CONFIG, "model.safetensors.index.json", *WEIGHTS, *TOKENIZER_FILES, "README.md", "LICENSE*")
+KIND = "text encoder"
 # Settings of a config that say where code, kernels or weights come from, or how they are stored; none of our concern.
 _NOT_ARCHITECTURE = frozenset(
     {"auto_map", "quantization_config", "dtype", "torch_dtype", "transformers_version", "architectures", "id2label"}
@@ -65,13 +64,13 @@ class PretrainedTokenizer:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read the files of a folder; see `local_folder`.
+        """Read the files of a folder; see `coattn.pretrained.local_folder`.
 
         Raises:
             ValueError: it has no config.json, or as the class says.
         """
         folder = Path(folder)
-        check_has_config(folder)
+        check_has_config(folder, kind=KIND)
         paths = [folder / CONFIG, *matching(folder, TOKENIZER_FILES)]
         return cls({path.name: path.read_bytes() for path in paths}, str(folder))
 
@@ -127,36 +126,9 @@ class PretrainedTokenizer:
         return cls({name: content.encode("latin-1") for name, content in value["files"].items()}, source)
 
 
-def local_folder(
-    name: str | os.PathLike[str], allow_download: bool, *, permission: str = "say --allow-download"
-) -> Path:
-    """Where the files of an encoder are: a folder, or a name on the Hub that is on this machine.
-
-    Args:
-        name: folder or name.
-        allow_download: fetch a name that is not on this machine; otherwise there is no network access at all.
-        permission: how the user would allow it.
-
-    Raises:
-        ValueError: it is not on this machine.
-        ModuleNotFoundError: `transformers` is not installed.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    hub, errors = require("huggingface_hub", "text"), require("huggingface_hub.errors", "text")
-    missing = f"text encoder {str(name)!r} is neither a folder nor on this machine"
-    try:
-        return Path(hub.snapshot_download(str(name), allow_patterns=list(FILES), local_files_only=not allow_download))
-    except errors.LocalEntryNotFoundError:
-        hint = "is the network reachable?" if allow_download else f"give its folder, or {permission}"
-        raise ValueError(f"{missing}; {hint}") from None
-    except (errors.HFValidationError, errors.RepositoryNotFoundError):
-        raise ValueError(f"{missing}{', nor on the Hub' if allow_download else ''}") from None
-
-
 def load_tokenizer(transformers: Any, folder: Path, source: str) -> Any:
     """The tokenizer of a folder that messages call `source`."""
-    with explained(source, folder), no_progress_bar(transformers.utils.logging):
+    with explained(source, folder, kind=KIND), no_progress_bar(transformers.utils.logging):
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
@@ -175,7 +147,7 @@ def encoder_config(text: str, source: str) -> Any:
     nested = [key for key, value in values.items() if isinstance(value, dict) and "model_type" in value]
     if foreign or nested:
         raise ValueError(f"{source}: a config with {', '.join(foreign + nested)} is not that of a plain text encoder")
-    with explained(source):
+    with explained(source, kind=KIND):
         config = transformers.CONFIG_MAPPING[kind].from_dict(values)
         sizes = (config.hidden_size, config.vocab_size, config.num_hidden_layers)
     if not all(isinstance(size, int) and 0 < size < 1 << 24 for size in sizes) or sizes[2] > 1000:
@@ -203,47 +175,10 @@ def _read_values(text: str, source: str) -> dict[str, Any]:
     return values
 
 
-@contextmanager
-def explained(source: str, folder: Path | None = None) -> Iterator[None]:
-    """Make one line of whatever `transformers` raises for a damaged or unknown model."""
-    try:
-        yield
-    except Exception as error:  # of many kinds
-        summary = (str(error).strip() or type(error).__name__).split("\n")[0]
-        if folder is not None:
-            summary = summary.replace(str(folder), source)
-        raise ValueError(f"{source}: transformers cannot load this text encoder: {summary}") from error
-
-
-@contextmanager
-def no_progress_bar(logging: Any) -> Iterator[None]:
-    """Loading takes a second or less; a bar for it would stand in the way of the command's own."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def token_limit(tokenizer: Any, config: Any) -> int:
     """The most tokens that both the tokenizer and the positions of the encoder admit."""
     positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     return min(tokenizer.model_max_length, positions, 8192)  # tokenizers without a limit say 10^30
-
-
-def check_has_config(folder: Path) -> None:
-    """Raise ValueError unless there is a config.json."""
-    if not (folder / CONFIG).is_file():
-        raise ValueError(
-            f"{folder}: there is no config.json; a text encoder is a folder as save_pretrained() writes it"
-        )
-
-
-def matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    """The files of a folder that fit one of the patterns, by name."""
-    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
 def joint_sha256(files: Sequence[Path]) -> str:

@@ -15,8 +15,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from coattn.features.joined import JoinedStore
 from coattn.features.store import FeatureStore
+from coattn.pretrained import local_folder
 from coattn.text.pretrained import encoder_record
-from coattn.text.pretrained_tokenizer import PretrainedTokenizer, local_folder
+from coattn.text.pretrained_tokenizer import FILES, KIND, PretrainedTokenizer
 from coattn.text.vocabulary import Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors
 from coattn.training.batches import Ragged, evaluation_batches, share
@@ -151,7 +152,13 @@ class VQADataModule(LightningDataModule):
             return None
         if self.hparams["question_embeddings"] is not None:
             raise ValueError("give either data.text_encoder, to train it, or data.question_embeddings, made by one")
-        return local_folder(name, self.hparams["allow_download"], permission="set data.allow_download")
+        return local_folder(
+            name,
+            self.hparams["allow_download"],
+            kind=KIND,
+            files=FILES,
+            permission="set data.allow_download",
+        )
 
     @cached_property
     def vocabularies(self) -> Vocabularies:

@@ -11,13 +11,15 @@ from torch.nn import functional as F
 
 from coattn.features.extract import extract
 from coattn.features.extractors.build import build_extractor
+from coattn.features.extractors.weights import hash_tensors, read_state_dict
 from coattn.features.images import load_image
+from coattn.features.provenance import same_extractor
 from coattn.features.store import FeatureStore
 
 models = pytest.importorskip("torchvision").models
 transforms = pytest.importorskip("torchvision").transforms
 
-from coattn.features.extractors.torchvision_grid import TorchvisionGrid, hash_tensors, read_state_dict  # noqa: E402
+from coattn.features.extractors.torchvision_grid import TorchvisionGrid  # noqa: E402
 
 
 def photo(seed: int, width: int = 70, height: int = 50) -> Image.Image:
@@ -66,9 +68,79 @@ def test_the_regions_are_the_cells_of_the_last_feature_map(model):
     assert not any("classifier" in name or name.startswith(("fc.", "head.")) for name in grid.weights)
 
 
-def test_vision_transformers_are_refused():
-    with pytest.raises(ValueError, match="vit_b_32 has no grid of features"):
-        TorchvisionGrid("vit_b_32", weights="none")
+def patches_of(net, image, mean, std):
+    """Tokens of a vision transformer, written out by hand: the class token first."""
+    x = net._process_input(((image - mean) / std)[None])
+    return net.encoder(torch.cat([net.class_token, x], dim=1))[0]
+
+
+def test_the_patches_of_a_vision_transformer(tmp_path):
+    side = 96  # the position embedding is for 224
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        native = models.get_model("vit_b_32", weights=None)
+        torch.nn.init.normal_(native.encoder.pos_embedding)
+    torch.save(native.state_dict(), tmp_path / "vit.pth")
+    grid = TorchvisionGrid("vit_b_32", weights=tmp_path / "vit.pth", size=(side, side), global_region=True)
+    net = models.get_model("vit_b_32", weights=None, image_size=side).eval()
+    net.load_state_dict(models.vision_transformer.interpolate_embeddings(side, 32, native.state_dict()))
+    mean, std = (torch.tensor(value)[:, None, None] for value in (grid.mean, grid.std))
+    with torch.inference_mode():
+        tokens = patches_of(net, torch.tensor(grid.prepare(photo(0))).float().permute(2, 0, 1) / 255, mean, std)
+    (regions,) = grid([photo(0)])
+    np.testing.assert_allclose(regions.features[:-1], tokens[1:], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(regions.features[-1], tokens[0], rtol=1e-4, atol=1e-4)
+    assert regions.boxes[1].tolist() == pytest.approx([32 / side, 0, 64 / side, 32 / side])
+    assert not any(name.startswith("heads") for name in grid.weights)
+
+    save_file(grid.weights, tmp_path / "extractor.safetensors")
+    again = build_extractor(json.loads(json.dumps(grid.record)), weights=tmp_path / "extractor.safetensors")
+    np.testing.assert_array_equal(again([photo(0)])[0].features, regions.features)
+    assert again.record == grid.record
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": (64, 96)}, "takes square images, not 64x96; --extractor transformers"),
+        ({"size": (65, 65)}, "cannot work on 65x65 images"),
+        ({"size": (64, 64), "scales": (1.0, 0.5)}, "made for one size of images"),
+    ],
+)
+def test_sizes_that_a_vision_transformer_cannot_have(options, message):
+    with pytest.raises(ValueError, match=message):
+        TorchvisionGrid("vit_b_32", weights="none", **options)
+
+
+def test_several_scales_are_concatenated(small):
+    both = TorchvisionGrid("shufflenet_v2_x0_5", weights="none", size=(96, 64), scales=(1.0, 2.0), global_region=True)
+    assert both.num_regions == 3 * 2 + 6 * 4 + 1
+    pixels = torch.from_numpy(both.prepare(photo(2)))[None]
+    assert pixels.shape == (1, 192, 128, 3)
+    (regions,) = both([photo(2)])
+    half = small.feature_map(pixels, (96, 64))
+    np.testing.assert_allclose(regions.features[:6], half.cells[0].flatten(1).T, rtol=1e-4, atol=1e-5)
+    full = both.feature_map(pixels).cells[0].flatten(1).T
+    np.testing.assert_allclose(regions.features[6:-1], full, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(regions.features[-1], half.whole[0], rtol=1e-4, atol=1e-5)
+    assert regions.boxes[6].tolist() == [0, 0, 0.25, pytest.approx(1 / 6)]
+    assert both.record["settings"]["scales"] == [1.0, 2.0]
+    assert "scales" not in small.record["settings"]  # as in stores of before
+    for wrong in ((), (1.0, 1.0), (0.0,)):
+        with pytest.raises(ValueError, match="must be different positive numbers"):
+            TorchvisionGrid("shufflenet_v2_x0_5", weights="none", scales=wrong)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_is_near_and_recorded(small, precision):
+    low = TorchvisionGrid("shufflenet_v2_x0_5", weights="none", size=(96, 64), precision=precision)
+    expected, found = small([photo(4)])[0].features, low([photo(4)])[0].features
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+    assert low.record["settings"] == {**small.record["settings"], "precision": precision}
+    assert not same_extractor(low.record, small.record)
+    with pytest.raises(ValueError, match="precision 'int4': a network runs in float32, bf16, fp16"):
+        TorchvisionGrid("shufflenet_v2_x0_5", weights="none", precision="int4")
 
 
 def test_pooled_grid_and_global_region(small):
@@ -191,7 +263,7 @@ def test_a_store_carries_the_weights_to_extract_more(tmp_path, small):
 def test_tensorflow_padding(size):
     """Against the definition: output ceil(n / s), and the odd pixel of padding on the right and at the bottom."""
     grid = TorchvisionGrid("mobilenet_v2", weights="none", size=size, tf_same_padding=True)
-    stem = grid._backbone.get_submodule("features.0.0")
+    stem = grid._network.get_submodule("features.0.0")
     image = torch.randn(1, 3, *size)
     out = stem(image)
     assert out.shape[2:] == tuple(-(-n // 2) for n in size)
@@ -221,7 +293,7 @@ def test_real_weights_recognise_real_photos(shared_data):
     for padding in (True, False):
         grid = TorchvisionGrid("mobilenet_v2", weights=file, tf_same_padding=padding)
         with torch.inference_mode():
-            pooled = grid.feature_map(pixels).mean(dim=(2, 3))
+            pooled = grid.feature_map(pixels).cells.mean(dim=(2, 3))
             scores = (pooled @ head["classifier.1.weight"].T + head["classifier.1.bias"]).softmax(dim=1)
         top3 = [(names.index(label), value) for entry in expected.values() for label, value in entry["mobilenet_v2"]]
         at = torch.tensor([index for index, _ in top3]).reshape(-1, 3)

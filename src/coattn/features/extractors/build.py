@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from coattn.features.extractors.descriptor import Descriptor
+from coattn.features.extractors.detector import Detector
 from coattn.features.extractors.objects import Objects
+from coattn.features.extractors.patches import Patches
+from coattn.features.extractors.torchvision_grid import TorchvisionGrid
+from coattn.features.extractors.transformers_grid import TransformersGrid
 from coattn.features.regions import Extractor
 
 WEIGHTS = "extractor.safetensors"
+PLAIN: dict[str, Callable[..., Extractor]] = {"descriptor": Descriptor, "objects": Objects, "patches": Patches}
+NETWORKS: dict[str, Callable[..., Extractor]] = {
+    "torchvision": TorchvisionGrid,
+    "detector": Detector,
+    "transformers": TransformersGrid,
+}
 # Extractors of other projects, whose features can be read but not made here.
 ELSEWHERE = {
     "bottom-up": "bottom-up attention (Anderson et al. 2018, arXiv 1707.07998)",
@@ -34,26 +44,23 @@ def build_extractor(record: Mapping[str, Any], *, weights: Path | None = None, d
     Raises:
         ValueError: unknown extractor, or weights that are missing or not the recorded ones.
     """
-    settings = record["settings"]
-    if record["name"] in ELSEWHERE:
+    name, settings = record["name"], record["settings"]
+    if name in ELSEWHERE:
         raise ValueError(
-            f"the features that this model reads come from {ELSEWHERE[record['name']]}, which is not part of coattn: "
+            f"the features that this model reads come from {ELSEWHERE[name]}, which is not part of coattn: "
             "it answers about images of a feature store, by their ids (--features STORE), not about a bare photo"
         )
     try:
-        if record["name"] == "descriptor":
-            return Descriptor(**settings)
-        if record["name"] == "objects":
-            return Objects(**settings)
-        if record["name"] == "torchvision":
+        if name in PLAIN:
+            return PLAIN[name](**settings)
+        if name in NETWORKS:
             if weights is None:
-                raise ValueError(f"the extractor torchvision ({settings['model']}) needs its weights, {WEIGHTS}")
-            from coattn.features.extractors.torchvision_grid import TorchvisionGrid
-
-            return TorchvisionGrid(weights=weights, sha256=record["weights"]["sha256"], device=device, **settings)
+                raise ValueError(f"the extractor {name} needs its weights, {WEIGHTS}")
+            kept = {"weights": weights, "weights_id": record["weights"]["id"], "sha256": record["weights"]["sha256"]}
+            return NETWORKS[name](**kept, device=device, **settings)
     except TypeError as error:
-        raise ValueError(f"extractor {record['name']}: settings that this coattn does not know ({error})") from None
+        raise ValueError(f"extractor {name}: settings that this coattn does not know ({error})") from None
     raise ValueError(
-        f"unknown extractor {record['name']!r}; this coattn has descriptor, objects and torchvision. Features of "
-        "another are read from a store, by image id (--features STORE)"
+        f"unknown extractor {name!r}; this coattn has {', '.join(sorted(PLAIN | NETWORKS))}. Features of another are "
+        "read from a store, by image id (--features STORE)"
     )

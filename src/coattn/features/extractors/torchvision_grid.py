@@ -3,49 +3,56 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from coattn.features.regions import Regions, grid_boxes
+from coattn.features.extractors.network import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    FeatureMap,
+    GridExtractor,
+    Loaded,
+    Running,
+    tokens_to_map,
+)
+from coattn.features.extractors.weights import always_the_same, find_torchvision_weights, load_weights, state_of
 from coattn.files import require
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+_POSITIONS = "encoder.pos_embedding"  # of a vision transformer
 
 
-class TorchvisionGrid:
-    """Any classification network of torchvision that ends in a feature map and a pooling (all but the ViT family).
-
-    Images are stretched to `size`, so that the grid covers all of it. Regions are the cells of the map, row by row.
+class TorchvisionGrid(GridExtractor):
+    """Any classification network of torchvision: the map before its last pooling, or a vision transformer's patches.
 
     Args:
         model: name in torchvision, e.g. "resnet50".
         weights: "default": torchvision's named weights, downloaded if need be; "none": random, always the same;
             else a file: a state dict (.pth, read without running code, or .safetensors).
-        size: height and width of the input.
+        size: height and width of the input; a vision transformer (`vit_...`) takes squares of whole patches, and its
+            position embedding is interpolated for other sizes than it was trained on.
         grid: rows and columns to average the map to (cells of uneven maps overlap a little); None: the map as it is.
-        global_region: a last region, the whole image: the mean of the map.
+        global_region: a last region, the whole image: the mean of the map, of a vision transformer its class token.
+        scales: see `GridExtractor`.
         tf_same_padding: pad strided convolutions as TensorFlow does, for weights trained there.
         mean: of the pixels the network was trained on, in [0, 1], for red, green and blue; None: as torchvision says
             for weights "default", else ImageNet's.
         std: their standard deviation, likewise.
+        weights_id: what people call the weights; None: by their file.
         sha256: refuse weights with another hash (see `hash_tensors`).
-        device: where to run.
+        device, precision, compile: where and how to run, see `Running`.
 
     Raises:
-        ValueError: unknown model; weights that do not fit it or are not the ones asked for; a grid finer than the map.
+        ValueError: unknown model; weights that do not fit it or are not the ones asked for; a size or scale that it
+            cannot work on; a grid finer than the map.
         OSError: the weights cannot be read or downloaded.
         ModuleNotFoundError: torchvision is not installed.
     """
+
+    name = "torchvision"
 
     def __init__(
         self,
@@ -55,135 +62,122 @@ class TorchvisionGrid:
         size: Sequence[int] = (224, 224),
         grid: Sequence[int] | None = None,
         global_region: bool = False,
+        scales: Sequence[float] = (1.0,),
         tf_same_padding: bool = False,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        weights_id: str | None = None,
         sha256: str | None = None,
         device: str = "cpu",
+        precision: str = "float32",
+        compile: bool = False,
     ) -> None:
-        models = require("torchvision", "vision").models
+        torchvision = require("torchvision", "vision")
+        models = torchvision.models
         known = models.list_models(module=models)
         if model not in known:
             near = difflib.get_close_matches(model, known, n=3) or known[:3]
             raise ValueError(f"torchvision has no classification model {model!r}; nearest: {', '.join(near)}")
-        self.model, self.size = model, (size[0], size[1])
-        self.grid = (grid[0], grid[1]) if grid else None
-        self.global_region, self.tf_same_padding = global_region, tf_same_padding
-        self.mean, self.std = tuple(mean or IMAGENET_MEAN), tuple(std or IMAGENET_STD)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # weights "none" are the same every time
-            network = models.get_model(model, weights=None).eval()
+        self.model, self.tf_same_padding = model, tf_same_padding
+        network = _build(models, model, size)
+        self._patch: int | None = network.patch_size if model.startswith("vit_") else None
+        if self._patch and tuple(scales) != (1.0,):
+            raise ValueError(f"{model} is made for one size of images; give no scales, or take it from transformers")
         known_names = list(network.state_dict())
-        self._backbone = feature_map_network(network, model)
+        backbone = feature_map_network(network, model)
         if tf_same_padding:
-            _pad_like_tensorflow(self._backbone)
-        self._weights_id = str(weights)
-        if weights == "default":
-            named = models.get_model_weights(model).DEFAULT
-            self._weights_id = str(named)
-            # These two normalise once more inside, but only when torchvision builds them together with their weights.
-            own = ((0.5,) * 3, (0.5,) * 3) if model in ("googlenet", "inception_v3") else None
-            default_mean, default_std = own or (named.transforms().mean, named.transforms().std)
-            self.mean, self.std = tuple(mean or default_mean), tuple(std or default_std)
-            _load(self._backbone, _download(named), known_names, self._weights_id)
-        elif weights == "none":
-            self._weights_id = "random"
-        else:
-            self._weights_id = Path(weights).stem
-            _load(self._backbone, read_state_dict(Path(weights)), known_names, f"{weights} for {model}")
-        self._sha256 = hash_tensors(self.weights)
-        if sha256 not in (None, self._sha256):
-            raise ValueError(
-                f"{weights}: other weights than the recorded ones (hash {self._sha256}, recorded {sha256})"
-            )
-        self._device = torch.device(device)
-        self._backbone.to(self._device)
-        self.dim, map_size = self._probe()
-        rows, columns = self.grid or map_size
-        if rows > map_size[0] or columns > map_size[1]:
-            raise ValueError(
-                f"{model} makes a {map_size[0]}x{map_size[1]} map of a {size[0]}x{size[1]} image, grid "
-                f"{rows}x{columns} is finer; give a larger size or a coarser grid"
-            )
-        whole = np.array([[0, 0, 1, 1]], np.float32)[: int(global_region)]
-        self._boxes = np.concatenate([grid_boxes(rows, columns), whole])
-        self.num_regions = len(self._boxes)
+            _pad_like_tensorflow(backbone)
+        given, found_id = find_torchvision_weights(weights, lambda: models.get_model_weights(model).DEFAULT)
+        source = found_id if weights == "default" else str(weights)
+        if given is not None:
+            if self._patch:
+                given = _fit_positions(models, given, size[0], self._patch)
+            load_weights(backbone, given, known_names, f"{source} for {model}")
+        usual_mean, usual_std = _normalisation(models, model) if weights == "default" else (IMAGENET_MEAN, IMAGENET_STD)
+        versions = {"torchvision": torchvision.__version__}
+        super().__init__(
+            Loaded(backbone, state_of(backbone), weights_id or found_id, source, versions),
+            Running(device, precision, compile),
+            sha256=sha256,
+            model=model,
+            size=size,
+            grid=grid,
+            global_region=global_region,
+            scales=scales,
+            mean=mean or usual_mean,
+            std=std or usual_std,
+        )
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What this extractor is."""
-        return {
-            "name": "torchvision",
-            "settings": {
-                "model": self.model,
-                "size": list(self.size),
-                "grid": list(self.grid) if self.grid else None,
-                "global_region": self.global_region,
-                "tf_same_padding": self.tf_same_padding,
-                "mean": list(self.mean),
-                "std": list(self.std),
-            },
-            "weights": {"id": self._weights_id, "sha256": self._sha256},
-            "versions": {"torch": torch.__version__, "torchvision": require("torchvision", "vision").__version__},
-        }
+    def settings(self) -> dict[str, Any]:
+        """What decides about features."""
+        return {"model": self.model, **super().settings, "tf_same_padding": self.tf_same_padding}
 
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """The tensors of the network up to its feature map."""
-        return {name: tensor.cpu() for name, tensor in _state(self._backbone).items()}
+    def network_map(self, images: Tensor) -> FeatureMap:
+        """Normalised images (B, 3, height, width) to the last map."""
+        found = self._run(images)
+        if self._patch:
+            return tokens_to_map(found, images.shape[2] // self._patch, images.shape[3] // self._patch)
+        if found.dim() != 4:
+            raise ValueError(f"its last map has shape {tuple(found.shape[1:])}, it has no grid of features")
+        return FeatureMap(found, found.float().mean(dim=(2, 3)))
 
-    def prepare(self, image: Image.Image) -> np.ndarray:
-        """Resize to (height, width, 3) uint8."""
-        height, width = self.size
-        return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
-    @torch.inference_mode()
-    def describe(self, pixels: Sequence[np.ndarray]) -> list[Regions]:
-        """Describe a batch of prepared images."""
-        if not pixels:
-            return []
-        maps = self.feature_map(torch.from_numpy(np.stack(pixels)))
-        cells = maps if self.grid is None else F.adaptive_avg_pool2d(maps, self.grid)
-        rows = cells.flatten(2)  # (B, D, regions)
-        if self.global_region:
-            rows = torch.cat([rows, maps.mean(dim=(2, 3))[..., None]], dim=2)
-        return [Regions(features, self._boxes) for features in rows.transpose(1, 2).float().cpu().numpy()]
+def _build(models: Any, model: str, size: Sequence[int]) -> Any:
+    """The network with random weights, for images of this size where it is made for one."""
+    sizes: dict[str, Any] = {}
+    if model.startswith("vit_"):
+        if size[0] != size[1]:
+            raise ValueError(
+                f"{model} takes square images, not {size[0]}x{size[1]}; --extractor transformers has "
+                "vision transformers that take others"
+            )
+        sizes = {"image_size": size[0]}
+    elif model.startswith("maxvit"):
+        sizes = {"input_size": tuple(size)}
+    try:
+        with always_the_same():
+            return models.get_model(model, weights=None, **sizes).eval()  # a trace keeps the mode
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{model} cannot work on {size[0]}x{size[1]} images ({error})") from None
 
-    def feature_map(self, pixels: Tensor) -> Tensor:
-        """Prepared images (B, height, width, 3) uint8 to the network's last map (B, D, rows, columns)."""
-        mean, std = (torch.tensor(value, device=self._device) for value in (self.mean, self.std))
-        scaled = (pixels.to(self._device).float() / 255 - mean) / std
-        return self._backbone(scaled.permute(0, 3, 1, 2).contiguous())
 
-    def __call__(self, images: Sequence[Image.Image]) -> list[Regions]:
-        """Describe RGB images of any size."""
-        return self.describe([self.prepare(image) for image in images])
+def _normalisation(models: Any, model: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of the pixels that torchvision's weights were trained on."""
+    # These two normalise once more inside, but only when torchvision builds them together with their weights.
+    if model in ("googlenet", "inception_v3"):
+        return (0.5,) * 3, (0.5,) * 3
+    usual = models.get_model_weights(model).DEFAULT.transforms()
+    return usual.mean, usual.std
 
-    @torch.inference_mode()
-    def _probe(self) -> tuple[int, tuple[int, int]]:
-        """Width and (rows, columns) of the feature map."""
-        try:
-            shape = self.feature_map(torch.zeros(1, *self.size, 3, dtype=torch.uint8)).shape
-        except RuntimeError as error:
-            raise ValueError(f"{self.model} cannot work on {self.size[0]}x{self.size[1]} images ({error})") from None
-        if len(shape) != 4:
-            raise ValueError(f"{self.model} has no grid of features: its last map has shape {tuple(shape[1:])}")
-        return shape[1], (shape[2], shape[3])
+
+def _fit_positions(models: Any, given: dict[str, Tensor], side: int, patch: int) -> dict[str, Tensor]:
+    """Interpolate the position embedding of a vision transformer to images of another size."""
+    positions = given.get(_POSITIONS)
+    if positions is None or positions.dim() != 3 or positions.shape[1] == (side // patch) ** 2 + 1:
+        return given
+    try:
+        return dict(models.vision_transformer.interpolate_embeddings(side, patch, dict(given)))
+    except ValueError as error:
+        raise ValueError(f"the position embedding cannot be interpolated to {side}x{side} images ({error})") from None
 
 
 def feature_map_network(network: nn.Module, name: str) -> fx.GraphModule:
     """Cut a classification network after its last feature map, that is before its last pooling and its classifier.
 
+    A vision transformer, which pools nothing, is cut after its last normalisation.
+
     Raises:
-        ValueError: it pools nothing (vision transformers).
+        ValueError: it has neither.
     """
     graph = fx.symbolic_trace(network).graph
     modules = dict(network.named_modules())
     nodes = list(graph.nodes)
+    normalised = next((node for node in nodes if node.target == "encoder.ln"), None)
     pools = [node for node in nodes if _pools_globally(node, modules)]
-    if not pools:
+    if not pools and normalised is None:
         raise ValueError(f"{name} has no grid of features: it does not end in a pooling over a feature map")
-    last = pools[-1].args[0]
+    last = pools[-1].args[0] if pools else normalised
     head = next((node for node in nodes if node.op == "call_module" and node.target.startswith("classifier.")), None)
     if head is not None and nodes.index(head) <= nodes.index(last):  # SqueezeNet classifies before it pools
         last = head.args[0]
@@ -219,58 +213,3 @@ def _pad_same(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> Tensor:
         total = max((-(-length // stride) - 1) * stride + reach - length, 0)
         sides += [total // 2, total - total // 2]
     return F.pad(inputs[0], sides)
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name from a .safetensors file or a PyTorch state dict; no code of the file is run.
-
-    Raises:
-        ValueError: not such a file.
-        OSError: it cannot be opened.
-    """
-    path.open("rb").close()
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on junk, the unpickler raises nearly anything
-        raise ValueError(f"{path}: not a .safetensors file or a PyTorch state dict ({error})") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: holds more than a state dict (name to tensor); save model.state_dict() alone")
-    return state
-
-
-def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and float32 values, in the order of the names: the same for every file format."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {list(tensors[name].shape)}\n".encode())
-        digest.update(tensors[name].float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _state(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, without BatchNorm's counters, which change nothing in evaluation."""
-    return {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
-
-
-def _load(backbone: nn.Module, given: Mapping[str, Tensor], known: Iterable[str], source: str) -> None:
-    """Copy weights; a classifier that is not needed may be there or not, all else must match."""
-    wanted = _state(backbone)
-    missing = [name for name in wanted if name not in given]
-    unknown = sorted(given.keys() - set(known))
-    misshapen = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
-    if missing or unknown or misshapen:
-        shapes = [f"{name} {list(given[name].shape)}, needed {list(wanted[name].shape)}" for name in misshapen[:1]]
-        raise ValueError(
-            f"weights {source} do not fit: of {len(wanted)} tensors {len(missing)} are missing {missing[:1]}, "
-            f"{len(misshapen)} have another shape {shapes}; {len(unknown)} are unknown {unknown[:1]}"
-        )
-    backbone.load_state_dict({name: given[name] for name in wanted}, strict=False)
-
-
-def _download(named: Any) -> dict[str, Tensor]:
-    try:
-        return named.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        raise OSError(f"cannot download {named} ({error}); give a local file: --weights FILE") from None

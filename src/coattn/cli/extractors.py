@@ -1,0 +1,239 @@
+"""Which extractor `coattn extract` runs: the options of each, and the extractor that they describe."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from coattn.features.extractors.build import NETWORKS, PLAIN
+from coattn.features.extractors.network import PRECISIONS
+from coattn.features.extractors.transformers_grid import read_vision_model
+from coattn.features.regions import Extractor
+from coattn.predictor import find_device
+
+
+class Kind(NamedTuple):
+    """An extractor: what its regions are, the options it cannot do without and how to say so, images at once."""
+
+    regions: str
+    required: tuple[str, ...] = ()
+    hint: str = ""
+    batch_size: int = 32
+
+
+class Option(NamedTuple):
+    """An option of some extractors: its flag, theirs, help, and what else argparse takes."""
+
+    flag: str
+    owners: tuple[str, ...]
+    help: str
+    details: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of its attribute, which is also that of the extractor's argument."""
+        return self.details.get("dest", self.flag.removeprefix("--").replace("-", "_"))
+
+
+_WEIGHTS_HINT = "default (downloads torchvision's), a FILE, or none (random, for trying out)"
+KINDS = {
+    "descriptor": Kind("colours and edges in the cells of a grid"),
+    "patches": Kind("the pixels of a grid's cells"),
+    "objects": Kind("patches of one colour, for drawn scenes"),
+    "torchvision": Kind(
+        "a classification network's feature map", ("model", "weights"), f"--model NAME and --weights: {_WEIGHTS_HINT}"
+    ),
+    "detector": Kind(
+        "the objects that a Faster R-CNN of torchvision finds",
+        ("model", "weights"),
+        f"--model NAME and --weights: {_WEIGHTS_HINT}",
+        batch_size=4,
+    ),
+    "transformers": Kind(
+        "the patches of a vision model of transformers (ViT, DINOv2, CLIP, SigLIP ...)",
+        ("model",),
+        "--model: a folder, or a name on the Hub",
+    ),
+}
+
+
+def _pair(text: str) -> tuple[int, int]:
+    first, _, second = text.lower().partition("x")
+    if not (first.isdecimal() and second.isdecimal() and int(first) and int(second)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two positive numbers like 4x4")
+    return int(first), int(second)
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, dash, last = text.partition("-")
+    least, most = positive(first), positive(last if dash else first)
+    if least > most:
+        raise argparse.ArgumentTypeError(f"{text!r}: the smaller number comes first")
+    return least, most
+
+
+def positive(text: str) -> int:
+    """A number of the command line that must be above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+_GRIDS, _NETWORKS = ("torchvision", "transformers"), tuple(NETWORKS)
+_SWITCH = {"action": "store_true", "default": None}
+OPTIONS = (
+    Option(
+        "--grid",
+        ("descriptor", "patches", *_GRIDS),
+        "rows x columns (descriptor: 4x4; patches: 8x8; networks: the map as it is)",
+        {"type": _pair, "metavar": "RxC"},
+    ),
+    Option(
+        "--size",
+        ("descriptor", "patches", *_GRIDS),
+        "resize to (descriptor: 16 pixels a cell; patches: 8 a cell; torchvision: 224x224; transformers: the model's)",
+        {"type": _pair, "metavar": "HxW"},
+    ),
+    Option(
+        "--levels",
+        ("objects",),
+        "values per colour channel that are told apart (5)",
+        {"type": positive, "metavar": "N"},
+    ),
+    Option(
+        "--min-area",
+        ("objects",),
+        "least area of an object, in parts of the image (0.001)",
+        {"type": float, "metavar": "SHARE"},
+    ),
+    Option(
+        "--max-objects",
+        ("objects",),
+        "most objects of an image, the largest are kept (32)",
+        {"type": positive, "metavar": "N"},
+    ),
+    Option(
+        "--max-side",
+        ("objects", "detector"),
+        "the longer side has at most so many pixels (objects: 256; detector: 1333, MobileNet 320: 640)",
+        {"type": positive, "metavar": "PIXELS"},
+    ),
+    Option(
+        "--min-side",
+        ("detector",),
+        "resize until the shorter side has so many pixels (800, MobileNet 320: 320)",
+        {"type": positive, "metavar": "PIXELS"},
+    ),
+    Option(
+        "--regions",
+        ("detector",),
+        "so many boxes of each image, or from N to M, as many as reach --confidence; 10-100 is usual (36)",
+        {"type": _range, "metavar": "N or N-M"},
+    ),
+    Option(
+        "--confidence",
+        ("detector",),
+        "of a box that counts, with --regions N-M (0.2)",
+        {"type": float, "metavar": "C"},
+    ),
+    Option(
+        "--nms",
+        ("detector",),
+        "most overlap of two boxes of a class, intersection over union (0.5)",
+        {"type": float, "metavar": "IOU"},
+    ),
+    Option(
+        "--model",
+        _NETWORKS,
+        "torchvision: resnet50, vit_b_16 ...; detector: fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2, "
+        "fasterrcnn_mobilenet_v3_large_fpn or ..._320_fpn; transformers: a folder, or a name on the Hub",
+        {"metavar": "NAME"},
+    ),
+    Option(
+        "--weights",
+        _NETWORKS,
+        "default: download torchvision's, transformers: those of the folder; none: random; or .pth, .safetensors",
+        {"metavar": "default|none|FILE"},
+    ),
+    Option(
+        "--allow-download",
+        ("transformers",),
+        "fetch a model that is not on this machine",
+        _SWITCH,
+    ),
+    Option(
+        "--global",
+        _GRIDS,
+        "add the whole image as last region: the class token, or the mean of the map",
+        {"dest": "global_region", **_SWITCH},
+    ),
+    Option(
+        "--scales",
+        _GRIDS,
+        "several input sizes, in parts of --size, their regions one after another, for example 1.0 0.5",
+        {"type": float, "nargs": "+", "metavar": "S"},
+    ),
+    Option("--tf-same-padding", ("torchvision",), "for weights that come from TensorFlow", _SWITCH),
+    Option("--precision", _NETWORKS, "of the network's arithmetic (float32)", {"choices": tuple(PRECISIONS)}),
+    Option("--compile", _NETWORKS, "compile the network first: worth it for many images", _SWITCH),
+    Option("--device", _NETWORKS, "for example cuda, cpu (default: a GPU if there is one)", {"metavar": "NAME"}),
+)
+
+
+def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--extractor` and the options of all extractors, each named with those that know it."""
+    kinds = "; ".join(f"{name}: {kind.regions}" for name, kind in KINDS.items())
+    parser.add_argument("--extractor", choices=tuple(KINDS), default="descriptor", help=f"{kinds} (%(default)s)")
+    groups: dict[tuple[str, ...], Any] = {}
+    for option in OPTIONS:
+        if option.owners not in groups:
+            groups[option.owners] = parser.add_argument_group(f"--extractor {' or '.join(option.owners)}")
+        groups[option.owners].add_argument(option.flag, help=option.help, **option.details)
+
+
+def build_from_arguments(args: argparse.Namespace) -> Extractor:
+    """The extractor that the command line asks for.
+
+    Raises:
+        ValueError: an option of another extractor, a missing one, or as the extractor says.
+        OSError: weights that cannot be read or downloaded.
+        ModuleNotFoundError: the package that the extractor needs.
+    """
+    name, kind = args.extractor, KINDS[args.extractor]
+    given = {option.name: value for option in OPTIONS if (value := getattr(args, option.name)) is not None}
+    for option in OPTIONS:
+        if option.name in given and name not in option.owners:
+            owners = " or ".join(option.owners)
+            raise ValueError(f"{option.flag} needs --extractor {owners}; {name} has no such setting")
+    if any(required not in given for required in kind.required):
+        raise ValueError(f"--extractor {name} needs {kind.hint}")
+    if name in PLAIN:
+        return PLAIN[name](**given)
+    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    given["device"] = str(find_device(given.get("device", gpu)))
+    if name == "detector":
+        least, most = given.pop("regions", (36, 36))
+        if "confidence" in given and least == most:
+            raise ValueError("--confidence goes with a number of regions that may vary, for example --regions 10-100")
+        given |= {"min_regions": least, "max_regions": most}
+    if given.get("weights", "default") not in ("default", "none"):
+        given["weights"] = Path(given["weights"])
+    if name == "transformers":
+        given = _with_folder(given)
+    make: Callable[..., Extractor] = NETWORKS[name]
+    return make(**given)
+
+
+def _with_folder(given: dict[str, Any]) -> dict[str, Any]:
+    """What the folder of a model of `transformers` says, with what the command line says instead."""
+    found = read_vision_model(given.pop("model"), allow_download=given.pop("allow_download", False))
+    if given.get("weights", "default") == "default":
+        given.pop("weights", None)
+    else:
+        del found["weights_id"]
+    return found | given
