@@ -451,7 +451,7 @@ def test_another_model_or_other_sizes_are_refused(
     config = write_json(tmp_path / "other.json", load_config("openvqa_mcan") | {"HIDDEN_SIZE": 32})
     message = refused(arguments(made, config=config), made, capsys)
     assert "disagree" in message
-    assert "(64, 32), these settings need (32, 32)" in message
+    assert "HIDDEN_SIZE is 32, but the weights show 64" in message
 
 
 # The command line

@@ -30,7 +30,7 @@ def test_equals_the_original(repaired: bool, config: dict[str, object]) -> None:
     [
         ({}, "the settings of mcan-vqa miss MULTI_HEAD"),
         (CONFIG | {"MULTI_HEAD": "4"}, "MULTI_HEAD is '4', not of type int"),
-        (CONFIG | {"LAYER": 3}, "not a checkpoint of mcan-vqa with these settings: misses backbone"),
+        (CONFIG | {"LAYER": 3}, "settings of mcan-vqa disagree: LAYER is 3, but the weights show 2"),
         (CONFIG | {"HIDDEN_SIZE": 32}, "the checkpoint and the settings of mcan-vqa disagree"),
     ],
 )

@@ -161,3 +161,18 @@ def test_settings_that_do_not_fit_are_refused(change: dict[str, object], message
     golden, config = load_golden("openvqa_mmnasnet"), load_config("openvqa_mmnasnet")
     with pytest.raises(ValueError, match=message):
         from_openvqa(part(golden, "sd"), config | change)
+
+
+@pytest.mark.parametrize("key", ["LAYER", "HIDDEN_SIZE", "FLAT_GLIMPSES"])
+def test_absurd_sizes_are_refused_before_a_model_is_built(key: str) -> None:
+    golden, config = load_golden("openvqa_mcan"), load_config("openvqa_mcan")
+    with pytest.raises(ValueError, match=f"disagree: {key} is 1000000000000, but the weights show {config[key]}"):
+        from_openvqa(part(golden, "sd"), config | {key: 10**12})
+
+
+def test_weights_that_are_no_numbers_are_refused() -> None:
+    golden, config = load_golden("openvqa_mcan"), load_config("openvqa_mcan")
+    weights = part(golden, "sd")
+    weights["proj.bias"] = torch.full_like(torch.as_tensor(weights["proj.bias"]), float("nan"))
+    with pytest.raises(ValueError, match=r"proj\.bias of the checkpoint holds NaN or infinity"):
+        from_openvqa(weights, config)

@@ -15,7 +15,7 @@ from coattn import presets
 from coattn.nn import VQAModel
 
 from .names import NameTable, filled, size, tensors
-from .openvqa import mcan_names, mcan_sizes
+from .openvqa import count_layers, mcan_names, mcan_sizes
 
 PROJECT = "mcan-vqa"
 REGION_LINEAR = "img_feat_linear"
@@ -57,9 +57,8 @@ def from_mcan_vqa(
 
 def _visible(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     """The settings that the weights show."""
-    first = "backbone.enc_list."
     return {
-        "LAYER": len({name.removeprefix(first).partition(".")[0] for name in state_dict if name.startswith(first)}),
+        "LAYER": count_layers(state_dict),
         "HIDDEN_SIZE": size(state_dict, "lstm.weight_hh_l0", 1, project=PROJECT),
         "FLAT_GLIMPSES": size(state_dict, "attflat_lang.mlp.linear.weight", project=PROJECT),
     }

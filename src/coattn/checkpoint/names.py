@@ -111,17 +111,37 @@ def size(state_dict: Mapping[str, Tensor], name: str, dim: int = 0, *, project: 
     return tensor.shape[dim]
 
 
+def agreed(config: Mapping[str, Any], key: str, found: int, *, project: str) -> int:
+    """A size that stands in the settings and shows in the weights too.
+
+    Compared before a model is built: one of an absurd size would fill the memory first.
+
+    Raises:
+        ValueError: the setting is not there, or another.
+    """
+    value = setting(config, key, int, project=project)
+    if value != found:
+        raise ValueError(
+            f"the checkpoint and the settings of {project} disagree: {key} is {value}, but the weights show {found}"
+        )
+    return found
+
+
 def tensors(weights: Mapping[str, Any]) -> dict[str, Tensor]:
     """Weights by name, given as tensors or arrays.
 
     Raises:
-        ValueError: one is not of floating point, or sparse.
+        ValueError: one is not of floating point, or sparse, or holds NaN or infinity.
     """
     found = {name: torch.as_tensor(value) for name, value in weights.items()}
     for name, tensor in found.items():
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
             raise ValueError(
                 f"weights are dense tensors of floating point, but {name} is {tensor.dtype}, {tensor.layout}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"{name} of the checkpoint holds NaN or infinity: its training broke, or the file is damaged"
             )
     return found
 

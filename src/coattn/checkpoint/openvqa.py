@@ -15,7 +15,7 @@ from torch import Tensor
 from coattn import presets
 from coattn.nn import VQAModel
 
-from .names import NameTable, filled, setting, size, tensors
+from .names import NameTable, agreed, filled, setting, size, tensors
 from .openvqa_baselines import ban_names, ban_sizes, butd_names, butd_sizes, mfb_names, mfb_sizes
 from .openvqa_parts import PROJECT, Importer, add_attention, add_ends, add_mlp, add_norm
 
@@ -93,6 +93,7 @@ def mcan_sizes(
 ) -> dict[str, Any]:
     """MCAN: the arguments of its preset, by these weights and settings; `region_linear` as in `mcan_names`."""
     read, width = partial(setting, config, project=project), partial(size, state_dict, project=f"{project}'s mcan")
+    agree = partial(agreed, config, project=project)
     boxes, region_linear = bool(config.get("USE_BBOX_FEAT")), region_linear or _region_linear(config)
     geometry_dim = width("adapter.bbox_linear.weight") if boxes else None
     return {
@@ -102,15 +103,21 @@ def mcan_sizes(
         "geometry_dim": geometry_dim,
         "geometry_pixels": not config.get("BBOX_NORMALIZE", True),
         "num_answers": width("proj.weight"),
-        "num_layers": read("LAYER", int),
-        "dim": read("HIDDEN_SIZE", int),
-        "num_heads": read("MULTI_HEAD", int),
         "ffn_dim": width("backbone.enc_list.0.ffn.mlp.fc.linear.weight"),
+        "num_layers": agree("LAYER", count_layers(state_dict)),
+        "dim": agree("HIDDEN_SIZE", width("lstm.weight_hh_l0", 1)),
+        "num_heads": read("MULTI_HEAD", int),
         "pooling_dim": width("attflat_lang.mlp.fc.linear.weight"),
         "joint_dim": width("proj.weight", 1),
-        "num_glimpses": read("FLAT_GLIMPSES", int),
+        "num_glimpses": agree("FLAT_GLIMPSES", width("attflat_lang.mlp.linear.weight")),
         "dropout": read("DROPOUT_R", float),
     }
+
+
+def count_layers(state_dict: Mapping[str, Tensor]) -> int:
+    """MCAN's layers in the weights."""
+    first = "backbone.enc_list."
+    return len({name.removeprefix(first).partition(".")[0] for name in state_dict if name.startswith(first)})
 
 
 def _region_linear(config: Mapping[str, Any]) -> str:
@@ -149,7 +156,8 @@ def mmnasnet_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
     """MMNasNet: the arguments of its preset, by these weights and settings."""
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's mmnasnet")
     question_operations, region_operations = _operations(config)
-    dim, relation_head_dim = read("HIDDEN_SIZE", int), read("REL_HBASE", int)
+    agree = partial(agreed, config, project=PROJECT)
+    dim, relation_head_dim = agree("HIDDEN_SIZE", width("lstm.weight_hh_l0", 1)), read("REL_HBASE", int)
     if dim % relation_head_dim:
         raise ValueError(f"openvqa's REL_HBASE {relation_head_dim} does not divide its HIDDEN_SIZE {dim}")
     return {
@@ -166,7 +174,7 @@ def mmnasnet_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
         "pixels": not config.get("BBOX_NORMALIZE", False),
         "pooling_dim": width("attflat_lang.mlp.fc.linear.weight"),
         "joint_dim": width("proj.weight", 1),
-        "num_glimpses": read("FLAT_GLIMPSES", int),
+        "num_glimpses": agree("FLAT_GLIMPSES", width("attflat_lang.mlp.linear.weight")),
         "dropout": read("DROPOUT_R", float),
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .names import Layout, NameTable, setting, size
+from .names import Layout, NameTable, agreed, setting, size
 from .openvqa_parts import PROJECT, add_mlp
 
 
@@ -81,7 +81,7 @@ def ban_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
         "num_answers": width("classifer.3.weight_v"),
         "dim": width("rnn.weight_hh_l0", 1),
         "hidden_dim": width(f"{ATTENTION}.h_mat_v", 3),
-        "num_glimpses": read("GLIMPSE", int),
+        "num_glimpses": agreed(config, "GLIMPSE", width(f"{ATTENTION}.h_mat_v", 1), project=PROJECT),
         "classifier_dim": width("classifer.3.weight_v", 1),
         "dropout": read("DROPOUT_R", float),
         "classifier_dropout": read("CLASSIFER_DROPOUT_R", float),
@@ -113,8 +113,10 @@ def ban_names(config: Mapping[str, Any]) -> NameTable:
 
 
 def mfb_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
-    """MFB, or MFH,: the arguments of its preset, by these weights and settings."""
+    """MFB or MFH: the arguments of its preset, by these weights and settings."""
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's mfb")
+    num_factors = read("MFB_K", int)
+    joint_dim = width("backbone.i_att.mfb.proj_i.weight") // num_factors
     return {
         "num_words": width("embedding.weight"),
         "embedding_dim": width("embedding.weight", 1),
@@ -122,8 +124,8 @@ def mfb_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
         "num_answers": width("proj.weight"),
         "dim": width("lstm.weight_hh_l0", 1),
         "hidden_dim": width("backbone.q_att.mlp.fc.linear.weight"),
-        "joint_dim": read("MFB_O", int),
-        "num_factors": read("MFB_K", int),
+        "joint_dim": agreed(config, "MFB_O", joint_dim, project=PROJECT),
+        "num_factors": num_factors,
         "num_blocks": len(_blocks(config)),
         "question_glimpses": width("backbone.q_att.mlp.linear.weight"),
         "region_glimpses": width("backbone.i_att.mlp.linear.weight"),
