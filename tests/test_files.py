@@ -1,4 +1,4 @@
-"""Writing a file wholly or not at all."""
+"""Writing a file wholly or not at all, and reading JSON that may be damaged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coattn.files import atomic_path, write_json
+from coattn.files import atomic_path, read_json, write_json
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -28,3 +28,20 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too long") as caught:
         write_json(tmp_path / ("x" * 250), 1)
     assert caught.value.filename == str(tmp_path / ("x" * 250))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[1,\n2", "not valid JSON .line 2, column 2: .*is the file complete"),
+        (b'["a",\n"\xe9"]', "line 2: not UTF-8 text"),
+        (b"[" * 200_000, "not usable JSON"),
+        (b"9" * 10_000, "not usable JSON"),
+    ],
+)
+def test_damaged_json_is_named(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.json: {words}"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json") == [1]

@@ -65,12 +65,40 @@ def read_json(path: str | os.PathLike[str], *, pairs_hook: Callable[[list[tuple[
         ValueError: the file is not UTF-8 JSON; the message names the file and the place.
         OSError: the file cannot be read.
     """
+    return parse_json(Path(path).read_bytes(), path, pairs_hook=pairs_hook)
+
+
+def parse_json(
+    content: str | bytes, where: object, *, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
+    """The value of JSON text, which messages call `where`; see `read_json`.
+
+    Raises:
+        ValueError: it is not UTF-8 JSON, or holds lists in lists without end, or numbers of thousands of digits.
+    """
+    text = decode_utf8(content, where) if isinstance(content, bytes) else content
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=pairs_hook)
+        return json.loads(text, object_pairs_hook=pairs_hook)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
+        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise ValueError(f"{where}: not valid JSON ({place}); is the file complete?") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not usable JSON ({error})") from None
+
+
+def decode_utf8(content: bytes, where: object) -> str:
+    """The text of a file's content, which messages call `where`, without byte order mark.
+
+    Raises:
+        ValueError: it is not UTF-8; the message names line and byte.
+    """
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}); convert the file to UTF-8") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{where}: line {line}: not UTF-8 text (byte {error.start}); convert the file to UTF-8"
+        ) from None
 
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:

@@ -41,14 +41,18 @@ def prepared(out: Path) -> dict[str, list[Record]]:
 
 
 @pytest.mark.parametrize("command", SETS)
-def test_unpacked_zipped_and_archive_give_the_same(command: str, tmp_path: Path) -> None:
+def test_unpacked_and_packed_give_the_same(command: str, tmp_path: Path) -> None:
     plain = lay_out(tmp_path / "plain", SETS[command])
     archive = lay_out(tmp_path / "packed", SETS[command], zipped=True)
+    gzipped = lay_out(tmp_path / "gzipped", SETS[command])
+    for path in [path for path in gzipped.rglob("*") if path.is_file()]:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
     found = []
-    for number, source in enumerate((plain, archive.parent, archive)):
+    for number, source in enumerate((plain, archive.parent, archive, gzipped)):
         assert prepare(command, source, tmp_path / f"out{number}") == 0
         found.append(prepared(tmp_path / f"out{number}"))
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1] == found[2] == found[3]
     assert sum(map(len, found[0].values())) >= 1
     report = json.loads((tmp_path / "out0" / "report.json").read_text())
     assert {split: len(records) for split, records in found[0].items()} == {
@@ -278,7 +282,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "not UTF-8": (
         "vizwiz",
         {"train.json": json.dumps([vizwiz("a.jpg")]).replace("soup", "so\xfcp").encode("latin-1")},
-        "train.json: not UTF-8 text",
+        "train.json: line 1: not UTF-8 text (byte",
     ),
     "another kind of file": (
         "vizwiz",

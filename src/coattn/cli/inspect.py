@@ -9,7 +9,7 @@ from typing import Any
 
 from coattn.features.inspection import describe_store
 from coattn.features.store import FeatureStore
-from coattn.files import atomic_path, require
+from coattn.files import atomic_path, decode_utf8, require
 
 DESCRIPTION = """\
 Show what a feature store holds and where it comes from, and look through all its rows for values that must not be
@@ -77,10 +77,7 @@ def _names(path: str | None) -> list[str] | None:
     """The names in a file, one a line."""
     if path is None:
         return None
-    try:
-        return [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}); convert the file to UTF-8") from None
+    return [line.strip() for line in decode_utf8(Path(path).read_bytes(), path).splitlines()]
 
 
 def _bars(counts: dict[str, int]) -> dict[str, str]:

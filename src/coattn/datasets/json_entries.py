@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 if TYPE_CHECKING:  # imported where a file is read: questions that are at hand already need none
     import msgspec
 
+from coattn.files import parse_json
+
 File = Path | zipfile.Path  # a file, or a member of a zip archive
 
 
@@ -38,7 +40,8 @@ def read_json_file(path: str | File) -> Any:
         ValueError: the file is not UTF-8 JSON; the message names the file and the place.
         OSError: the file cannot be read.
     """
-    return _parse(_read_content(path), path)
+    with without_collector():
+        return parse_json(read_bytes(path), path)
 
 
 def read_json_list(path: str | File, key: str) -> JSONList:
@@ -56,7 +59,7 @@ def read_json_list(path: str | File, key: str) -> JSONList:
         entries = _entries(msgspec.json.decode(raw.pop(key), type=list[msgspec.Raw]), content, path)
         return JSONList({name: msgspec.json.decode(value) for name, value in raw.items()}, entries)
     except (msgspec.MsgspecError, KeyError, RecursionError, UnicodeDecodeError):  # to say what there is instead
-        value = _parse(content, path)
+        value = parse_json(content, path)
     if key and (not isinstance(value, dict) or key not in value):
         raise ValueError(f'{path}: a file of {key} is an object with a list "{key}"; {kind_of(value)}')
     entries_read = value.pop(key) if key else value
@@ -83,7 +86,7 @@ def read_json_table(path: str | File) -> Iterator[tuple[str, Any]]:
         raw = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
         return zip(raw, _entries(list(raw.values()), content, path), strict=True)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        value = _parse(content, path)
+        value = parse_json(content, path)
     if not isinstance(value, dict):
         raise ValueError(f"{path}: the file must be an object; {kind_of(value)}")
     return iter(value.items())
@@ -97,47 +100,38 @@ def _entries(raw: list[msgspec.Raw], content: bytes, path: str | File) -> Iterat
         try:
             yield decode(entry)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            _parse(content, path)  # says where
+            parse_json(content, path)  # says where
             yield json.loads(bytes(entry))  # right, but not to the letter of the standard: NaN
 
 
 def _read_content(path: str | File) -> bytes:
     """The bytes of a file, unpacked, without byte order mark."""
-    content = read_bytes(Path(path) if isinstance(path, str) else path)
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise ValueError(f"{path}: damaged gzip file ({error}); fetch it again") from None
-    return content.removeprefix(b"\xef\xbb\xbf")
+    return read_bytes(path).removeprefix(b"\xef\xbb\xbf")
 
 
-def read_bytes(path: File) -> bytes:
-    """The bytes of a file, also of a member of a zip archive.
+def read_bytes(path: str | File) -> bytes:
+    """The bytes of a file, unpacked by gzip where it is packed so, also of a member of a zip archive.
 
     Raises:
-        ValueError: the archive is damaged or encrypted.
+        ValueError: the file or the archive is damaged, or encrypted.
         OSError: the file cannot be read.
     """
+    content = _read(Path(path) if isinstance(path, str) else path)
+    if content[:2] != b"\x1f\x8b":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: damaged gzip file ({error}); fetch it again") from None
+
+
+def _read(path: File) -> bytes:
     try:
         return path.read_bytes()
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{path}: the zip archive is damaged ({error}); fetch it again") from None
     except (RuntimeError, NotImplementedError) as error:  # encrypted; compressed in an unusual way
         raise ValueError(f"{path}: cannot be read out of the zip archive ({error}); unpack it") from None
-
-
-def _parse(content: bytes, path: str | File) -> Any:
-    try:
-        with without_collector():
-            return json.loads(content.decode("utf-8"))
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise ValueError(f"{path}: not valid JSON ({place}); is the file complete?") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text (byte {error.start}); convert the file to UTF-8") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-        raise ValueError(f"{path}: not usable JSON ({error})") from None
 
 
 @contextmanager

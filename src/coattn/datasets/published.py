@@ -12,6 +12,7 @@ from typing import Any
 from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.json_entries import File, Place, checked_id, checked_text, read_bytes
 from coattn.datasets.records import Record
+from coattn.files import decode_utf8
 
 VALIDATION_NOTE = "train and val are together the official training split"
 
@@ -121,12 +122,7 @@ def read_text_file(path: File) -> str:
         ValueError: it is not UTF-8 text; the message names line and byte.
         OSError: it cannot be read.
     """
-    content = read_bytes(path)
-    try:
-        return content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}: line {line}: not UTF-8 text; convert the file to UTF-8") from None
+    return decode_utf8(read_bytes(path), path)
 
 
 def texts(where: Place, *keys: str) -> Iterator[str]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from coattn.files import parse_json
+
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 _SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 _END = "\0end of the table\0"
@@ -131,7 +133,7 @@ def _parse_csv(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, lis
 
 
 def _json_rows(path: Path, text: str) -> list[Row]:
-    value = _parse_json(text, str(path))
+    value = parse_json(text, path)
     if not isinstance(value, list):
         raise ValueError(f'{path}: a JSON table is a list of objects: [{{"image": ..., "question": ...}}, ...]')
     return [_object_row(path, f"record {number}", entry) for number, entry in enumerate(value)]
@@ -139,19 +141,10 @@ def _json_rows(path: Path, text: str) -> list[Row]:
 
 def _jsonl_row(path: Path, number: int, line: str) -> Row:
     place = f"line {number}"
-    return _object_row(path, place, _parse_json(line, f"{path}: {place}"))
+    return _object_row(path, place, parse_json(line, f"{path}: {place}"))
 
 
 def _object_row(path: Path, place: str, entry: Any) -> Row:
     if not isinstance(entry, dict):
         raise ValueError(f"{path}: {place} is {json.dumps(entry)[:60]}, must be an object with a value per column")
     return Row(place, {name.strip(): value for name, value in entry.items()})
-
-
-def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
-        raise ValueError(f"{where}: not usable JSON ({error})") from None
