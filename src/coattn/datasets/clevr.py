@@ -13,15 +13,7 @@ from typing import Any
 
 from coattn.datasets.json_entries import File, Place, read_json_list, type_name, without_collector
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import (
-    PublishedFiles,
-    distinct,
-    identifier,
-    itself,
-    locate_images,
-    texts,
-    yes_no_type,
-)
+from coattn.datasets.published import PublishedFiles, identifier, texts, yes_no_type
 from coattn.datasets.reader import published_reader
 from coattn.datasets.records import Record
 
@@ -39,27 +31,19 @@ def read_clevr(files: str | Path, *, images: str | Path | None = None) -> Datase
     """
     found = PublishedFiles(files)
     names = found.splits({split: f"CLEVR_{split}_questions.json" for split in ("train", "val", "test")})
-    skipped = [*found.damaged]
     with without_collector():
-        splits = {split: distinct(_records(file, split), skipped) for split, file in names.items()}
-    return Dataset(
-        name="clevr",
-        source=str(found.source.resolve()),
-        splits=splits,
-        metric="exact_match",
-        images=locate_images(images, splits, itself, skipped),
-        skipped=skipped,
-        notes=["score with coattn score --metric clevr"],
-    )
+        splits = {split: found.distinct(_records(file, split)) for split, file in names.items()}
+    notes = ["score with coattn score --metric clevr"]
+    return found.dataset("clevr", splits, images=images, notes=notes)
 
 
-def _records(file: File, split: str) -> Iterator[tuple[str, Record]]:
+def _records(file: File, split: str) -> Iterator[tuple[Place, Record]]:
     for index, entry in enumerate(read_json_list(file, "questions").entries):
         where = Place(file, "question", index, entry)
         question, image = texts(where, "question", "image_filename")
         (answer,) = texts(where, "answer") if split != "test" else ("",)
         yield (
-            f"{file}: question {index}",
+            where,
             Record(
                 question_id=identifier(where, "question_index"),
                 image_id=image.rpartition(".")[0] or image,

@@ -16,7 +16,6 @@ from coattn.datasets.published import (
     VALIDATION_NOTE,
     PublishedFiles,
     coco_names,
-    locate_images,
     read_text_file,
     with_validation,
 )
@@ -43,16 +42,8 @@ def read_coco_qa(files: str | Path, *, images: str | Path | None = None, val_fra
         split: list(_records(split, *(found.need(f"{split}/{name}") for name in _LINES))) for split in ("train", "test")
     }
     splits = {**with_validation(read["train"], val_fraction), "test": read["test"]}
-    skipped = [*found.damaged]
-    return Dataset(
-        name="coco-qa",
-        source=str(found.source.resolve()),
-        splits=splits,
-        metric="exact_match",
-        images=locate_images(images, splits, coco_names, skipped),
-        skipped=skipped,
-        notes=["score with coattn score --metric wups", *([VALIDATION_NOTE] if val_fraction else [])],
-    )
+    notes = ["score with coattn score --metric wups", *([VALIDATION_NOTE] if val_fraction else [])]
+    return found.dataset("coco-qa", splits, images=images, image_names=coco_names, notes=notes)
 
 
 def _records(split: str, *files: File) -> Iterator[Record]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from coattn.datasets.json_entries import File, Place, read_json_table, type_name, without_collector
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import PublishedFiles, identifier, itself, locate_images, texts, yes_no_type
+from coattn.datasets.published import PublishedFiles, identifier, texts, yes_no_type
 from coattn.datasets.reader import Option, published_reader
 from coattn.datasets.records import Record
 
@@ -39,24 +39,14 @@ def read_gqa(files: str | Path, *, questions: str = "balanced", images: str | Pa
         OSError: a file cannot be read.
     """
     found = PublishedFiles(files)
-    parts = {split: found.numbered(f"{split}_{questions}_questions_{{}}.json") for split in _SPLITS}
-    if not any(parts.values()):
-        found.splits({split: f"{split}_{questions}_questions.json" for split in _SPLITS})
-    for split in _SPLITS:
-        if whole := found.find(f"{split}_{questions}_questions.json"):
-            parts[split].append(whole)
+    names = {split: f"{split}_{questions}_questions.json" for split in _SPLITS}
+    parts = {split: there for split, name in names.items() if (there := found.parts(name))}
+    if not parts:
+        raise found.absent(*names.values())
     with without_collector():
-        splits = {split: list(_records(parts[split], split)) for split in _SPLITS if parts[split]}
-    skipped = [*found.damaged]
-    return Dataset(
-        name=f"gqa {questions}",
-        source=str(found.source.resolve()),
-        splits=splits,
-        metric="exact_match",
-        images=locate_images(images, splits, itself, skipped),
-        skipped=skipped,
-        notes=["score with coattn score --metric gqa"],
-    )
+        splits = {split: list(_records(there, split)) for split, there in parts.items()}
+    notes = ["score with coattn score --metric gqa"]
+    return found.dataset(f"gqa {questions}", splits, images=images, notes=notes)
 
 
 def _records(files: list[File], split: str) -> Iterator[Record]:

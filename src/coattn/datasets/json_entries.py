@@ -175,11 +175,14 @@ class Place:
             self.fail(f"has no {key!r}, only {', '.join(map(repr, self.entry)) or 'nothing'}; add it")
         return self.entry[key]
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.kind} {self.index}"
+
     def fail(self, problem: str) -> NoReturn:
         """Say what is wrong here."""
         question_id = self.entry.get("question_id") if isinstance(self.entry, dict) else None
         name = "" if question_id is None else f" (question_id {question_id!r})"
-        raise ValueError(f"{self.path}: {self.kind} {self.index}{name}: {problem}")
+        raise ValueError(f"{self}{name}: {problem}")
 
 
 def type_name(value: Any) -> str:

@@ -8,7 +8,7 @@ running what they may hold. Written from the published formats; not checked on r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,7 @@ from coattn.datasets.prepared import Dataset
 from coattn.datasets.published import (
     VALIDATION_NOTE,
     PublishedFiles,
-    distinct,
     identifier,
-    itself,
-    locate_images,
     rest,
     texts,
     with_validation,
@@ -47,12 +44,11 @@ def read_vqa_rad(files: str | Path, *, images: str | Path | None = None, val_fra
         OSError: a file cannot be read.
     """
     found = PublishedFiles(files)
-    file = next((file for name in _RAD_FILES if (file := found.find(name))), None) or found.need(_RAD_FILES[0])
-    skipped = [*found.damaged]
-    records = distinct(_rad_records(file), skipped)
+    records = found.distinct(_rad_records(found.need(*_RAD_FILES)))
     train, test = ([record for record in records if record.split == split] for split in ("train", "test"))
+    splits = {**with_validation(train, val_fraction), "test": test}
     notes = [_NOTE, *([VALIDATION_NOTE] if val_fraction else [])]
-    return _dataset("vqa-rad", found, {**with_validation(train, val_fraction), "test": test}, images, skipped, notes)
+    return found.dataset("vqa-rad", splits, images=images, notes=notes)
 
 
 def read_slake(files: str | Path, *, language: str = "en", images: str | Path | None = None) -> Dataset:
@@ -65,14 +61,13 @@ def read_slake(files: str | Path, *, language: str = "en", images: str | Path | 
         ValueError, OSError: as `read_vqa_rad`.
     """
     found = PublishedFiles(files)
-    skipped = [*found.damaged]
     names = {"train": "train.json", "val": "validate.json", "test": "test.json"}
     splits = {
-        split: distinct(_slake_records(file, split, language), skipped) for split, file in found.splits(names).items()
+        split: found.distinct(_slake_records(file, split, language)) for split, file in found.splits(names).items()
     }
     if empty := [split for split, records in splits.items() if not records]:
         raise ValueError(f"{found.source}: no question of {empty[0]} is in the language {language!r}")
-    return _dataset(f"slake {language}", found, splits, images, skipped, [_NOTE])
+    return found.dataset(f"slake {language}", splits, images=images, notes=[_NOTE])
 
 
 def read_pathvqa(files: str | Path, *, images: str | Path | None = None) -> Dataset:
@@ -85,40 +80,17 @@ def read_pathvqa(files: str | Path, *, images: str | Path | None = None) -> Data
         OSError: a file cannot be read.
     """
     found = PublishedFiles(files)
-    skipped = [*found.damaged]
-    parts = ("train", "val", "test")
-    chosen = {part: file for part in parts if (file := found.find(f"{part}_qa.pkl") or found.find(f"{part}_vqa.pkl"))}
-    if not chosen:
-        found.splits({part: f"{part}_qa.pkl" for part in parts})
-    splits = {split: list(_path_records(file, split)) for split, file in chosen.items()}
-    return _dataset("pathvqa", found, splits, images, skipped, [_NOTE])
+    names = ({split: f"{split}_{kind}.pkl" for split in ("train", "val", "test")} for kind in ("qa", "vqa"))
+    splits = {split: list(_path_records(file, split)) for split, file in found.splits(*names).items()}
+    return found.dataset("pathvqa", splits, images=images, notes=[_NOTE])
 
 
-def _dataset(
-    name: str,
-    found: PublishedFiles,
-    splits: dict[str, list[Record]],
-    images: str | Path | None,
-    skipped: list[str],
-    notes: Sequence[str],
-) -> Dataset:
-    return Dataset(
-        name=name,
-        source=str(found.source.resolve()),
-        splits=splits,
-        metric="exact_match",
-        images=locate_images(images, splits, itself, skipped),
-        skipped=skipped,
-        notes=notes,
-    )
-
-
-def _rad_records(file: File) -> Iterator[tuple[str, Record]]:
+def _rad_records(file: File) -> Iterator[tuple[Place, Record]]:
     for index, entry in enumerate(read_json_list(file, "").entries):
         where = Place(file, "question", index, entry)
         image, question, answer, phrase = texts(where, "image_name", "question", "answer", "phrase_type")
         yield (
-            f"{file}: question {index}",
+            where,
             Record(
                 question_id=identifier(where, "qid"),
                 image_id=image.rpartition(".")[0] or image,
@@ -132,14 +104,14 @@ def _rad_records(file: File) -> Iterator[tuple[str, Record]]:
         )
 
 
-def _slake_records(file: File, split: str, language: str) -> Iterator[tuple[str, Record]]:
+def _slake_records(file: File, split: str, language: str) -> Iterator[tuple[Place, Record]]:
     for index, entry in enumerate(read_json_list(file, "").entries):
         where = Place(file, "question", index, entry)
         image, question, answer, spoken = texts(where, "img_name", "question", "answer", "q_lang")
         if language not in ("all", spoken):
             continue
         yield (
-            f"{file}: question {index}",
+            where,
             Record(
                 question_id=identifier(where, "qid"),
                 image_id=image,

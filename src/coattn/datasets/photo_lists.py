@@ -18,10 +18,7 @@ from coattn.datasets.prepared import Dataset
 from coattn.datasets.published import (
     PublishedFiles,
     coco_names,
-    distinct,
     identifier,
-    itself,
-    locate_images,
     rest,
     texts,
 )
@@ -41,7 +38,10 @@ def read_vizwiz(files: str | Path, *, images: str | Path | None = None) -> Datas
         ValueError: a file is missing or not what it should be; the message names file and question.
         OSError: a file cannot be read.
     """
-    return _read("vizwiz", files, "{}.json", "", _vizwiz, images, itself, "score with coattn score --metric vizwiz")
+    found = PublishedFiles(files)
+    splits = _splits(found, "{}.json", "", _vizwiz)
+    notes = ["score with coattn score --metric vizwiz"]
+    return found.dataset("vizwiz", splits, metric="vqa_accuracy", images=images, notes=notes)
 
 
 def read_textvqa(files: str | Path, *, images: str | Path | None = None) -> Dataset:
@@ -52,7 +52,9 @@ def read_textvqa(files: str | Path, *, images: str | Path | None = None) -> Data
     Raises:
         ValueError, OSError: as `read_vizwiz`.
     """
-    return _read("textvqa", files, "TextVQA_0.5.1_{}.json", "data", _textvqa, images, itself, "")
+    found = PublishedFiles(files)
+    splits = _splits(found, "TextVQA_0.5.1_{}.json", "data", _textvqa)
+    return found.dataset("textvqa", splits, metric="vqa_accuracy", images=images)
 
 
 def read_a_okvqa(files: str | Path, *, images: str | Path | None = None) -> Dataset:
@@ -63,35 +65,27 @@ def read_a_okvqa(files: str | Path, *, images: str | Path | None = None) -> Data
     Raises:
         ValueError, OSError: as `read_vizwiz`.
     """
-    return _read("a-okvqa", files, "aokvqa_v1p0_{}.json", "", _a_okvqa, images, coco_names, "")
-
-
-def _read(
-    name: str,
-    files: str | Path,
-    file_name: str,
-    key: str,
-    record: Callable[[Place, str], Record],
-    images: str | Path | None,
-    image_names: Callable[[int | str], list[str]],
-    note: str,
-) -> Dataset:
     found = PublishedFiles(files)
-    skipped = [*found.damaged]
+    splits = _splits(found, "aokvqa_v1p0_{}.json", "", _a_okvqa)
+    return found.dataset(
+        "a-okvqa",
+        splits,
+        metric="vqa_accuracy",
+        images=images,
+        image_names=coco_names,
+        notes=["this judges the direct answers; score choices with coattn score --metric exact_match"],
+    )
+
+
+def _splits(
+    found: PublishedFiles, name: str, key: str, record: Callable[[Place, str], Record]
+) -> dict[str, list[Record]]:
     splits = {}
-    for split, file in found.splits({split: file_name.format(split) for split in _SPLITS}).items():
+    for split, file in found.splits({split: name.format(split) for split in _SPLITS}).items():
         entries = enumerate(read_json_list(file, key).entries)
         places = (Place(file, "question", index, entry) for index, entry in entries)
-        splits[split] = distinct(((f"{file}: question {p.index}", record(p, split)) for p in places), skipped)
-    return Dataset(
-        name=name,
-        source=str(found.source.resolve()),
-        splits=splits,
-        metric="vqa_accuracy",
-        images=locate_images(images, splits, image_names, skipped),
-        skipped=skipped,
-        notes=[note] if note else [],
-    )
+        splits[split] = found.distinct((where, record(where, split)) for where in places)
+    return splits
 
 
 def _vizwiz(where: Place, split: str) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,10 +12,22 @@ from typing import Any
 
 from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.json_entries import File, Place, checked_id, checked_text, read_bytes
+from coattn.datasets.prepared import Dataset
 from coattn.datasets.records import Record
 from coattn.files import decode_utf8
 
 VALIDATION_NOTE = "train and val are together the official training split"
+
+
+def itself(image_id: int | str) -> list[str]:
+    """Images that are called like their ids."""
+    return [str(image_id)]
+
+
+def coco_names(image_id: int | str) -> list[str]:
+    """Images of COCO, 2014's and 2017's: COCO_train2014_000000458752 or 000000458752."""
+    number = f"{int(image_id):012d}"
+    return [*(f"COCO_{part}_{number}" for part in ("train2014", "val2014", "test2015")), number]
 
 
 class PublishedFiles:
@@ -25,6 +38,7 @@ class PublishedFiles:
 
     Attributes:
         damaged: what is wrong with archives that cannot be opened.
+        skipped: what `distinct` left out.
 
     Raises:
         ValueError: it is neither.
@@ -33,6 +47,7 @@ class PublishedFiles:
     def __init__(self, source: str | Path) -> None:
         self.source = Path(source)
         self.damaged: list[str] = []
+        self.skipped: list[str] = []
         self._by_name: dict[str, list[tuple[int, str, File]]] = defaultdict(list)
         if self.source.is_dir():
             paths = sorted(path for path in self.source.rglob("*") if path.is_file())
@@ -41,31 +56,35 @@ class PublishedFiles:
         else:
             raise ValueError(f"{source} is neither a folder nor a zip archive; give where the authors' files are")
         for path in paths:
+            self._add(path.relative_to(self.source).as_posix(), path, 0)
             if path.suffix == ".zip":
                 self._add_archive(path)
-            else:
-                self._add(path.relative_to(self.source).as_posix(), path, 0)
 
     def _add_archive(self, path: Path) -> None:
         try:
-            archive = zipfile.Path(path)
-            names = [name for name in archive.root.namelist() if not name.endswith("/")]
-        except zipfile.BadZipFile as error:
-            self.damaged.append(f"{path}: not a whole zip archive ({error}); get the file again")
+            archive = _open_archive(path)
+        except ValueError as error:
+            self.damaged.append(str(error))
             return
-        for name in names:
-            if not name.startswith("__MACOSX/"):
+        for name in archive.root.namelist():
+            if not name.endswith("/") and not name.startswith("__MACOSX/"):
                 self._add(name, archive / name, 1)
 
     def _add(self, name: str, file: File, packed: int) -> None:
         self._by_name[name.rpartition("/")[2].removesuffix(".gz")].append((packed, name, file))
 
-    def find(self, name: str) -> File | None:
+    def find(self, *names: str) -> File | None:
         """The file called so, for example "train.json" or "train/questions.txt"; unpacked ones go first.
 
+        Args:
+            names: what it may be called, best first.
+
         Raises:
-            ValueError: there are several.
+            ValueError: there are several of one name.
         """
+        return next((file for name in names if (file := self._called(name)) is not None), None)
+
+    def _called(self, name: str) -> File | None:
         found = [
             entry
             for entry in self._by_name.get(name.rpartition("/")[2], [])
@@ -76,43 +95,118 @@ class PublishedFiles:
             raise ValueError(f"{self.source} holds {name} twice: {best[0]} and {best[1]}; remove one")
         return best[0] if best else None
 
-    def need(self, name: str, why: str = "") -> File:
-        """The file called so.
+    def need(self, *names: str, why: str = "") -> File:
+        """The file called so; see `find`.
 
         Raises:
             ValueError: there is none, or several.
         """
-        file = self.find(name)
+        file = self.find(*names)
         if file is None:
-            raise ValueError(self._absent([name], why))
+            raise self.absent(*names, why=why)
         return file
 
-    def splits(self, names: Mapping[str, str]) -> dict[str, File]:
+    def splits(self, *names: Mapping[str, str]) -> dict[str, File]:
         """Split to file, of those that are there.
+
+        Args:
+            names: split to what its file is called; then what else it may be called.
 
         Raises:
             ValueError: there is none of them.
         """
-        found = {split: file for split, name in names.items() if (file := self.find(name)) is not None}
-        if not found:
-            raise ValueError(self._absent([*names.values()], ""))
-        return found
+        found = {split: self.find(*(name[split] for name in names)) for split in names[0]}
+        if not any(found.values()):
+            raise self.absent(*names[0].values())
+        return {split: file for split, file in found.items() if file is not None}
 
-    def numbered(self, name: str) -> list[File]:
-        """The files called like "train_all_questions_{}.json" with 0, 1, 2 ... for the braces."""
-        found: list[File] = []
-        while (file := self.find(name.format(len(found)))) is not None:
-            found.append(file)
-        return found
+    def parts(self, name: str) -> list[File]:
+        """The file called so, for example "questions.json", and questions_0.json, questions_1.json ..."""
+        stem, dot, suffix = name.rpartition(".")
+        numbered = (self.find(f"{stem}_{number}{dot}{suffix}") for number in itertools.count())
+        files = [self.find(name), *itertools.takewhile(bool, numbered)]
+        return [file for file in files if file is not None]
 
-    def _absent(self, names: Sequence[str], why: str) -> str:
+    def archive(self, name: str) -> zipfile.Path:
+        """The zip archive called so, for what is found by its place in it.
+
+        Raises:
+            ValueError: there is none, or several, or it is damaged.
+        """
+        return _open_archive(self.need(name))
+
+    def absent(self, *names: str, why: str = "") -> ValueError:
+        """The error that says that there is none of these files."""
         shown = sorted(name for name in self._by_name if not name.startswith("."))[:8]
         damaged = f". {self.damaged[0]}" if self.damaged else ""
         reason = f" ({why})" if why else ""
-        return (
+        return ValueError(
             f"{self.source} has no {' and no '.join(names)}{reason}, only {', '.join(shown) or 'nothing'}"
             f"{' ...' if len(self._by_name) > 8 else ''}{damaged}"
         )
+
+    def distinct(self, placed: Iterable[tuple[Place, Record]]) -> list[Record]:
+        """The records, each once: one that says the same again is left out and listed.
+
+        Args:
+            placed: where each stands, and the record.
+
+        Raises:
+            ValueError: two records with the same question id differ.
+        """
+        first: dict[int | str, tuple[Place, Record]] = {}
+        for place, record in placed:
+            earlier = first.setdefault(record.question_id, (place, record))
+            if earlier[1] is record:
+                continue
+            if earlier[1] != record:
+                raise ValueError(
+                    f"{place}: question_id {record.question_id!r} stands for another question at {earlier[0]}; "
+                    "give every question its own"
+                )
+            self.skipped.append(f"{place}: question_id {record.question_id!r} says the same as {earlier[0]}")
+        return [record for _, record in first.values()]
+
+    def dataset(
+        self,
+        name: str,
+        splits: Mapping[str, Sequence[Record]],
+        *,
+        metric: str = "exact_match",
+        images: str | Path | None = None,
+        image_names: Callable[[int | str], Sequence[str]] = itself,
+        notes: Sequence[str] = (),
+    ) -> Dataset:
+        """The data set of records that were read from here.
+
+        Args:
+            name: of the reader.
+            splits: split name to records.
+            metric: see `Dataset`.
+            images: folder of the images; None where only the questions are.
+            image_names: of the file of an image, with or without suffix, by its id; the first that is there counts.
+            notes: see `Dataset`.
+
+        Raises:
+            ValueError: the folder holds no image, or none that is asked about.
+        """
+        places, absent = ({}, []) if images is None else _locate_images(images, splits, image_names)
+        return Dataset(
+            name=name,
+            source=str(self.source.resolve()),
+            splits=splits,
+            metric=metric,
+            images=places,
+            skipped=[*self.damaged, *self.skipped, *absent],
+            notes=notes,
+        )
+
+
+def _open_archive(file: File) -> zipfile.Path:
+    try:
+        return zipfile.Path(zipfile.ZipFile(file if isinstance(file, Path) else file.open("rb")))
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{file}: not a whole zip archive ({error}); get the file again") from None
 
 
 def read_text_file(path: File) -> str:
@@ -154,30 +248,6 @@ def yes_no_type(answer: str) -> str:
     return "number" if plain.isdecimal() else "other"
 
 
-def distinct(placed: Iterable[tuple[str, Record]], skipped: list[str]) -> list[Record]:
-    """The records, each once: one that says the same again is skipped and listed.
-
-    Args:
-        placed: where each stands, and the record.
-        skipped: gets a message for each that is left out.
-
-    Raises:
-        ValueError: two records with the same question id differ.
-    """
-    first: dict[int | str, tuple[str, Record]] = {}
-    for place, record in placed:
-        earlier = first.setdefault(record.question_id, (place, record))
-        if earlier[1] is record:
-            continue
-        if earlier[1] != record:
-            raise ValueError(
-                f"{place}: question_id {record.question_id!r} stands for another question at {earlier[0]}; "
-                "give every question its own"
-            )
-        skipped.append(f"{place}: question_id {record.question_id!r} says the same as {earlier[0]}")
-    return [record for _, record in first.values()]
-
-
 def with_validation(records: Sequence[Record], fraction: float) -> dict[str, list[Record]]:
     """The official training split, divided by image: splits train and val, or train alone for a fraction of 0.
 
@@ -199,25 +269,10 @@ def with_validation(records: Sequence[Record], fraction: float) -> dict[str, lis
     return splits
 
 
-def locate_images(
-    folder: str | Path | None,
-    splits: Mapping[str, Sequence[Record]],
-    names: Callable[[int | str], Sequence[str]],
-    skipped: list[str],
-) -> dict[str, Path]:
-    """Image id, as text, to file.
-
-    Args:
-        folder: where the images are, in subfolders as well; None where only the questions are.
-        splits: whose images are looked for.
-        names: of the file of an image, with or without suffix, by its id; the first that is there counts.
-        skipped: gets a message for each image without a file; its questions stay.
-
-    Raises:
-        ValueError: the folder holds no image, or none that is asked about.
-    """
-    if folder is None:
-        return {}
+def _locate_images(
+    folder: str | Path, splits: Mapping[str, Sequence[Record]], names: Callable[[int | str], Sequence[str]]
+) -> tuple[dict[str, Path], list[str]]:
+    """Image id, as text, to file; and a message for each image without a file, whose questions stay."""
     files = ImageFolder(folder)
     counts: dict[int | str, int] = defaultdict(int)
     for records in splits.values():
@@ -234,16 +289,4 @@ def locate_images(
         example = next(iter(counts), "")
         wanted = " or ".join(names(example)[:3])
         raise ValueError(f"{folder} holds none of the {len(counts)} images asked about, for example {wanted}")
-    skipped += absent
-    return found
-
-
-def itself(image_id: int | str) -> list[str]:
-    """Images that are called like their ids."""
-    return [str(image_id)]
-
-
-def coco_names(image_id: int | str) -> list[str]:
-    """Images of COCO, 2014's and 2017's: COCO_train2014_000000458752 or 000000458752."""
-    number = f"{int(image_id):012d}"
-    return [*(f"COCO_{part}_{number}" for part in ("train2014", "val2014", "test2015")), number]
+    return found, absent

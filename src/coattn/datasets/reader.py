@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from coattn.datasets.prepared import Dataset
@@ -42,7 +43,11 @@ VALIDATION = {"val_fraction": Option(0.1, "share of the training images held out
 
 
 def published_reader(
-    description: str, read: Callable[..., Dataset], options: Mapping[str, Option] | None = None
+    description: str,
+    read: Callable[..., Dataset],
+    options: Mapping[str, Option] = MappingProxyType({}),
+    *,
+    with_images: bool = False,
 ) -> Reader:
     """The reader of a published data set: `coattn prepare NAME FILES [--images DIR] [options] OUT`.
 
@@ -50,13 +55,16 @@ def published_reader(
         description: see `Reader`.
         read: called with the files, and by keyword `images` and the options.
         options: name of the argument to what it is.
+        with_images: whether the images are among the files; there is then no `--images`, and no `images`.
     """
-    chosen = dict(options or {})
 
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("files", metavar="FILES", type=Path, help="folder or zip archive with the authors' files")
-        parser.add_argument("--images", metavar="DIR", type=Path, help="folder of the images, to list where each is")
-        for name, option in chosen.items():
+        if not with_images:
+            parser.add_argument(
+                "--images", metavar="DIR", type=Path, help="folder of the images, to list where each is"
+            )
+        for name, option in options.items():
             parser.add_argument(
                 f"--{name.replace('_', '-')}",
                 default=option.default,
@@ -67,6 +75,7 @@ def published_reader(
             )
 
     def from_arguments(args: argparse.Namespace) -> Dataset:
-        return read(args.files, images=args.images, **{name: getattr(args, name) for name in chosen})
+        names = [*options] if with_images else ["images", *options]
+        return read(args.files, **{name: getattr(args, name) for name in names})
 
     return Reader(description, add_arguments, from_arguments)

@@ -8,7 +8,6 @@ objects with question_id, image, question, answer) with `shapes_{part}_images.zi
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,7 +40,7 @@ class ArrayImage:
         return content
 
 
-def read_shapes(files: str | Path, *, part: str = "large", images: str | Path | None = None) -> Dataset:
+def read_shapes(files: str | Path, *, part: str = "large") -> Dataset:
     """Read the splits train, val and test that are there, with their images.
 
     Ids are `val/0` for question and image alike: each question has its own image, and 64 in a row are about the same.
@@ -50,7 +49,6 @@ def read_shapes(files: str | Path, *, part: str = "large", images: str | Path | 
     Args:
         files: folder with the files.
         part: which training questions: "large", "med", "small" or "tiny".
-        images: not used: the images come with the questions.
 
     Raises:
         ValueError: a file is missing, or not what it should be; the message names file and line.
@@ -61,7 +59,7 @@ def read_shapes(files: str | Path, *, part: str = "large", images: str | Path | 
     as_text = {split: file for split, name in names.items() if (file := found.find(f"{name}.query_str.txt"))}
     as_json = {split: file for split, name in names.items() if (file := found.find(f"shapes_{name}.json"))}
     if not as_text and not as_json:
-        found.splits({split: f"{name}.query_str.txt" for split, name in names.items()})
+        raise found.absent(*(f"{name}.query_str.txt" for name in names.values()))
     splits: dict[str, list[Record]] = {}
     pictures: dict[str, Any] = {}
     for split in names:
@@ -70,7 +68,7 @@ def read_shapes(files: str | Path, *, part: str = "large", images: str | Path | 
             pixels = _pixels(found, names[split], len(splits[split]))
             pictures |= {f"{split}/{number}": ArrayImage(image) for number, image in enumerate(pixels)}
         elif split in as_json:
-            archive = _archive(found.source, f"shapes_{names[split]}_images.zip")
+            archive = found.archive(f"shapes_{names[split]}_images.zip")
             members = {name.rpartition("/")[2]: archive / name for name in archive.root.namelist()}
             for record, image in _json_records(as_json[split], split):
                 if image not in members:
@@ -102,7 +100,7 @@ def _record(number: int | str, question: str, answer: str, place: str, split: st
 
 
 def _text_records(found: PublishedFiles, file: File, name: str, split: str) -> Iterator[Record]:
-    answers_file = found.need(f"{name}.output", f"the answers to {file}")
+    answers_file = found.need(f"{name}.output", why=f"the answers to {file}")
     questions, answers = (read_text_file(path).rstrip().split("\n") for path in (file, answers_file))
     if len(questions) != len(answers):
         raise ValueError(f"{answers_file}: {len(answers)} lines, but {file} has {len(questions)}; they belong together")
@@ -113,7 +111,7 @@ def _text_records(found: PublishedFiles, file: File, name: str, split: str) -> I
 def _pixels(found: PublishedFiles, name: str, count: int) -> Any:
     import numpy as np
 
-    file = found.find(f"{name}.input.npy") or found.need(f"{name}.npy", "the images")
+    file = found.need(f"{name}.input.npy", f"{name}.npy", why="the images")
     try:
         pixels = np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -129,15 +127,7 @@ def _json_records(file: File, split: str) -> Iterator[tuple[Record, str]]:
     for index, entry in enumerate(read_json_list(file, "").entries):
         where = Place(file, "question", index, entry)
         image, question, answer = texts(where, "image", "question", "answer")
-        yield _record(identifier(where, "question_id"), question, answer, f"{file}: question {index}", split), image
-
-
-def _archive(source: Path, name: str) -> zipfile.Path:
-    path = next(iter(sorted(source.rglob(name))), source / name)
-    try:
-        return zipfile.Path(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: not a whole zip archive ({error}); get the file again") from None
+        yield _record(identifier(where, "question_id"), question, answer, str(where), split), image
 
 
 READER = published_reader(
@@ -147,4 +137,5 @@ SHAPES, with its images, from a folder with train.large.query_str.txt, .output a
   coattn prepare shapes SHAPES_FOLDER data/shapes --part large""",
     read_shapes,
     {"part": Option("large", "which training questions (default large)", _TRAIN)},
+    with_images=True,
 )

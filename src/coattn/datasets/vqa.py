@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import VALIDATION_NOTE, PublishedFiles, coco_names, locate_images, with_validation
+from coattn.datasets.published import VALIDATION_NOTE, PublishedFiles, coco_names, with_validation
 from coattn.datasets.reader import VALIDATION, Option, Reader, published_reader
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
@@ -92,7 +92,7 @@ def read_pairs(
     splits: dict[str, list[Record]] = {}
     for split, questions in found.splits({s: n.format(task=_TASKS[task]) for s, n in pairs.questions.items()}).items():
         answers = pairs.annotations.get(split)
-        annotations = None if answers is None else found.need(answers, f"the answers to {questions}")
+        annotations = None if answers is None else found.need(answers, why=f"the answers to {questions}")
         splits[split] = read_vqa(questions, annotations, split=split, bare=pairs.bare).records
     notes = []
     if pairs.bare and "train" in splits and val_fraction:
@@ -102,16 +102,8 @@ def read_pairs(
         splits = {split: [_with_type(record) for record in records] for split, records in splits.items()}
     if task == "multiple-choice":
         notes.append("score with coattn score --metric multiple_choice")
-    skipped = [*found.damaged]
-    return Dataset(
-        name=name if task == "open-ended" else f"{name} {task}",
-        source=str(found.source.resolve()),
-        splits=splits,
-        metric="vqa_accuracy",
-        images=locate_images(images, splits, coco_names, skipped),
-        skipped=skipped,
-        notes=notes,
-    )
+    full_name = name if task == "open-ended" else f"{name} {task}"
+    return found.dataset(full_name, splits, metric="vqa_accuracy", images=images, image_names=coco_names, notes=notes)
 
 
 # OK-VQA numbers its types of knowledge in words; its annotations file says what they mean.
