@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,11 @@ def test_images_decide_the_split(folder: Path) -> None:
         ("all_qa_pairs.txt", PAIRS + "what is in the image99 ?\ncup\n", "line 9: image99 is neither in"),
         ("test_images_list.txt", "image1\nimage2\n", "image2 is in train_images_list.txt too"),
         ("test_images_list.txt", "\n", "test_images_list.txt: no image is listed"),
+        ("all_qa_pairs.txt", PAIRS + "caf\xe9", r"line 9: not UTF-8 text .*; convert the file to UTF-8$"),
     ],
 )
 def test_mistakes_are_named(folder: Path, name: str, text: str, message: str) -> None:
-    (folder / name).write_text(text)
+    (folder / name).write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
         read_daquar(folder)
 
@@ -87,8 +89,24 @@ def test_missing_files_are_named(folder: Path) -> None:
     with pytest.raises(ValueError, match="no image 'image2'"):
         read_daquar(folder)
     (folder / "train_images_list.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="train_images_list"):
+    with pytest.raises(ValueError, match=r"has no train_images_list\.txt and no train\.txt"):
         read_daquar(folder)
+
+
+def test_the_authors_own_names_and_an_archive(folder: Path, tmp_path: Path) -> None:
+    expected = read_daquar(folder).splits
+    names = {"all_qa_pairs.txt": "qa.894.raw.txt"} | {f"{s}_images_list.txt": f"{s}.txt" for s in ("train", "test")}
+    with zipfile.ZipFile(tmp_path / "daquar.zip", "w") as archive:
+        for ours, theirs in names.items():
+            (folder / ours).rename(folder / theirs)
+            archive.write(folder / theirs, theirs)
+    assert read_daquar(folder).splits == expected
+    assert read_daquar(tmp_path / "daquar.zip", images=folder / "images").splits == expected
+
+
+def test_a_folder_is_the_same_by_any_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert read_daquar(folder.name).source == read_daquar(folder).source
 
 
 def test_the_command_writes_the_three_splits(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +124,7 @@ def test_the_real_folder(shared_data: Path) -> None:
     listed = (shared_data / "daquar/train_images_list.txt").read_text().split()
     assert len(daquar.splits["train"]) + len(daquar.splits["val"]) == 6795
     # 795 and 654 are listed; one of each has no question.
-    assert len(images["train"]) + len(images["val"]) == 794
+    assert (len(images["train"]), len(images["val"])) == (714, 80)
     assert images["train"] | images["val"] == set(listed) - {"image366"}
     assert (len(daquar.splits["test"]), len(images["test"])) == (5673, 653)
     assert not images["train"] & images["val"]

@@ -76,12 +76,21 @@ def test_prepare_unpacks_the_images(folder: Path, tmp_path: Path) -> None:
     assert len(prepared.records) == 6
 
 
+def test_an_archive_of_all_files_gives_the_same(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in folder.iterdir():
+            archive.write(path, path.name)
+    packed, plain = read_sort_of_clevr(tmp_path / "all.zip"), read_sort_of_clevr(folder)
+    assert packed.splits == plain.splits
+    assert all(packed.images[name].read_bytes() == file.read_bytes() for name, file in plain.images.items())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"image": "00099.png"}, r"train.jsonl.gz: line 2: the image '00099.png' is not in .*train_images.zip"),
         ({"type": "quaternary"}, "line 2: the type 'quaternary' is not one of nonrel, binary, ternary"),
-        ({"answer": 3}, "line 2: must be an object with the texts image, question, answer, type"),
+        ({"answer": 3}, r"line 2: answer is 3 \(a number\), must be text"),
     ],
 )
 def test_defects_are_named(change: dict, message: str, folder: Path) -> None:
@@ -100,7 +109,7 @@ def test_damaged_files_are_named(folder: Path, tmp_path: Path, capsys: pytest.Ca
     questions.write_bytes(whole)
     images.write_bytes(b"no zip")
     assert main(["prepare", "sort-of-clevr", str(folder), str(tmp_path / "out")]) == 2
-    assert "sort_of_clevr_train_images.zip: not a zip archive" in capsys.readouterr().err
+    assert "sort_of_clevr_train_images.zip: not a whole zip archive" in capsys.readouterr().err
     images.unlink()
     assert main(["prepare", "sort-of-clevr", str(folder), str(tmp_path / "out")]) == 2
     assert not (tmp_path / "out").exists()

@@ -32,22 +32,18 @@ images, and a report (report.json; report.png, a picture, with the extra 'plot')
   coattn prepare table answers.csv --images scans data/mine"""
 
 
-def _of_module(module: object) -> Reader:
-    return Reader(*(getattr(module, name) for name in ("DESCRIPTION", "add_arguments", "from_arguments")))
-
-
 READERS: dict[str, Reader] = {
     **vqa.READERS,
     "gqa": gqa.READER,
     "clevr": clevr.READER,
     "coco-qa": coco_qa.READER,
-    "daquar": _of_module(daquar),
+    "daquar": daquar.READER,
     **photo_lists.READERS,
     **medical.READERS,
-    "easy-vqa": _of_module(easy_vqa),
-    "sort-of-clevr": _of_module(sort_of_clevr),
+    "easy-vqa": easy_vqa.READER,
+    "sort-of-clevr": sort_of_clevr.READER,
     "shapes": shapes.READER,
-    "table": _of_module(table),
+    "table": table.READER,
 }
 
 

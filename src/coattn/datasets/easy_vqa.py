@@ -6,28 +6,14 @@ The official training split is divided: every tenth of its images is held out fo
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from coattn.datasets.prepared import Dataset
+from coattn.datasets.reader import Reader
 from coattn.datasets.records import Record
 from coattn.files import require
 
-DESCRIPTION = """\
-easy-VQA, from the installed Python package easy-vqa (pip install 'coattn[easy-vqa]')
-
-  coattn prepare easy-vqa data/easy_vqa"""
-
 _SHAPES = frozenset({"circle", "rectangle", "triangle"})
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing to say: the package holds everything."""
-
-
-def from_arguments(args: argparse.Namespace) -> Dataset:
-    """The data set of the command line."""
-    return read_easy_vqa()
 
 
 def read_easy_vqa() -> Dataset:
@@ -77,3 +63,13 @@ def _question_type(question: str, answer: str) -> str:
         words = question.split()
         return "yes/no, negated" if "not" in words or "no" in words else "yes/no"
     return "shape" if answer in _SHAPES else "color"
+
+
+READER = Reader(
+    """\
+easy-VQA, from the installed Python package easy-vqa (pip install 'coattn[easy-vqa]')
+
+  coattn prepare easy-vqa data/easy_vqa""",
+    add_arguments=lambda parser: None,  # the package holds everything
+    from_arguments=lambda args: read_easy_vqa(),
+)

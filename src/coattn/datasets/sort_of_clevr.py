@@ -7,40 +7,23 @@ sort_of_clevr_train and sort_of_clevr_test. The training images are divided: one
 
 from __future__ import annotations
 
-import argparse
-import gzip
-import json
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from coattn.datasets.image_files import hold_out
+from coattn.datasets.json_entries import File, Place, checked_text
 from coattn.datasets.prepared import Dataset
+from coattn.datasets.published import PublishedFiles, read_text_file
+from coattn.datasets.reader import published_reader
 from coattn.datasets.records import Record
-
-DESCRIPTION = """\
-Sort-of-CLEVR, from a folder with sort_of_clevr_{train,test}.jsonl.gz and sort_of_clevr_{train,test}_images.zip
-
-  coattn prepare sort-of-clevr SORT_OF_CLEVR_FOLDER data/sort_of_clevr"""
+from coattn.files import parse_json
 
 _HELD_OUT = 25  # one training image of so many, for validation
 _TYPES = {"nonrel": "non-relational", "binary": "binary", "ternary": "ternary"}
-_KEYS = ("image", "question", "answer", "type")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the files are."""
-    parser.add_argument("folder", metavar="FOLDER", help="folder with the questions (.jsonl.gz) and the images (.zip)")
-
-
-def from_arguments(args: argparse.Namespace) -> Dataset:
-    """The data set of the command line."""
-    return read_sort_of_clevr(args.folder)
-
-
-def read_sort_of_clevr(folder: str | Path) -> Dataset:
+def read_sort_of_clevr(files: str | Path) -> Dataset:
     """Read the files: splits train (9,408 images), val (392) and test (200), with their images.
 
     Ids of images are `train/00012` and `test/00012`, those of questions `train/12`, numbered as they stand in the file.
@@ -52,62 +35,61 @@ def read_sort_of_clevr(folder: str | Path) -> Dataset:
             an image that is not in the archive; the message names file and line.
         OSError: a file cannot be read.
     """
-    folder = Path(folder)
+    found = PublishedFiles(files)
     splits: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
     images: dict[str, zipfile.Path] = {}
     for official in ("train", "test"):
-        archive = _open_archive(folder / f"sort_of_clevr_{official}_images.zip")
+        archive = found.archive(f"sort_of_clevr_{official}_images.zip")
         names = [name for name in archive.root.namelist() if "/" not in name]
         held_out = hold_out(names, len(names) // _HELD_OUT, seed=0) if official == "train" else set()
-        files = {name: f"{official}/{Path(name).stem}" for name in names}
-        for number, (place, row) in enumerate(_read_questions(folder / f"sort_of_clevr_{official}.jsonl.gz")):
-            if row["image"] not in files:
-                raise ValueError(f"{place}: the image {row['image']!r} is not in {archive.root.filename}")
-            if row["type"] not in _TYPES:
-                raise ValueError(f"{place}: the type {row['type']!r} is not one of {', '.join(_TYPES)}")
-            split = "val" if row["image"] in held_out else official
-            splits[split].append(_record(f"{official}/{number}", files[row["image"]], row, split))
-        images |= {image_id: archive / name for name, image_id in files.items()}
+        ids = {name: f"{official}/{Path(name).stem}" for name in names}
+        for number, where in enumerate(_questions(found.need(f"sort_of_clevr_{official}.jsonl"))):
+            image = _text(where, "image")
+            if image not in ids:
+                where.fail(f"the image {image!r} is not in {archive.root.filename}")
+            split = "val" if image in held_out else official
+            splits[split].append(_record(f"{official}/{number}", ids[image], where, split))
+        images |= {image_id: archive / name for name, image_id in ids.items()}
     return Dataset(
         name="sort-of-clevr",
-        source=str(folder),
+        source=str(found.source.resolve()),
         splits=splits,
         metric="exact_match",
         images=images,
         copy_images=True,
+        skipped=found.damaged,
     )
 
 
-def _record(question_id: str, image_id: str, row: dict[str, Any], split: str) -> Record:
-    answer = row["answer"]
+def _record(question_id: str, image_id: str, where: Place, split: str) -> Record:
+    question, answer, kind = (_text(where, key) for key in ("question", "answer", "type"))
+    if kind not in _TYPES:
+        where.fail(f"the type {kind!r} is not one of {', '.join(_TYPES)}")
     return Record(
         question_id=question_id,
         image_id=image_id,
-        question=row["question"],
+        question=question,
         answers=(answer,),
         answer_type="yes/no" if answer in ("yes", "no") else "number" if answer.isdecimal() else "shape",
-        question_type=_TYPES[row["type"]],
+        question_type=_TYPES[kind],
         split=split,
     )
 
 
-def _open_archive(path: Path) -> zipfile.Path:
-    try:
-        return zipfile.Path(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: not a zip archive ({error}); get the file again") from None
+def _text(where: Place, key: str) -> str:
+    return checked_text(where.get(key), key, where)
 
 
-def _read_questions(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place and values of each line; all the values that are needed are there, as text."""
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                row = json.loads(line)
-                if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _KEYS):
-                    raise ValueError(f"{path}: line {number}: must be an object with the texts {', '.join(_KEYS)}")
-                yield f"{path}: line {number}", row
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: line {number}: not valid JSON ({error})") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a whole gzip file of text ({error}); get the file again") from None
+def _questions(file: File) -> Iterator[Place]:
+    for number, line in enumerate(read_text_file(file).rstrip("\n").split("\n"), start=1):
+        yield Place(file, "line", number, parse_json(line, f"{file}: line {number}"))
+
+
+READER = published_reader(
+    """\
+Sort-of-CLEVR, from a folder with sort_of_clevr_{train,test}.jsonl.gz and sort_of_clevr_{train,test}_images.zip
+
+  coattn prepare sort-of-clevr SORT_OF_CLEVR_FOLDER data/sort_of_clevr""",
+    read_sort_of_clevr,
+    with_images=True,
+)

@@ -16,6 +16,7 @@ from typing import Any
 
 from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.prepared import Dataset
+from coattn.datasets.reader import Reader
 from coattn.datasets.records import Record
 from coattn.datasets.row_records import RowReader
 from coattn.datasets.rows import DELIMITERS, Row, Rows, read_rows
@@ -23,7 +24,7 @@ from coattn.datasets.table_folder import read_folder
 from coattn.datasets.vqa_json import METRICS
 from coattn.text.answers import normalize_answer
 
-DESCRIPTION = """\
+_DESCRIPTION = """\
 your own CSV, TSV, JSON (list of objects) or JSONL, or a folder of them, also of Hugging Face datasets
 
 Columns, found by these names in any case, or by --column:
@@ -67,8 +68,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `coattn prepare table`."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", metavar="TABLE", type=Path, help=".csv, .tsv, .json or .jsonl, or a folder")
     parser.add_argument(
         "--images", metavar="DIR", type=Path, help="folder of the images; leave out where there are only ids"
@@ -91,8 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad-rows", action="store_true", help="leave defective rows out, and list them")
 
 
-def from_arguments(args: argparse.Namespace) -> Dataset:
-    """The data set of the command line."""
+def _from_arguments(args: argparse.Namespace) -> Dataset:
     return read_table(
         args.table,
         images=args.images,
@@ -131,7 +130,7 @@ def read_table(
     delimiter: str | None = None,
     skip_bad_rows: bool = False,
 ) -> Dataset:
-    """Read a table of questions; see DESCRIPTION for its columns.
+    """Read a table of questions; `coattn prepare table --help` says which columns it has.
 
     Args:
         path: `.csv`, `.tsv`, `.json` or `.jsonl`, or a folder (see `table_folder`).
@@ -295,3 +294,6 @@ def _divide(
         name = held_out or record.split or "train"
         splits.setdefault(name, []).append(replace(record, split=name))
     return {name: kept for name, kept in splits.items() if kept}
+
+
+READER = Reader(_DESCRIPTION, _add_arguments, _from_arguments)
