@@ -13,9 +13,9 @@ from typing import Any
 
 from coattn.datasets.json_entries import File, Place, read_json_list, type_name, without_collector
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import PublishedFiles, identifier, texts, yes_no_type
+from coattn.datasets.published import PublishedFiles, identifier, texts
 from coattn.datasets.reader import published_reader
-from coattn.datasets.records import Record
+from coattn.datasets.records import Record, answer_type_of
 
 
 def read_clevr(files: str | Path, *, images: str | Path | None = None) -> Dataset:
@@ -49,7 +49,7 @@ def _records(file: File, split: str) -> Iterator[tuple[Place, Record]]:
                 image_id=image.rpartition(".")[0] or image,
                 question=question,
                 answers=(intern(answer),) if answer else (),
-                answer_type=yes_no_type(answer) if answer else "",
+                answer_type=answer_type_of(answer) if answer else "",
                 question_type=_asked(entry.get("program") or [], where),
                 split=split,
                 extra={key: entry[key] for key in ("question_family_index",) if key in entry},

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.reader import Reader
-from coattn.datasets.records import Record
+from coattn.datasets.records import Record, answer_type_of
 from coattn.files import require
 
 _SHAPES = frozenset({"circle", "rectangle", "triangle"})
@@ -49,7 +49,7 @@ def _records(official_split: str, questions: list[str], answers: list[str], imag
             image_id=f"{official_split}/{image}",
             question=question,
             answers=(answer,),
-            answer_type="yes/no" if answer in ("yes", "no") else "other",
+            answer_type=answer_type_of(answer),
             question_type=_question_type(question, answer),
             split="val" if official_split == "train" and image % 10 == 0 else official_split,
         )

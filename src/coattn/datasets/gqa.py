@@ -13,9 +13,9 @@ from typing import Any
 
 from coattn.datasets.json_entries import File, Place, read_json_table, type_name, without_collector
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import PublishedFiles, identifier, texts, yes_no_type
+from coattn.datasets.published import PublishedFiles, identifier, texts
 from coattn.datasets.reader import Option, published_reader
-from coattn.datasets.records import Record
+from coattn.datasets.records import Record, answer_type_of
 
 _SPLITS = ("train", "val", "testdev", "test", "challenge")
 # What the scores need, and the full answer. Left out: the places of words in the image, and the program as text.
@@ -74,7 +74,7 @@ def _record(
         image_id=identifier(where, "imageId"),
         question=question,
         answers=(intern(answer),) if answer else (),
-        answer_type=yes_no_type(answer) if answer else "",
+        answer_type=answer_type_of(answer) if answer else "",
         question_type=intern(str(types.get("structural") or "")),
         split=split,
         extra={key: _share(entry[key], shared) for key in _KEPT if key in entry},

@@ -21,10 +21,9 @@ from coattn.datasets.published import (
     rest,
     texts,
     with_validation,
-    yes_no_type,
 )
 from coattn.datasets.reader import VALIDATION, Option, published_reader
-from coattn.datasets.records import Record
+from coattn.datasets.records import Record, answer_type_of
 
 _NOTE = "score with coattn score --metric medical"
 _RAD_FILES = ("VQA_RAD Dataset Public.json", "VQA_RAD_Dataset_Public.json")
@@ -148,7 +147,7 @@ def _path_records(file: File, split: str) -> Iterator[Record]:
             image_id=image,
             question=question,
             answers=(answer,),
-            answer_type=yes_no_type(answer),
+            answer_type=answer_type_of(answer),
             question_type=str(entry.get("question_type", "")),
             split=split,
         )

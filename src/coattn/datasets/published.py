@@ -240,14 +240,6 @@ def rest(entry: Mapping[str, Any], *used: str) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key not in used}
 
 
-def yes_no_type(answer: str) -> str:
-    """The type of an answer of a data set that states none: "yes/no", "number" or "other"."""
-    plain = answer.strip().lower()
-    if plain in ("yes", "no"):
-        return "yes/no"
-    return "number" if plain.isdecimal() else "other"
-
-
 def with_validation(records: Sequence[Record], fraction: float) -> dict[str, list[Record]]:
     """The official training split, divided by image: splits train and val, or train alone for a fraction of 0.
 

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from coattn.text.answers import normalize_answer
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -52,3 +54,11 @@ class Record:
         """
         voters = self.voters or range(1, len(self.answers) + 1)
         return [{"answer": text, "answer_id": voter} for text, voter in zip(self.answers, voters, strict=True)]
+
+
+def answer_type_of(answer: str) -> str:
+    """The type of an answer of a data set that states none: "yes/no", "number" or "other", by its normal form."""
+    normal = normalize_answer(answer)
+    if normal in ("yes", "no"):
+        return "yes/no"
+    return "number" if normal.replace(".", "", 1).isdecimal() else "other"

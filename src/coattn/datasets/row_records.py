@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coattn.datasets.image_files import ImageFolder
-from coattn.datasets.records import Record
+from coattn.datasets.records import Record, answer_type_of
 from coattn.datasets.rows import Row
-from coattn.text.answers import normalize_answer
 
 _SPLITS = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 
@@ -52,7 +51,7 @@ class RowReader:
             image_id=image_id,
             question=question,
             answers=several or (answer,),
-            answer_type=self._text(row, "answer_type").lower() or _answer_type(answer or several[0]),
+            answer_type=self._text(row, "answer_type").lower() or answer_type_of(answer or several[0]),
             question_type=self._text(row, "question_type").lower(),
             split=split,
             multiple_choice_answer=answer if several else "",
@@ -116,10 +115,3 @@ def _as_list(text: str) -> list[Any]:
 
 def _is_integer(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 19 and text == str(int(text))
-
-
-def _answer_type(answer: str) -> str:
-    normal = normalize_answer(answer)
-    if normal in ("yes", "no"):
-        return "yes/no"
-    return "number" if normal.replace(".", "", 1).isdecimal() else "other"

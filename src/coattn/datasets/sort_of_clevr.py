@@ -16,7 +16,7 @@ from coattn.datasets.json_entries import File, Place, checked_text
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.published import PublishedFiles, read_text_file
 from coattn.datasets.reader import published_reader
-from coattn.datasets.records import Record
+from coattn.datasets.records import Record, answer_type_of
 from coattn.files import parse_json
 
 _HELD_OUT = 25  # one training image of so many, for validation
@@ -65,12 +65,13 @@ def _record(question_id: str, image_id: str, where: Place, split: str) -> Record
     question, answer, kind = (_text(where, key) for key in ("question", "answer", "type"))
     if kind not in _TYPES:
         where.fail(f"the type {kind!r} is not one of {', '.join(_TYPES)}")
+    answer_type = answer_type_of(answer)
     return Record(
         question_id=question_id,
         image_id=image_id,
         question=question,
         answers=(answer,),
-        answer_type="yes/no" if answer in ("yes", "no") else "number" if answer.isdecimal() else "shape",
+        answer_type="shape" if answer_type == "other" else answer_type,
         question_type=_TYPES[kind],
         split=split,
     )
