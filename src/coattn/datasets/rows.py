@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from coattn.files import parse_json
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
-_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
+TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 _END = "\0end of the table\0"
 
 
@@ -52,9 +52,9 @@ def read_rows(path: str | Path, *, encoding: str = "utf-8", delimiter: str | Non
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
+    if suffix not in TABLE_SUFFIXES:
         hint = "; save the spreadsheet as CSV (UTF-8)" if suffix in (".xls", ".xlsx", ".ods") else ""
-        raise ValueError(f"{path}: a table is a file of the kind {', '.join(_SUFFIXES)}{hint}")
+        raise ValueError(f"{path}: a table is a file of the kind {', '.join(TABLE_SUFFIXES)}{hint}")
     text = read_text(path, encoding)
     if suffix == ".json":
         rows = _json_rows(path, text)

@@ -158,27 +158,24 @@ def read_table(
     own = {record.split for record in records} if "split" in reader.columns else set()
     given = {"test": test_fraction, "val": val_fraction}
     splits = _divide(path, records, {name: _fraction(name, given[name], own, path) for name in given}, seed)
-    notes = (
-        [] if images is not None or inside else ["without --images the images are ids only; there is no images.json"]
-    )
-    notes += [f"columns: {', '.join(f'{name} = {column!r}' for name, column in reader.columns.items())}"]
-    if "train" in splits and "val" not in splits:
-        notes.append("there is no val split, which training needs; --val-fraction 0.1 holds images of train out for it")
     single = sum(len(record.answers) == 1 for record in records)
     metric = metric or ("exact_match" if 2 * single > len(records) else "vqa_accuracy")
+    notes = [f"columns: {', '.join(f'{name} = {column!r}' for name, column in reader.columns.items())}"]
+    if images is None and not inside:
+        notes.insert(0, "without --images the images are ids only; there is no images.json")
+    if "train" in splits and "val" not in splits:
+        notes.append("there is no val split, which training needs; --val-fraction 0.1 holds images of train out for it")
     if metric == "vqa_accuracy" and single:
         notes.append(f"{single} questions have one answer; VQA accuracy gives them 0, whatever is predicted")
-    notes += _decimal_commas(records)
-    image_ids = dict.fromkeys(str(record.image_id) for record in records)
     return Dataset(
         name="table",
         source=str(Path(path).resolve()),
         splits=splits,
         metric=metric,
-        images=inside if images is None else {image_id: Path(images, image_id) for image_id in image_ids},
+        images=inside if images is None else {str(r.image_id): Path(images, str(r.image_id)) for r in records},
         copy_images=images is None and bool(inside),
         skipped=skipped,
-        notes=notes,
+        notes=[*notes, *_decimal_commas(records)],
     )
 
 

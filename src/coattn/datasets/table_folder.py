@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from coattn.datasets.rows import Row, Rows, read_rows
+from coattn.datasets.rows import TABLE_SUFFIXES, Row, Rows, read_rows
 
-_TABLES = frozenset({".csv", ".tsv", ".json", ".jsonl"})
 _NOT_TABLES = frozenset({"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "images.json"})
 _SPLIT = re.compile(r"(train|training|validation|valid|val|dev|test|testing)(?![a-z])", re.IGNORECASE)
 _SAVED = ("dataset_dict.json", "state.json")
@@ -69,12 +68,12 @@ def read_folder(folder: str | Path, *, encoding: str = "utf-8", delimiter: str |
     if any((folder / name).is_file() for name in _SAVED):
         return _saved(folder)
     files = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in _TABLES and path.name not in _NOT_TABLES
+        path for path in folder.rglob("*") if path.suffix.lower() in TABLE_SUFFIXES and path.name not in _NOT_TABLES
     )
     if not files:
         parquet = next(iter(sorted(folder.rglob("*.parquet"))), None)
         hint = f"; of {parquet.name} make one with datasets.load_dataset(...).save_to_disk(...)" if parquet else ""
-        raise ValueError(f"{folder} holds no table ({', '.join(sorted(_TABLES))}){hint}")
+        raise ValueError(f"{folder} holds no table ({', '.join(TABLE_SUFFIXES)}){hint}")
     columns: dict[str, None] = {}
     rows = []
     for path in files:
