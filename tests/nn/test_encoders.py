@@ -129,6 +129,31 @@ def test_unbiased_layer_norm() -> None:
     assert constant.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("eps", [1e-6, 0.3])
+def test_unbiased_layer_norm_knows_its_own_gradient(eps: float) -> None:
+    torch.manual_seed(0)
+    norm = UnbiasedLayerNorm(5, eps=eps).double()
+    inputs = [(torch.randn(size, dtype=torch.float64) + 0.5).requires_grad_() for size in ((2, 3, 5), (5,), (5,))]
+
+    def formula(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return weight * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + eps) + bias
+
+    def normalised(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(norm, {"weight": weight, "bias": bias}, x)
+
+    torch.testing.assert_close(normalised(*inputs), formula(*inputs))
+    assert torch.autograd.gradcheck(normalised, inputs)
+
+
+def test_unbiased_layer_norm_keeps_half_precision_but_computes_in_float32() -> None:
+    torch.manual_seed(0)
+    x = (3 + 0.1 * torch.randn(4, 64)).bfloat16()
+    norm = UnbiasedLayerNorm(64)
+    out = norm(x)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), norm(x.float()), rtol=2**-8, atol=0)
+
+
 def test_regions_are_standardised_located_and_masked() -> None:
     torch.manual_seed(0)
     encoder = RegionEncoder(3, dim=4, boxes=True, num_positions=5, standardised=True)

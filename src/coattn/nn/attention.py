@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dropout import dropout
+
 
 def masked_softmax(scores: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor:
     """Softmax over the real elements of `dim`; masked elements get exactly 0.
@@ -25,9 +27,11 @@ def masked_softmax(scores: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor
     """
     if mask is None:
         return scores.softmax(dim)
-    # finfo.min, not -1e9: the latter overflows float16. Zeroing afterwards also clears rows without a real element.
-    weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim)
-    return weights.masked_fill(~mask, 0.0)
+    # A small summand and a small factor: their gradients cost next to nothing, those of filling a pass each.
+    # In a row without a real element all are let through, and cleared afterwards: -inf throughout would make it NaN.
+    has_any = mask.any(dim, keepdim=True)
+    left_out = torch.zeros(mask.shape, dtype=scores.dtype, device=mask.device).masked_fill_(has_any & ~mask, -math.inf)
+    return (scores + left_out).softmax(dim) * has_any
 
 
 def attend(
@@ -66,12 +70,12 @@ def attend(
             raise ValueError(f"mask must be bool with 2 or 4 dimensions, got {mask.dtype} of shape {tuple(mask.shape)}")
         if mask.dim() == 2:
             mask = mask[:, None, None, :]
-    # With a learned bias always explicit: no fused kernel gives its gradient on every device.
-    if not need_weights and bias is None:
+    # With a learned bias explicit: no fused kernel gives its gradient on every device. On the CPU none drops weights.
+    if not need_weights and bias is None and (dropout_p == 0 or q.device.type != "cpu"):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p), None
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, H, T, S)
+    scores = (q / math.sqrt(q.shape[-1])) @ k.mT  # (B, H, T, S)
     weights = masked_softmax(scores if bias is None else scores + bias, mask)
-    return F.dropout(weights, dropout_p) @ v, weights if need_weights else None
+    return dropout(weights, dropout_p) @ v, weights if need_weights else None
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -202,7 +206,7 @@ class AdditiveAttention(MultiHeadAttention):
         if bias is not None:
             scores = scores + bias
         weights = masked_softmax(scores, None if mask is None else mask[:, None, None])
-        return F.dropout(weights, dropout_p) @ v, weights if need_weights else None
+        return dropout(weights, dropout_p) @ v, weights if need_weights else None
 
 
 # By the score of a query and a key. "dot" is Luong et al. 2015 (arXiv 1508.04025), "general", scaled by the root of d.

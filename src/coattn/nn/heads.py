@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .coattention import CoAttentionOutput
 from .coattention.base import Maps
+from .dropout import Dropout
 from .layers import MLP, AttentionPooling, GlimpsePooling, make_norm
 from .question import Question
 
@@ -120,7 +121,7 @@ class ClassifierHead(nn.Module):
         self.summary = None if summary_dim is None else nn.Linear(summary_dim, joint_dim)
         self.fuse = FUSIONS[fusion](joint_dim)
         self.normalise = make_norm(norm, joint_dim)
-        self.drop = nn.Dropout(joint_dropout)
+        self.drop = Dropout(joint_dropout)
         self.classify = nn.Linear(joint_dim, num_answers)
 
     def forward(
@@ -214,7 +215,7 @@ class RecursiveHead(nn.Module):
         self.levels = nn.ModuleList(
             nn.Linear(dim + (widths[level - 1] if level else 0), width) for level, width in enumerate(widths)
         )
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.classify = nn.Linear(joint_dim, num_answers)
 
     def forward(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .dropout import Dropout
 from .question import Question, TokenEmbedding
 from .recurrence import Recurrences
 
@@ -48,7 +49,7 @@ class HierarchicalQuestionEncoder(nn.Module):
         self.embedding = TokenEmbedding(num_words=num_words, question_dim=question_dim, dim=dim)
         self.windows = nn.ModuleList(nn.Conv1d(dim, dim, size, padding=size // 2) for size in (1, 2, 3))
         self.recurrences = Recurrences(dim, dim, num_layers=num_layers, dropout=dropout)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, question: Tensor, mask: Tensor) -> Question:
         """Encode `question` (B, T) or (B, T, E) with its mask (B, T), right-padded.

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .attention import masked_softmax
+from .dropout import Dropout, relu_dropout
 
 
 def lengths_to_mask(lengths: Tensor, size: int) -> Tensor:
@@ -29,6 +34,41 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
+class _UnbiasedNorm(torch.autograd.Function):
+    """`weight * (x - mean) / (std + eps) + bias` in few passes over memory, in float32 at least; remembers little.
+
+    The result has the type of `x`: in mixed precision sequences stay in bfloat16 from one matrix product to the next.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        dim = x.shape[-1]
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        # So small an eps only makes a constant row zeros, and its standard deviation next to 0.
+        whitened, _, inverse = torch.native_layer_norm(wide, (dim,), None, None, 1e-30)
+        std = math.sqrt(dim / max(dim - 1, 1)) / inverse
+        divisor = std + eps
+        whitened = whitened / (inverse * divisor)
+        ctx.save_for_backward(whitened.to(x.dtype), std, divisor, weight)
+        return torch.addcmul(bias, whitened, weight).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        whitened, std, divisor, weight = (
+            saved.to(torch.promote_types(saved.dtype, torch.float32)) for saved in ctx.saved_tensors
+        )
+        dim = whitened.shape[-1]
+        given = gradients[0].to(whitened.dtype)
+        along = given * whitened
+        # With g = given * weight: (g - mean(g) - whitened * sum(g * whitened) * divisor / (std * (dim - 1))) / divisor
+        steepness = (along @ weight)[..., None] * divisor / (std * max(dim - 1, 1))
+        gradient = torch.addcmul((given @ weight)[..., None] / -dim, given, weight)
+        gradient.addcmul_(whitened, steepness, value=-1).div_(divisor)
+        of_weight, of_bias = (values.flatten(0, -2).sum(0).to(ctx.saved_tensors[-1].dtype) for values in (along, given))
+        return gradient.to(gradients[0].dtype), of_weight, of_bias, None
+
+
 class UnbiasedLayerNorm(nn.Module):
     """Layer normalisation as MCAN's authors wrote it: `(x - mean) / (std + eps)` with the unbiased standard deviation.
 
@@ -47,11 +87,7 @@ class UnbiasedLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of `x` (..., dim)."""
-        centred = x - x.mean(-1, keepdim=True)
-        # Not x.std(): its gradient at a constant row is NaN; here it is 0.
-        variance = centred.square().sum(-1, keepdim=True) / max(self.dim - 1, 1)
-        std = torch.where(variance > 0, variance, 1.0).sqrt() * (variance > 0)
-        return self.weight * centred / (std + self.eps) + self.bias
+        return _UnbiasedNorm.apply(x, self.weight, self.bias, self.eps)
 
 
 class UnitNorm(nn.Module):
@@ -97,12 +133,12 @@ class MLP(nn.Module):
     def __init__(self, input_dim: int, *, hidden_dim: int, output_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.hidden = nn.Linear(input_dim, hidden_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output = nn.Linear(hidden_dim, output_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., input_dim) to (..., output_dim)."""
-        return self.output(self.dropout(self.hidden(x).relu()))
+        return self.output(relu_dropout(self.hidden(x), self.dropout.p, self.training))
 
 
 class Residual(nn.Module):
@@ -116,7 +152,7 @@ class Residual(nn.Module):
 
     def __init__(self, dim: int, *, dropout: float = 0.0, norm: str = "layer") -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = make_norm(norm, dim)
 
     def forward(self, x: Tensor, update: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .dropout import Dropout
 from .layers import masked_mean
 from .recurrence import Recurrences
 
@@ -68,7 +69,7 @@ class TokenEmbedding(nn.Module):
         else:
             assert question_dim is not None
             self.embed = nn.Identity() if dim is None else nn.Linear(question_dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, question: Tensor, mask: Tensor) -> Tensor:
         """Embed `question`, (B, T) int64 ids or (B, T, E) floats, where `mask` (B, T) is True -> (B, T, dim).
@@ -181,7 +182,7 @@ class RecurrentQuestionEncoder(nn.Module):
         self.recurrences = Recurrences(
             embedding_dim, dim, cell=cell, bidirectional=bidirectional, num_layers=num_layers, dropout=dropout
         )
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, question: Tensor, mask: Tensor) -> Question:
         """Encode `question` (B, T) or (B, T, E) with its mask (B, T), right-padded.
@@ -231,7 +232,7 @@ class SkipRecurrentQuestionEncoder(nn.Module):
             width, hidden_dim, bidirectional=True, num_layers=num_layers, dropout=dropout, learned_start=True
         )
         self.merge = nn.Linear(width + hidden_dim, dim)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, question: Tensor, mask: Tensor) -> Question:
         """Encode `question` (B, T) or (B, T, E) with its mask (B, T), right-padded; the summary is the tokens' mean."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from .dropout import dropout
 from .layers import reverse_padded
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -76,7 +76,7 @@ class Recurrences(nn.ModuleList):
         ends: list[Tensor] = []
         for number, layer in enumerate(self):
             assert isinstance(layer, nn.ModuleList)
-            x = F.dropout(x, self.dropout, self.training and number > 0)
+            x = dropout(x, self.dropout, self.training and number > 0)
             outputs = []
             ends = []
             for backward, recurrence in enumerate(layer):

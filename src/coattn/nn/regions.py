@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .dropout import Dropout
 from .layers import make_norm
 
 
@@ -113,7 +114,7 @@ class RegionEncoder(StandardisedFeatures):
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.dim, self.boxes, self.num_positions = dim, boxes, num_positions
         self.feature_dropout, self.activation, self.norm, self.dropout = feature_dropout, activation, norm, dropout
-        self.drop_features = nn.Dropout(feature_dropout)
+        self.drop_features = Dropout(feature_dropout)
         self.features = nn.Linear(region_dim, dim)
         self.geometry = nn.Linear(5, dim) if boxes else None
         self.positions = (
@@ -121,7 +122,7 @@ class RegionEncoder(StandardisedFeatures):
         )
         self.activate = ACTIVATIONS[activation]()
         self.normalise = make_norm(norm, dim)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(
         self, regions: Tensor, mask: Tensor, boxes: Tensor | None = None, image_sizes: Tensor | None = None
@@ -193,7 +194,7 @@ class PlainRegionEncoder(StandardisedFeatures):
     def __init__(self, region_dim: int, *, standardised: bool = False, dropout: float = 0.0) -> None:
         super().__init__(region_dim, standardised=standardised)
         self.dropout = dropout
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(
         self, regions: Tensor, mask: Tensor, boxes: Tensor | None = None, image_sizes: Tensor | None = None

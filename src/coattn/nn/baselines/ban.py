@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..attention import masked_softmax
 from ..coattention import CoAttentionOutput
+from ..dropout import Dropout
 from ..heads import HeadOutput
 from ..question import Question
 from .weight_norm import WeightNormClassifier, WeightNormLinear
@@ -40,7 +41,7 @@ class BilinearMap(nn.Module):
         super().__init__()
         self.question = WeightNormLinear(question_dim, hidden_dim, activation="relu", dropout=dropout)
         self.regions = WeightNormLinear(region_dim, hidden_dim, activation="relu", dropout=dropout)
-        self.drop = nn.Dropout(hidden_dropout)
+        self.drop = Dropout(hidden_dropout)
         self.weight_v = nn.Parameter(torch.randn(num_glimpses, hidden_dim))
         self.weight_g = nn.Parameter(self.weight_v.detach().norm())
         self.bias = nn.Parameter(torch.randn(num_glimpses))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..coattention import CoAttentionOutput
+from ..dropout import Dropout
 from ..heads import HeadOutput
 from ..layers import GlimpsePooling
 from ..question import Question
@@ -36,7 +37,7 @@ class FactorizedBilinear(nn.Module):
         self.joint_dim = joint_dim
         self.question = nn.Linear(question_dim, num_factors * joint_dim)
         self.regions = nn.Linear(region_dim, num_factors * joint_dim)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(
         self, question: Tensor, regions: Tensor, mask: Tensor | None = None, before: Tensor | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..coattention import CoAttentionOutput
+from ..dropout import Dropout
 from ..heads import HeadOutput
 from ..layers import AttentionPooling, make_norm
 from ..question import Question
@@ -66,7 +67,7 @@ class QuestionOnlyHead(nn.Module):
         )
         self.summary = None if summary_dim is None else nn.Linear(summary_dim, joint_dim)
         self.normalise = make_norm(norm, joint_dim)
-        self.drop = nn.Dropout(joint_dropout)
+        self.drop = Dropout(joint_dropout)
         self.classify = nn.Linear(joint_dim, num_answers)
 
     def forward(

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..dropout import Dropout
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "elu": F.elu}
 
 
@@ -31,7 +33,7 @@ class WeightNormLinear(nn.Module):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.activation = activation
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         linear = nn.Linear(input_dim, output_dim)
         self.weight_v = nn.Parameter(linear.weight.detach())
         self.weight_g = nn.Parameter(self.weight_v.detach().norm())

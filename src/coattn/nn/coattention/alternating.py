@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..attention import masked_softmax
+from ..dropout import Dropout
 from .base import CoAttentionPooling, LayerOutput, PoolingOutput, ResidualCoAttention, named_maps
 
 
@@ -72,7 +73,7 @@ class GuidedPooling(nn.Module):
         self.features = nn.Linear(dim, hidden_dim)
         self.guide = None if guide_dim is None else nn.Linear(guide_dim, hidden_dim)
         self.score = nn.Linear(hidden_dim, 1)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pool `x` (B, N, dim) over `mask` (B, N), by `guide` (B, guide_dim) -> vector (B, dim), map (B, 1, 1, N)."""

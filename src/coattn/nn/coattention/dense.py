@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import check_heads, masked_softmax, split_heads
+from ..dropout import Dropout
 from .base import CoAttentionLayer, LayerOutput
 
 
@@ -49,7 +50,7 @@ class DenseCoAttention(CoAttentionLayer):
         self.region_affinity = nn.Linear(region_dim, affinity_dim, bias=False)
         self.question_update = nn.Linear(question_dim + region_dim, question_dim)
         self.region_update = nn.Linear(region_dim + question_dim, region_dim)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..attention import attend, check_heads, masked_softmax, merge_heads, split_heads
+from ..dropout import Dropout
 from .base import CoAttentionPooling, LayerOutput, PoolingOutput, ResidualCoAttention, named_maps
 
 
@@ -96,7 +97,7 @@ class ParallelPooling(CoAttentionPooling):
         self.region_features = nn.Linear(region_dim, hidden_dim)
         self.question_score = nn.Linear(hidden_dim, 1)
         self.region_score = nn.Linear(hidden_dim, 1)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, question: Tensor, regions: Tensor, question_mask: Tensor, region_mask: Tensor) -> PoolingOutput:
         """See `CoAttentionPooling.forward`. Maps: `question` (B, 1, 1, T) and `regions` (B, 1, 1, R)."""

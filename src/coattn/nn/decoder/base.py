@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..attention import ATTENTIONS
 from ..coattention import CoAttentionOutput
 from ..coattention.base import Maps
+from ..dropout import Dropout
 from ..layers import masked_mean
 from ..question import Question
 
@@ -152,7 +153,7 @@ class AnswerDecoder(nn.Module, ABC):
         nn.init.normal_(self.embed.weight[BOS:], std=dim**-0.5)  # no larger than what else a word is told
         width = (question_dim if summary_dim is None else summary_dim) + question_dim + region_dim
         self.fix = nn.Linear(width, dim)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.write = nn.Linear(dim, num_answer_words - EOS)
 
     def remember(

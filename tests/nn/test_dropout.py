@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from coattn.nn.dropout import Dropout, dropout, relu_dropout
+
+SIZES = [(), (1,), (7, 3), (0, 4), (64, 33)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("function", [dropout, relu_dropout])
+def test_places_are_kept_as_often_as_asked_and_scaled_so_that_the_mean_stays(function, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    count, p = 200_000, 0.3
+    out = function(torch.ones(count, dtype=dtype), p)
+    kept = out[out != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - p)), rtol=5e-3, atol=0)
+    spread = (p * (1 - p) * count) ** 0.5
+    assert abs(len(kept) - (1 - p) * count) < 4 * spread
+    # No place knows of its neighbour, nor of the one that came from the same random number.
+    dropped = (out == 0).double()
+    for distance in (1, 2, 3, 4):
+        both = (dropped[distance:] * dropped[:-distance]).sum()
+        assert abs(both - p * p * count) < 5 * (p * p * count) ** 0.5
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("function", "plain"), [(dropout, lambda x: x), (relu_dropout, torch.relu)])
+def test_the_gradient_passes_where_the_value_passed(function, plain, size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(size, requires_grad=True)
+    out = function(x, 0.25)
+    out.sum().backward()
+    passed = torch.where((out != 0), 1 / 0.75, 0.0)
+    assert out.shape == x.shape
+    torch.testing.assert_close(out, plain(x) * passed)
+    torch.testing.assert_close(x.grad, passed)
+
+
+def test_the_generator_decides() -> None:
+    x = torch.ones(1000)
+    torch.manual_seed(1)
+    first, second = dropout(x, 0.5), dropout(x, 0.5)
+    torch.manual_seed(1)
+    assert torch.equal(dropout(x, 0.5), first)
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0, 1e-9, 1 - 1e-9])
+def test_nothing_and_everything_is_dropped(p: float) -> None:
+    x = torch.randn(50)
+    torch.testing.assert_close(dropout(x, p), x * (p < 0.5))
+    torch.testing.assert_close(relu_dropout(x, p), x.relu() * (p < 0.5))
+
+
+def test_nothing_is_dropped_outside_training() -> None:
+    x = torch.randn(50)
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert torch.equal(relu_dropout(x, 0.5, training=False), x.relu())
+    assert not torch.equal(Dropout(0.5)(x), x)
