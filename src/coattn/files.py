@@ -101,6 +101,19 @@ def decode_utf8(content: bytes, where: object) -> str:
         ) from None
 
 
+def files_below(folder: str | os.PathLike[str]) -> list[Path]:
+    """The files of a folder, at any depth, sorted; links that lead nowhere too, for their reader to name.
+
+    Raises:
+        OSError: a folder may not be read; `Path.rglob` would leave its files out without a word.
+    """
+    return sorted(Path(place, name) for place, _, names in os.walk(folder, onerror=_raise) for name in names)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
 def sha256_of_file(path: str | os.PathLike[str]) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with Path(path).open("rb") as file:

@@ -94,6 +94,19 @@ def test_unreadable_images_are_named_and_give_status_1(photos, tmp_path, capsys)
     assert len(FeatureStore(tmp_path / "out")) == 3
 
 
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(photos, tmp_path):
+    code = f"""
+import resource
+from coattn.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+raise SystemExit(main(["extract", {str(photos)!r}, {str(tmp_path / "out")!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"{tmp_path}/out/shard-00000.h5: File too large" in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+
+
 def test_trailing_numbers(tmp_path):
     path = tmp_path / "COCO_val2014_000000000042.png"
     Image.new("RGB", (8, 8)).save(path)

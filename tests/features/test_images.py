@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +115,9 @@ def test_arrays_that_are_no_image(array):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("text.jpg", b"this is no picture", "not an image in one of the formats JPEG, PNG"),
-        ("empty.png", b"", "not an image in one of the formats"),
+        ("text.jpg", b"this is no picture", r"not an image in one of the formats JPEG, PNG.*begins with b'this is no"),
+        ("lfs.jpg", b"version https://git-lfs.github.com/spec/v1\noid", "begins with b'version https://git-lfs"),
+        ("empty.png", b"", "not an image in one of the formats .*the file is empty"),
         ("cut.jpg", encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900], "cannot be read as an image"),
         ("cut.png", encoded(Image.effect_noise((64, 64), 50), "PNG")[:900], "cannot be read as an image"),
         ("foreign.ppm", encoded(Image.new("RGB", (2, 2)), "PPM"), "not an image in one of the formats"),
@@ -126,6 +130,42 @@ def test_bad_files_are_named(tmp_path, name, data, message):
     with pytest.raises(ValueError, match=message) as error:
         load_image(path)
     assert str(path) in str(error.value)
+
+
+def png(samples: np.ndarray) -> bytes:
+    """A PNG of (h, w, channels) uint16; Pillow writes 16 bits in grey only."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = samples.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in samples)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_sixteen_bits_of_colour_and_alpha(channels):
+    samples = np.random.default_rng(0).integers(0, 256, (3, 4, channels), dtype=np.uint16) * 257
+    if channels != 3:
+        samples[..., -1] = 65535
+    expected = samples[..., :1].repeat(3, axis=2) if channels == 2 else samples[..., :3]
+    np.testing.assert_array_equal(pixels(png(samples)), expected // 257)
+
+
+def test_a_given_image_is_left_as_it_is():
+    image = Image.new("RGB", (4, 2), RED)
+    image.getexif()[0x0112] = 6
+    assert load_image(image).size == (2, 4)
+    assert image.size == (4, 2)
+    assert load_image(Image.new("RGB", (4, 2))) is not image
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_hundred_megapixels_are_read(tmp_path):
+    path = tmp_path / "large.png"
+    path.write_bytes(encoded(Image.new("1", (10_000, 10_000)), "PNG"))
+    assert load_image(path).size == (10_000, 10_000)
 
 
 def test_a_decompression_bomb_is_refused(tmp_path):
@@ -190,6 +230,29 @@ def test_two_images_of_one_id_are_refused(folder):
     (folder / "b.jpg").touch()
     with pytest.raises(ValueError, match=r"b\.jpg and .*b\.png would both be image 'b'"):
         find_images([folder])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"7": "a.png", "7": "b.png"}', "a.png and .*b.png would both be image '7'"),
+        ('{"": "a.png"}', "a.png: its image id is ''; it must not be empty"),
+        ('{"7": "\\udcff.png"}', r"\\udcff.png: its name is not UTF-8"),
+    ],
+)
+def test_ids_that_cannot_be_are_refused(tmp_path, text, message):
+    (tmp_path / "images.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        find_images([tmp_path / "images.json"])
+
+
+def test_nothing_in_a_folder_is_passed_over(folder):
+    (folder / "gone.png").symlink_to("nowhere.png")
+    assert "gone" in find_images([folder])
+    if os.geteuid() != 0:  # the administrator may read everywhere
+        (folder / "a").chmod(0)
+        with pytest.raises(PermissionError, match="/a'"):
+            find_images([folder])
 
 
 def test_no_image_at_all_is_refused(tmp_path):

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from coattn.files import files_below
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
 
@@ -19,6 +21,7 @@ class ImageFolder:
 
     Raises:
         ValueError: it is no folder, or holds no image.
+        OSError: a folder in it may not be read.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -26,8 +29,9 @@ class ImageFolder:
         if not self.folder.is_dir():
             raise ValueError(f"{folder} is not a folder; --images takes the folder of the images")
         self._by_name: dict[str, list[str]] = defaultdict(list)
-        files = (path for path in self.folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-        for path in sorted(files):
+        for path in files_below(self.folder):
+            if path.suffix.lower() not in IMAGE_SUFFIXES:
+                continue
             image_id = path.relative_to(self.folder).as_posix()
             for name in {image_id, image_id.removesuffix(path.suffix), path.name, path.stem}:
                 self._by_name[_key(name)].append(image_id)

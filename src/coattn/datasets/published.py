@@ -14,7 +14,7 @@ from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.json_entries import File, Place, checked_id, checked_text, read_bytes
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.records import Record
-from coattn.files import decode_utf8
+from coattn.files import decode_utf8, files_below
 
 VALIDATION_NOTE = "train and val are together the official training split"
 
@@ -50,7 +50,7 @@ class PublishedFiles:
         self.skipped: list[str] = []
         self._by_name: dict[str, list[tuple[int, str, File]]] = defaultdict(list)
         if self.source.is_dir():
-            paths = sorted(path for path in self.source.rglob("*") if path.is_file())
+            paths = [path for path in files_below(self.source) if path.is_file()]
         elif self.source.is_file() and self.source.suffix == ".zip":
             paths = [self.source]
         else:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coattn.files import sha256_of_file
+from coattn.files import files_below, sha256_of_file
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -137,10 +137,10 @@ def files_of(path: Path, suffix: str) -> list[Path]:
     """The files of a folder, at any depth, by suffix; or the one file that `path` is.
 
     Raises:
-        OSError: there is no such file or folder.
+        OSError: there is no such file or folder, or it may not be read.
     """
     if path.is_dir():
-        return sorted(file for file in path.rglob(f"*{suffix}") if file.is_file())
+        return [file for file in files_below(path) if file.name.endswith(suffix)]
     path.open("rb").close()
     return [path]
 
