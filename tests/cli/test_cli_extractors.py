@@ -14,6 +14,8 @@ from PIL import Image
 from coattn import presets
 from coattn.checkpoint import save_model
 from coattn.cli import main
+from coattn.cli.extractors import KINDS as EXTRACTORS
+from coattn.features.extractors.build import NETWORKS, PLAIN
 from coattn.features.store import FeatureStore
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
@@ -133,6 +135,10 @@ def test_settings_that_cannot_be(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_all_extractors_can_be_asked_for() -> None:
+    assert set(EXTRACTORS) == PLAIN.keys() | NETWORKS.keys()
 
 
 @pytest.mark.parametrize("options", [["--regions", "0"], ["--regions", "9-3"], ["--precision", "int8"]])

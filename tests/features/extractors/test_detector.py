@@ -134,6 +134,13 @@ def test_sizes_are_those_of_torchvision(network, size, expected):
     assert resized.shape[1:] == prepared.shape[:2]
 
 
+def test_an_image_that_is_a_line(small):
+    (regions,) = small([Image.new("RGB", (300, 1))])
+    assert np.isfinite(regions.features).all()
+    assert regions.boxes.min() >= 0
+    assert regions.boxes.max() <= 1
+
+
 def candidates(scores: list[float], labels: list[int], left: list[float]) -> Boxes:
     """Boxes 10 wide and high, from x = left on."""
     boxes = torch.tensor([[x, 0, x + 10, 10] for x in left], dtype=torch.float32)

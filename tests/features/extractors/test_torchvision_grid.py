@@ -302,3 +302,13 @@ def test_real_weights_recognise_real_photos(shared_data):
             assert scores.argmax(dim=1).tolist() == at[:, 0].tolist()
     assert errors[True] < 0.001  # the expected values are rounded to three digits
     assert errors[False] > 0.05
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same(small):
+    compiled = TorchvisionGrid("shufflenet_v2_x0_5", weights="none", size=(96, 64), compile=True)
+    assert compiled.record == small.record
+    for number in (1, 3):  # batches of another size are compiled anew
+        images = [photo(seed) for seed in range(number)]
+        for found, expected in zip(compiled(images), small(images), strict=True):
+            np.testing.assert_allclose(found.features, expected.features, rtol=1e-3, atol=1e-5)

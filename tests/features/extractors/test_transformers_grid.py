@@ -222,6 +222,8 @@ def test_records_that_differ_name_the_setting(tmp_path, make_vision_model):
         ("vit", {"model_type": "nonsense"}, "knows no vision model of the type 'nonsense'"),
         ("vit", {"backbone": "resnet50"}, "vit is not a plain vision model"),
         ("vit", {"hidden_size": 1 << 40}, "a vision model beyond reason"),
+        ("vit", {"image_size": [32, 1 << 40]}, "a vision model beyond reason"),
+        ("vit", {"vision_config": None}, "cannot load this vision model"),
         ("vit", {"hidden_size": 8}, "weights .* do not fit vit: .* have another shape"),
         ("vit", {"num_hidden_layers": 3}, "weights .* do not fit vit: .* tensors are missing"),
         ("vit", {"patch_size": "x"}, "cannot load this vision model"),

@@ -86,7 +86,7 @@ class TransformersGrid(GridExtractor):
         self._native = _pair(getattr(made, "image_size", None))
         patch, stages = _pair(getattr(made, "patch_size", None)), len(getattr(made, "depths", [None]))
         self._stride = patch and (patch[0] * 2 ** (stages - 1), patch[1] * 2 ** (stages - 1))
-        self.unit = self._stride[0] if self._stride else 1
+        self.unit = self._stride or (1, 1)
         self._interpolates = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
         super().__init__(
             Loaded(network, tensors, weights_id or found_id, source, {"transformers": transformers.__version__}),
@@ -151,7 +151,8 @@ def _architecture(values: Any, source: str) -> dict[str, Any]:
     transformers = require("transformers", "text")
     if isinstance(values, dict) and "vision_config" in values:
         made = _config(values, source)
-        values = {**values["vision_config"], "model_type": made.vision_config.model_type}
+        with explained(source, kind=KIND):
+            values = {**values["vision_config"], "model_type": made.vision_config.model_type}
     made = _vision_config(values, source)
     with explained(source, kind=KIND):
         known = type(made)().to_dict().keys() - transformers.PretrainedConfig().to_dict().keys()
@@ -180,7 +181,7 @@ def _vision_config(values: Any, source: str) -> Any:
     network = transformers.MODEL_MAPPING[type(made)]
     if isinstance(network, tuple) or network.main_input_name != "pixel_values" or hasattr(made, "vision_config"):
         raise ValueError(f"{source}: {made.model_type} is not a plain {KIND} of transformers")
-    beyond = [f"{key} {value}" for key, value in values.items() if isinstance(value, int) and abs(value) > 1 << 20]
+    beyond = [f"{key} {value}" for key, value in values.items() if _largest(value) > 1 << 20]
     if beyond or (getattr(made, "num_hidden_layers", 0) or 0) > 1000:
         raise ValueError(f"{source}: a {KIND} beyond reason ({', '.join(beyond) or made.num_hidden_layers})")
     return made
@@ -253,6 +254,12 @@ def _load(config: Any, given: Mapping[str, Tensor], source: str) -> tuple[Any, d
             f"{len(misshapen)} have another shape {misshapen[:1]}"
         )
     return network, {name: tensor for name, tensor in given.items() if name not in report["unexpected_keys"]}
+
+
+def _largest(value: Any) -> int:
+    """The largest whole number in a setting."""
+    numbers = value if isinstance(value, list) else [value]
+    return max((abs(number) for number in numbers if isinstance(number, int)), default=0)
 
 
 def _pair(value: Any) -> tuple[int, int] | None:
