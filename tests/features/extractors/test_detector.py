@@ -19,7 +19,7 @@ detection = pytest.importorskip("torchvision").models.detection
 
 from coattn.features.extractors.detector import Boxes, Detector  # noqa: E402
 
-NAME = "fasterrcnn_resnet50_fpn"
+NAME, LIGHT = "fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn"
 SMALL = {"weights": "none", "min_side": 64, "max_side": 96}
 
 
@@ -208,28 +208,29 @@ def test_weights_of_a_file_of_old_names_and_other_classes(tmp_path):
     """As torchvision's own files: names from before its last renaming, and without BatchNorm's counters."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        made = detection.fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=5)
+        made = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, num_classes=5)
     state = {name: value for name, value in made.state_dict().items() if not name.endswith("num_batches_tracked")}
     torch.save(state, tmp_path / "new.pth")
     old = {
         re.sub(r"^(rpn\.head\.conv)\.0\.0|^(backbone\.fpn\.\w+\.\d)\.0", r"\1\2", name): value
         for name, value in state.items()
     }
-    assert "backbone.fpn.inner_blocks.3.weight" in old
+    assert "backbone.fpn.inner_blocks.1.weight" in old
     assert "rpn.head.conv.weight" in old
     torch.save(old, tmp_path / "old.pth")
     sizes = {"min_side": 64, "max_side": 96}
-    new = Detector(NAME, weights=tmp_path / "new.pth", **sizes)
-    assert Detector(NAME, weights=tmp_path / "old.pth", **sizes).record["weights"]["sha256"] == new._sha256
+    new = Detector(LIGHT, weights=tmp_path / "new.pth", **sizes)
+    assert Detector(LIGHT, weights=tmp_path / "old.pth", **sizes).record["weights"]["sha256"] == new._sha256
     (regions,) = new([photo(1)])
     assert set(regions.labels.tolist()) <= {1, 2, 3, 4}
 
     del state["rpn.head.conv.0.0.weight"]
     torch.save({**state, "extra": torch.zeros(1)}, tmp_path / "bad.pth")
     with pytest.raises(
-        ValueError, match=r"bad\.pth for fasterrcnn_resnet50_fpn do not fit.* 1 are missing .*1 are unknown"
+        ValueError,
+        match=r"bad\.pth for fasterrcnn_mobilenet_v3_large_320_fpn do not fit.* 1 are missing .*1 are unknown",
     ):
-        Detector(NAME, weights=tmp_path / "bad.pth")
+        Detector(LIGHT, weights=tmp_path / "bad.pth")
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_sizes_that_a_vision_transformer_cannot_have(options, message):
 def test_several_scales_are_concatenated(small):
     both = TorchvisionGrid("shufflenet_v2_x0_5", weights="none", size=(96, 64), scales=(1.0, 2.0), global_region=True)
     assert both.num_regions == 3 * 2 + 6 * 4 + 1
-    pixels = torch.from_numpy(both.prepare(photo(2)))[None]
+    pixels = torch.tensor(both.prepare(photo(2)))[None]
     assert pixels.shape == (1, 192, 128, 3)
     (regions,) = both([photo(2)])
     half = small.feature_map(pixels, (96, 64))
