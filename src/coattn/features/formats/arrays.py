@@ -1,13 +1,15 @@
-"""Numpy's `.npy` and `.npz` files of other people. Arrays of objects in them are pickles, and read as such."""
+"""Arrays out of other people's files, numpy's and torch's. Those of objects are pickles, and read as such."""
 
 from __future__ import annotations
 
 import io
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 
 from coattn.unpickle import ARRAYS, unpickle
 
@@ -31,6 +33,25 @@ def read_npy(file: BinaryIO, where: str) -> Any:
     if isinstance(found, np.ndarray) and found.dtype.hasobject and found.size == 1:
         return found.item()
     return found
+
+
+def read_torch(path: Path, what: str) -> Any:
+    """What `torch.save` wrote: tensors and plain containers.
+
+    Raises:
+        ValueError: damaged, or a pickle that holds more than `what`.
+        OSError: it cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path}: this pickle holds more than {what}, which is not read because it can run code ({error!s:.120})"
+        ) from None
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(f"{path}: not a readable file of torch ({type(error).__name__}: {error!s:.80})") from None
 
 
 class Npz:
@@ -69,3 +90,36 @@ class Npz:
     def first(self, *names: str) -> Any:
         """The first of these arrays that is there; None if none is."""
         return next((self[name] for name in names if name in self.names), None)
+
+
+def as_rows(value: Any, name: str) -> np.ndarray:
+    """A matrix of floats.
+
+    Raises:
+        ValueError: it is none.
+    """
+    array = np.asarray(value)
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} is an array of {array.dtype} of shape {array.shape}, not rows of numbers")
+    return array.astype(np.float32, copy=False)
+
+
+def detections(info: Any) -> dict[str, np.ndarray]:
+    """Labels, attributes and their scores out of a dict of MILVLG's or MMF's, as far as it has them."""
+    if not isinstance(info, dict):
+        return {}
+    found = {
+        ours: info[theirs]
+        for ours, theirs in (
+            ("labels", "objects_id"),
+            ("labels", "objects"),
+            ("scores", "objects_conf"),
+            ("scores", "cls_prob"),
+            ("attributes", "attrs_id"),
+            ("attribute_scores", "attrs_conf"),
+        )
+        if info.get(theirs) is not None
+    }
+    arrays = {name: np.asarray(value) for name, value in found.items()}
+    # MMF keeps the probability of every class; that of the region's class is the largest.
+    return {name: value.max(axis=1) if value.ndim == 2 and value.size else value for name, value in arrays.items()}

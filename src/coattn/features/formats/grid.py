@@ -6,13 +6,12 @@ The layout is taken from facebookresearch/grid-feats-vqa (extract_grid_feature.p
 from __future__ import annotations
 
 import math
-import pickle
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from coattn.features.formats.arrays import read_torch
 from coattn.features.formats.base import Entry, FolderSource, ImageRegions, files_of, image_name
 from coattn.features.regions import grid_boxes
 
@@ -31,17 +30,7 @@ class GridFeats(FolderSource):
 
     def read(self, entry: Entry) -> ImageRegions:
         """Read one file."""
-        path = entry.files[0]
-        try:
-            grid = torch.load(path, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"this pickle holds more than a tensor, which is not read because it can run code ({error!s:.120})"
-            ) from None
-        except Exception as error:  # a damaged pickle can raise anything
-            raise ValueError(f"not a readable tensor of torch ({type(error).__name__}: {error!s:.80})") from None
+        grid = read_torch(entry.files[0], "a tensor")
         if not isinstance(grid, Tensor) or grid.dim() not in (3, 4) or (grid.dim() == 4 and len(grid) != 1):
             shape = f"a tensor of shape {tuple(grid.shape)}" if isinstance(grid, Tensor) else type(grid).__name__
             raise ValueError(f"holds {shape}, not one grid (1, D, H, W)")

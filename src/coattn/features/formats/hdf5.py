@@ -7,17 +7,15 @@ cvlab-tohoku/Dense-CoAttention-Network 0bc2c2b: preprocess/load_features.ipynb);
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import torch
 
+from coattn.features.formats.arrays import as_rows, read_torch
 from coattn.features.formats.base import Entry, FileSource, ImageRegions, number
-from coattn.features.formats.npz import as_rows
 from coattn.unpickle import ARRAYS, read_pickle
 
 
@@ -93,7 +91,7 @@ class DenseCoAttention(_Hdf5):
         path.open("rb").close()
         table = _beside(path, f"{path.stem}.pt")
         names = ("features", "boxes", "img_start_idx", "img_end_idx", "image_w", "image_h")
-        super().__init__(path, table, _read_torch(table), names)
+        super().__init__(path, table, read_torch(table, "a table"), names)
 
     def read(self, entry: Entry) -> ImageRegions:
         """Read one image."""
@@ -113,19 +111,6 @@ def _beside(path: Path, name: str) -> Path:
     if not table.exists():
         raise ValueError(f"{path}: its table of image ids, {table.name}, is not beside it; put it there")
     return table
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: this pickle holds more than a table, which is not read because it can run code ({error!s:.120})"
-        ) from None
-    except Exception as error:  # a damaged pickle can raise anything
-        raise ValueError(f"{path}: not a readable file of torch ({type(error).__name__}: {error!s:.80})") from None
 
 
 def _size(pixels: np.ndarray, shares: np.ndarray) -> tuple[int, int]:

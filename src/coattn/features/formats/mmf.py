@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from coattn.features.formats.arrays import read_npy
+from coattn.features.formats.arrays import as_rows, detections, read_npy
 from coattn.features.formats.base import Entry, FileSource, FolderSource, ImageRegions, files_of, image_name, number
 from coattn.features.formats.grid import square_grid
-from coattn.features.formats.npz import as_rows, detections
 from coattn.features.regions import grid_boxes
 from coattn.files import require
 from coattn.unpickle import ARRAYS, unpickle

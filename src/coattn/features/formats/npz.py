@@ -7,11 +7,10 @@ and its loaders; bottom-up-attention.pytorch: utils/extract_utils.py); none was 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from coattn.features.formats.arrays import Npz
+from coattn.features.formats.arrays import Npz, as_rows, detections
 from coattn.features.formats.base import Entry, FolderSource, ImageRegions, files_of, image_name, number
 from coattn.features.formats.grid import square_grid
 
@@ -58,36 +57,3 @@ class NpzFolder(FolderSource):
             width = number(arrays.first("image_w", "width"), "image_w", least=1)
             height = number(arrays.first("image_h", "height"), "image_h", least=1)
             return ImageRegions(x, boxes, (width, height), **detections(arrays.first("info")))
-
-
-def as_rows(value: Any, name: str) -> np.ndarray:
-    """A matrix of floats.
-
-    Raises:
-        ValueError: it is none.
-    """
-    array = np.asarray(value)
-    if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise ValueError(f"{name} is an array of {array.dtype} of shape {array.shape}, not rows of numbers")
-    return array.astype(np.float32, copy=False)
-
-
-def detections(info: Any) -> dict[str, np.ndarray]:
-    """Labels, attributes and their scores out of a dict of MILVLG's or MMF's, as far as it has them."""
-    if not isinstance(info, dict):
-        return {}
-    found = {
-        ours: info[theirs]
-        for ours, theirs in (
-            ("labels", "objects_id"),
-            ("labels", "objects"),
-            ("scores", "objects_conf"),
-            ("scores", "cls_prob"),
-            ("attributes", "attrs_id"),
-            ("attribute_scores", "attrs_conf"),
-        )
-        if info.get(theirs) is not None
-    }
-    arrays = {name: np.asarray(value) for name, value in found.items()}
-    # MMF keeps the probability of every class; that of the region's class is the largest.
-    return {name: value.max(axis=1) if value.ndim == 2 and value.size else value for name, value in arrays.items()}
