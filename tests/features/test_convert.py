@@ -178,6 +178,15 @@ def test_hengyuans_hdf5(tmp_path):
     assert same_extractor(FeatureStore(tmp_path / "out").record, EXPECTED)
 
 
+def test_a_table_without_images(tmp_path):
+    with h5py.File(tmp_path / "train36.hdf5", "w") as file:
+        for name in ("image_features", "image_bb", "spatial_features"):
+            file[name] = np.zeros((0, 36, 4), np.float32)
+    (tmp_path / "train36_imgid2idx.pkl").write_bytes(pickle.dumps({}))
+    with pytest.raises(ValueError, match=r"train36\.hdf5: holds no images"):
+        convert("hengyuan-hdf5", [tmp_path / "train36.hdf5"], tmp_path / "out", progress=False)
+
+
 def flat(made: Mapping[str, Made], name: str) -> np.ndarray:
     return np.concatenate([getattr(one, name) for one in made.values()])
 
@@ -412,6 +421,9 @@ def test_ids_by_a_pattern(tmp_path):
     np.savez(tmp_path / "val" / "42.npz", x=np.ones((4, 3), np.float32))
     convert("openvqa-npz", [tmp_path / "val"], tmp_path / "out", ids="CLEVR_val_{:06d}", progress=False)
     assert FeatureStore(tmp_path / "out").image_ids == ["CLEVR_val_000042"]
+    (tmp_path / "val" / "42.npz").rename(tmp_path / "val" / "photo.npz")
+    with pytest.raises(ValueError, match=r"photo\.npz: its name 'photo' ends in no number .* none of them can be used"):
+        convert("openvqa-npz", [tmp_path / "val"], tmp_path / "never", ids="trailing-number", progress=False)
     for wrong in ("number", "{0.__class__}", "{:999999d}", "{}{}"):
         with pytest.raises(ValueError, match="must be auto, name, trailing-number, or a text"):
             convert("openvqa-npz", [tmp_path / "val"], tmp_path / "never", ids=wrong, progress=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from coattn.features.folder import open_folder, remove_leftovers
 from coattn.features.formats import Entry, ImageRegions, Source, open_source
-from coattn.features.formats.base import image_id
+from coattn.features.formats.base import id_rule
 from coattn.features.layout import DETECTION_DTYPES, Part, Skipped, feature_dtype
 from coattn.features.manifest import Manifest, Unit
 from coattn.features.store import read_shard
@@ -78,7 +78,7 @@ def convert(
             value by more than 1/253 of the largest of its row. Measured on ten images of bottom-up attention, values
             from 0 to 35: at most 0.0039 of that largest value, 0.14 in all, and 0.023 on average; the error's norm is
             2.1 % of the row's, at most 3.4 % (float16: 0.02 %).
-        ids: how names give image ids, see `coattn.features.formats.base.image_id`.
+        ids: how names give image ids, see `coattn.features.formats.base.id_rule`.
         extractor: name of what made the features, where the files do not show it; by default what the format implies.
         clip_boxes: cut boxes at the border of the image however far they reach beyond. Otherwise up to one pixel is
             cut, as rounding, and more makes the record unusable.
@@ -92,37 +92,34 @@ def convert(
     """
     folder = Path(out)
     feature_dtype(dtype)
-    image_id("0", ids)  # refuses what is unknown, before it could be taken for a fault of every record
+    id_of = id_rule(ids)
     with ExitStack() as stack:
-        opened = []
-        for path in sources:
-            source = open_source(kind, Path(path), progress=progress)
-            stack.enter_context(closing(source))
-            opened.append(source)
-        items, dropped, repeated = _plan(opened, ids)
+        opened = [stack.enter_context(closing(open_source(kind, Path(path), progress=progress))) for path in sources]
+        items, dropped, repeated = _plan(opened, id_of)
         dim, num_regions = _first_shape(items)
         record = _record(opened, extractor)
         if images_per_unit is None:
-            row_bytes = dim * feature_dtype(dtype).itemsize
-            images_per_unit = max(1, min(_UNIT_IMAGES, _UNIT_BYTES // (row_bytes * max(_MOST_REGIONS, num_regions))))
-        names = list(items)
-        units = [
-            Unit(f"shard-{i:05}.h5", {name: items[name].entry.short for name in names[at : at + images_per_unit]})
-            for i, at in enumerate(range(0, len(names), images_per_unit))
-        ]
-        manifest = Manifest(record, dim, dtype, False, units)
+            image_bytes = dim * feature_dtype(dtype).itemsize * max(_MOST_REGIONS, num_regions)
+            images_per_unit = max(1, min(_UNIT_IMAGES, _UNIT_BYTES // image_bytes))
+        manifest = Manifest(record, dim, dtype, False, _units(items, images_per_unit))
         open_folder(folder, manifest)
-        return _write(folder, manifest, items, clip_boxes, progress, Conversion(0, 0, dropped, repeated, 0))
+        for entry in dropped:
+            _tell(entry)
+        with tqdm(total=len(items), unit="image", desc=folder.name, disable=not progress) as bar:
+            shards = [_shard(folder, manifest, unit, items, clip_boxes, bar) for unit in manifest.units]
+    return _summary(shards, dropped, repeated)
 
 
-def _plan(sources: Sequence[Source], ids: str) -> tuple[dict[str, _Item], list[Skipped], int]:
+def _plan(sources: Sequence[Source], id_of: Callable[[str], str]) -> tuple[dict[str, _Item], list[Skipped], int]:
     """Each image once, the records left out because another of the image is usable, and how many came again."""
     found: dict[str, list[_Item]] = {}
     dropped: list[Skipped] = []
     for source in sources:
+        if not source.entries:
+            raise ValueError(f"{source.path}: holds no images")
         for entry in source.entries:
             try:
-                found.setdefault(image_id(entry.name, ids), []).append(_Item(source, entry))
+                found.setdefault(id_of(entry.name), []).append(_Item(source, entry))
             except ValueError as error:
                 dropped.append(Skipped(entry.name, entry.where, str(error)))
     repeated = 0
@@ -133,6 +130,10 @@ def _plan(sources: Sequence[Source], ids: str) -> tuple[dict[str, _Item], list[S
             plan[name], unusable = _choose(name, items)
             dropped += unusable
             repeated += len(items) - 1 - len(unusable)
+    if not plan:
+        raise ValueError(
+            f"{dropped[0].path}: {dropped[0].reason}; {len(dropped)} records, and none of them can be used"
+        )
     return plan, dropped, repeated
 
 
@@ -190,29 +191,37 @@ def _record(sources: Sequence[Source], extractor: str | None) -> dict[str, Any]:
     return {"name": extractor or next(iter(names)), "settings": {}, "weights": None, "versions": {}}
 
 
-def _write(
-    folder: Path, manifest: Manifest, items: Mapping[str, _Item], clip_boxes: bool, progress: bool, plan: Conversion
-) -> Conversion:
-    """Make the shards that are not there."""
-    skipped, done, found, cut = list(plan.skipped), 0, 0, 0
-    with tqdm(total=len(items), unit="image", desc=folder.name, disable=not progress) as bar:
-        for entry in skipped:
-            _tell(entry)
-        for unit in manifest.units:
-            fingerprint = _fingerprint([items[name] for name in unit.images])
-            part = _finished(folder, manifest, unit, fingerprint)
-            if part is None:
-                _write_shard(folder / unit.shard, manifest, unit, items, fingerprint, clip_boxes, bar)
-                part = read_shard(folder, manifest, unit)
-            else:
-                found += len(part.image_ids)
-                bar.update(len(unit.images))
-                for entry in part.skipped:
-                    _tell(entry)
-            skipped += part.skipped
-            done += len(part.image_ids)
-            cut += int(part.record["versions"].get("cut_boxes", 0))
-    return Conversion(done, found, skipped, plan.repeated, cut)
+def _units(items: Mapping[str, _Item], images_per_unit: int) -> list[Unit]:
+    names = list(items)
+    return [
+        Unit(f"shard-{i:05}.h5", {name: items[name].entry.short for name in names[at : at + images_per_unit]})
+        for i, at in enumerate(range(0, len(names), images_per_unit))
+    ]
+
+
+def _shard(
+    folder: Path, manifest: Manifest, unit: Unit, items: Mapping[str, _Item], clip_boxes: bool, bar: tqdm
+) -> tuple[Part, bool]:
+    """The shard of a unit, and whether it was there before."""
+    fingerprint = _fingerprint([items[name] for name in unit.images])
+    part = _finished(folder, manifest, unit, fingerprint)
+    if part is None:
+        _write_shard(folder / unit.shard, manifest, unit, items, fingerprint, clip_boxes, bar)
+        return read_shard(folder, manifest, unit), False
+    bar.update(len(unit.images))
+    for entry in part.skipped:
+        _tell(entry)
+    return part, True
+
+
+def _summary(shards: Sequence[tuple[Part, bool]], dropped: Sequence[Skipped], repeated: int) -> Conversion:
+    return Conversion(
+        done=sum(len(part.image_ids) for part, _ in shards),
+        found_done=sum(len(part.image_ids) for part, found in shards if found),
+        skipped=[*dropped, *(entry for part, _ in shards for entry in part.skipped)],
+        repeated=repeated,
+        cut_boxes=sum(int(part.record["versions"].get("cut_boxes", 0)) for part, _ in shards),
+    )
 
 
 def _write_shard(

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,27 +153,36 @@ def image_name(path: Path) -> str:
     return photo.stem if photo.suffix.lower() in _IMAGE_SUFFIXES else stem
 
 
-def image_id(name: str, ids: str) -> str:
-    """The id of an image from its name.
+def id_rule(ids: str) -> Callable[[str], str]:
+    """How the name of an image, as its source calls it, gives its id; raises ValueError for a name that gives none.
 
     Args:
-        name: as its source calls it.
         ids: "auto": of COCO's file names (COCO_train2014_000000458752) the number, as VQA's questions have it, other
             names as they are; "name": every name as it is; "trailing-number": the number at the end of each name; or a
             text with {} or {:06d} in it: that number in its place, "CLEVR_val_{:06d}".
 
     Raises:
-        ValueError: a name without the number; unknown `ids`.
+        ValueError: unknown `ids`.
     """
-    patterns = {"auto": r"COCO_\w+_(\d+)", "name": r"(?!)", "trailing-number": r"(?s:.*?)(\d+)"}
-    template = re.fullmatch(r"[^{}]*\{(:0\d{1,2}d)?\}[^{}]*", ids) is not None
-    if ids not in patterns and not template:
-        raise ValueError(f"ids {ids!r}: must be {', '.join(patterns)}, or a text with {{}} or {{:06d}} in it")
-    match = re.fullmatch(patterns["trailing-number" if template else ids], name)
-    if match is None and ids not in ("auto", "name"):
+    if ids == "name":
+        return str
+    if ids == "auto":
+        return _coco_number
+    if ids != "trailing-number" and not re.fullmatch(r"[^{}]*\{(:0\d{1,2}d)?\}[^{}]*", ids):
+        raise ValueError(f"ids {ids!r}: must be auto, name, trailing-number, or a text with {{}} or {{:06d}} in it")
+    return partial(_trailing_number, template="{}" if ids == "trailing-number" else ids)
+
+
+def _coco_number(name: str) -> str:
+    match = re.fullmatch(r"COCO_\w+_(\d+)", name)
+    return name if match is None else str(int(match.group(1)))
+
+
+def _trailing_number(name: str, *, template: str) -> str:
+    match = re.search(r"\d+\Z", name)
+    if match is None:
         raise ValueError(f"its name {name!r} ends in no number to take as image id")
-    found = name if match is None else str(int(match.group(1)))
-    return ids.format(int(found)) if template else found
+    return template.format(int(match.group()))
 
 
 def number(value: Any, what: str, *, least: int = 0) -> int:

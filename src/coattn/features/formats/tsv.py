@@ -72,8 +72,6 @@ class BottomUpTsv(FileSource):
                     entries.append(Entry(shown, (path,), f"line {line}", (start, end)))
                 bar.update(end - start)
                 start = end
-        if not entries:
-            raise ValueError(f"{path}: holds no images")
         return entries, digest.hexdigest()
 
     def read(self, entry: Entry) -> ImageRegions:
