@@ -12,7 +12,8 @@ def test_it_prints_time_and_memory():
     command = [sys.executable, str(TOOL), "--scale", "0.001"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "train: 444 questions on 83 images" in done.stdout
-    assert re.search(r"^seconds +[\d.]+", done.stdout, re.MULTILINE)
+    assert re.search(r"^vqa_accuracy +214 ", done.stdout, re.MULTILINE)
+    assert len(re.findall(r"^seconds +[\d.]+", done.stdout, re.MULTILINE)) == 2
     peak = re.search(r"^peak +([\d.]+) GB", done.stdout, re.MULTILINE)
     assert peak is not None
     assert 0 < float(peak.group(1)) < 1

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coattn.datasets.results import Results
     from coattn.metrics.bootstrap import Difference
-    from coattn.metrics.judgement import Judgement
 
 DESCRIPTION = """Score a result file against the human answers: overall, by kind of question and by question, in
 percent, with 95 % intervals (bootstrap by image)."""
@@ -46,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--choices", type=Path, metavar="C.json", help="GQA's choices file: validity and plausibility")
     parser.add_argument("--thresholds", type=Path, metavar="SCORES.json", help="scores to take the thresholds from")
     parser.add_argument(
-        "--samples", type=_count, default=1000, metavar="N", help="of the bootstrap; 0 for no intervals (default: 1000)"
+        "--samples",
+        type=_count,
+        default=1000,
+        metavar="N",
+        help="of the bootstrap; 0 for no intervals but those of --against (default: 1000)",
     )
     parser.add_argument("--json", type=Path, metavar="OUT.json", help="write all scores here, by question as well")
     parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw reliability and risk-coverage here")
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from coattn.datasets.results import read_results
     from coattn.datasets.vqa_json import read_vqa
     from coattn.files import write_json
-    from coattn.metrics.score import compare, judge, summarise
+    from coattn.metrics.score import aligned, compare, judge, summarise
 
     results = read_results(args.results)
     other = None if args.against is None else read_results(args.against)
@@ -78,22 +80,15 @@ def run(args: argparse.Namespace) -> int:
         against = {"file": str(args.against), "differences": {name: d._asdict() for name, d in differences.items()}}
         write_json(args.json, scores.to_json() | ({"against": against} if differences else {}), indent=1)
     if args.plot is not None:
-        _draw(args.plot, judgement, results, [record.question_id for record in records])
+        from coattn.metrics.plot import plot_confidence
+
+        confidence = aligned(results.confidences, records)
+        assert confidence is not None
+        plot_confidence(args.plot, confidence, judgement.worth)
     print(scores.table())
     if differences:
         print(f"\n{_difference_table(differences, args.against)}")
     return 0
-
-
-def _draw(path: Path, judgement: Judgement, results: Results, question_ids: list[int | str]) -> None:
-    import numpy as np
-
-    from coattn.metrics.plot import plot_confidence
-
-    by_text = {str(question_id): value for question_id, value in results.confidences.items()}
-    confidence = np.array([by_text[str(question_id)] for question_id in question_ids])
-    counted = ~np.isnan(judgement.worth)
-    plot_confidence(path, confidence[counted], judgement.worth[counted])
 
 
 def _difference_table(differences: dict[str, Difference], other: Path) -> str:

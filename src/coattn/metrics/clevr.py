@@ -7,16 +7,15 @@ import numpy as np
 from coattn.datasets.records import Record
 from coattn.metrics.judgement import Judgement, Submission, as_annotated, extra
 
-_KINDS = {"exist": "exist", "count": "count", "equal_integer": "compare numbers", "less_than": "compare numbers"} | {
-    "greater_than": "compare numbers"
-}
+_COMPARE_NUMBERS = dict.fromkeys(("equal_integer", "less_than", "greater_than"), "compare numbers")
+_KINDS = {"exist": "exist", "count": "count", **_COMPARE_NUMBERS}
 
 
 def judge_clevr(submission: Submission) -> Judgement:
     """Equal to the answer, by kind and by family of question (CLEVR).
 
-    The five kinds are those of the paper's table 1, by the last function of the question's program: exist, count,
-    compare numbers (equal_integer, less_than, greater_than), query attribute (query_*), compare attributes (equal_*).
+    The five kinds that papers report go by the last function of the question's program: exist, count, compare numbers
+    (equal_integer, less_than, greater_than), query attribute (query_*), compare attributes (equal_*).
     The family is the file's `question_family_index`, 0 to 89. Both are read from the record's `extra` and left out
     where it does not have them, as in CLEVR's test file; a program's last function may also be its question type.
     """

@@ -21,9 +21,8 @@ def token_f1(prediction: str, answer: str) -> float:
     Returns:
         2 P R / (P + R) in [0, 1]; 0 without a common word.
     """
-    predicted, expected = Counter(answer_key(prediction).split()), Counter(answer_key(answer).split())
-    common = (predicted & expected).total()
-    return 2 * common / (predicted.total() + expected.total()) if common else 0.0
+    common, predicted, expected = _count_words(prediction, answer)
+    return 2 * common / (predicted + expected) if common else 0.0
 
 
 def judge_medical(submission: Submission) -> Judgement:
@@ -55,5 +54,11 @@ def _is_closed(record: Record) -> bool:
 
 
 def _token_recall(prediction: str, answer: str) -> float:
-    predicted, expected = Counter(answer_key(prediction).split()), Counter(answer_key(answer).split())
-    return (predicted & expected).total() / expected.total() if expected else 0.0
+    common, _, expected = _count_words(prediction, answer)
+    return common / expected if expected else 0.0
+
+
+def _count_words(prediction: str, answer: str) -> tuple[int, int, int]:
+    """Words that are in both, in the prediction, and in the answer."""
+    predicted, expected = (Counter(answer_key(text).split()) for text in (prediction, answer))
+    return (predicted & expected).total(), predicted.total(), expected.total()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def plot_confidence(path: str | Path, confidence: np.ndarray, worth: np.ndarray)
     Args:
         path: where to.
         confidence: (N,) in [0, 1].
-        worth: (N,) in [0, 1], what each answer is worth.
+        worth: (N,) in [0, 1], what each answer is worth; NaN where the question does not count.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -33,9 +34,10 @@ def plot_confidence(path: str | Path, confidence: np.ndarray, worth: np.ndarray)
     known = figure.canvas.get_supported_filetypes()
     if form not in known:
         raise ValueError(f"{path}: a picture cannot end in .{form}; take one of {', '.join(sorted(known))}")
+    counted = ~np.isnan(worth)
     left, right = figure.subplots(1, 2)
-    _reliability(left, confidence, worth)
-    _risk_coverage(right, confidence, worth)
+    _reliability(left, confidence[counted], worth[counted])
+    _risk_coverage(right, confidence[counted], worth[counted])
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=_INK)
@@ -43,7 +45,7 @@ def plot_confidence(path: str | Path, confidence: np.ndarray, worth: np.ndarray)
         figure.savefig(partial, format=form)
 
 
-def _reliability(axes, confidence: np.ndarray, worth: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+def _reliability(axes: Any, confidence: np.ndarray, worth: np.ndarray) -> None:
     bins = bins_of(confidence, NUM_BINS)
     counts = np.bincount(bins, minlength=NUM_BINS)
     filled = counts > 0
@@ -60,7 +62,7 @@ def _reliability(axes, confidence: np.ndarray, worth: np.ndarray) -> None:  # ty
     axes.legend(loc="upper left", frameon=False, fontsize=9)
 
 
-def _risk_coverage(axes, confidence: np.ndarray, worth: np.ndarray) -> None:  # type: ignore[no-untyped-def]
+def _risk_coverage(axes: Any, confidence: np.ndarray, worth: np.ndarray) -> None:
     selective = risk_coverage(confidence, worth)(np.ones(len(worth), np.int64))
     axes.plot(100 * selective.coverage, 100 * selective.risk, color=_BLUE)
     for allowed, covered in zip(RISKS, selective.coverage_at(RISKS), strict=True):

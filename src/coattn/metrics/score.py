@@ -182,16 +182,25 @@ def judge(
     choices: Mapping[str, Any] | None = None,
 ) -> Judgement:
     """What each answer is worth, for `summarise` and `compare`; see `score`."""
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}, must be one of {', '.join(METRICS)}")
+    judged_by = judge_called(metric)
     answers = _paired(results.answers, records, where)
     for record in records:
         if not record.answers:
             raise ValueError(
                 f"question_id {record.question_id!r} has no human answer to score against; give annotations"
             )
-    answerable = _aligned(results.answerable, records)
-    return METRICS[metric](Submission(records, answers, answerable, choices, where))
+    return judged_by(Submission(records, answers, aligned(results.answerable, records), choices, where))
+
+
+def judge_called(metric: str) -> Callable[[Submission], Judgement]:
+    """The metric of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}, must be one of {', '.join(METRICS)}")
+    return METRICS[metric]
 
 
 def summarise(
@@ -206,7 +215,7 @@ def summarise(
     """The numbers of a judgement; see `score`."""
     counted = np.flatnonzero(~np.isnan(judgement.worth))
     statistics, means = [*judgement.statistics], {**judgement.means}
-    confidence = _aligned(results.confidences, records)
+    confidence = aligned(results.confidences, records)
     chosen: dict[int, float] = {}
     if confidence is not None:
         sure, worth = confidence[counted], judgement.worth[counted]
@@ -338,7 +347,7 @@ def _paired(results: Mapping[int | str, str], records: Sequence[Record], where: 
     return [predictions[key] for key in asked]
 
 
-def _aligned(values: Mapping[int | str, float], records: Sequence[Record]) -> np.ndarray | None:
+def aligned(values: Mapping[int | str, float], records: Sequence[Record]) -> np.ndarray | None:
     """Values by question id in the order of the records; None if there are none."""
     if not values:
         return None

@@ -19,11 +19,14 @@ from coattn.datasets.records import Record
 from coattn.datasets.results import Results
 from coattn.metrics.confidence import NUM_BINS, bins_of, confidence_statistic
 from coattn.metrics.judgement import Submission
-from coattn.metrics.score import METRICS, Scores, summarise
+from coattn.metrics.score import Scores, judge_called, summarise
 
 
 class AnswerAccuracy(Metric):
     """The mean of what answers are worth, in percent, by a metric that judges each question by itself.
+
+    Those that compare letter by letter (GQA's, CLEVR's, WUPS) take an answer's spelling from all annotations that they
+    are given (`coattn.metrics.judgement.as_annotated`), here those of a batch: `SplitScores` gives them the split's.
 
     Args:
         metric: a name in `coattn.metrics.score.METRICS`.
@@ -40,13 +43,13 @@ class AnswerAccuracy(Metric):
 
     def __init__(self, metric: str = "vqa_accuracy", **options: Any) -> None:
         super().__init__(**options)
-        self.metric = _known(metric)
+        self.judge = judge_called(metric)
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, answers: Sequence[str], records: Sequence[Record]) -> None:
         """Take the answers to some questions."""
-        worth = METRICS[self.metric](Submission(records, answers)).worth
+        worth = self.judge(Submission(records, answers)).worth
         self.total += float(np.nansum(worth))
         self.count += int((~np.isnan(worth)).sum())
 
@@ -81,7 +84,7 @@ class SplitScores(Metric):
         self, records: Sequence[Record], answers: Sequence[str], metric: str = "vqa_accuracy", **options: Any
     ) -> None:
         super().__init__(**options)
-        self.records, self.answers, self.metric = records, answers, _known(metric)
+        self.records, self.answers, self.metric, self.judge = records, answers, metric, judge_called(metric)
         for name in ("positions", "numbers", "confidences"):
             self.add_state(name, [], dist_reduce_fx="cat")
         self.reset()
@@ -115,7 +118,7 @@ class SplitScores(Metric):
         shares = _array(self.confidences)
         sure = dict(zip(ids, shares[places].tolist(), strict=True)) if len(shares) else {}
         results = Results(dict(zip(ids, texts, strict=True)), sure)
-        return summarise(METRICS[self.metric](Submission(records, texts)), results, records, self.metric)
+        return summarise(self.judge(Submission(records, texts)), results, records, self.metric)
 
     def compute(self) -> dict[str, Tensor]:
         """All numbers, float64, named "all questions/vqa_accuracy", "answer type/yes/no" and so on."""
@@ -193,12 +196,6 @@ class SelectivePrediction(Metric):
         statistic = confidence_statistic(confidence, worth)
         values = statistic.compute(np.ones(len(worth), np.int64))
         return dict(zip(statistic.names, torch.from_numpy(values).to(self.device), strict=True))
-
-
-def _known(metric: str) -> str:
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}, must be one of {', '.join(METRICS)}")
-    return metric
 
 
 def _array(state: list[Tensor] | Tensor) -> np.ndarray:
