@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from coattn.checkpoint.convert import PROJECTS
 from coattn.cli import main
+from coattn.cli.convert import PROJECTS as COMMANDS
+from coattn.cli.convert import separated
 from coattn.features.store import FeatureStore
 
 
@@ -17,3 +21,31 @@ def test_merge(tmp_path, capsys):
     assert FeatureStore(out).image_ids == ["a", "b"]
     assert main(["convert", "merge", str(tmp_path / "a"), str(out)]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+def test_every_project_has_its_command() -> None:
+    assert set(COMMANDS) == set(PROJECTS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("openvqa C --questions a b O", "openvqa C --questions a b -- O"),
+        ("openvqa C --model mcan --repaired --config=x --questions a O", "same"),
+        ("openvqa C --questions a b O --repaired", "openvqa C --questions a b --repaired -- O"),
+        ("openvqa C --questions a b O --model mcan", "openvqa C --questions a b --model mcan -- O"),
+        ("openvqa C O --questions a b", None),
+        ("openvqa C --questions a b --model mcan O", None),
+        (
+            "openvqa --repaired C --model mcan --questions a b O",
+            "openvqa --repaired C --model mcan --questions a b -- O",
+        ),
+        ("openvqa C --questions O", None),
+        ("openvqa C --questions a b -- O", None),
+        ("merge a b.h5", None),
+    ],
+)
+def test_the_directory_may_follow_the_question_files(argv: str, expected: str | None) -> None:
+    if expected == "same":
+        expected = " -- ".join(argv.rsplit(" ", 1))
+    assert separated(argv.split()) == (expected or argv).split()
