@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 SIZES = {"train": (443_757, 82_783), "val": (214_354, 40_504)}
+NUM_QUESTION_TYPES = 65
 PROGRAM = """
 import resource, sys, time
 from coattn.cli import main
@@ -55,7 +56,8 @@ def write_split(folder: Path, split: str, num_questions: int, num_images: int) -
             answers = [{"answer": text, "answer_confidence": "yes", "answer_id": i} for i, text in enumerate(people, 1)]
             comma = ", " if number else ""
             questions.write(comma + json.dumps({**ids, "question": f"{words}?"}))
-            rest = {"question_type": words[:6], "answer_type": kind, "multiple_choice_answer": named}
+            asked = f"what {draw.randrange(NUM_QUESTION_TYPES)}"
+            rest = {"question_type": asked, "answer_type": kind, "multiple_choice_answer": named}
             annotations.write(comma + json.dumps({**ids, **rest, "answers": answers}))
             guess = {"answer": draw.choice((named, other)), "confidence": draw.random()}
             results.write(comma + json.dumps({"question_id": ids["question_id"], **guess}))

@@ -58,7 +58,7 @@ def test_golden_files(prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture
         assert f"\n{name} " in printed
 
 
-def test_metric_follows_the_data_and_can_be_overridden(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metric_follows_the_data_and_can_be_overridden(small: Path) -> None:
     out = small / "out.json"
     assert main([*arguments(small), "--json", str(out)]) == 0
     scores = json.loads(out.read_text())

@@ -64,7 +64,7 @@ def test_store_holds_what_the_encoder_gives(tmp_path: Path) -> None:
         np.testing.assert_array_equal(store.read(store.index(question)).features, encoder.rows(question).numpy())
 
 
-def test_a_broken_off_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_off_run_goes_on(tmp_path: Path) -> None:
     embed(tmp_path / "whole", StandIn())
     encoder = StandIn()
 
