@@ -156,11 +156,10 @@ def test_report_as_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     unanswered = {"test": [replace(record, answers=()) for record in dataset().splits["val"]]}
     assert "report.png" in write_dataset(dataset(splits=unanswered), tmp_path / "unanswered")["files"]
 
-    monkeypatch.delitem(sys.modules, "coattn.datasets.report_picture")
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
     report = write_dataset(dataset(), out)
-    assert report["notes"] == ["no report.png, which needs matplotlib: pip install 'coattn[plot]'"]
+    assert report["notes"] == ["no report.png: this needs the package matplotlib: pip install 'coattn[plot]'"]
     assert not (out / "report.png").exists()
 
 

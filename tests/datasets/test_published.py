@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 import shutil
 import zipfile
 from pathlib import Path
@@ -241,6 +242,14 @@ def refused(capsys: pytest.CaptureFixture[str], command: str, source: Path, out:
     return capsys.readouterr().err
 
 
+def laughs(depth: int) -> list[Any]:
+    """Two lists, each of the same two lists, and so on: small, but no one could print it."""
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "answers are missing": (
         "vqa-v2",
@@ -303,6 +312,16 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         "pathvqa",
         {"train_qa.pkl": b"cposix\nsystem\n(S'touch /tmp/never'\ntR."},
         "train_qa.pkl: this pickle holds posix.system, which is not read",
+    ),
+    "lists in lists in a pickle": (
+        "pathvqa",
+        {"train_qa.pkl": pickle.dumps([{"image": "a", "question": laughs(60), "answer": "b"}])},
+        "question 0: question is [[[...], [...]], [[...], [...]]] (a list), must be text",
+    ),
+    "scores that are none": (
+        "pathvqa",
+        {"train_qa.pkl": pickle.dumps([{"img_id": "a", "sent": "Is it?", "label": {"no": None, "yes": 1}}])},
+        "question 0: label holds a score that is no number",
     ),
     "a pickle of something else": ("pathvqa", {"train_qa.pkl": b"(dp0\n."}, "must hold a list"),
     "an answer that cannot be": ("shapes", SETS["shapes"] | {"val.output": "true\nmaybe\n"}, "val.output: line 2"),

@@ -80,6 +80,8 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_checkpoint(parser: argparse.ArgumentParser, project: str) -> None:
+    # What a project has no option for.
+    parser.set_defaults(model=None, config=None, vectors=None, questions=(), tokens=None, dataset=None)
     parser.add_argument("checkpoint", metavar="CKPT", help="the released checkpoint file")
     if project in WITH_MODELS:
         parser.add_argument("--model", required=True, metavar="NAME", help="which of its models: mcan, butd, ban, ...")
@@ -142,13 +144,18 @@ def run(args: argparse.Namespace) -> int:
         return _convert_features(args)
     from coattn.checkpoint.convert import convert_checkpoint
 
-    given = {name: value for name, value in vars(args).items() if name not in ("kind", "checkpoint", "out", "model")}
     model = convert_checkpoint(
         OTHER_NAMES.get(args.kind, args.kind),
         args.checkpoint,
         args.out,
-        model_name=getattr(args, "model", None),
-        **{name: value for name, value in given.items() if value is not None},
+        answers=args.answers,
+        config=args.config,
+        tokens=args.tokens,
+        questions=args.questions,
+        vectors=args.vectors,
+        model_name=args.model,
+        dataset=args.dataset,
+        repaired=args.repaired,
     )
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{args.out}: {num_parameters:,} parameters, {model.head.num_answers} answers")

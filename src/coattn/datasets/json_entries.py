@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import reprlib
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -195,11 +196,18 @@ def checked_id(value: Any, key: str, where: Place) -> int | str:
     """`value`, if it can be the id of a question or an image."""
     if type(value) is int or (type(value) is str and value):
         return value
-    where.fail(f"{key} is {value!r} ({type_name(value)}), must be an integer or a non-empty text")
+    where.fail(f"{key} is {_brief(value)} ({type_name(value)}), must be an integer or a non-empty text")
 
 
 def checked_text(value: Any, key: str, where: Place) -> str:
     """`value`, if it is text."""
     if type(value) is not str:
-        where.fail(f"{key} is {value!r} ({type_name(value)}), must be text in quotation marks")
+        where.fail(f"{key} is {_brief(value)} ({type_name(value)}), must be text in quotation marks")
     return value
+
+
+def _brief(value: Any) -> str:
+    """For messages; a pickle of a hundred bytes can hold lists whose whole text has no end."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
+    return short.repr(value)

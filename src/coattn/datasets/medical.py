@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from coattn.datasets.json_entries import File, Place, read_bytes, read_json_list
+from coattn.datasets.json_entries import File, Place, checked_text, read_bytes, read_json_list
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.published import (
     VALIDATION_NOTE,
@@ -148,7 +148,7 @@ def _path_records(file: File, split: str) -> Iterator[Record]:
             question=question,
             answers=(answer,),
             answer_type=answer_type_of(answer),
-            question_type=str(entry.get("question_type", "")),
+            question_type=checked_text(entry.get("question_type", ""), "question_type", where),
             split=split,
         )
 
@@ -157,7 +157,9 @@ def _path_answer(where: Place, entry: dict[str, Any]) -> str:
     """The answer, or the best of `label`: answer to score."""
     label = entry.get("label")
     if "answer" not in entry and isinstance(label, dict) and label:
-        return str(max(label, key=lambda answer: float(label[answer])))
+        if not all(type(score) in (int, float) for score in label.values()):
+            where.fail("label holds a score that is no number, must be answers with their scores")
+        return checked_text(max(label, key=label.__getitem__), "an answer", where)
     (answer,) = texts(where, "answer")
     return answer
 

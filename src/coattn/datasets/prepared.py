@@ -22,6 +22,7 @@ from typing import Any
 
 from coattn.datasets.records import Record
 from coattn.datasets.report import build_report
+from coattn.datasets.report_picture import draw_report
 from coattn.datasets.vqa_json import write_vqa
 from coattn.files import read_json, write_json
 
@@ -97,12 +98,9 @@ def write_dataset(
 def _draw(report: Mapping[str, Any], dataset: Dataset, path: Path) -> list[str]:
     """Draw the report; a note where that cannot be."""
     try:
-        from coattn.datasets.report_picture import draw_report
+        draw_report(report, dataset.name, path)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "matplotlib":
-            raise
-        return ["no report.png, which needs matplotlib: pip install 'coattn[plot]'"]
-    draw_report(report, dataset.name, path)
+        return [f"no report.png: {error}"]
     return []
 
 

@@ -146,25 +146,25 @@ class PublishedFiles:
         )
 
     def distinct(self, placed: Iterable[tuple[Place, Record]]) -> list[Record]:
-        """The records, each once: one that says the same again is left out and listed.
+        """The records of a file, each once: one that says the same again is left out and listed.
 
         Args:
-            placed: where each stands, and the record.
+            placed: where each stands in the file, and the record.
 
         Raises:
             ValueError: two records with the same question id differ.
         """
-        first: dict[int | str, tuple[Place, Record]] = {}
+        first: dict[int | str, tuple[int, Record]] = {}  # not the places, which hold all that the file says
         for place, record in placed:
-            earlier = first.setdefault(record.question_id, (place, record))
-            if earlier[1] is record:
+            index, earlier = first.setdefault(record.question_id, (place.index, record))
+            if earlier is record:
                 continue
-            if earlier[1] != record:
+            named = f"{place}: question_id {record.question_id!r}"
+            if earlier != record:
                 raise ValueError(
-                    f"{place}: question_id {record.question_id!r} stands for another question at {earlier[0]}; "
-                    "give every question its own"
+                    f"{named} stands for another question at {place.kind} {index}; give every question its own"
                 )
-            self.skipped.append(f"{place}: question_id {record.question_id!r} says the same as {earlier[0]}")
+            self.skipped.append(f"{named} says the same as {place.kind} {index}")
         return [record for _, record in first.values()]
 
     def dataset(

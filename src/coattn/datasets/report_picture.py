@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from coattn.files import atomic_path
+from coattn.files import atomic_path, require
 
 _COLORS = ("#2f6fb3", "#e08b3e", "#5a9e6f", "#a65d97", "#8a8a8a")
 _MOST_TYPES = 12
@@ -24,11 +21,11 @@ def draw_report(report: Mapping[str, Any], name: str, path: str | Path) -> None:
         path: where to.
 
     Raises:
+        ModuleNotFoundError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
     splits: Mapping[str, Mapping[str, Any]] = report["splits"]
-    figure = Figure(figsize=(12, 4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = require("matplotlib.figure", "plot").Figure(figsize=(12, 4), dpi=110, layout="constrained")
     figure.suptitle(f"{name}: " + ", ".join(f"{split} {entry['questions']:,}" for split, entry in splits.items()))
     kinds, coverage, prior = figure.subplots(1, 3)
     key = "answer_types" if any(set(entry["answer_types"]) - {""} for entry in splits.values()) else "question_types"

@@ -89,7 +89,7 @@ class Source(ABC):
 
     @abstractmethod
     def fingerprint(self, entries: Iterable[Entry]) -> str:
-        """A hash that changes when the files of `entries` do."""
+        """A hash that tells whether the files of `entries` have changed, as far as it is cheap to see."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing open
         """Close what is open."""
@@ -128,7 +128,7 @@ class FolderSource(Source):
         return [{"file": self.path.name, "sha256": digest.hexdigest(), "files": len(files)}]
 
     def fingerprint(self, entries: Iterable[Entry]) -> str:
-        """A hash of the files' sizes: cheap, and enough to notice that one was replaced."""
+        """A hash of the files' names and sizes: cheap, but blind to a file replaced by one of the same size."""
         files = [file for entry in entries for file in entry.files]
         sizes = [[file.name, file.stat().st_size if file.exists() else -1] for file in files]
         return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
