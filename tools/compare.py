@@ -41,7 +41,6 @@ from coattn.metrics.score import score
 from coattn.nn import VQAModel
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
-from coattn.training.dataset import Draw
 
 SEEDS = (0, 1, 2)
 REPORT = Path("runs/compare/report.json")
@@ -224,7 +223,7 @@ def size(run: Path) -> dict[str, float]:
     settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
     split = VQADataModule(**settings | {"vocabulary_from": str(run / "model")}).split("test")
     chosen = np.linspace(0, len(split.records) - 1, _NUM_COUNTED).astype(int)
-    batches = [split.dataset[Draw(chosen[[i]], split.images[chosen[[i]]], 1.0)] for i in range(len(chosen))]
+    batches = [split.batch(chosen[[i]]) for i in range(len(chosen))]
     operations = sum(count_operations(model, batch) for batch in batches) / len(batches)
     return {"parameters": sum(p.numel() for p in model.parameters()), "FLOPs per question": round(operations)}
 

@@ -11,7 +11,6 @@ from coattn.features.store import FeatureStore
 from coattn.text.vocabulary import UNK
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
-from coattn.training.dataset import Draw
 
 
 def module(data: Path, **changes: object) -> VQADataModule:
@@ -201,8 +200,7 @@ def test_state_is_checked_when_it_comes_back(tiny_data: Path, tmp_path: Path) ->
 
 def test_a_question_without_words_is_a_row_of_padding(tiny_data: Path) -> None:
     data = module(tiny_data, max_tokens=0)
-    dataset = data.split("train").dataset
-    batch = dataset[Draw(np.array([0, 1]), data.split("train").images[:2], 2.0)]
+    batch = data.split("train").batch(np.array([0, 1]))
     assert batch.question.shape == (2, 1)
     assert not batch.question_mask.any()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,17 +56,22 @@ class MappedRows:
         columns = [part.columns["features"] for part in parts]
         self.dim = columns[0].shape[1]
         dtypes = {column.dtype.name for column in columns}
-        self.dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
+        self._alike = len(dtypes) == 1
+        self.dtype = dtypes.pop() if self._alike else "float32"
+        self._word = (
+            np.uint64 if self.dim * self.stored_dtype.itemsize % 8 == 0 else np.uint8
+        )  # what rows are copied by
         self.lengths = np.concatenate([np.diff(part.offsets) for part in parts])
         self.sizes = np.concatenate([part.sizes for part in parts])
         self._part_of = np.repeat(np.arange(len(parts)), [len(part.image_ids) for part in parts])
         self._first_row = np.concatenate([part.offsets[:-1] for part in parts])
         self._starts = np.concatenate([[0], np.cumsum(self.lengths)])  # of each image among the rows of all files
         self._maps: dict[tuple[int, str], np.ndarray] = {}
+        self._word_maps: dict[int, np.ndarray] = {}
         self._columns: dict[str, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": {}, "_columns": {}}
+        return {**self.__dict__, "_maps": {}, "_word_maps": {}, "_columns": {}}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -74,6 +80,16 @@ class MappedRows:
     def gathered_dtype(self) -> np.dtype:
         """The type of gathered features: as stored, int8 as float32."""
         return FEATURE_DTYPES["float32" if self.dtype == "int8" else self.dtype]
+
+    @property
+    def stored_dtype(self) -> np.dtype:
+        """The type of features in memory: as stored, float32 if the files differ."""
+        return FEATURE_DTYPES[self.dtype]
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes in memory, with its scale."""
+        return self.dim * self.stored_dtype.itemsize + (2 if self.dtype == "int8" else 0)
 
     def gather(self, positions: np.ndarray, *, out: np.ndarray | None = None) -> GatheredRows:
         """Read several images by position, in the order asked.
@@ -87,10 +103,8 @@ class MappedRows:
         lengths = self.lengths[positions]
         total = int(lengths.sum())
         features = np.empty((total, self.dim), self.gathered_dtype) if out is None else out[:total]
-        starts = np.cumsum(lengths) - lengths
-        self._copy(positions, features, starts)
-        rows = np.repeat(self._starts[positions] - starts, lengths) + np.arange(total)
-        return GatheredRows(features, self.column("boxes")[rows], self.sizes[positions], lengths)
+        self.copy_rows(positions, features, np.cumsum(lengths) - lengths)
+        return GatheredRows(features, self.column("boxes")[self.rows(positions)], self.sizes[positions], lengths)
 
     def gather_padded(self, positions: np.ndarray, *, out: np.ndarray | None = None) -> PaddedRows:
         """Read several images by position, in the order asked. Each row is copied once, to where it stays.
@@ -105,10 +119,22 @@ class MappedRows:
         shape = (*rows.shape, self.dim)
         buffer = np.empty(shape, self.gathered_dtype) if out is None else out.reshape(-1)[: math.prod(shape)]
         features = buffer.reshape(shape)
-        self._copy(positions, features.reshape(-1, self.dim), np.arange(len(positions)) * shape[1])
-        for place in np.flatnonzero(lengths < shape[1]).tolist():
-            features[place, lengths[place] :] = 0
+        self.copy_padded(positions, features)
         return PaddedRows(features, self.column("boxes")[rows], self.sizes[positions], lengths)
+
+    def copy_padded(self, positions: np.ndarray, features: np.ndarray) -> None:
+        """Fill contiguous `features` (B, R, D), of `gathered_dtype`, with those of images, and zeros behind them."""
+        lengths = self.lengths[positions]
+        most = features.shape[1]
+        self.copy_rows(positions, features.reshape(-1, self.dim), np.arange(len(positions)) * most)
+        for place in np.flatnonzero(lengths < most).tolist():
+            features[place, lengths[place] :] = 0
+
+    def rows(self, positions: np.ndarray) -> np.ndarray:
+        """Where the rows of some images stand in a `column`, one image after another."""
+        lengths = self.lengths[positions]
+        before = np.cumsum(lengths) - lengths
+        return np.repeat(self._starts[positions] - before, lengths) + np.arange(lengths.sum())
 
     def padded_rows(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The lengths (B,) of some images, and where their rows stand in a `column`, (B, R) with padding at its end."""
@@ -127,21 +153,45 @@ class MappedRows:
             self._columns[name] = np.concatenate([*columns, np.zeros((1, *columns[0].shape[1:]), columns[0].dtype)])
         return self._columns[name]
 
-    def _copy(self, positions: np.ndarray, features: np.ndarray, starts: np.ndarray) -> None:
-        """Copy the features of images to rows of `features` that begin at `starts`."""
-        word = np.uint64 if self.dim * features.itemsize % 8 == 0 else np.uint8
-        words = features.view(word)
+    def copy_rows(self, positions: np.ndarray, features: np.ndarray, starts: np.ndarray) -> None:
+        """Copy the features of images to rows of `features` (any, D) that begin at `starts`.
+
+        `features` is contiguous and of `gathered_dtype`; or of `stored_dtype`, and int8 is then copied as it is.
+        """
         columns = (starts, self._part_of[positions], self._first_row[positions], self.lengths[positions])
-        for start, part, first, length in zip(*(column.tolist() for column in columns), strict=True):
-            stored = self._map(part, "features")[first : first + length]
-            if stored.dtype == features.dtype:
-                # An assignment would be memmove, which reads mapped pages at half the speed of this plain loop.
-                np.positive(stored.view(word), out=words[start : start + length])
-            elif stored.dtype == np.int8:
-                scale = self._map(part, "scale")[first : first + length, None].astype(np.float32)
-                np.multiply(stored, scale, out=features[start : start + length])
-            else:
-                features[start : start + length] = stored
+        places = zip(*(column.tolist() for column in columns), strict=True)
+        if not self._alike or features.dtype != self.stored_dtype:
+            for start, part, first, length in places:
+                self._convert(part, slice(first, first + length), features[start : start + length])
+            return
+        words = features.view(self._word)
+        for start, part, first, length in places:
+            # An assignment would be memmove, which reads mapped pages at half the speed of this plain loop.
+            np.positive(self._words(part)[first : first + length], words[start : start + length])
+
+    def _convert(self, part: int, rows: slice, target: np.ndarray) -> None:
+        stored = self._map(part, "features")[rows]
+        if stored.dtype == np.int8:
+            np.multiply(stored, self._map(part, "scale")[rows, None].astype(np.float32), out=target)
+        else:
+            target[:] = stored
+
+    def expect(self, positions: np.ndarray) -> None:
+        """Let the system begin to read images from the disk, all at once. Of no use for those it has in memory.
+
+        Twice as fast as page by page while they are copied, and as `preadv` image by image; once a file is in memory,
+        copying from the map is in turn twice as fast as `preadv`.
+        """
+        if not hasattr(os, "posix_fadvise"):  # macOS
+            return
+        for part in np.unique(self._part_of[positions]).tolist():
+            column = self.parts[part].columns["features"]
+            row_bytes = column.dtype.itemsize * self.dim
+            inside = positions[self._part_of[positions] == part]
+            with self.parts[part].path.open("rb", buffering=0) as file:
+                for first, length in zip(self._first_row[inside].tolist(), self.lengths[inside].tolist(), strict=True):
+                    start = column.offset + first * row_bytes
+                    os.posix_fadvise(file.fileno(), start, length * row_bytes, os.POSIX_FADV_WILLNEED)
 
     def statistics(self, positions: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the feature rows, (D,) float32 each, over all images or those at `positions`.
@@ -169,3 +219,8 @@ class MappedRows:
         if (part, name) not in self._maps:
             self._maps[part, name] = self.parts[part].map(name)
         return self._maps[part, name]
+
+    def _words(self, part: int) -> np.ndarray:
+        if part not in self._word_maps:
+            self._word_maps[part] = self._map(part, "features").view(self._word)
+        return self._word_maps[part]

@@ -69,31 +69,20 @@ class Ragged(NamedTuple):
         """(N,) int64."""
         return np.diff(self.offsets)
 
-    def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The values of some rows behind one another, and the lengths of those rows."""
+    def places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the values of some rows are, one row after another, and the lengths of those rows."""
         starts = self.offsets[indices]
         lengths = self.offsets[indices + 1] - starts
         before = np.cumsum(lengths) - lengths
-        return self.values[np.repeat(starts - before, lengths) + np.arange(lengths.sum())], lengths
+        return np.repeat(starts - before, lengths) + np.arange(lengths.sum()), lengths
 
-
-def pad_rows(rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Ragged rows to a padded tensor and its mask.
-
-    Args:
-        rows: (sum of lengths, ...), those of the first element first.
-        lengths: (B,) int64.
-
-    Returns:
-        (B, L, ...) with L the longest length and at least 1, zeros at padding; and the mask (B, L), True = real.
-    """
-    longest = max(int(lengths.max()), 1)
-    mask = torch.arange(longest) < lengths[:, None]
-    if len(rows) == mask.numel():  # all equally long: nothing to pad, nothing to copy
-        return rows.view(*mask.shape, *rows.shape[1:]), mask
-    padded = rows.new_zeros(*mask.shape, *rows.shape[1:])
-    padded[mask] = rows
-    return padded, mask
+    def padded(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some rows (B, L, ...), L the longest length and at least 1, zeros at padding; and the mask (B, L)."""
+        places, lengths = self.places(indices)
+        mask = np.arange(max(int(lengths.max(initial=0)), 1)) < lengths[:, None]
+        padded = np.zeros((*mask.shape, *self.values.shape[1:]), self.values.dtype)
+        padded[mask] = self.values[places]
+        return padded, mask
 
 
 def random_integers(count: int, seed: int, epoch: int, purpose: int) -> np.ndarray:
@@ -126,6 +115,8 @@ class BatchPlan:
         seed: of the order.
         accumulate: batches per optimiser step.
         pool: so many optimiser steps are filled together with questions of like size, to save padding; 1 mixes sizes.
+        images: (N,) the image of each question, to have the questions of an image come together, or None. An image on a
+            cut between two batches is in both. Questions are then not sorted by tokens.
 
     Raises:
         ValueError: there are no questions, or a number is not positive.
@@ -137,6 +128,7 @@ class BatchPlan:
     seed: int = 0
     accumulate: int = 1
     pool: int = 16
+    images: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if len(self.regions) == 0 or len(self.regions) != len(self.tokens):
@@ -164,7 +156,11 @@ class BatchPlan:
     def epoch(self, epoch: int) -> list[tuple[np.ndarray, float]]:
         """The batches of an epoch in order: the questions of each, and its divisor. Every question comes once."""
         random = random_integers(len(self.regions) + self.num_steps, self.seed, epoch, _ORDER)
-        shuffled = np.argsort(random[self.num_steps :], kind="stable")
+        keys = random[self.num_steps :]
+        if self.images is not None:
+            _, first, image = np.unique(self.images, return_index=True, return_inverse=True)
+            keys = keys[first][image]
+        shuffled = np.argsort(keys, kind="stable")
         steps = list(self._fill(shuffled))
         return [
             (batch, len(steps[place]) / self.accumulate)
@@ -177,17 +173,54 @@ class BatchPlan:
         bounds = np.arange(self.num_steps + 1) * len(order) // self.num_steps
         for first in range(0, self.num_steps, self.pool):
             inside = bounds[first : first + self.pool + 1]
-            pool = order[inside[0] : inside[-1]]
-            yield from np.split(self._sorted(pool, len(inside) - 1), inside[1:-1] - inside[0])
+            yield from self._sorted(order[inside[0] : inside[-1]], inside[1:-1] - inside[0])
 
-    def _sorted(self, pool: np.ndarray, num_steps: int) -> np.ndarray:
-        """Sort questions by regions, and by tokens among those with about as many regions."""
-        if num_steps == 1:
-            return pool
+    def _sorted(self, pool: np.ndarray, cuts: np.ndarray) -> list[np.ndarray]:
+        """Sort questions by size and cut them: by regions into slabs, and each slab by tokens.
+
+        Few slabs save padding of questions, many that of images: the number is tried out that leaves the least in all.
+        """
+        if not len(cuts):
+            return [pool]
         by_regions = pool[np.argsort(self.regions[pool], kind="stable")]
-        varied = self.regions[by_regions[0]] != self.regions[by_regions[-1]]
-        slabs = np.array_split(by_regions, round(math.sqrt(num_steps)) if varied else 1)
-        return np.concatenate([slab[np.argsort(self.tokens[slab], kind="stable")] for slab in slabs])
+        if self.images is not None:
+            return np.split(by_regions, cuts)
+        tokens, most = self.tokens[by_regions], len(cuts) + 1
+        if self.regions[by_regions[0]] == self.regions[by_regions[-1]]:
+            most = 1
+        found = []
+        for number in (2**power for power in range(most.bit_length())):
+            slab = np.arange(len(pool)) * number // len(pool)
+            found.append(np.split(by_regions[np.lexsort((tokens, slab))], cuts))
+        return min(found, key=lambda steps: sum(padded_size(self.regions, self.tokens, steps)))
+
+
+class Padding(NamedTuple):
+    """Which part of the regions, and of the tokens, that are computed is padding; in [0, 1]."""
+
+    regions: float
+    tokens: float
+
+
+def padded_size(regions: np.ndarray, tokens: np.ndarray, batches: Sequence[np.ndarray]) -> tuple[int, int]:
+    """How many regions and tokens these batches of questions have with their padding."""
+    return (
+        sum(len(batch) * int(regions[batch].max()) for batch in batches),
+        sum(len(batch) * int(tokens[batch].max()) for batch in batches),
+    )
+
+
+def padding_share(regions: np.ndarray, tokens: np.ndarray, batches: Sequence[np.ndarray]) -> Padding:
+    """How much of these batches of questions is padding.
+
+    Args:
+        regions: (N,) number of regions of each question's image.
+        tokens: (N,) number of tokens of each question.
+        batches: the questions of each batch.
+    """
+    real = [sum(int(sizes[batch].sum()) for batch in batches) for sizes in (regions, tokens)]
+    shares = (1 - part / max(whole, 1) for part, whole in zip(real, padded_size(regions, tokens, batches), strict=True))
+    return Padding(*shares)
 
 
 def evaluation_batches(regions: np.ndarray, tokens: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -196,12 +229,18 @@ def evaluation_batches(regions: np.ndarray, tokens: np.ndarray, batch_size: int)
     return np.array_split(order, math.ceil(len(order) / batch_size)) if len(order) else []
 
 
-def share(batch: np.ndarray, rank: int, num_ranks: int) -> np.ndarray:
+def share(batch: np.ndarray, rank: int, num_ranks: int, *, together: bool = False) -> np.ndarray:
     """What one of several devices computes of a batch. As sizes rise along a batch, each gets some of every size.
+
+    Args:
+        batch: (B,) questions.
+        rank: of the device.
+        num_ranks: how many there are.
+        together: give each device neighbours instead, for batches with the questions of an image together.
 
     Raises:
         ValueError: there are fewer questions than devices.
     """
     if len(batch) < num_ranks:
         raise ValueError(f"a batch of {len(batch)} questions cannot be shared by {num_ranks} devices; raise batch_size")
-    return batch[rank::num_ranks]
+    return np.array_split(batch, num_ranks)[rank] if together else batch[rank::num_ranks]

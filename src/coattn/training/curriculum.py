@@ -40,7 +40,8 @@ class EasyFirst:
     def __init__(self, plan: BatchPlan, easy: np.ndarray, epochs: float) -> None:
         self.plan = plan
         self.positions = np.flatnonzero(easy)
-        self.easy_plan = dataclasses.replace(plan, regions=plan.regions[easy], tokens=plan.tokens[easy])
+        images = None if plan.images is None else plan.images[easy]
+        self.easy_plan = dataclasses.replace(plan, regions=plan.regions[easy], tokens=plan.tokens[easy], images=images)
         self.num_batches = round(epochs * plan.num_steps) * plan.accumulate
 
     def epoch(self, epoch: int) -> list[tuple[np.ndarray, float]]:

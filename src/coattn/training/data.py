@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from coattn.features.joined import JoinedStore
+from coattn.features.residency import Features, Residency, open_features
 from coattn.features.store import FeatureStore
 from coattn.pretrained import local_folder
 from coattn.text.pretrained import encoder_record
@@ -22,7 +23,8 @@ from coattn.text.vocabulary import Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors
 from coattn.training.batches import Ragged, evaluation_batches, share
 from coattn.training.curriculum import Curriculum
-from coattn.training.dataset import BatchLoader, Draw, QuestionDataset, QuestionEmbeddings
+from coattn.training.dataset import Draw, QuestionDataset, QuestionEmbeddings
+from coattn.training.loader import BatchLoader
 from coattn.training.order import TrainingOrder
 from coattn.training.splits import (
     Questions,
@@ -81,10 +83,14 @@ class VQADataModule(LightningDataModule):
         allow_other_features: only warn if features come from another extractor than those a checkpoint was trained on.
         flips: show mirrored images half of the time in training; the store must hold them (`coattn extract --flips`).
         pool: so many optimiser steps are filled together by size, which saves padding; 1 mixes sizes.
+        group_by_image: in training the questions of an image come together, so that it is read once for all of them.
+            Batches are then less mixed, and questions not sorted by length.
+        residency: where features live, see `coattn.features.residency.place`: "device", "pinned", "mmap" or "auto".
+        residency_budget: most GB of features on the GPU, or on a CPU in RAM; by what is free if not given.
         curriculum: show only the questions of some types at first, for so many epochs (fractions allowed):
             `{question_types: [...], epochs: 0.5}`.
         seed: of the order of batches and of flips; on the command line `seed_everything` if not given, else 0.
-        num_workers: processes that read ahead; 0 is fastest for small features.
+        num_workers: processes that read texts ahead, which are so small that 0 is mostly fastest.
         pin_memory: page-locked batches; by default where there is a CUDA device.
         start_method: how workers are started; the platform's way if not given.
     """
@@ -117,6 +123,9 @@ class VQADataModule(LightningDataModule):
         allow_other_features: bool = False,
         flips: bool = False,
         pool: int = 16,
+        group_by_image: bool = False,
+        residency: Residency = "auto",
+        residency_budget: float | None = None,
         curriculum: Curriculum | None = None,
         seed: int | None = None,
         num_workers: int = 0,
@@ -129,6 +138,7 @@ class VQADataModule(LightningDataModule):
         self._read: dict[str, Questions] = {}
         self._splits: dict[str, Split] = {}
         self._order: TrainingOrder | None = None
+        self._resident: tuple[torch.device, list[str], Features] | None = None
         self._word_vectors_record: dict[str, Any] | None = None
         self._text_encoder_record: dict[str, Any] | None = None
 
@@ -278,6 +288,8 @@ class VQADataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Batches of the present epoch, from where the trainer is in it; so a run goes on in the midst of an epoch."""
+        padding = self.order.padding
+        rank_zero_info(f"padding: {padding.regions:.1%} of the regions, {padding.tokens:.1%} of the tokens")
         return self._loader(self.split("train"), self._training_draws, len(self.order))
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
@@ -380,11 +392,34 @@ class VQADataModule(LightningDataModule):
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
+    def _reader(self) -> Features:
+        """What gathers the images of all splits that were read so far, on the device that computes."""
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if self._resident is None or self._resident[:2] != (device, list(self._splits)):
+            self._resident = None  # before others take its place
+            images = [
+                self.order.all_images if name == "train" else split.images for name, split in self._splits.items()
+            ]
+            budget = self.hparams["residency_budget"]
+            features, where = open_features(
+                self.features,
+                np.concatenate(images),
+                self.hparams["residency"],
+                device,
+                budget=None if budget is None else 1e9 * budget,
+                num_ranks=1 if self.trainer is None else self.trainer.num_devices,
+                progress=self._rank()[0] == 0,
+            )
+            rank_zero_info(where)
+            self._resident = (device, list(self._splits), features)
+        return self._resident[2]
+
     def _loader(self, split: Split, draws: Callable[[], list[Draw]], length: int) -> BatchLoader:
         options = self.hparams
         pin_memory = torch.cuda.is_available() if options["pin_memory"] is None else options["pin_memory"]
         return BatchLoader(
             split.dataset,
+            self._reader(),
             draws,
             length,
             num_workers=options["num_workers"],
@@ -424,8 +459,8 @@ class VQADataModule(LightningDataModule):
         else:
             assert self.embeddings is not None, "vocabularies sees to it"
             tokens = find_embeddings(questions.records, self.embeddings)
-        dataset = QuestionDataset(tokens, *encode_answers(questions, answers, targets), self.features)
-        return Split(*questions, images, dataset)
+        dataset = QuestionDataset(tokens, *encode_answers(questions, answers, targets))
+        return Split(*questions, images, dataset, self.features)
 
 
 def _as_list(paths: Paths | None) -> list[str]:

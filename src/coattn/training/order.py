@@ -12,12 +12,12 @@ import numpy as np
 from coattn.features.joined import JoinedStore
 from coattn.features.manifest import FLIP
 from coattn.features.store import FeatureStore
-from coattn.training.batches import BatchPlan, draw_flips, share
+from coattn.training.batches import BatchPlan, Padding, draw_flips, padding_share, share
 from coattn.training.curriculum import EasyFirst
 from coattn.training.dataset import Draw
 from coattn.training.splits import Split, image_positions
 
-_DECIDING = ("batch_size", "pool", "flips", "curriculum", "targets")
+_DECIDING = ("batch_size", "pool", "group_by_image", "flips", "curriculum", "targets")
 
 
 class TrainingOrder:
@@ -45,6 +45,7 @@ class TrainingOrder:
             seed=self.seed,
             accumulate=accumulate,
             pool=options["pool"],
+            images=split.images if options["group_by_image"] else None,
         )
 
     def __len__(self) -> int:
@@ -78,8 +79,17 @@ class TrainingOrder:
     def draws(self, epoch: int, rank: int = 0, num_ranks: int = 1, *, done: int = 0) -> list[Draw]:
         """What one of several devices reads in an epoch, but for the first `done` batches."""
         images = self.images(epoch)
-        shares = ((share(batch, rank, num_ranks), divisor) for batch, divisor in self.easy_first.epoch(epoch)[done:])
+        together = self.options["group_by_image"]
+        shares = (
+            (share(batch, rank, num_ranks, together=together), divisor)
+            for batch, divisor in self.easy_first.epoch(epoch)[done:]
+        )
         return [Draw(positions, images[positions], divisor) for positions, divisor in shares]
+
+    @cached_property
+    def padding(self) -> Padding:
+        """The part of an epoch that is padding."""
+        return padding_share(self.plan.regions, self.plan.tokens, [batch for batch, _ in self.plan.epoch(0)])
 
     def images(self, epoch: int) -> np.ndarray:
         """The image (N,) of each question in an epoch, by its place in the store: as it is, or mirrored."""
@@ -87,6 +97,12 @@ class TrainingOrder:
             return self.split.images
         flipped = draw_flips(len(self.split.images), seed=self.seed, epoch=epoch)
         return np.where(flipped, self._flipped_images, self.split.images)
+
+    @property
+    def all_images(self) -> np.ndarray:
+        """The images of all questions, and their mirror images where these are shown too."""
+        images = self.split.images
+        return np.concatenate([images, self._flipped_images]) if self.options["flips"] else images
 
     @cached_property
     def _flipped_images(self) -> np.ndarray:

@@ -14,13 +14,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
 from coattn.features.joined import JoinedStore
+from coattn.features.residency import Features
 from coattn.features.store import FeatureStore, require_same_extractor
 from coattn.text.answer_words import PAD, AnswerWords
 from coattn.text.answers import answer_key, answer_shares, soft_scores
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
-from coattn.training.batches import Ragged
-from coattn.training.dataset import QuestionDataset, QuestionEmbeddings
+from coattn.training.batches import Batch, Ragged
+from coattn.training.dataset import Draw, QuestionDataset, QuestionEmbeddings
+from coattn.training.loader import make_batch
 
 Targets = Literal["soft", "typed", "share", "single"]
 _SCORING: dict[Targets, Callable[[Sequence[str], AnswerVocabulary], tuple[list[int], list[float]]]] = {
@@ -46,23 +48,30 @@ class Split:
         records: in the order of the files.
         metric: what judges the answers.
         images: (N,) int64, position in the feature store of each question's image.
-        dataset: reads batches of it.
+        dataset: reads the texts of its batches.
+        features: the store that has the images.
     """
 
     records: list[Record]
     metric: str
     images: np.ndarray
     dataset: QuestionDataset
+    features: FeatureStore | JoinedStore
 
     @property
     def num_regions(self) -> np.ndarray:
         """(N,) int64, regions of each question's image."""
-        return self.dataset.features.lengths[self.images]
+        return self.features.lengths[self.images]
 
     @property
     def num_tokens(self) -> np.ndarray:
         """(N,) int64, tokens of each question."""
         return self.dataset.questions.lengths
+
+    def batch(self, positions: np.ndarray) -> Batch:
+        """Some of the questions (B,), read at once."""
+        draw = Draw(positions, self.images[positions], float(len(positions)))
+        return make_batch(draw, self.dataset[draw], Features(self.features))
 
 
 def read_questions(name: str, questions: Sequence[str], annotations: Sequence[str]) -> Questions:

@@ -1,0 +1,114 @@
+"""Batches in the order of a plan: texts by workers or here, features from wherever they live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from coattn.features.pipeline import loading
+from coattn.features.residency import Features, moved
+from coattn.training.batches import Batch
+from coattn.training.dataset import Draw, QuestionDataset, Texts
+
+_AHEAD = 2  # batches that a thread has ready
+
+
+class BatchLoader:
+    """Batches of a data set, again for each epoch. What to draw is asked for only with the first batch of an epoch.
+
+    It is no DataLoader, so that Lightning leaves its order alone; there is one inside, with its workers kept alive.
+    They read texts alone: features are gathered in this process. A batch may be kept for as long as one likes: its
+    memory goes to another only when nobody holds the batch or a part of it.
+
+    Args:
+        dataset: reads the texts of a batch.
+        features: gathers the features of a batch.
+        draws: gives the draws of the epoch that begins.
+        length: batches of a whole epoch, whatever is left of the present one.
+        num_workers: processes that read texts ahead; 0 reads them in this one.
+        pin_memory: page-locked texts, for copies to a GPU.
+        start_method: "fork", "spawn", "forkserver", or None for the platform's.
+        ahead: gather features in a thread, ahead of the step; if not given, where they go from the CPU to a GPU. (Where
+            the CPU computes the step it has no core to spare, and the two would only hold each other up.)
+    """
+
+    def __init__(
+        self,
+        dataset: QuestionDataset,
+        features: Features,
+        draws: Callable[[], list[Draw]],
+        length: int,
+        *,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        start_method: str | None = None,
+        ahead: bool | None = None,
+    ) -> None:
+        self._features, self._get_draws, self._length = features, draws, length
+        self._ahead = features.reads_host if ahead is None else ahead
+        self._draws: list[Draw] = []
+        self._texts = DataLoader(
+            dataset,
+            batch_size=None,  # an item is a batch already
+            sampler=self._draws,
+            num_workers=num_workers,
+            collate_fn=_unchanged,  # type: ignore[arg-type]
+            pin_memory=pin_memory,
+            multiprocessing_context=start_method if num_workers else None,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # or it would draw from the global one, which dropout uses
+        )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing, for the trainer knows where it is. That there is this method tells it that a run may go on."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back nothing."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        self._draws[:] = self._get_draws()
+        if not self._ahead:
+            yield from map(self._batch, self._items())
+            return
+        with loading(self._batch, self._items(), num_workers=1, ahead=_AHEAD) as batches:
+            yield from batches
+
+    def _items(self) -> Iterator[tuple[Draw, Texts]]:
+        """The texts of each batch; the system begins to read the features of the next one meanwhile."""
+        draws = list(self._draws)
+        for number, item in enumerate(zip(draws, self._texts, strict=True)):
+            for draw in draws[number + 1 : number + 2]:
+                self._features.expect(draw.images)
+            yield item
+
+    def _batch(self, item: tuple[Draw, Texts]) -> Batch:
+        return make_batch(*item, self._features)
+
+
+def make_batch(draw: Draw, texts: Texts, features: Features) -> Batch:
+    """A batch of texts and of the images they are about; what is of images lies where `features` gathers."""
+    store = features.store
+    lengths, rows = store.padded_rows(draw.images)
+    mask = np.arange(rows.shape[1]) < lengths[:, None]
+    boxes, sizes = store.column("boxes")[rows], store.sizes[draw.images].astype(np.float32)
+    region_mask, boxes, image_sizes = (moved(torch.from_numpy(part), features.device) for part in (mask, boxes, sizes))
+    return Batch(
+        **texts._asdict(),
+        regions=features.gather(draw.images),
+        region_mask=region_mask,
+        boxes=boxes,
+        image_sizes=image_sizes,
+        divisor=draw.divisor,
+    )
+
+
+def _unchanged(texts: Texts) -> Texts:
+    return texts
