@@ -169,6 +169,11 @@ class Checkpoints(Checkpoint):
         """Give Ctrl-C back."""
         self._release()
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last of a run that found nothing left to train, so that its folder is as whole as any other's."""
+        if self._saved_step < 0:
+            self._save(trainer, LAST)
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give Ctrl-C back."""
         self._release()
