@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from coattn.features.extract import extract
@@ -85,6 +88,50 @@ def test_killed_and_continued_is_the_same_bytes(photos, tmp_path, call):
     report = run(photos, tmp_path / "out")
     assert report.found_done == 4 * shards
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_batches_computed_at_once_come_in_order(photos, tmp_path):
+    first = np.asarray(Image.open(photos["0"]).resize((64, 64), Image.Resampling.BILINEAR))
+    second_is_done = threading.Event()
+
+    class Parallel(Descriptor):
+        parallel = True
+        shares: ClassVar = set()
+
+        def describe(self, pixels):
+            Parallel.shares.add(torch.get_num_threads())
+            if np.array_equal(pixels[0], first):
+                assert second_is_done.wait(timeout=60)
+            else:
+                second_is_done.set()
+            return super().describe(pixels)
+
+    run(photos, tmp_path / "whole")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run(photos, tmp_path / "out", extractor=Parallel())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert Parallel.shares == {1}
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_an_error_of_writing_stops_and_leaves_the_whole_shards(photos, tmp_path):
+    class Sick(Descriptor):
+        calls = 0
+
+        def describe(self, pixels):
+            Sick.calls += 1
+            found = super().describe(pixels)
+            if Sick.calls == 3:
+                found[1].features[0, 0] = np.nan
+            return found
+
+    with pytest.raises(ValueError, match=r"shard-00001\.h5: image '5' has features that are NaN"):
+        run(photos, tmp_path / "out", extractor=Sick())
+    assert contents(tmp_path / "out").keys() == {"manifest.json", "shard-00000.h5"}
 
 
 def test_processes_share_the_work(photos, tmp_path):

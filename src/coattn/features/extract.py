@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from coattn.features.folder import open_folder, remove_leftovers
 from coattn.features.images import find_images, load_image
 from coattn.features.layout import Part, Skipped, feature_dtype
 from coattn.features.manifest import FLIP, Manifest, Unit, plan_units
-from coattn.features.pipeline import in_background, loading
+from coattn.features.pipeline import computing, in_background, loading
 from coattn.features.processes import num_cores
 from coattn.features.regions import Extractor, Regions
 from coattn.features.store import asset_path, read_shard
@@ -70,8 +70,8 @@ def extract(
     tried again by the next call. Several processes may share the work, without a word between them: each does every
     `world_size`-th unit.
 
-    Reading, computing and writing go on at the same time. In memory are no more than the images of three batches, the
-    features of a few, and those of two shards, one being filled and one being written. These two are what a kill loses.
+    Reading, computing and writing go on at the same time. In memory are no more than the images and features of a few
+    batches, and the features of two shards, one being filled and one being written. These two are what a kill loses.
 
     Args:
         images: image id to path.
@@ -136,10 +136,11 @@ def _make_shards(
 ) -> list[Skipped]:
     """Extract units, one after another; return what could not be read."""
     skipped: list[Skipped] = []
-    load = partial(_load, extractor)
     paths = [images[image_id] for unit in units for image_id in unit.images]
+    load, describe = partial(_load, extractor), partial(_describe, extractor, flips=flips)
     with (
         loading(load, paths, num_workers=num_workers, ahead=2 * batch_size) as loaded,
+        computing(describe, _batches(units, loaded, batch_size), parallel=extractor.parallel) as described,
         in_background(ahead=_WAITING_BATCHES) as write,
     ):
         written: Future[None] | None = None
@@ -148,12 +149,12 @@ def _make_shards(
             with ExitStack() as unfinished:
                 writer = StoreWriter(folder / unit.shard, dim=extractor.dim, dtype=dtype, record=extractor.record)
                 unfinished.enter_context(writer)
-                # The images come first in zip: it must not take from `loaded` what belongs to the next unit.
-                for batch in _batches(zip(unit.images.items(), loaded, strict=False), batch_size):
-                    bad = _unreadable(batch)
-                    write(partial(_add, writer, _describe(batch, extractor, flips=flips), bad))
-                    skipped += bad
-                    bar.update(len(batch))
+                for batch in islice(described, -(-len(unit.images) // batch_size)):
+                    for image_id, _, reason in batch.skipped:
+                        tqdm.write(f"skipped image {image_id!r} ({images[image_id]}): {reason}", file=sys.stderr)
+                    skipped += batch.skipped
+                    write(partial(_add, writer, batch))
+                    bar.update(batch.number)
                 if written is not None:
                     written.result()  # no more than two shards are in memory, this one and the one before it
                 writer.sources = _fingerprint(unit, images, {entry.image_id for entry in skipped})
@@ -181,42 +182,45 @@ def _load(extractor: Extractor, path: Path) -> _Loaded:
 
 
 _Item = tuple[tuple[str, str], _Loaded]  # (image id, path in the manifest), what was loaded
-_Described = tuple[str, Regions, tuple[int, int]]  # image id, its regions, width and height of the image
 
 
-def _batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def _batches(units: Sequence[Unit], loaded: Iterator[_Loaded], size: int) -> Iterator[list[_Item]]:
+    """Batches of at most `size`, each of one unit: the same ones whoever shares the work."""
+    for unit in units:
+        # The images come first in zip: it must not take from `loaded` what belongs to the next unit.
+        items = zip(unit.images.items(), loaded, strict=False)
+        while batch := list(islice(items, size)):
+            yield batch
 
 
-def _unreadable(batch: list[_Item]) -> list[Skipped]:
-    """What could not be read, named."""
-    skipped = []
-    for (image_id, stored_path), loaded in batch:
-        if loaded.pixels is None:
-            tqdm.write(f"skipped image {image_id!r} ({loaded.path}): {loaded.reason}", file=sys.stderr)
-            skipped.append(Skipped(image_id, stored_path, loaded.reason))
-    return skipped
+class _Described(NamedTuple):
+    """What became of a batch: id, regions, width and height of each image, and those that could not be read."""
+
+    images: list[tuple[str, Regions, tuple[int, int]]]
+    skipped: list[Skipped]
+    number: int
 
 
-def _describe(batch: list[_Item], extractor: Extractor, *, flips: bool) -> list[_Described]:
-    """The regions of the images that could be read, each mirrored too if asked for."""
+def _describe(extractor: Extractor, batch: list[_Item], *, flips: bool) -> _Described:
+    """Describe the images that could be read, each mirrored too if asked for."""
+    skipped = [Skipped(image_id, path, loaded.reason) for (image_id, path), loaded in batch if loaded.pixels is None]
     good = [(image_id, loaded.pixels, loaded.size) for (image_id, _), loaded in batch if loaded.pixels is not None]
     pixels = [pixels for _, pixels, _ in good]
-    plain = extractor.describe(pixels)
-    described = [[(image_id, regions, size)] for (image_id, _, size), regions in zip(good, plain, strict=True)]
+    described = [extractor.describe(pixels)]
     if flips:
-        mirrored = extractor.describe([np.ascontiguousarray(image[:, ::-1]) for image in pixels])
-        for image, regions, (image_id, _, size) in zip(described, mirrored, good, strict=True):
-            image.append((image_id + FLIP, regions, size))
-    return [entry for image in described for entry in image]
+        described.append(extractor.describe([np.ascontiguousarray(image[:, ::-1]) for image in pixels]))
+    images = [
+        (image_id + suffix, regions, size)
+        for (image_id, _, size), *each in zip(good, *described, strict=True)
+        for suffix, regions in zip(("", FLIP), each, strict=False)
+    ]
+    return _Described(images, skipped, len(batch))
 
 
-def _add(writer: StoreWriter, described: list[_Described], skipped: list[Skipped]) -> None:
-    for image_id, regions, size in described:
+def _add(writer: StoreWriter, batch: _Described) -> None:
+    for image_id, regions, size in batch.images:
         writer.add(image_id, regions.features, regions.boxes, size, regions.labels, regions.scores)
-    for entry in skipped:
+    for entry in batch.skipped:
         writer.skip(*entry)
 
 

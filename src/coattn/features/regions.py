@@ -31,6 +31,7 @@ class Extractor(Protocol):
         dim: width D of a feature row.
         num_regions: the most regions an image can have; units of work are planned with it.
         weights: the tensors it works with, to be kept beside the features; None if it has none.
+        parallel: whether several threads may call `describe` at once, and it is worth their while.
     """
 
     @property
@@ -41,6 +42,8 @@ class Extractor(Protocol):
     def num_regions(self) -> int: ...  # noqa: D102
     @property
     def weights(self) -> Mapping[str, Tensor] | None: ...  # noqa: D102
+    @property
+    def parallel(self) -> bool: ...  # noqa: D102
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """Shrink an RGB image to the (height, width, 3) uint8 that `describe` wants. Runs in loading threads."""

@@ -38,6 +38,7 @@ class Descriptor:
 
     dim = _DIM
     weights = None
+    parallel = False
 
     def __init__(self, grid: Sequence[int] = (4, 4), size: Sequence[int] | None = None) -> None:
         rows, columns = grid

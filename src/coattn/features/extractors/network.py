@@ -77,6 +77,7 @@ class NetworkExtractor(ABC):
             )
         self._versions = {"torch": str(torch.__version__), **loaded.versions}
         self._device, self._compile = torch.device(running.device), running.compile
+        self.parallel = self._device.type == "cpu" and not running.compile
         self._network: Any = loaded.network.eval().requires_grad_(False).to(self._device)
 
     @property

@@ -42,6 +42,7 @@ class Objects:
 
     dim = _DIM
     weights = None
+    parallel = False
 
     def __init__(self, levels: int = 5, min_area: float = 0.001, max_objects: int = 32, max_side: int = 256) -> None:
         if not 2 <= levels <= 256 or not 0 <= min_area < 1 or max_objects < 1 or max_side < 1:

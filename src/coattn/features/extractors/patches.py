@@ -26,6 +26,7 @@ class Patches:
     """
 
     weights = None
+    parallel = False
 
     def __init__(self, grid: Sequence[int] = (8, 8), size: Sequence[int] | None = None) -> None:
         rows, columns = grid
