@@ -249,7 +249,7 @@ class Predictor:
             )
         except ValueError as error:
             if not self.allow_other_features:
-                raise
+                raise ValueError(f"{error}, or let --allow-other-features only warn") from None
             _warn(str(error))
         return store
 

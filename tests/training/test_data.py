@@ -192,7 +192,7 @@ def test_state_is_checked_when_it_comes_back(tiny_data: Path, tmp_path: Path) ->
         module(tiny_data, max_tokens=3).load_state_dict(state)
     ids = FeatureStore(tiny_data / "features.h5").image_ids
     foreign = str(write_store(tmp_path / "foreign.h5", ids, record={**RECORD, "name": "foreign"}))
-    with pytest.raises(ValueError, match=r"foreign.h5.*another extractor.*allow_other_features"):
+    with pytest.raises(ValueError, match=r"foreign.h5.*another extractor.*--allow-other-features"):
         module(tiny_data, features=foreign).load_state_dict(state)
     with pytest.warns(UserWarning, match="another extractor"):
         module(tiny_data, features=foreign, allow_other_features=True).load_state_dict(state)

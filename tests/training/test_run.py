@@ -272,7 +272,9 @@ def test_features_of_another_extractor_are_refused(
     for which in ("best", root / "model"):
         assert run("test", config, "--data.features", foreign, "--ckpt_path", which) == 2
         assert "settings.size 8 there, 9 here" in capsys.readouterr().err
-    assert run("test", config, "--data.features", foreign, "--data.allow_other_features", "true") == 0
+    for allow in (["--data.allow_other_features", "true"], ["--allow-other-features"]):
+        with pytest.warns(UserWarning, match="settings.size 8 there, 9 here"):
+            assert run("test", config, "--data.features", foreign, *allow) == 0
     assert run("test", config, "--data.features", narrow) == 2
     assert "region_dim was 8, is 4" in capsys.readouterr().err
 

@@ -127,6 +127,8 @@ class _CommandLine(LightningCLI):
         else:
             text = "what to use: 'best' (default), 'last', a checkpoint file, or a model directory"
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=text)
+        text = "warn, not refuse, if another extractor made the features"
+        parser.add_argument("--allow-other-features", action="store_true", help=text)
         if subcommand == "predict":
             parser.add_argument("--output", type=str | None, default=None, help="result file to write")
             text = f"whose evaluation server shall take it: {', '.join(FORMS)}"
@@ -159,6 +161,8 @@ class _CommandLine(LightningCLI):
         if config.trainer.default_root_dir is None:
             config.trainer.default_root_dir = str(Path("runs", self._name()))
         self.root = Path(config.trainer.default_root_dir)
+        if config.allow_other_features:
+            config.data.allow_other_features = True
         if config.data.seed is None:
             config.data.seed = int(config.seed_everything)
         self.checkpoint = self._checkpoint_to_continue() if self.command == "fit" else self._checkpoint_to_use()
@@ -302,7 +306,7 @@ class _CommandLine(LightningCLI):
     def _save_config(self) -> None:
         settings = self.settings.clone()
         settings.data.vocabulary_from = self.vocabulary_from
-        for name in ("config", "resume", "overwrite", "ckpt_path"):  # of this start, not of the run
+        for name in ("config", "resume", "overwrite", "ckpt_path", "allow_other_features"):  # of this start only
             settings.pop(name, None)
         text = self._parser(self.command).dump(settings)
         with atomic_path(self.root / "config.yaml") as partial:

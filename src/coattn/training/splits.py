@@ -201,5 +201,5 @@ def check_sources(pairs: Iterable[tuple[dict[str, Any], FeatureStore | JoinedSto
             require_same_extractor(wanted, store.record, wanted_by="the model", found_in=str(store.path))
         except ValueError as error:
             if not allow:
-                raise ValueError(f"{error} (or set data.allow_other_features, if you know better)") from None
-            rank_zero_warn(f"{error} (allowed by data.allow_other_features)")
+                raise ValueError(f"{error}, or let --allow-other-features only warn") from None
+            rank_zero_warn(f"{error} (--allow-other-features lets it pass)")
