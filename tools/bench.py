@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import features, machine, report, train
+from benchmarks import features, growth, machine, predict, report, train
 from benchmarks.context import Context
 from coattn.files import read_json, write_json
 
-PARTS = {"features": features, "train": train}
+PARTS = {"features": features, "train": train, "predict": predict, "growth": growth}
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     add("--json", type=Path, metavar="FILE", help="where to write; by default, only `all` writes: benchmarks/NAME.json")
     add("--folder", type=Path, help="for the synthetic data, about 5 GB; kept, while by default it is temporary")
     add("--quick", action="store_true", help="tiny sizes, to see whether everything runs")
-    add("--alone", nargs=2, metavar=("CASE", "IMPLEMENTATION"), help="one row, once: prints the memory that it took")
+    add("--alone", nargs=2, metavar=("CASE", "IMPLEMENTATION"), help="one row, once; prints it and its memory as JSON")
     arguments = parser.parse_args()
     device = arguments.device
     if device == "auto":
@@ -44,8 +44,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         context = Context(device, quick=arguments.quick, folder=folder)
         if arguments.alone:
-            PARTS[arguments.part].run_once(context, *arguments.alone)
-            print(json.dumps({"peak GB": machine.peak_memory(device)}))
+            row = PARTS[arguments.part].run_once(context, *arguments.alone)
+            print(json.dumps(row | {"peak GB": machine.peak_memory(device)}))
             return
         parts = list(PARTS) if arguments.part == "all" else [arguments.part]
         found: dict[str, Any] = {"machine": machine.describe(device) | context.measured_limits()}

@@ -122,11 +122,14 @@ def test_what_is_compared_takes_turns() -> None:
 
 
 def test_the_table_names_every_column_once() -> None:
-    lines = report.table("train", [{"case": "x", "by": "a", "ratio": summary([1, 2, 3])}, {"case": "x", "by": "b"}])
+    lines = report.table(
+        "train",
+        [{"case": "x", "implementation": "a", "ratio": summary([1, 2, 3])}, {"case": "x", "implementation": "b"}],
+    )
     assert lines.splitlines() == [
         "train",
-        "  case  by       ratio",
-        "  x     a   2 (1 to 3)",
+        "  case  implementation       ratio",
+        "  x     a               2 (1 to 3)",
         "  x     b",
     ]
 

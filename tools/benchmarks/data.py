@@ -147,11 +147,9 @@ class DataSet:
     def module(self, **options: object) -> VQADataModule:
         """The data as training reads it; `options` as `VQADataModule` has them."""
         module = VQADataModule(str(self.store), **options)  # type: ignore[arg-type]
-        module.vocabularies = Vocabularies(
-            Vocabulary([f"w{number}" for number in range(self.num_words - 2)]),
-            AnswerVocabulary([f"a{number}" for number in range(self.num_answers)]),
-        )
-        module._read["train"] = Questions(self.records, "vqa_accuracy")  # what reading their files would give
+        module.vocabularies = make_vocabularies(self.num_words, self.num_answers)
+        # What reading their files would give.
+        module._read |= dict.fromkeys(("train", "predict"), Questions(self.records, "vqa_accuracy"))
         return module
 
     def samples(self) -> Samples:
@@ -165,3 +163,9 @@ class DataSet:
         ]
         rows = np.split(questions.values.astype(np.int64), questions.offsets[1:-1])
         return Samples([self.files[int(record.image_id)] for record in self.records], rows, answers, self.num_answers)
+
+
+def make_vocabularies(num_words: int, num_answers: int) -> Vocabularies:
+    """Words w0, w1, ... for ids from 2, and answers a0, a1, ..."""
+    words = Vocabulary([f"w{number}" for number in range(num_words - 2)])
+    return Vocabularies(words, AnswerVocabulary([f"a{number}" for number in range(num_answers)]))

@@ -94,9 +94,9 @@ def matrix_rate(device: str, dtype: torch.dtype, *, quick: bool = False) -> floa
 def peak_memory(device: str) -> float:
     """GB: the most that this process had in memory at once, or with a GPU what its tensors took there."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
+        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
 def _cpuinfo(key: str) -> str:

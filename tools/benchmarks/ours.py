@@ -45,33 +45,29 @@ class Training:
         sizes: of the model.
         precision: of Lightning's Trainer.
         device: "cpu" or "cuda".
-        task_options: further settings of `VQATask`.
+        devices: processes.
     """
 
     def __init__(
-        self, data: LightningDataModule, sizes: Sizes, *, precision: str, device: str, **task_options: Any
+        self, data: LightningDataModule | None, sizes: Sizes, *, precision: str, device: str, devices: int = 1
     ) -> None:
-        self.data, self.precision, self.device = data, precision, device
+        self.data, self.precision, self.device, self.devices = data, precision, device, devices
         self.batch: Batch | None = None
-        recipe: dict[str, Any] = {"reduction": "sum", "optimizer": "adam", "lr": 1e-4, "eps": 1e-9, "weight_decay": 0.0}
-        self.task = VQATask(make_model(sizes), schedule="constant", **(recipe | task_options))
+        self.task = VQATask(
+            make_model(sizes),
+            reduction="sum",
+            optimizer="adam",
+            lr=1e-4,
+            eps=1e-9,
+            weight_decay=0.0,
+            schedule="constant",
+        )
 
     def window(self, steps: int, *, warmup: int = 0, repeated: bool = False) -> Window:
         """Train `warmup` steps and then measure `steps`; with `repeated` on one batch of the last window again."""
         clock = _Clock(self.device, warmup)
-        trainer = Trainer(
-            accelerator="gpu" if self.device == "cuda" else "cpu",
-            devices=1,
-            precision=self.precision,  # type: ignore[arg-type]
-            max_epochs=warmup + steps,  # as many as it may take
-            max_steps=warmup + steps,
-            callbacks=[clock],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
+        most = {"max_steps": warmup + steps, "max_epochs": warmup + steps}
+        trainer = make_trainer(self.device, self.precision, clock, devices=self.devices, **most)
         if repeated:
             assert self.batch is not None, "needs a window with the real loader first"
             trainer.fit(self.task, train_dataloaders=_Repeated(self.batch, warmup + steps))
@@ -79,6 +75,21 @@ class Training:
             trainer.fit(self.task, datamodule=self.data)
             self.batch = clock.batch
         return Window(clock.seconds, clock.shapes)
+
+
+def make_trainer(device: str, precision: str, clock: Callback, **options: Any) -> Trainer:
+    """Lightning's Trainer with nothing around the steps but a clock."""
+    return Trainer(
+        accelerator="gpu" if device == "cuda" else "cpu",
+        precision=precision,  # type: ignore[arg-type]
+        callbacks=[clock],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
 
 
 class _Clock(Callback):

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.context import Row
 
+_FIRST = ("case", "implementation", "size", "questions/s", "ms", "ratio")
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -20,13 +21,14 @@ def default_path(machine: dict[str, Any]) -> Path:
 
 def table(title: str, rows: Sequence[Row]) -> str:
     """Rows with their union of columns, aligned; a spread stands behind its median."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    found = dict.fromkeys(name for row in rows for name in row)
+    columns = [*(name for name in _FIRST if name in found), *(name for name in found if name not in _FIRST)]
     cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
     widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
     lines = [
         "  ".join(
-            cell.ljust(width) if place < 2 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if name in _FIRST[:2] else cell.rjust(width)
+            for name, cell, width in zip(columns, line, widths, strict=True)
         ).rstrip()
         for line in cells
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,10 @@ class Scale(NamedTuple):
         batches: of features, in a measurement of our reading ...
         their_batches: ... and of the conventional.
         num_workers: of the conventional loader.
+        asked: single questions.
+        eval_batches: in a measurement of evaluation.
+        workers: counts of them that reading is measured with.
+        growth: for each kind of size its values, and for each of them questions, regions and tokens of a batch.
     """
 
     sizes: Sizes
@@ -38,6 +43,10 @@ class Scale(NamedTuple):
     batches: int
     their_batches: int
     num_workers: int
+    asked: int
+    eval_batches: int
+    workers: tuple[int, ...]
+    growth: dict[str, dict[int, tuple[int, int, int]]]
     questions_per_image: int = 5
 
     def data(self, folder: Path, shape: Shape, *, num_batches: int | None = None) -> DataSet:
@@ -60,6 +69,17 @@ class Scale(NamedTuple):
         return {name: value for name, value in self.sizes._asdict().items() if name not in given}
 
 
+def growing(
+    *, batch: Sequence[int], regions: Sequence[int], tokens: Sequence[int], questions: int
+) -> dict[str, dict[int, tuple[int, int, int]]]:
+    """Batches that grow in one size, the others as usual; `questions` in those that do not grow in that."""
+    return {
+        "batch size": {size: (size, 36, 7) for size in batch},
+        "regions": {size: (questions, size, 14) for size in regions},
+        "tokens": {size: (questions, 36, size) for size in tokens},
+    }
+
+
 CPU = Scale(
     Sizes(),
     batch_size=64,
@@ -72,6 +92,10 @@ CPU = Scale(
     batches=50,
     their_batches=5,
     num_workers=2,
+    asked=40,
+    eval_batches=2,
+    workers=(0, 1, 2, 4),
+    growth=growing(batch=(1, 4, 16, 64), regions=(10, 25, 50, 100, 200, 400), tokens=(4, 8, 15, 30, 60), questions=8),
 )
 CUDA = Scale(
     Sizes(),
@@ -85,6 +109,12 @@ CUDA = Scale(
     batches=200,
     their_batches=30,
     num_workers=12,
+    asked=200,
+    eval_batches=60,
+    workers=(0, 2, 4, 8, 16),
+    growth=growing(
+        batch=(1, 8, 64, 512), regions=(10, 25, 50, 100, 200, 400), tokens=(4, 8, 15, 30, 60), questions=128
+    ),
 )
 QUICK = Scale(
     Sizes(200, 50, 64, 16, 32, 2, 4, 64, 32, 64),
@@ -98,4 +128,8 @@ QUICK = Scale(
     batches=3,
     their_batches=3,
     num_workers=1,
+    asked=2,
+    eval_batches=1,
+    workers=(0, 1),
+    growth=growing(batch=(1, 2), regions=(10, 20), tokens=(4, 8), questions=2),
 )

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 from benchmarks import conventional
+from benchmarks.alone import run_alone
 from benchmarks.context import PRECISIONS, Context, Row
 from benchmarks.data import ADAPTIVE, FIXED_100, DataSet, Shape
 from benchmarks.features import padding
 from benchmarks.machine import synchronise
-from benchmarks.memory import peak_in_subprocess
 from benchmarks.ours import Training, Window, operations
 from benchmarks.timing import alternate, ratio, summary
 
@@ -43,7 +43,7 @@ def run(context: Context) -> list[Row]:
         rows.append(row | ours[case, name].facts())
     rows.append({"case": FIXED_100.name, "implementation": CONVENTIONAL, "questions/s": summary(theirs)})
     for row in rows if not context.quick else ():  # a process takes longer to begin than all the rest
-        row["peak GB"] = round(peak_in_subprocess(context, "train", row["case"], row["implementation"]), 2)
+        row["peak GB"] = run_alone(context, "train", row["case"], row["implementation"])["peak GB"]
     return rows
 
 
@@ -102,9 +102,8 @@ def their_rate(context: Context, shape: Shape) -> Callable[[], float]:
     return rate
 
 
-def run_once(context: Context, case: str, implementation: str) -> None:
+def run_once(context: Context, case: str, implementation: str) -> Row:
     """One measurement of one row, for the memory that it takes."""
     if implementation == CONVENTIONAL:
-        their_rate(context, SHAPES[case])()
-    else:
-        OurRuns(context, SHAPES[case], implementation.removeprefix("coattn, ")).rate()
+        return {"questions/s": their_rate(context, SHAPES[case])()}
+    return {"questions/s": OurRuns(context, SHAPES[case], implementation.removeprefix("coattn, ")).rate()}

@@ -1,0 +1,117 @@
+"""`tools/bench growth`: how the time of a training step, of reading and of several processes grows, as exponents.
+
+The exponent between two sizes is log(time ratio) / log(size ratio); beside it stands that of the arithmetic. Where time
+grows no faster than the arithmetic, nothing but the arithmetic grows.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import partial
+
+import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
+
+from benchmarks.alone import run_alone
+from benchmarks.context import PRECISIONS, Context, Row
+from benchmarks.conventional import Sizes
+from benchmarks.data import FIXED_36
+from benchmarks.features import our_batches, stream
+from benchmarks.ours import Training, operations
+from benchmarks.timing import alternate, summary
+from coattn.training.batches import Batch
+
+PROCESSES = "processes"
+
+
+def run(context: Context) -> list[Row]:
+    """A row for each size of each kind."""
+    return [*steps(context), *workers(context), *processes(context)]
+
+
+def steps(context: Context) -> list[Row]:
+    """Training steps on one batch of each size: questions, regions, tokens."""
+    scale, precision = context.scale, context.precisions[0]
+    training = Training(None, scale.sizes, precision=PRECISIONS[precision], device=context.device)
+    shapes = {(kind, size): shape for kind, sizes in scale.growth.items() for size, shape in sizes.items()}
+
+    def measured(shape: tuple[int, int, int]) -> float:
+        training.batch = made_batch(scale.sizes, *shape, context.device)
+        return training.window(scale.steps, warmup=scale.warmup, repeated=True).seconds / scale.steps
+
+    found = alternate({key: partial(measured, shape) for key, shape in shapes.items()}, scale.rounds)
+    rows: list[Row] = []
+    for (kind, size), times in found.items():
+        questions, regions, tokens = shapes[kind, size]
+        row: Row = {"case": kind, "size": size, "ms/question": summary([1000 * t / questions for t in times])}
+        row["MFLOP/question"] = round(3 * operations(scale.sizes, regions, tokens) / 1e6, 2)
+        if rows and rows[-1]["case"] == kind:
+            row |= exponents(rows[-1], row)
+        rows.append(row)
+    return rows
+
+
+def exponents(before: Row, after: Row) -> Row:
+    """Of the time of a question between two sizes, and of its arithmetic."""
+    step = math.log(after["size"] / before["size"])
+    time = math.log(after["ms/question"]["median"] / before["ms/question"]["median"])
+    arithmetic = math.log(after["MFLOP/question"] / before["MFLOP/question"])
+    return {"exponent": round(time / step, 2), "of the arithmetic": round(arithmetic / step, 2)}
+
+
+def made_batch(sizes: Sizes, questions: int, regions: int, tokens: int, device: str) -> Batch:
+    """A batch of random numbers without padding, on the device."""
+    boxes = torch.tensor([0.1, 0.2, 0.6, 0.8]).repeat(questions, regions, 1)
+    batch = Batch(
+        question=torch.randint(2, sizes.num_words, (questions, tokens)),
+        question_mask=torch.ones(questions, tokens, dtype=torch.bool),
+        regions=torch.randn(questions, regions, sizes.region_dim).half(),
+        region_mask=torch.ones(questions, regions, dtype=torch.bool),
+        boxes=boxes,
+        image_sizes=torch.full((questions, 2), 480.0),
+        target_rows=torch.arange(questions),
+        target_answers=torch.randint(0, sizes.num_answers, (questions,)),
+        target_scores=torch.ones(questions),
+        positions=torch.arange(questions),
+        divisor=float(questions),
+    )
+    return move_data_to_device(batch, torch.device(device))
+
+
+def workers(context: Context) -> list[Row]:
+    """Reading with 0, 1, 2 and 4 workers."""
+    scale, data = context.scale, context.scale.data(context.folder, FIXED_36)
+    runs = {
+        count: stream(
+            our_batches(data.module(batch_size=scale.batch_size, num_workers=count), context.device),
+            scale.batches,
+            2 * count + 1,
+            context.device,
+        )
+        for count in scale.workers
+    }
+    found = alternate(runs, scale.rounds)
+    return [{"case": "workers", "size": count, "questions/s": summary(rates)} for count, rates in found.items()]
+
+
+def processes(context: Context) -> list[Row]:
+    """Training with as many processes as there are cores, or GPUs, and the same batch: each a program of its own."""
+    devices = torch.cuda.device_count() if context.device == "cuda" else min(len(os.sched_getaffinity(0)), 4)
+    counts = [2**n for n in range(3) if 2**n <= devices]
+    rows: list[Row] = []
+    for count in counts if len(counts) > 1 and not context.quick else []:
+        row = run_alone(context, "growth", PROCESSES, str(count))
+        rows.append({"case": PROCESSES, "size": count, **row})
+    return rows
+
+
+def run_once(context: Context, case: str, implementation: str) -> Row:
+    """Training on 36 regions with so many processes."""
+    count, scale = int(implementation), context.scale
+    module = scale.data(context.folder, FIXED_36).module(batch_size=scale.batch_size)
+    training = Training(
+        module, scale.sizes, precision=PRECISIONS[context.precisions[0]], device=context.device, devices=count
+    )
+    rates = [training.window(2 * scale.steps, warmup=scale.warmup).rate * count for _ in range(scale.rounds)]
+    return {"questions/s": summary(rates)}
