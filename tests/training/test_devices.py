@@ -45,12 +45,20 @@ TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
 @pytest.mark.parametrize(
-    ("reduction", "lr"), [pytest.param("mean", 0.1), pytest.param("sum", 0.01, marks=pytest.mark.slow)]
+    ("reduction", "lr", "checkpointed"),
+    [pytest.param("mean", 0.1, False), pytest.param("sum", 0.01, True, marks=pytest.mark.slow)],
 )
 def test_two_devices_train_as_one(
-    reduction: str, lr: float, script: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reduction: str,
+    lr: float,
+    checkpointed: bool,
+    script: Path,
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain = {"sizes": {"dropout": 0.0}, "optimizer": "adam", "lr": lr, "schedule": "constant", "reduction": reduction}
+    plain["checkpoint_activations"] = checkpointed
     config = change(config, tmp_path / "plain.yaml", {"model": plain, "trainer": {"accumulate_grad_batches": 2}})
     one, two = (("--config", config, "--trainer.default_root_dir", tmp_path / name) for name in ("one", "two"))
     coattn(script, "fit", *two, *TWO)

@@ -55,9 +55,8 @@ class _UnbiasedNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        whitened, std, divisor, weight = (
-            saved.to(torch.promote_types(saved.dtype, torch.float32)) for saved in ctx.saved_tensors
-        )
+        saved = ctx.saved_tensors  # to be asked for once: a checkpointed layer computes them for that
+        whitened, std, divisor, weight = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in saved)
         dim = whitened.shape[-1]
         given = gradients[0].to(whitened.dtype)
         along = given * whitened
@@ -65,7 +64,7 @@ class _UnbiasedNorm(torch.autograd.Function):
         steepness = (along @ weight)[..., None] * divisor / (std * max(dim - 1, 1))
         gradient = torch.addcmul((given @ weight)[..., None] / -dim, given, weight)
         gradient.addcmul_(whitened, steepness, value=-1).div_(divisor)
-        of_weight, of_bias = (values.flatten(0, -2).sum(0).to(ctx.saved_tensors[-1].dtype) for values in (along, given))
+        of_weight, of_bias = (values.flatten(0, -2).sum(0).to(saved[-1].dtype) for values in (along, given))
         return gradient.to(gradients[0].dtype), of_weight, of_bias, None
 
 

@@ -20,6 +20,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from coattn.files import atomic_path
 
+try:
+    import resource
+except ModuleNotFoundError:  # on Windows
+    resource = None  # type: ignore[assignment]
+
 BEST, LAST = "best.ckpt", "last.ckpt"
 _CLOCK_STEPS = 32  # several devices ask the first one's clock only so often: asking costs a broadcast
 
@@ -88,6 +93,35 @@ class ExactResume(Callback):
         for name, gradient in self._loaded["gradients"].items():
             parameters[name].grad = gradient.to(parameters[name])
         self._loaded = None
+
+
+class PeakMemory(Callback):
+    """Logs once, at the end of training, the most memory that it took at a time, as `peak_memory_gb` (1e9 bytes).
+
+    With a GPU that is what tensors took there, of the first device; else what the process took, from its start.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start to measure."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log it."""
+        peak = peak_memory(pl_module.device)
+        if peak is not None:
+            for logger in trainer.loggers:
+                logger.log_metrics({"peak_memory_gb": peak}, step=trainer.global_step)
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """The most memory at a time so far, in 1e9 bytes; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 class InterruptedTrainingError(Exception):

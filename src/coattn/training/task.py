@@ -8,7 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
@@ -16,8 +18,9 @@ from coattn.metrics.calibration import confidences
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
 from coattn.text.finetuned import FinetunedQuestionEncoder
+from coattn.training import execution
 from coattn.training.batches import Batch
-from coattn.training.callbacks import ExactResume
+from coattn.training.callbacks import ExactResume, PeakMemory
 from coattn.training.data import VQADataModule
 from coattn.training.losses import Loss, Reduction, Schedule, Warmup
 from coattn.training.models import build_model
@@ -36,6 +39,7 @@ _ARCHITECTURE = (
     "num_answers",
     "num_answer_words",
 )
+_EXECUTION = ("compile", "checkpoint_activations")
 
 
 class Answers(NamedTuple):
@@ -85,7 +89,10 @@ class VQATask(LightningModule):
         decay_epochs: for the schedule "step"; every seven epochs is [7, 14, 21].
         decay_rate: for the schedules "step" and "exponential".
         decay_steps: for the schedule "exponential", optimiser steps in which the learning rate falls by `decay_rate`.
-        compile: compile the model with `torch.compile`.
+        compile: compile the model with `torch.compile`, see `coattn.training.execution.compile_parts`. It takes minutes
+            to begin; on the CPU it gains nothing.
+        checkpoint_activations: train with less memory and a third more to compute, see
+            `coattn.nn.CoAttentionStack.checkpoint_activations`; for models that are stacks of layers.
 
     Raises:
         ValueError: unknown names, or sizes that do not fit together.
@@ -121,6 +128,7 @@ class VQATask(LightningModule):
         decay_rate: float = 0.2,
         decay_steps: int | None = None,
         compile: bool = False,
+        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         self.temperature = 1.0  # of the confidences of answers; a model directory knows a better one
@@ -152,26 +160,49 @@ class VQATask(LightningModule):
             raise ValueError("frozen_layers and text_dropout are for a text encoder; set data.text_encoder")
         self.objective = make_objective(self.model, loss=loss, label_smoothing=label_smoothing)
         freeze_parts(self.model, lr_scale or {})
+        if checkpoint_activations:
+            execution.checkpoint_activations(self.model)
         if compile:
-            self.model.compile()
+            execution.compile_parts(self.model)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, float32: (B, A) of all answers, or (S, L, V) of all words at each place of the S target answers."""
         return self.objective.logits(self.model, batch)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What makes going on from a checkpoint exact."""
-        return [ExactResume()]
+        """What makes going on from a checkpoint exact, and what reports the memory."""
+        return [ExactResume(), PeakMemory()]
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule by optimiser steps."""
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        # One kernel for all parameters; in mixed precision Lightning would then refuse to clip gradients.
-        optimizer = make_optimizer(self.model, self.hparams, fused="mixed" not in str(self.trainer.precision))
+        optimizer = make_optimizer(self.model, self.hparams, fused=not self._scales_gradients())
         factor = make_schedule(self.hparams, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip, also what a fused optimiser is about to apply.
+
+        Lightning refuses that in mixed precision, because such an optimiser may take a scale from the gradients by
+        itself, after they were clipped. In bfloat16 there is none.
+        """
+        plugin = self.trainer.precision_plugin
+        if gradient_clip_val and isinstance(plugin, MixedPrecision) and not self._scales_gradients():
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val, algorithm)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def _scales_gradients(self) -> bool:
+        """Whether gradients are kept from underflow by a factor: in float16, which has few exponents."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def check_data(self, data: VQADataModule) -> None:
         """Refuse data from which the model cannot take what it starts with.
@@ -236,7 +267,7 @@ class VQATask(LightningModule):
         """
         saved = checkpoint.get("hyper_parameters", {})
         fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-        names = [name for name in self.hparams if name != "compile"] if fitting else _ARCHITECTURE
+        names = [name for name in self.hparams if name not in _EXECUTION] if fitting else _ARCHITECTURE
         changed = [
             f"{name} was {saved[name]!r}, is {self.hparams[name]!r}"
             for name in names
