@@ -46,6 +46,23 @@ def test_a_batch_that_is_kept_does_not_change(tiny_data: Path) -> None:
     assert same(kept, copies)
 
 
+def test_settings_that_cannot_be_meant_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    for wrong, message in (
+        ({"residency": "gpu"}, "residency must be one of auto, device, pinned, mmap, got 'gpu'"),
+        ({"residency_budget": -1.0}, "residency_budget is -1.0 GB"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            module(tmp_path, **wrong)
+
+
+def test_a_batch_moves_without_a_copy_of_what_is_there(tiny_data: Path) -> None:
+    batch = module(tiny_data).split("train").batch(np.arange(3))
+    assert all(mine is theirs for mine, theirs in zip(batch.to(torch.device("cpu")), batch, strict=True))
+    moved = batch.to(torch.device("meta"))
+    assert moved.divisor == batch.divisor
+    assert {part.device.type for part in moved[:-1]} == {"meta"}
+
+
 def reading(data: VQADataModule, *, ahead: bool) -> BatchLoader:
     split = data.split("train")
     return BatchLoader(

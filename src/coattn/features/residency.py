@@ -180,7 +180,8 @@ class Features:
         if not self._cannot_stay:
             images = images[~self._expected[images]]
             self._expected[images] = True
-        self.store.expect(images)
+        if len(images):
+            self.store.expect(images)
 
     def _from_host(self, images: np.ndarray) -> Tensor:
         if self.device.type == "cpu":

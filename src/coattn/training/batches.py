@@ -44,6 +44,13 @@ class Batch(NamedTuple):
     positions: Tensor
     divisor: float
 
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device, which nothing waits for; what is there already is not copied."""
+        return Batch._make(
+            part.to(device, non_blocking=True) if isinstance(part, Tensor) and part.device != device else part
+            for part in self
+        )
+
     def targets(self, num_answers: int) -> Tensor:
         """The soft scores as a dense (B, num_answers) float32 tensor, on the device of the batch."""
         dense = torch.zeros(len(self.positions), num_answers, device=self.target_scores.device)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from coattn.features.joined import JoinedStore
 from coattn.features.residency import Features, Residency, open_features
@@ -21,23 +21,13 @@ from coattn.text.pretrained import encoder_record
 from coattn.text.pretrained_tokenizer import FILES, KIND, PretrainedTokenizer
 from coattn.text.vocabulary import Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors
-from coattn.training.batches import Ragged, evaluation_batches, share
+from coattn.training.batches import Batch
 from coattn.training.curriculum import Curriculum
-from coattn.training.dataset import Draw, QuestionDataset, QuestionEmbeddings
+from coattn.training.dataset import Draw
 from coattn.training.loader import BatchLoader
-from coattn.training.order import TrainingOrder
-from coattn.training.splits import (
-    Questions,
-    Split,
-    Targets,
-    check_sources,
-    encode_answers,
-    encode_questions,
-    find_embeddings,
-    image_positions,
-    read_questions,
-    with_known_answers,
-)
+from coattn.training.order import TrainingOrder, evaluation_draws
+from coattn.training.settings import check_settings
+from coattn.training.splits import Questions, Split, Targets, as_list, check_sources, make_split, read_files
 from coattn.training.vocabularies import Vocabularies, check_vocabularies, make_vocabularies, read_vocabularies
 
 Paths = str | list[str]
@@ -134,7 +124,7 @@ class VQADataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        _check_settings(self.hparams)
+        check_settings(self.hparams)
         self._read: dict[str, Questions] = {}
         self._splits: dict[str, Split] = {}
         self._order: TrainingOrder | None = None
@@ -145,7 +135,7 @@ class VQADataModule(LightningDataModule):
     @cached_property
     def features(self) -> FeatureStore | JoinedStore:
         """The feature store, or several as one."""
-        stores = [FeatureStore(path) for path in _as_list(self.hparams["features"])]
+        stores = [FeatureStore(path) for path in as_list(self.hparams["features"])]
         return stores[0] if len(stores) == 1 else JoinedStore(stores)
 
     @cached_property
@@ -278,7 +268,15 @@ class VQADataModule(LightningDataModule):
             ValueError: its files are not given or not as they should be, or an image has no features.
         """
         if name not in self._splits:
-            self._splits[name] = self._prepare(name)
+            self._splits[name] = make_split(
+                name,
+                self._questions(name),
+                self.vocabularies,
+                self.features,
+                self.hparams,
+                embeddings=self.embeddings,
+                max_tokens=self.max_tokens,
+            )
         return self._splits[name]
 
     def region_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -306,16 +304,14 @@ class VQADataModule(LightningDataModule):
 
     def evaluation_loader(self, name: str, *, whole: bool = False) -> BatchLoader:
         """All questions of a split, by size; this device's share of each batch, or with `whole` everything."""
-        split = self.split(name)
+        split, rank = self.split(name), (0, 1) if whole else self._rank()
         size = self.hparams["eval_batch_size"] or 2 * self.hparams["batch_size"]
-        batches = evaluation_batches(split.num_regions, split.num_tokens, size)
-        rank, num_ranks = (0, 1) if whole else self._rank()
+        draws = evaluation_draws(split, size, *rank)
+        return self._loader(split, lambda: draws, len(draws))
 
-        def draws() -> list[Draw]:
-            shares = (share(batch, rank, num_ranks) for batch in batches)
-            return [Draw(positions, split.images[positions], float(len(positions))) for positions in shares]
-
-        return self._loader(split, draws, len(batches))
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """A batch where the model is, by a shorter way than Lightning's, which looks for tensors in anything."""
+        return batch.to(device)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the vocabularies, what made the features, and what decides the order of batches."""
@@ -341,17 +337,7 @@ class VQADataModule(LightningDataModule):
         if self.embeddings is None:
             self._text_encoder_record = state_dict["text_encoder"]
         if self.trainer is not None and self.trainer.training:
-            ours, theirs = dict(self.order.record), dict(state_dict["order"])
-            ours["word_vectors"] = self.hparams["word_vectors"] and Path(self.hparams["word_vectors"]).name
-            theirs["word_vectors"] = (state_dict.get("word_vectors") or {}).get("file")
-            changed = [
-                f"{name} was {theirs.get(name)}, is {ours[name]}" for name in ours if ours[name] != theirs.get(name)
-            ]
-            if changed:
-                raise ValueError(
-                    f"cannot go on from this checkpoint with other training data or batches: {'; '.join(changed)}. "
-                    "Use the same settings, or start a new run"
-                )
+            self.order.check(state_dict["order"], word_vectors=self._word_vectors_record)
 
     def check_inputs(
         self, extractor: dict[str, Any], text_encoder: dict[str, Any] | None, max_tokens: int | None
@@ -430,52 +416,5 @@ class VQADataModule(LightningDataModule):
     def _questions(self, name: str) -> Questions:
         """The questions of a split, read once."""
         if name not in self._read:
-            source = "test" if name == "predict" and self.hparams["predict_questions"] is None else name
-            questions = _as_list(self.hparams[f"{source}_questions"])
-            annotations = [] if name == "predict" else _as_list(self.hparams[f"{name}_annotations"])
-            if not questions:
-                raise ValueError(f"there are no {name} questions; set data.{source}_questions")
-            if name != "predict" and len(annotations) != len(questions):
-                raise ValueError(
-                    f"{len(questions)} files in data.{name}_questions, but {len(annotations)} in "
-                    f"data.{name}_annotations; give one for each"
-                )
-            self._read[name] = read_questions(name, questions, annotations)
+            self._read[name] = read_files(name, self.hparams)
         return self._read[name]
-
-    def _prepare(self, name: str) -> Split:
-        questions, (words, answers) = self._questions(name), self.vocabularies
-        targets: Targets = self.hparams["targets"] if name == "train" else "soft"
-        if name == "train" and self.hparams["known_answers_only"]:
-            questions = with_known_answers(questions, answers, targets)
-        images = image_positions(
-            self.features,
-            [str(record.image_id) for record in questions.records],
-            what=f"data.{name}_questions",
-            fix="extract them, or remove their questions",
-        )
-        if words is not None:
-            tokens: Ragged | QuestionEmbeddings = encode_questions(questions.records, words, self.max_tokens)
-        else:
-            assert self.embeddings is not None, "vocabularies sees to it"
-            tokens = find_embeddings(questions.records, self.embeddings)
-        dataset = QuestionDataset(tokens, *encode_answers(questions, answers, targets))
-        return Split(*questions, images, dataset, self.features)
-
-
-def _as_list(paths: Paths | None) -> list[str]:
-    return [] if paths is None else [paths] if isinstance(paths, str) else list(paths)
-
-
-def _check_settings(options: Mapping[str, Any]) -> None:
-    """Refuse what cannot be meant, and warn of settings that have no effect."""
-    for name, known in (("targets", get_args(Targets)), ("answers", ("choices", "words"))):
-        if options[name] not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {options[name]!r}")
-    if options["answers"] == "words" and options["max_answers"] is not None:
-        raise ValueError(f"max_answers is {options['max_answers']}, but with answers 'words' none is chosen; remove it")
-    split = (options["tokenizer"], options["min_word_count"])
-    if options["question_embeddings"] is not None and (*split, options["max_tokens"]) != ("plain", 1, None):
-        rank_zero_warn("data.tokenizer, min_word_count and max_tokens have no effect on question_embeddings")
-    if options["text_encoder"] is not None and split != ("plain", 1):
-        rank_zero_warn("data.tokenizer and min_word_count have no effect on the pieces that a text_encoder reads")

@@ -93,7 +93,7 @@ def evaluate(task: VQATask, data: VQADataModule, split: str, device: torch.devic
     stride = math.ceil(num_questions * (data.num_answers or 1) / _MAX_LOGITS)
     positions, answers, kept_logits, kept_targets = [], [], [], []
     for batch in data.evaluation_loader(split, whole=True):
-        batch = task.transfer_batch_to_device(batch, device, 0)
+        batch = batch.to(device)
         outcome = task.objective.outcome(task.model, batch)
         positions.append(batch.positions.cpu())
         answers.append(outcome.answers.cpu())

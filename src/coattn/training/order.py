@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from coattn.features.joined import JoinedStore
 from coattn.features.manifest import FLIP
 from coattn.features.store import FeatureStore
-from coattn.training.batches import BatchPlan, Padding, draw_flips, padding_share, share
+from coattn.training.batches import BatchPlan, Padding, draw_flips, evaluation_batches, padding_share, share
 from coattn.training.curriculum import EasyFirst
 from coattn.training.dataset import Draw
 from coattn.training.splits import Split, image_positions
@@ -76,6 +77,22 @@ class TrainingOrder:
             )
         return EasyFirst(self.plan, np.isin(types, curriculum["question_types"]), curriculum["epochs"])
 
+    def check(self, saved: Mapping[str, Any], *, word_vectors: Mapping[str, Any] | None) -> None:
+        """Refuse to go on from a checkpoint of another order, or that began with other word vectors.
+
+        Raises:
+            ValueError: the message names each setting that differs.
+        """
+        ours, theirs = dict(self.record), dict(saved)
+        ours["word_vectors"] = self.options["word_vectors"] and Path(self.options["word_vectors"]).name
+        theirs["word_vectors"] = (word_vectors or {}).get("file")
+        changed = [f"{name} was {theirs.get(name)}, is {ours[name]}" for name in ours if ours[name] != theirs.get(name)]
+        if changed:
+            raise ValueError(
+                f"cannot go on from this checkpoint with other training data or batches: {'; '.join(changed)}. "
+                "Use the same settings, or start a new run"
+            )
+
     def draws(self, epoch: int, rank: int = 0, num_ranks: int = 1, *, done: int = 0) -> list[Draw]:
         """What one of several devices reads in an epoch, but for the first `done` batches."""
         images = self.images(epoch)
@@ -119,3 +136,10 @@ class TrainingOrder:
         for record in self.split.records:
             digest.update(f"{record.question_id}\0{record.image_id}\0{record.question}\0{record.answers}\n".encode())
         return digest.hexdigest()[:16]
+
+
+def evaluation_draws(split: Split, batch_size: int, rank: int, num_ranks: int) -> list[Draw]:
+    """What one of several devices reads of a whole split, by size."""
+    batches = evaluation_batches(split.num_regions, split.num_tokens, batch_size)
+    shares = (share(batch, rank, num_ranks) for batch in batches)
+    return [Draw(positions, split.images[positions], float(len(positions))) for positions in shares]

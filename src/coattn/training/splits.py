@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -23,6 +23,7 @@ from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.batches import Batch, Ragged
 from coattn.training.dataset import Draw, QuestionDataset, QuestionEmbeddings
 from coattn.training.loader import make_batch
+from coattn.training.vocabularies import Vocabularies
 
 Targets = Literal["soft", "typed", "share", "single"]
 _SCORING: dict[Targets, Callable[[Sequence[str], AnswerVocabulary], tuple[list[int], list[float]]]] = {
@@ -99,6 +100,73 @@ def read_questions(name: str, questions: Sequence[str], annotations: Sequence[st
                 raise ValueError(f"{', '.join(questions)}: question_id {record.question_id!r} is in more than one file")
             seen.add(str(record.question_id))
     return Questions(records, metrics[0])
+
+
+def read_files(name: str, options: Mapping[str, Any]) -> Questions:
+    """The questions of a split from the files that the settings of a `VQADataModule` name.
+
+    Raises:
+        ValueError: there are no files, not one of annotations for each of questions, or `read_questions` refuses them.
+    """
+    source = "test" if name == "predict" and options["predict_questions"] is None else name
+    questions = as_list(options[f"{source}_questions"])
+    annotations = [] if name == "predict" else as_list(options[f"{name}_annotations"])
+    if not questions:
+        raise ValueError(f"there are no {name} questions; set data.{source}_questions")
+    if name != "predict" and len(annotations) != len(questions):
+        raise ValueError(
+            f"{len(questions)} files in data.{name}_questions, but {len(annotations)} in data.{name}_annotations; "
+            "give one for each"
+        )
+    return read_questions(name, questions, annotations)
+
+
+def make_split(
+    name: str,
+    questions: Questions,
+    vocabularies: Vocabularies,
+    features: FeatureStore | JoinedStore,
+    options: Mapping[str, Any],
+    *,
+    embeddings: FeatureStore | None,
+    max_tokens: int | None,
+) -> Split:
+    """Questions as numbers, with the places of their images.
+
+    Args:
+        name: of the split; only "train" has targets of its own, and may leave out questions.
+        questions: its records.
+        vocabularies: words and answers.
+        features: where the images are.
+        options: the settings of a `VQADataModule`.
+        embeddings: of the questions, where there is no vocabulary of words.
+        max_tokens: longer questions are cut.
+
+    Raises:
+        ValueError: an image has no features, a question no embeddings, or no training question a known answer.
+    """
+    words, answers = vocabularies
+    targets: Targets = options["targets"] if name == "train" else "soft"
+    if name == "train" and options["known_answers_only"]:
+        questions = with_known_answers(questions, answers, targets)
+    images = image_positions(
+        features,
+        [str(record.image_id) for record in questions.records],
+        what=f"data.{name}_questions",
+        fix="extract them, or remove their questions",
+    )
+    if words is not None:
+        tokens: Ragged | QuestionEmbeddings = encode_questions(questions.records, words, max_tokens)
+    else:
+        assert embeddings is not None, "there is one or the other"
+        tokens = find_embeddings(questions.records, embeddings)
+    dataset = QuestionDataset(tokens, *encode_answers(questions, answers, targets))
+    return Split(*questions, images, dataset, features)
+
+
+def as_list(paths: str | list[str] | None) -> list[str]:
+    """Paths of a setting that takes one, several or none."""
+    return [] if paths is None else [paths] if isinstance(paths, str) else list(paths)
 
 
 def image_positions(
