@@ -98,6 +98,13 @@ def test_answers_are_the_models_ranked_and_calibrated(folder: Path, predictor: P
     assert predictor.ask(photo(), "What colour is the circle?", top_k=2) == answers[:2]
 
 
+def test_answers_are_shown_as_people_type_them(tmp_path: Path, predictor: Predictor) -> None:
+    typed = {answer: answer.title() for answer in ANSWERS.answers[:2]}
+    other = Predictor.load(save(tmp_path / "model", answer_vocabulary=AnswerVocabulary(ANSWERS.answers, typed=typed)))
+    plain = predictor.ask(photo(), "is it red")
+    assert [answer.text for answer in other.ask(photo(), "is it red")] == [typed.get(x.text, x.text) for x in plain]
+
+
 def test_sigmoid_models_judge_each_answer_by_itself(tmp_path: Path, predictor: Predictor) -> None:
     other = Predictor.load(save(tmp_path / "model", activation="sigmoid", temperature=1.0))
     answers, softmax = other.ask(photo(), "is it red"), predictor.ask(photo(), "is it red")

@@ -24,7 +24,7 @@ Rows = Literal["question", "regions", "answer"]
 
 
 class Answer(NamedTuple):
-    """An answer and the calibrated probability, in [0, 1], that it is right."""
+    """An answer, as people type it, and the calibrated probability, in [0, 1], that it is right."""
 
     text: str
     confidence: float

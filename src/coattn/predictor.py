@@ -332,7 +332,8 @@ class Predictor:
             )
         best = logits.argsort(descending=True, stable=True)[:top_k]  # of the logits: confidences may round to equal
         shares = confidences(logits, self.directory.temperature, self.directory.activation)[best]
-        texts = self.directory.answer_vocabulary.texts(answers[best].tolist())
+        vocabulary = self.directory.answer_vocabulary
+        texts = map(vocabulary.as_typed, vocabulary.texts(answers[best].tolist()))
         return [Answer(text, share) for text, share in zip(texts, shares.tolist(), strict=True)]
 
     def _written(self, output: VQAOutput | GeneratorOutput, row: int) -> list[str]:

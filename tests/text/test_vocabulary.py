@@ -38,6 +38,19 @@ def test_answers_are_normalised_and_counted_over_all_annotators() -> None:
     assert AnswerVocabulary.build(lists, size=100).answers == vocabulary.answers
 
 
+def test_answers_are_known_as_they_are_mostly_typed() -> None:
+    lists = [["T-shirt", "t-shirt", "t-shirt "], ["two", "2", "2"], ["Yes."], ["no"], ["b c", "b-c"]]
+    vocabulary = AnswerVocabulary.build(lists)
+    assert vocabulary.answers == ("2", "t shirt", "b c", "no", "yes")
+    assert vocabulary.typed == {"t shirt": "t-shirt", "yes": "Yes."}
+    assert [vocabulary.as_typed(answer) for answer in vocabulary.answers] == ["2", "t-shirt", "b c", "no", "Yes."]
+    again = AnswerVocabulary.from_json(json.loads(json.dumps(vocabulary.to_json())))
+    assert (again.answers, again.typed) == (vocabulary.answers, vocabulary.typed)
+    for typed in ({"cat": "Cat"}, {"no": 7}):
+        with pytest.raises(ValueError, match=r"says that '(cat|no)' is typed"):
+            AnswerVocabulary.from_json({"answers": ["no"], "typed": typed})
+
+
 def test_published_lists_may_hold_the_empty_answer() -> None:
     assert AnswerVocabulary(["yes", ""]).index[""] == 1
 

@@ -5,6 +5,7 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,7 +14,10 @@ from tiny import RECORD, change, settings, write_store
 from coattn.checkpoint import load_directory
 from coattn.cli import main
 from coattn.features.store import FeatureStore
+from coattn.text.vocabulary import AnswerVocabulary
 from coattn.training.callbacks import read_checkpoint
+from coattn.training.data import VQADataModule
+from coattn.training.evaluation import results_by_question
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,18 @@ def test_predict_writes_what_a_server_takes(finished: tuple[Path, Path], capsys:
     assert lines == [entry["prediction"] for entry in entries]
     assert run("predict", config, "--format", "coco") == 2
     assert "--format is 'coco', must be one of vqa, gqa, clevr, vizwiz" in capsys.readouterr().err
+
+
+def test_answers_are_written_as_people_type_them_but_for_the_vqa_evaluation(tiny_data: Path, tmp_path: Path) -> None:
+    for file in tiny_data.glob("*.json"):
+        (tmp_path / file.name).write_text(file.read_text().replace('"red"', '"Dark-Red"'))
+    (tmp_path / "features.h5").symlink_to(tiny_data / "features.h5")
+    data = VQADataModule(**settings(tmp_path, tmp_path)["data"])
+    answers = data.vocabularies.answers
+    assert isinstance(answers, AnswerVocabulary)
+    numbers = np.full(11, answers.index["dark red"])
+    for metric, written in {None: "Dark-Red", "gqa": "Dark-Red", "vqa_accuracy": "dark red"}.items():
+        assert set(results_by_question(data, "test", numbers, metric=metric).answers.values()) == {written}
 
 
 def test_a_run_is_not_overwritten_unasked(

@@ -66,6 +66,10 @@ class AnswerWords:
         """The text of each answer, given as ids."""
         return [" ".join(self.decode(ids)).replace(" ,", ",") for ids in answers]
 
+    def as_typed(self, text: str) -> str:
+        """The answer as it is: it is written word by word; see `AnswerVocabulary.as_typed`."""
+        return text
+
     @classmethod
     def build(cls, answers: Iterable[str], *, min_count: int = 1) -> Self:
         """Collect the words that occur at least `min_count` times, by falling count, equal counts by alphabet.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from coattn.text.answers import answer_key
+from coattn.text.answers import answer_key, clean_answer
 from coattn.text.tokenizer import TOKENIZERS
 
 PAD = 0
@@ -89,17 +89,23 @@ class AnswerVocabulary:
     Args:
         answers: distinct, at least one, in the form of `coattn.text.answers.answer_key`. The empty answer is accepted
             because published lists (VQA v2's usual 3129) hold it; `build` never makes it.
+        typed: of answers that people mostly type otherwise, how they do: "t shirt" -> "t-shirt".
 
     Attributes:
         answers: as given, as a tuple.
+        typed: as given, as a dict.
         index: the number of each answer.
     """
 
-    def __init__(self, answers: Sequence[str]) -> None:
+    def __init__(self, answers: Sequence[str], *, typed: Mapping[str, str] | None = None) -> None:
         self.answers = checked_texts(answers, "an answer vocabulary")
         if not self.answers:
             raise ValueError("an answer vocabulary is empty; it needs at least one answer")
         self.index: Mapping[str, int] = {answer: number for number, answer in enumerate(self.answers)}
+        self.typed = dict(typed or {})
+        for answer, text in self.typed.items():
+            if answer not in self.index or not isinstance(text, str):
+                raise ValueError(f"an answer vocabulary says that {answer!r} is typed {text!r}, but does not hold it")
 
     def __len__(self) -> int:
         """Number of answers."""
@@ -108,6 +114,10 @@ class AnswerVocabulary:
     def texts(self, numbers: Iterable[int]) -> list[str]:
         """The answer of each number."""
         return [self.answers[number] for number in numbers]
+
+    def as_typed(self, text: str) -> str:
+        """An answer as people mostly type it, for people, and for judges that compare letter by letter."""
+        return self.typed.get(text, text)
 
     @classmethod
     def build(cls, answer_lists: Iterable[Sequence[str]], *, size: int | None = None, min_count: int = 1) -> Self:
@@ -122,26 +132,35 @@ class AnswerVocabulary:
         Raises:
             ValueError: no answer is left.
         """
-        counts = Counter(answer_key(answer) for answers in answer_lists for answer in answers)
+        given = Counter(clean_answer(answer) for answers in answer_lists for answer in answers)
+        counts: Counter[str] = Counter()
+        typed: dict[str, str] = {}
+        for text in most_common(given, 1):
+            key = answer_key(text)
+            counts[key] += given[text]
+            typed.setdefault(key, text)
         counts.pop("", None)
         answers = most_common(counts, min_count)[:size]
         if not answers:
             raise ValueError(
                 f"no answer is left for the vocabulary: {len(counts)} distinct ones, min_count {min_count}, size {size}"
             )
-        return cls(answers)
+        return cls(answers, typed={answer: typed[answer] for answer in answers if typed[answer] != answer})
 
-    def to_json(self) -> list[str]:
-        """The answers, as JSON holds them."""
-        return list(self.answers)
+    def to_json(self) -> list[str] | dict[str, Any]:
+        """The answers, as JSON holds them; with how they are typed, where that is another text."""
+        answers = list(self.answers)
+        return {"answers": answers, "typed": self.typed} if self.typed else answers
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
         """What `to_json` gave.
 
         Raises:
-            ValueError: it is not a list of distinct texts.
+            ValueError: it is not a list of distinct texts, nor that with how they are typed.
         """
+        if isinstance(value, dict) and value.keys() == {"answers", "typed"} and isinstance(value["typed"], dict):
+            return cls(value["answers"], typed=value["typed"])
         return cls(value)
 
 

@@ -16,6 +16,8 @@ from coattn.metrics.score import Scores, score
 from coattn.training.data import VQADataModule
 from coattn.training.task import Answers, VQATask
 
+# Metrics whose official code normalises an answer or not, as the human answers are; they get the normal form.
+_NORMALISING = frozenset({"vqa_accuracy", "multiple_choice", "vizwiz"})
 _MAX_LOGITS = 50_000_000  # numbers kept for the temperature, 200 MB; of more questions every k-th is taken
 
 
@@ -57,11 +59,23 @@ class CollectAnswers(Callback):
 
 
 def results_by_question(
-    data: VQADataModule, split: str, numbers: np.ndarray, confidences: np.ndarray | None = None
+    data: VQADataModule,
+    split: str,
+    numbers: np.ndarray,
+    confidences: np.ndarray | None = None,
+    *,
+    metric: str | None = None,
 ) -> Results:
-    """The answer to each question of a split, and how sure of it the model is, by question id."""
+    """The answer to each question of a split, and how sure of it the model is, by question id.
+
+    Answers are in the official normal form ("t shirt") for the VQA evaluation, which wants that, else as people type
+    them ("t-shirt"). `metric` is what will judge them, by default that of the split.
+    """
     ids = [record.question_id for record in data.split(split).records]
-    texts = data.vocabularies.answers.texts(numbers.tolist())
+    answers = data.vocabularies.answers
+    texts = answers.texts(numbers.tolist())
+    if (metric or data.split(split).metric) not in _NORMALISING:
+        texts = [answers.as_typed(text) for text in texts]
     shares = {} if confidences is None else dict(zip(ids, confidences.tolist(), strict=True))
     return Results(dict(zip(ids, texts, strict=True)), shares)
 

@@ -31,7 +31,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from coattn.checkpoint import load_directory
 from coattn.datasets.results import FORMS, Results, write_results
 from coattn.files import atomic_path
-from coattn.metrics.score import score
+from coattn.metrics.score import METRICS, score
 from coattn.training.callbacks import BEST, LAST, AtomicCheckpointIO, Checkpoints, InterruptedTrainingError
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation import CollectAnswers, results_by_question
@@ -235,14 +235,14 @@ class _CommandLine(LightningCLI):
         form = self.settings.format
         if form not in FORMS:
             raise ValueError(f"--format is {form!r}, must be one of {', '.join(FORMS)}")
-        results = self._answer("predict")
+        results = self._answer("predict", metric=form if form in METRICS else None)
         if results is not None:
             ending = "txt" if form == "clevr" else "json"
             output = self.settings.output or self.root / "predictions" / f"{self._predicted()}.{ending}"
             self._write_results(results, "predict", Path(output), form=form)
 
-    def _answer(self, split: str) -> Results | None:
-        """The answers to a split, by question; None on all devices but the first."""
+    def _answer(self, split: str, *, metric: str | None = None) -> Results | None:
+        """The answers to a split, by question, for what will judge them; None on all devices but the first."""
         assert self.checkpoint is not None
         collect = CollectAnswers()
         self.trainer.callbacks.append(collect)  # type: ignore[attr-defined]
@@ -257,7 +257,7 @@ class _CommandLine(LightningCLI):
         run(self.model, datamodule=self.datamodule, ckpt_path=path, **arguments)
         if not self.trainer.is_global_zero:
             return None
-        return results_by_question(self.datamodule, split, collect.numbers, collect.confidences)
+        return results_by_question(self.datamodule, split, collect.numbers, collect.confidences, metric=metric)
 
     def _write_results(self, results: Results, split: str, path: Path, *, form: str = "vqa") -> None:
         write_results(path, results, self.datamodule.split(split).records, form=form)
