@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 
 from coattn.features.extract import extract
+from coattn.features.extractors.network import PRECISIONS
 from coattn.features.extractors.torchvision_grid import TorchvisionGrid
 from coattn.features.images import find_images, load_image
 from coattn.features.regions import Extractor
@@ -68,13 +69,16 @@ def main() -> None:
     parser.add_argument("--model", default="mobilenet_v2", help="classification network of torchvision")
     parser.add_argument("--weights", default="none", help="none: random, which takes as long; or a file")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--workers", type=int, help="threads that read images (one for each core)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS)
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
     weights = args.weights if args.weights == "none" else Path(args.weights)
-    extractor = TorchvisionGrid(args.model, weights=weights, size=(args.size, args.size), device=args.device)
+    extractor = TorchvisionGrid(
+        args.model, weights=weights, size=(args.size, args.size), device=args.device, precision=args.precision
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if args.images is None:

