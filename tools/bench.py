@@ -1,8 +1,9 @@
-"""Speed, measured beside a conventional implementation in the same process: questions per second, ratio, limits.
+"""Speed, measured in turns with a conventional implementation in the same process: rates, ratios, shares of limits.
 
-    tools/bench all                      every part, on the GPU if there is one; writes benchmarks/NAME.json
-    tools/bench train --device cpu       one part; --json FILE writes, or replaces that part of, a file
-    tools/bench all --quick              tiny sizes: says whether everything runs, and nothing about speed
+    tools/bench all                           every part; writes benchmarks/cpu.json, or that of the GPU if there is one
+    tools/bench features train --device cpu   some parts; --json FILE writes them, and leaves other parts of a file
+    tools/bench all --quick                   tiny sizes: says whether everything runs, and nothing about speed
+    tools/bench --write-readme                puts a chart of benchmarks/*.json into README.md
 
 It needs torch, numpy, h5py and lightning, and no installation: PYTHONPATH=src python tools/bench.py all
 """
@@ -17,11 +18,20 @@ from typing import Any
 
 import torch
 
-from benchmarks import features, growth, machine, predict, report, train
+from benchmarks import epochs, extract, features, growth, machine, predict, report, targets, train
 from benchmarks.context import Context
 from coattn.files import read_json, write_json
+from coattn.training.callbacks import peak_memory
+from readme import write_between
 
-PARTS = {"features": features, "train": train, "predict": predict, "growth": growth}
+PARTS = {
+    "features": features,
+    "train": train,
+    "predict": predict,
+    "growth": growth,
+    "extract": extract,
+    "epochs": epochs,
+}
 
 
 def main() -> None:
@@ -29,35 +39,66 @@ def main() -> None:
         prog="tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("part", choices=[*PARTS, "all"])
+    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; or all")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the GPU, if there is one")
-    add("--json", type=Path, metavar="FILE", help="where to write; by default, only `all` writes: benchmarks/NAME.json")
-    add("--folder", type=Path, help="for the synthetic data, about 5 GB; kept, while by default it is temporary")
+    add("--json", type=Path, metavar="FILE", help="where to write; by default only `all` writes: benchmarks/NAME.json")
+    add("--folder", type=Path, help="for the synthetic data, some GB; kept, while by default it is temporary")
     add("--quick", action="store_true", help="tiny sizes, to see whether everything runs")
     add("--alone", nargs=2, metavar=("CASE", "IMPLEMENTATION"), help="one row, once; prints it and its memory as JSON")
+    add("--write-readme", action="store_true", help="put a chart of benchmarks/*.json between its marks in README.md")
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - {*PARTS, "all"}:
+        parser.error(f"there is no part {unknown.pop()!r}; there are {', '.join(PARTS)}; or say all")
+    if not (arguments.parts or arguments.write_readme):
+        parser.error(f"say what to measure: {', '.join(PARTS)}, or all")
+    if arguments.parts:
+        measure(arguments)
+    if arguments.write_readme:
+        charts = [report.chart(read_json(path)) for path in sorted(report.FOLDER.glob("*.json"))]
+        write_between(report.ROOT / "README.md", "tools/bench", "\n".join(charts))
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measure some parts, print their tables, and write them where they are to be written."""
     device = arguments.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    everything = "all" in arguments.parts
     with tempfile.TemporaryDirectory(prefix="coattn_bench_") as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         context = Context(device, quick=arguments.quick, folder=folder)
         if arguments.alone:
-            row = PARTS[arguments.part].run_once(context, *arguments.alone)
-            print(json.dumps(row | {"peak GB": machine.peak_memory(device)}))
+            row = PARTS[arguments.parts[0]].run_once(context, *arguments.alone)
+            peak = peak_memory(torch.device(device))
+            print(json.dumps(row if peak is None else row | {"peak GB": round(peak, 2)}))
             return
-        parts = list(PARTS) if arguments.part == "all" else [arguments.part]
         found: dict[str, Any] = {"machine": machine.describe(device) | context.measured_limits()}
-        for part in parts:
+        print("\n".join(f"{name}: {value}" for name, value in found["machine"].items()))
+        for part in PARTS if everything else arguments.parts:
             found[part] = PARTS[part].run(context)
-            print(report.table(part, found[part]), flush=True)
+            print(f"\n{report.table(part, found[part])}", flush=True)
+    if not arguments.quick:
+        print(f"\n{report.table('targets', targets.check(found))}")
     path = arguments.json
-    if path is None and arguments.part == "all" and not arguments.quick:
+    if path is None and everything and not arguments.quick:
         path = report.default_path(found["machine"])
     if path is not None:
-        write_json(path, (read_json(path) if path.exists() else {}) | found, indent=1)
-        print(f"{path}: the same as JSON")
+        write(path, found)
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    """What was found, in place of these parts of a file that may be there; the growth as a picture beside it."""
+    found = (read_json(path) if path.exists() else {}) | found
+    write_json(path, found, indent=1)
+    print(f"\n{path}: the same as JSON")
+    if found.get("growth"):
+        picture = path.with_name(f"{path.stem}_growth.png")
+        try:
+            report.plot_growth(found["growth"], picture)
+            print(f"{picture}: how cost grows")
+        except ModuleNotFoundError as error:
+            print(f"no picture of how cost grows: it needs {error.name}")
 
 
 if __name__ == "__main__":

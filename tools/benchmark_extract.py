@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
+from benchmarks.images import draw_images
 from coattn.features.extract import extract
 from coattn.features.extractors.network import PRECISIONS
 from coattn.features.extractors.torchvision_grid import TorchvisionGrid
@@ -30,16 +30,6 @@ from coattn.features.images import find_images, load_image
 from coattn.features.regions import Extractor
 from coattn.features.store import FeatureStore
 from coattn.features.writer import StoreWriter
-
-
-def draw_images(folder: Path, number: int) -> None:
-    """JPEGs of COCO's size, 640 x 480, that take about as long to decode as photos (about 100 kB each)."""
-    rng = np.random.default_rng(0)
-    for index in range(number):
-        coarse = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).resize((640, 480))
-        noise = rng.normal(scale=10, size=(480, 640, 1))
-        pixels = (np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{index:05}.jpg", quality=90)
 
 
 def serial(images: dict[str, Path], out: Path, extractor: Extractor, *, batch_size: int) -> tuple[float, float, float]:

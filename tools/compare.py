@@ -36,11 +36,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from coattn.checkpoint import load_directory
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
-from coattn.files import atomic_path, read_json, write_json
+from coattn.files import read_json, write_json
 from coattn.metrics.score import score
 from coattn.nn import VQAModel
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
+from readme import write_between
 
 SEEDS = (0, 1, 2)
 REPORT = Path("runs/compare/report.json")
@@ -62,7 +63,6 @@ DATA = {
         ["--extractor", "objects"],
     ),
 }
-_MARKS = ("<!-- tools/compare begins -->\n", "<!-- tools/compare ends -->\n")
 _NUM_COUNTED = 100  # questions that the operations are counted for
 
 
@@ -110,7 +110,7 @@ def main() -> None:
     write_json(REPORT, report, indent=1)
     print(f"\n{format_table(report)}\n{REPORT}: the same with the scores of each seed")
     if arguments.write_readme:
-        write_readme(Path("README.md"), format_table(report))
+        write_between(Path("README.md"), "tools/compare", format_table(report))
 
 
 def find_configs() -> list[Config]:
@@ -283,17 +283,6 @@ def _number(found: dict[str, Any] | None, key: str, scale: float) -> str:
         return "-"
     value = statistics.mean(values) / scale
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def write_readme(path: Path, table: str) -> None:
-    """Put the table between its marks."""
-    text = path.read_text(encoding="utf-8")
-    if any(text.count(mark) != 1 for mark in _MARKS):
-        sys.exit(f"{path}: must have the lines {_MARKS[0]!r} and {_MARKS[1]!r} once each")
-    before, _, rest = text.partition(_MARKS[0])
-    after = rest.partition(_MARKS[1])[2]
-    with atomic_path(path) as partial:
-        partial.write_text(f"{before}{_MARKS[0]}\n{table}\n{_MARKS[1]}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

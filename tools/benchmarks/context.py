@@ -30,10 +30,13 @@ class Context:
         self.scale: Scale = QUICK if quick else CUDA if device == "cuda" else CPU
         self.precisions = ["bf16", "float32"] if quick or machine.has_bf16(device) else ["float32"]
 
-    @cached_property
     def copy_rate(self) -> float:
-        """GB/s of plain copies in this run."""
+        """GB/s of plain copies at this moment."""
         return machine.copy_rate(self.device, megabytes=8 if self.quick else 256)
+
+    def upload_rate(self) -> float:
+        """GB/s of copies from page-locked memory to the GPU at this moment."""
+        return machine.upload_rate(megabytes=8 if self.quick else 256)
 
     @cached_property
     def matrix_rates(self) -> dict[str, float]:
@@ -43,4 +46,7 @@ class Context:
     def measured_limits(self) -> dict[str, Any]:
         """Plain values."""
         rates = {f"matrix products {name}, GFLOP/s": round(rate / 1e9, 1) for name, rate in self.matrix_rates.items()}
-        return {"copy, GB/s": round(self.copy_rate, 2), **rates}
+        copies = {"copy, GB/s": round(self.copy_rate(), 2)}
+        if self.device == "cuda":
+            copies["upload, GB/s"] = round(self.upload_rate(), 2)
+        return copies | rates

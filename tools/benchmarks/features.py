@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +13,13 @@ from benchmarks import conventional
 from benchmarks.context import Context, Row
 from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100, DataSet, Shape
 from benchmarks.machine import synchronise
+from benchmarks.ours import make_trainer
 from benchmarks.timing import alternate, ratio, summary
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
+
+_ROUNDS = 3  # times those of what takes longer
+_WARMUP = 5
 
 
 def run(context: Context) -> list[Row]:
@@ -25,29 +30,34 @@ def run(context: Context) -> list[Row]:
 def compare(context: Context, shape: Shape) -> list[Row]:
     """A row for each way to read data of this shape; the ratio is to the fastest conventional one."""
     scale, data = context.scale, context.scale.data(context.folder, shape)
-    lengths = data.module().split("train").num_regions
-    bytes_each = lengths.mean() * scale.sizes.region_dim * 2  # as stored, in float16
-    theirs = {_named("conventional", workers): workers for workers in (0, scale.num_workers)}
-    ours = {_named("coattn", 0): data.module(batch_size=scale.batch_size)}
+    ours = {
+        name: data.module(batch_size=scale.batch_size, residency=residency)
+        for name, residency in residencies(context).items()
+    }
+    theirs = {f"conventional, {_workers(number)}": number for number in scale.their_workers}
     streams = {
-        name: stream(our_batches(module, context.device), scale.batches, 1, context.device)
+        name: stream(our_batches(module, context.device), scale.batches, _WARMUP, context.device)
         for name, module in ours.items()
     }
     for name, workers in theirs.items():
-        batches = their_batches(data, workers, context)
-        streams[name] = stream(batches, scale.their_batches, 2 * workers + 1, context.device)
-    found = alternate(streams, scale.rounds)
+        make = partial(their_batches, data, workers, context)
+        streams[name] = stream(make, scale.their_batches, 2 * workers + 1, context.device)
+    streams |= {limit: getattr(context, limit) for limit in {limit_of(name, context.device) for name in ours}}
+    found = alternate(streams, _ROUNDS * scale.rounds)
     fastest = max(theirs, key=lambda name: sum(found[name]))
+    lengths = next(iter(ours.values())).split("train").num_regions
     rows: list[Row] = []
-    for name, rates in found.items():
+    for name in [*ours, *theirs]:
+        rates = found[name]
         row: Row = {"case": shape.name, "implementation": name, "questions/s": summary(rates)}
         if name in ours:
+            bytes_each = lengths.mean() * scale.sizes.region_dim * 2  # as stored, in float16
             gigabytes = [rate * bytes_each / 1e9 for rate in rates]
             row |= {
                 "ratio": ratio(rates, found[fastest]),
                 "GB/s": summary(gigabytes),
-                "share of copy rate": summary([rate / context.copy_rate for rate in gigabytes]),
-                "padding": padding(ours[name]),
+                "share of limit": ratio(gigabytes, found[limit_of(name, context.device)]),
+                "padding": round(ours[name].order.padding.regions, 3),
             }
         else:
             row["padding"] = round(1 - float(lengths.mean()) / conventional.NUM_REGIONS, 3)
@@ -55,31 +65,50 @@ def compare(context: Context, shape: Shape) -> list[Row]:
     return rows
 
 
-def stream(batches: Iterator[int], count: int, waiting: int, device: str) -> Callable[[], float]:
-    """A measurement over `count` batches, in questions per second, of an endless iterator that gives their sizes.
+def residencies(context: Context) -> dict[str, str]:
+    """Where our features may live, by the name that tables give it."""
+    if context.device == "cuda":
+        return {"coattn, on the GPU": "device", "coattn, in RAM": "pinned", "coattn, mapped": "mmap"}
+    return {"coattn, in RAM": "pinned", "coattn, mapped": "mmap"}
 
-    Before each measurement it draws as many as may be `waiting`, read while others had their turn.
-    """
+
+def limit_of(name: str, device: str) -> str:
+    """What a way of ours cannot be faster than: plain copies; from elsewhere to a GPU, uploads. (Of `Context`.)"""
+    return "copy_rate" if "GPU" in name or device == "cpu" else "upload_rate"
+
+
+def stream(make: Callable[[], Generator[int, None, None]], count: int, warmup: int, device: str) -> Callable[[], float]:
+    """A measurement over `count` batches after `warmup`, in questions per second, of the sizes that a new generator
+    gives. In the end that is closed, so that its workers do not read on while others have their turn."""
 
     def rate() -> float:
-        for _ in range(waiting):
+        batches = make()
+        for _ in range(warmup):
             next(batches)
         synchronise(device)
         start = time.perf_counter()
         questions = sum(next(batches) for _ in range(count))
         synchronise(device)
-        return questions / (time.perf_counter() - start)
+        taken = time.perf_counter() - start
+        batches.close()
+        return questions / taken
 
     return rate
 
 
-def our_batches(module: VQADataModule, device: str) -> Iterator[int]:
-    """Sizes of our batches, each brought to the device as Lightning does it."""
-    for _ in module.train_dataloader():
+def our_batches(module: VQADataModule, device: str) -> Callable[[], Generator[int, None, None]]:
+    """What gives the sizes of our batches, each brought to the device as Lightning does it."""
+    module.trainer = make_trainer(device, "32-true", devices=1)  # which says where to
+    loader = module.train_dataloader()
+    for _ in loader:
         pass  # once through, so that the cache is warm
-    while True:
-        for batch in module.train_dataloader():
-            yield len(delivered(module, batch, device).positions)
+
+    def batches() -> Generator[int, None, None]:
+        while True:
+            for batch in loader:
+                yield len(delivered(module, batch, device).positions)
+
+    return batches
 
 
 def delivered(module: VQADataModule, batch: Any, device: str) -> Batch:
@@ -88,7 +117,7 @@ def delivered(module: VQADataModule, batch: Any, device: str) -> Batch:
     return module.on_after_batch_transfer(moved, 0)
 
 
-def their_batches(data: DataSet, workers: int, context: Context) -> Iterator[int]:
+def their_batches(data: DataSet, workers: int, context: Context) -> Generator[int, None, None]:
     """Sizes of the conventional batches, each brought to the device."""
     batches = conventional.loader(
         data.samples(), batch_size=context.scale.batch_size, num_workers=workers, device=context.device
@@ -98,13 +127,5 @@ def their_batches(data: DataSet, workers: int, context: Context) -> Iterator[int
             yield len(conventional.Sample(*(tensor.to(context.device) for tensor in batch)).question)
 
 
-def padding(module: VQADataModule) -> float:
-    """Share of padding among the regions of an epoch."""
-    lengths = module.split("train").num_regions
-    batches = [positions for positions, _ in module.order.plan.epoch(0)]
-    places = sum(len(positions) * int(lengths[positions].max()) for positions in batches)
-    return round(1 - float(lengths.sum()) / places, 3)
-
-
-def _named(name: str, workers: int) -> str:
-    return f"{name}, {workers or 'no'} worker{'s' * (workers != 1)}"
+def _workers(number: int) -> str:
+    return f"{number or 'no'} worker{'s' * (number != 1)}"

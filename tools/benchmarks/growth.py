@@ -20,6 +20,7 @@ from benchmarks.data import FIXED_36
 from benchmarks.features import our_batches, stream
 from benchmarks.ours import Training, operations
 from benchmarks.timing import alternate, summary
+from benchmarks.ways import our_ways
 from coattn.training.batches import Batch
 
 PROCESSES = "processes"
@@ -32,8 +33,10 @@ def run(context: Context) -> list[Row]:
 
 def steps(context: Context) -> list[Row]:
     """Training steps on one batch of each size: questions, regions, tokens."""
-    scale, precision = context.scale, context.precisions[0]
-    training = Training(None, scale.sizes, precision=PRECISIONS[precision], device=context.device)
+    scale, way = context.scale, next(iter(our_ways(context).values()))
+    training = Training(
+        None, scale.sizes, precision=PRECISIONS[way.precision], device=context.device, compile=way.compile
+    )
     shapes = {(kind, size): shape for kind, sizes in scale.growth.items() for size, shape in sizes.items()}
 
     def measured(shape: tuple[int, int, int]) -> float:
@@ -108,10 +111,14 @@ def processes(context: Context) -> list[Row]:
 
 def run_once(context: Context, case: str, implementation: str) -> Row:
     """Training on 36 regions with so many processes."""
-    count, scale = int(implementation), context.scale
-    module = scale.data(context.folder, FIXED_36).module(batch_size=scale.batch_size)
+    count, scale, way = int(implementation), context.scale, next(iter(our_ways(context).values()))
     training = Training(
-        module, scale.sizes, precision=PRECISIONS[context.precisions[0]], device=context.device, devices=count
+        scale.data(context.folder, FIXED_36).module(batch_size=scale.batch_size),
+        scale.sizes,
+        precision=PRECISIONS[way.precision],
+        device=context.device,
+        compile=way.compile,
+        devices=count,
     )
     rates = [training.window(2 * scale.steps, warmup=scale.warmup).rate * count for _ in range(scale.rounds)]
     return {"questions/s": summary(rates)}

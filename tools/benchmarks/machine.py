@@ -1,11 +1,9 @@
-"""The machine: what it is, how fast it copies and multiplies, and how much memory a process took."""
+"""The machine: what it is, how fast it copies and multiplies."""
 
 from __future__ import annotations
 
 import os
 import platform
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +87,6 @@ def matrix_rate(device: str, dtype: torch.dtype, *, quick: bool = False) -> floa
 
         best = max(best, repeats * 2 * rows * inner * columns / min(seconds(multiply) for _ in range(4)))
     return best
-
-
-def peak_memory(device: str) -> float:
-    """GB: the most that this process had in memory at once, or with a GPU what its tensors took there."""
-    if device == "cuda":
-        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
 def _cpuinfo(key: str) -> str:

@@ -45,11 +45,19 @@ class Training:
         sizes: of the model.
         precision: of Lightning's Trainer.
         device: "cpu" or "cuda".
+        compile: by `torch.compile`.
         devices: processes.
     """
 
     def __init__(
-        self, data: LightningDataModule | None, sizes: Sizes, *, precision: str, device: str, devices: int = 1
+        self,
+        data: LightningDataModule | None,
+        sizes: Sizes,
+        *,
+        precision: str,
+        device: str,
+        compile: bool = False,
+        devices: int = 1,
     ) -> None:
         self.data, self.precision, self.device, self.devices = data, precision, device, devices
         self.batch: Batch | None = None
@@ -61,6 +69,7 @@ class Training:
             eps=1e-9,
             weight_decay=0.0,
             schedule="constant",
+            compile=compile,
         )
 
     def window(self, steps: int, *, warmup: int = 0, repeated: bool = False) -> Window:
@@ -77,12 +86,12 @@ class Training:
         return Window(clock.seconds, clock.shapes)
 
 
-def make_trainer(device: str, precision: str, clock: Callback, **options: Any) -> Trainer:
-    """Lightning's Trainer with nothing around the steps but a clock."""
+def make_trainer(device: str, precision: str, *callbacks: Callback, **options: Any) -> Trainer:
+    """Lightning's Trainer with nothing around the steps but these callbacks."""
     return Trainer(
         accelerator="gpu" if device == "cuda" else "cpu",
         precision=precision,  # type: ignore[arg-type]
-        callbacks=[clock],
+        callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -1,19 +1,27 @@
-"""What was measured: as tables for people, as JSON for the README and for comparisons later."""
+"""What was measured: tables for people, JSON to keep, and a chart of the JSON for README.md."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.context import Row
 
-_FIRST = ("case", "implementation", "size", "questions/s", "ms", "ratio")
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "benchmarks"
+_FIRST = ("case", "implementation", "size", "questions/s", "ms", "images/s", "ratio")
+_TITLES = {
+    "features": "reading features, questions/s",
+    "train": "training MCAN-small, questions/s",
+    "predict": "answering",
+    "extract": "extracting features, images/s",
+}
+_WIDTH = 36
 
 
-def default_path(machine: dict[str, Any]) -> Path:
+def default_path(machine: Mapping[str, Any]) -> Path:
     """benchmarks/cpu.json, or by the GPU's name: benchmarks/h200.json for an "NVIDIA H200"."""
     name = machine["gpu"]["name"].lower().removeprefix("nvidia ") if "gpu" in machine else "cpu"
     return FOLDER / f"{re.sub('[^a-z0-9]+', '_', name)}.json"
@@ -25,14 +33,14 @@ def table(title: str, rows: Sequence[Row]) -> str:
     columns = [*(name for name in _FIRST if name in found), *(name for name in found if name not in _FIRST)]
     cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
     widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
-    lines = [
+    lines = (
         "  ".join(
             cell.ljust(width) if name in _FIRST[:2] else cell.rjust(width)
             for name, cell, width in zip(columns, line, widths, strict=True)
         ).rstrip()
         for line in cells
-    ]
-    return f"{title}\n" + "\n".join(f"  {line}" for line in lines)
+    )
+    return "\n".join([title, *(f"  {line}" for line in lines)])
 
 
 def _cell(value: Any) -> str:
@@ -41,3 +49,54 @@ def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return f"{value['median']:g} ({value['low']:g} to {value['high']:g})"
     return str(value)
+
+
+def chart(found: Mapping[str, Any]) -> str:
+    """Bars in text, indented as code: of each case what every implementation did."""
+    machine = found["machine"]
+    name = machine["gpu"]["name"] if "gpu" in machine else f"{machine['processor']}, {machine['cores']} cores"
+    lines = [f"{name} ({', '.join(machine['flags'])}), torch {machine['torch']}; medians"]
+    for part, title in _TITLES.items():
+        rows = found.get(part, [])
+        for case in dict.fromkeys(row["case"] for row in rows):
+            lines += ["", f"{title}: {case}", *_bars([row for row in rows if row["case"] == case])]
+    return "".join(f"    {line}".rstrip() + "\n" for line in lines)
+
+
+def _bars(rows: Sequence[Row]) -> Iterator[str]:
+    """A line for each row of a case; longer is more, of questions or of milliseconds."""
+    column = next(name for name in ("questions/s", "ms", "images/s") if name in rows[0])
+    most = max(row[column]["median"] for row in rows)
+    names = max(len(row["implementation"]) for row in rows)
+    for row in rows:
+        value = row[column]["median"]
+        bar = "█" * max(1, round(_WIDTH * value / most))
+        unit = " ms" if column == "ms" else ""
+        times = f"  {row['ratio']['median']:.3g} x" if "ratio" in row else ""
+        yield f"  {row['implementation']:<{names}} {_number(value):>8}{unit}  {bar}{times}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def plot_growth(rows: Sequence[Row], path: Path) -> None:
+    """A picture of how the time of a question grows in each size, beside its arithmetic.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    kinds = list(dict.fromkeys(row["case"] for row in rows if "ms/question" in row))
+    figure = Figure(figsize=(4 * len(kinds), 3.5), layout="constrained")
+    for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        mine = [row for row in rows if row["case"] == kind]
+        sizes, times = [row["size"] for row in mine], [row["ms/question"]["median"] for row in mine]
+        operations = [row["MFLOP/question"] for row in mine]
+        axes.loglog(sizes, times, "o-", label="time")
+        axes.loglog(sizes, [value * times[-1] / operations[-1] for value in operations], "--", label="arithmetic")
+        axes.set(xlabel=kind, ylabel="ms per question", xticks=sizes, xticklabels=map(str, sizes))
+        axes.minorticks_off()
+        axes.legend()
+    figure.savefig(path, dpi=100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmarks.conventional import Sizes
 from benchmarks.data import DataSet, Shape
@@ -15,21 +15,24 @@ class Scale(NamedTuple):
 
     Attributes:
         sizes: of the model.
-        batch_size: of training.
-        num_images: in a data set; there are `questions_per_image` times as many questions.
-        questions_per_image: as in VQA v2, 5.4, rounded.
+        batch_size: of training; evaluation takes twice as many.
+        num_images: in a data set; there are five times as many questions (5.4 in VQA v2).
         rounds: how often each measurement is repeated.
         steps: training steps in a measurement of batches that are all alike ...
-        epoch: ... and where sizes vary, all batches of an epoch of this length.
-        warmup: training steps before a measurement begins ...
-        epoch_warmup: ... and before one of an epoch.
+        warmup: ... and before it.
+        epoch: where sizes vary a measurement takes all batches of an epoch of this length ...
+        epoch_warmup: ... and so many steps before it.
+        their_steps: of the conventional training.
         batches: of features, in a measurement of our reading ...
         their_batches: ... and of the conventional.
-        num_workers: of the conventional loader.
+        num_workers: of the conventional loader in training ...
+        their_workers: ... and where reading alone is measured.
         asked: single questions.
-        eval_batches: in a measurement of evaluation.
-        workers: counts of them that reading is measured with.
+        eval_batches: in a measurement of evaluation, of the size of training batches.
+        images: to extract features from.
+        workers: counts of them that our reading is measured with.
         growth: for each kind of size its values, and for each of them questions, regions and tokens of a batch.
+        vqa_v2: the part of VQA v2 that is trained on for an epoch; none where that would take hours.
     """
 
     sizes: Sizes
@@ -37,36 +40,37 @@ class Scale(NamedTuple):
     num_images: int
     rounds: int
     steps: int
-    epoch: int
     warmup: int
+    epoch: int
     epoch_warmup: int
+    their_steps: int
     batches: int
     their_batches: int
     num_workers: int
+    their_workers: tuple[int, ...]
     asked: int
     eval_batches: int
+    images: int
     workers: tuple[int, ...]
     growth: dict[str, dict[int, tuple[int, int, int]]]
-    questions_per_image: int = 5
+    vqa_v2: float = 0.0
 
     def data(self, folder: Path, shape: Shape, *, num_batches: int | None = None) -> DataSet:
         """A data set of this scale, or with so many batches of questions."""
-        questions = self.num_images * self.questions_per_image
+        questions = 5 * self.num_images if num_batches is None else num_batches * self.batch_size
+        return self.sized_data(folder, shape, num_images=self.num_images, num_questions=questions)
+
+    def sized_data(self, folder: Path, shape: Shape, *, num_images: int, num_questions: int) -> DataSet:
+        """A data set for the model of this scale."""
         return DataSet(
             folder,
             shape,
-            num_images=self.num_images,
-            num_questions=questions if num_batches is None else num_batches * self.batch_size,
+            num_images=num_images,
+            num_questions=num_questions,
             region_dim=self.sizes.region_dim,
             num_words=self.sizes.num_words,
             num_answers=self.sizes.num_answers,
         )
-
-    @property
-    def preset(self) -> dict[str, Any]:
-        """The model's sizes as `coattn.presets.mcan_small` calls them, without those that follow from the data."""
-        given = ("num_words", "num_answers", "region_dim")
-        return {name: value for name, value in self.sizes._asdict().items() if name not in given}
 
 
 def growing(
@@ -87,31 +91,38 @@ CPU = Scale(
     rounds=3,
     steps=1,
     epoch=8,
+    their_steps=1,
     warmup=1,
     epoch_warmup=0,
     batches=50,
     their_batches=5,
     num_workers=2,
+    their_workers=(0, 2),
     asked=40,
     eval_batches=2,
+    images=64,
     workers=(0, 1, 2, 4),
     growth=growing(batch=(1, 4, 16, 64), regions=(10, 25, 50, 100, 200, 400), tokens=(4, 8, 15, 30, 60), questions=8),
 )
 CUDA = Scale(
     Sizes(),
     batch_size=256,
-    num_images=8000,
+    num_images=4000,
     rounds=5,
     steps=100,
     epoch=100,
+    their_steps=30,
     warmup=20,
     epoch_warmup=100,
     batches=200,
     their_batches=30,
     num_workers=12,
+    their_workers=(12,),
     asked=200,
     eval_batches=60,
+    images=1000,
     workers=(0, 2, 4, 8, 16),
+    vqa_v2=1.0,
     growth=growing(
         batch=(1, 8, 64, 512), regions=(10, 25, 50, 100, 200, 400), tokens=(4, 8, 15, 30, 60), questions=128
     ),
@@ -123,13 +134,17 @@ QUICK = Scale(
     rounds=1,
     steps=1,
     epoch=2,
+    their_steps=1,
     warmup=1,
     epoch_warmup=0,
     batches=3,
     their_batches=3,
     num_workers=1,
+    their_workers=(0, 1),
     asked=2,
     eval_batches=1,
+    images=4,
     workers=(0, 1),
+    vqa_v2=1e-4,
     growth=growing(batch=(1, 2), regions=(10, 20), tokens=(4, 8), questions=2),
 )

@@ -5,56 +5,64 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import torch
+
 from benchmarks import conventional
 from benchmarks.alone import run_alone
 from benchmarks.context import PRECISIONS, Context, Row
 from benchmarks.data import ADAPTIVE, FIXED_100, DataSet, Shape
-from benchmarks.features import padding
 from benchmarks.machine import synchronise
 from benchmarks.ours import Training, Window, operations
 from benchmarks.timing import alternate, ratio, summary
+from benchmarks.ways import Way, our_ways
 
 SHAPES = {shape.name: shape for shape in (ADAPTIVE, FIXED_100)}
-CONVENTIONAL, ONE_BATCH = "conventional, float32", "one batch"
+FLOAT32, TF32 = "conventional, float32", "conventional, TF32"
+ONE_BATCH = "one batch"
 
 
 def run(context: Context) -> list[Row]:
-    """Both shapes of data in each precision, and one repeated batch, in turns with the conventional training.
+    """Both shapes of data in each way, and one repeated batch, in turns with the conventional training.
 
     That one takes as long for either shape: it pads everything to 100 regions and 14 tokens.
     """
     ours = {
-        (case, f"coattn, {precision}"): OurRuns(context, shape, precision)
+        (case, name): OurRuns(context, shape, way)
         for case, shape in SHAPES.items()
-        for precision in context.precisions
+        for name, way in our_ways(context).items()
+        if way.varied or shape is not ADAPTIVE
     }
-    best = ours[FIXED_100.name, f"coattn, {context.precisions[0]}"]
-    runs = {key: mine.rate for key, mine in ours.items()}
-    runs[FIXED_100.name, ONE_BATCH] = best.rate_of_one_batch
-    runs[FIXED_100.name, CONVENTIONAL] = their_rate(context, SHAPES[FIXED_100.name])
+    fastest = next(key for key in ours if key[0] == FIXED_100.name)
+    theirs = {(FIXED_100.name, name): their_rate(context, name == TF32) for name in their_names(context)}
+    runs = {key: mine.rate for key, mine in ours.items()} | theirs
+    runs[FIXED_100.name, ONE_BATCH] = ours[fastest].rate_of_one_batch
     found = alternate(runs, context.scale.rounds)
-    theirs = found.pop((FIXED_100.name, CONVENTIONAL))
-    repeated = found.pop((FIXED_100.name, ONE_BATCH))
     rows: list[Row] = []
     for (case, name), rates in found.items():
-        row: Row = {"case": case, "implementation": name, "questions/s": summary(rates), "ratio": ratio(rates, theirs)}
-        if ours[case, name] is best:
-            row["loader / one batch"] = ratio(rates, repeated)
-        rows.append(row | ours[case, name].facts())
-    rows.append({"case": FIXED_100.name, "implementation": CONVENTIONAL, "questions/s": summary(theirs)})
-    for row in rows if not context.quick else ():  # a process takes longer to begin than all the rest
-        row["peak GB"] = run_alone(context, "train", row["case"], row["implementation"])["peak GB"]
+        if name == ONE_BATCH:
+            continue
+        row: Row = {"case": case, "implementation": name, "questions/s": summary(rates)}
+        if (case, name) in ours:
+            row["ratio"] = ratio(rates, found[FIXED_100.name, FLOAT32])
+            row |= ours[case, name].facts()
+        if (case, name) == fastest:
+            row["loader / one batch"] = ratio(rates, found[FIXED_100.name, ONE_BATCH])
+        if not context.quick:  # a process takes longer to begin than all the rest
+            row["peak GB"] = run_alone(context, "train", case, name)["peak GB"]
+        rows.append(row)
     return rows
 
 
 class OurRuns:
-    """Our training on data of one shape, in one precision."""
+    """Our training on data of one shape, in one way."""
 
-    def __init__(self, context: Context, shape: Shape, precision: str) -> None:
-        self.context, self.precision, self.varied = context, precision, shape.regions is None
+    def __init__(self, context: Context, shape: Shape, way: Way) -> None:
+        self.context, self.way, self.varied = context, way, shape is ADAPTIVE
         scale = context.scale
-        self.module = training_data(context, shape).module(batch_size=scale.batch_size)
-        self.training = Training(self.module, scale.sizes, precision=PRECISIONS[precision], device=context.device)
+        self.module = training_data(context, shape).module(**{"batch_size": scale.batch_size, **way.data})
+        self.training = Training(
+            self.module, scale.sizes, precision=PRECISIONS[way.precision], device=context.device, compile=way.compile
+        )
         self.windows: list[Window] = []
 
     def rate(self) -> float:
@@ -74,36 +82,51 @@ class OurRuns:
         shares = []
         for window in self.windows:
             done = sum(3 * n * operations(self.context.scale.sizes, *size) for n, *size in window.shapes)
-            shares.append(done / window.seconds / self.context.matrix_rates[self.precision])
-        return {"padding": padding(self.module), "share of matrix rate": summary(shares)}
+            shares.append(done / window.seconds / self.context.matrix_rates[self.way.precision])
+        padding = self.module.order.padding
+        return {
+            "share of matrix rate": summary(shares),
+            "padding": round(padding.regions, 3),
+            "padding of tokens": round(padding.tokens, 3),
+        }
 
 
 def training_data(context: Context, shape: Shape) -> DataSet:
     """Of exactly one epoch, where its batches differ."""
-    return context.scale.data(context.folder, shape, num_batches=context.scale.epoch if shape.regions is None else None)
+    return context.scale.data(context.folder, shape, num_batches=context.scale.epoch if shape is ADAPTIVE else None)
 
 
-def their_rate(context: Context, shape: Shape) -> Callable[[], float]:
-    """A measurement of the conventional training, in questions per second."""
-    scale, data = context.scale, training_data(context, shape)
+def their_names(context: Context) -> tuple[str, ...]:
+    """The conventional training as published, and with a GPU also with its faster products of float32."""
+    return (FLOAT32, TF32) if context.device == "cuda" else (FLOAT32,)
+
+
+def their_rate(context: Context, tf32: bool) -> Callable[[], float]:
+    """A measurement of the conventional training on 100 regions, in questions per second."""
+    scale = context.scale
     batches = conventional.loader(
-        data.samples(), batch_size=scale.batch_size, num_workers=scale.num_workers, device=context.device
+        training_data(context, FIXED_100).samples(),
+        batch_size=scale.batch_size,
+        num_workers=scale.num_workers,
+        device=context.device,
     )
     trainer = conventional.Trainer(scale.sizes, conventional.forever(batches), context.device)
-    for _ in range(scale.warmup):
-        trainer.step()
 
-    def rate() -> float:
+    def rate(steps: int = scale.their_steps) -> float:
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
         start = time.perf_counter()
-        questions = sum(trainer.step() for _ in range(scale.steps))
+        questions = sum(trainer.step() for _ in range(steps))
         synchronise(context.device)
-        return questions / (time.perf_counter() - start)
+        taken = time.perf_counter() - start
+        torch.set_float32_matmul_precision("highest")
+        return questions / taken
 
+    rate(scale.warmup)
     return rate
 
 
 def run_once(context: Context, case: str, implementation: str) -> Row:
     """One measurement of one row, for the memory that it takes."""
-    if implementation == CONVENTIONAL:
-        return {"questions/s": their_rate(context, SHAPES[case])()}
-    return {"questions/s": OurRuns(context, SHAPES[case], implementation.removeprefix("coattn, ")).rate()}
+    if implementation in their_names(context):
+        return {"questions/s": their_rate(context, implementation == TF32)()}
+    return {"questions/s": OurRuns(context, SHAPES[case], our_ways(context)[implementation]).rate()}

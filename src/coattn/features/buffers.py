@@ -35,12 +35,15 @@ class Buffers:
         return torch.from_numpy(lent).view(dtype).view(shape)
 
     def _taken(self, needed: int) -> np.ndarray:
-        """A buffer at rest that is large enough, or a new one instead of one that is too small."""
-        for place in range(len(self._at_rest)):
+        """A buffer at rest that is large enough, or a new one instead of one that is too small.
+
+        That which came back last is taken first: parts of it may still be in the processor's cache.
+        """
+        for place in reversed(range(len(self._at_rest))):
             if self._at_rest[place].nbytes >= needed:
                 return self._at_rest.pop(place)
         if self._at_rest:
-            self._at_rest.pop()
+            self._at_rest.pop(0)
         return np.empty(-(-needed // _STEP) * _STEP, np.uint8)
 
     def _take_back(self, buffer: np.ndarray, number: int, _: object) -> None:

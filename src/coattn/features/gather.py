@@ -120,7 +120,7 @@ class MappedRows:
         buffer = np.empty(shape, self.gathered_dtype) if out is None else out.reshape(-1)[: math.prod(shape)]
         features = buffer.reshape(shape)
         self.copy_padded(positions, features)
-        return PaddedRows(features, self.column("boxes")[rows], self.sizes[positions], lengths)
+        return PaddedRows(features, self.column("boxes").take(rows, axis=0), self.sizes[positions], lengths)
 
     def copy_padded(self, positions: np.ndarray, features: np.ndarray) -> None:
         """Fill contiguous `features` (B, R, D), of `gathered_dtype`, with those of images, and zeros behind them."""

@@ -118,6 +118,9 @@ def peak_memory(device: torch.device) -> float | None:
     """The most memory at a time so far, in 1e9 bytes; None where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
+    if (status := Path("/proc/self/status")).exists():  # getrusage would count what the parent process had
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024 / 1e9
     if resource is None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024

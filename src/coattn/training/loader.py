@@ -20,9 +20,9 @@ _AHEAD = 2  # batches that a thread has ready
 class BatchLoader:
     """Batches of a data set, again for each epoch. What to draw is asked for only with the first batch of an epoch.
 
-    It is no DataLoader, so that Lightning leaves its order alone; there is one inside, with its workers kept alive.
-    They read texts alone: features are gathered in this process. A batch may be kept for as long as one likes: its
-    memory goes to another only when nobody holds the batch or a part of it.
+    It is no DataLoader, so that Lightning leaves its order alone; for workers there is one inside, kept alive. They
+    read texts alone: features are gathered in this process. A batch may be kept for as long as one likes: its memory
+    goes to another only when nobody holds the batch or a part of it.
 
     Args:
         dataset: reads the texts of a batch.
@@ -48,20 +48,22 @@ class BatchLoader:
         start_method: str | None = None,
         ahead: bool | None = None,
     ) -> None:
-        self._features, self._get_draws, self._length = features, draws, length
+        self._dataset, self._features, self._get_draws, self._length = dataset, features, draws, length
         self._ahead = features.reads_host if ahead is None else ahead
         self._draws: list[Draw] = []
-        self._texts = DataLoader(
-            dataset,
-            batch_size=None,  # an item is a batch already
-            sampler=self._draws,
-            num_workers=num_workers,
-            collate_fn=_unchanged,  # type: ignore[arg-type]
-            pin_memory=pin_memory,
-            multiprocessing_context=start_method if num_workers else None,
-            persistent_workers=num_workers > 0,
-            generator=torch.Generator(),  # or it would draw from the global one, which dropout uses
-        )
+        self._texts: DataLoader[Texts] | None = None
+        if num_workers or pin_memory:
+            self._texts = DataLoader(
+                dataset,
+                batch_size=None,  # an item is a batch already
+                sampler=self._draws,
+                num_workers=num_workers,
+                collate_fn=_unchanged,  # type: ignore[arg-type]
+                pin_memory=pin_memory,
+                multiprocessing_context=start_method if num_workers else None,
+                persistent_workers=num_workers > 0,
+                generator=torch.Generator(),  # or it would draw from the global one, which dropout uses
+            )
 
     def __len__(self) -> int:
         return self._length
@@ -84,7 +86,8 @@ class BatchLoader:
     def _items(self) -> Iterator[tuple[Draw, Texts]]:
         """The texts of each batch; the system begins to read the features of the next one meanwhile."""
         draws = list(self._draws)
-        for number, item in enumerate(zip(draws, self._texts, strict=True)):
+        texts = map(self._dataset.__getitem__, draws) if self._texts is None else iter(self._texts)
+        for number, item in enumerate(zip(draws, texts, strict=True)):
             for draw in draws[number + 1 : number + 2]:
                 self._features.expect(draw.images)
             yield item
@@ -98,8 +101,8 @@ def make_batch(draw: Draw, texts: Texts, features: Features) -> Batch:
     store = features.store
     lengths, rows = store.padded_rows(draw.images)
     mask = np.arange(rows.shape[1]) < lengths[:, None]
-    boxes, sizes = store.column("boxes")[rows], store.sizes[draw.images].astype(np.float32)
-    region_mask, boxes, image_sizes = (moved(torch.from_numpy(part), features.device) for part in (mask, boxes, sizes))
+    parts = (mask, store.column("boxes").take(rows, axis=0), store.sizes[draw.images].astype(np.float32))
+    region_mask, boxes, image_sizes = (moved(torch.from_numpy(part), features.device) for part in parts)
     return Batch(
         **texts._asdict(),
         regions=features.gather(draw.images),

@@ -1,0 +1,88 @@
+"""What was aimed at, and whether it was reached."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from benchmarks.context import Row
+from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100
+
+_EASY, _ONE = "one question, easy-VQA's model", "one question, 36 regions"
+
+
+class Target(NamedTuple):
+    """A bound on a column of a row; rows are found by their case and the beginning of their implementation.
+
+    Attributes:
+        part: of the benchmark.
+        case: of the row.
+        implementation: of the row; of several rows the best counts.
+        column: of the row.
+        wanted: ">=" or "<=", and ...
+        bound: ... how much.
+    """
+
+    part: str
+    case: str
+    implementation: str
+    column: str
+    wanted: str
+    bound: float
+
+
+CPU = (
+    *(
+        Target("features", shape.name, "coattn", column, ">=", bound)
+        for shape in (ADAPTIVE, FIXED_36, FIXED_100)
+        for column, bound in (("share of limit", 0.7), ("ratio", 5))
+    ),
+    Target("train", ADAPTIVE.name, "coattn, bf16", "ratio", ">=", 5),
+    Target("train", FIXED_100.name, "coattn, bf16", "ratio", ">=", 2.5),
+    Target("train", ADAPTIVE.name, "coattn, float32", "ratio", ">=", 2),
+    Target("train", FIXED_100.name, "coattn, float32", "ratio", ">=", 1.1),
+    Target("train", FIXED_100.name, "coattn", "loader / one batch", ">=", 0.95),
+    Target("train", FIXED_100.name, "coattn", "peak GB", "<=", 6.9 / 2),
+    Target("predict", _ONE, "coattn", "ms", "<=", 50),
+    Target("predict", _EASY, "coattn", "ms", "<=", 5),
+)
+CUDA = (
+    Target("train", FIXED_100.name, "coattn", "questions/s", ">=", 15_000),
+    Target("train", FIXED_100.name, "coattn", "ratio", ">=", 10),
+    Target("train", FIXED_100.name, "coattn", "loader / one batch", ">=", 0.95),
+    Target("epochs", f"VQA v2's numbers, {FIXED_100.name}", "coattn", "13 epochs, min", "<=", 10),
+)
+_WANTED = {">=": operator.ge, "<=": operator.le}
+
+
+def check(found: Mapping[str, Any]) -> list[Row]:
+    """A row for each target of this device whose part was measured."""
+    targets = CUDA if "gpu" in found["machine"] else CPU
+    rows = (_checked(target, found.get(target.part, ())) for target in targets)
+    return [row for row in rows if row is not None]
+
+
+def _checked(target: Target, rows: Sequence[Row]) -> Row | None:
+    values = [
+        _median(row[target.column])
+        for row in rows
+        if row["case"] == target.case
+        and row["implementation"].startswith(target.implementation)
+        and target.column in row
+    ]
+    if not values:
+        return None
+    value = (max if target.wanted == ">=" else min)(values)
+    return {
+        "case": f"{target.part}: {target.case}",
+        "implementation": target.implementation,
+        "what": target.column,
+        "wanted": f"{target.wanted} {target.bound:g}",
+        "measured": value,
+        "reached": "yes" if _WANTED[target.wanted](value, target.bound) else "no",
+    }
+
+
+def _median(value: Any) -> float:
+    return value["median"] if isinstance(value, dict) else value

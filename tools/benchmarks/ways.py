@@ -1,0 +1,40 @@
+"""The ways in which our training is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.context import Context
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model is trained.
+
+    Attributes:
+        precision: "bf16" or "float32".
+        compile: by `torch.compile`.
+        data: settings of `VQADataModule`.
+        varied: measured on images and questions of varied sizes too.
+    """
+
+    precision: str
+    compile: bool = False
+    data: Mapping[str, Any] = field(default_factory=dict)
+    varied: bool = True
+
+
+def our_ways(context: Context) -> dict[str, Way]:
+    """By the name that tables give them; the one to take first."""
+    plain = {f"coattn, {precision}": Way(precision) for precision in context.precisions}
+    if context.device != "cuda":
+        return plain
+    others: dict[str, dict[str, Any]] = {
+        "coattn, features pinned": {"residency": "pinned"},
+        "coattn, features mapped": {"residency": "mmap"},
+        "coattn, batches of 64": {"batch_size": 64},
+    }
+    fastest = {"coattn, bf16 compiled": Way("bf16", compile=True)}
+    return fastest | {name: Way("bf16", True, data, varied=False) for name, data in others.items()} | plain
