@@ -44,6 +44,14 @@ def test_unknown_modes_and_budgets_are_refused(tmp_path: Path) -> None:
         open_features(store, np.arange(3), budget=-1)
 
 
+def test_copied_files_are_unmapped_and_still_can_be_read(tmp_path: Path) -> None:
+    store = write(tmp_path / "a.h5")
+    before = store.gather(np.arange(3)).features
+    HeldRows(store, np.arange(3), torch.device("cpu"))
+    assert not store._maps
+    np.testing.assert_array_equal(store.gather(np.arange(3)).features, before)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", ["float16", "float32", "int8", "mixed"])
 def test_batches_are_the_same_wherever_features_live(dtype: str, device: str, tmp_path: Path) -> None:

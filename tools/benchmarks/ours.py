@@ -46,6 +46,7 @@ class Training:
         precision: of Lightning's Trainer.
         device: "cpu" or "cuda".
         compile: by `torch.compile`.
+        checkpoint: with checkpointed activations.
         devices: processes.
     """
 
@@ -57,6 +58,7 @@ class Training:
         precision: str,
         device: str,
         compile: bool = False,
+        checkpoint: bool = False,
         devices: int = 1,
     ) -> None:
         self.data, self.precision, self.device, self.devices = data, precision, device, devices
@@ -70,6 +72,7 @@ class Training:
             weight_decay=0.0,
             schedule="constant",
             compile=compile,
+            checkpoint_activations=checkpoint,
         )
 
     def window(self, steps: int, *, warmup: int = 0, repeated: bool = False) -> Window:

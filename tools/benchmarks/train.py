@@ -61,7 +61,12 @@ class OurRuns:
         scale = context.scale
         self.module = training_data(context, shape).module(**{"batch_size": scale.batch_size, **way.data})
         self.training = Training(
-            self.module, scale.sizes, precision=PRECISIONS[way.precision], device=context.device, compile=way.compile
+            self.module,
+            scale.sizes,
+            precision=PRECISIONS[way.precision],
+            device=context.device,
+            compile=way.compile,
+            checkpoint=way.checkpoint,
         )
         self.windows: list[Window] = []
 

@@ -16,12 +16,14 @@ class Way:
     Attributes:
         precision: "bf16" or "float32".
         compile: by `torch.compile`.
+        checkpoint: with checkpointed activations.
         data: settings of `VQADataModule`.
         varied: measured on images and questions of varied sizes too.
     """
 
     precision: str
     compile: bool = False
+    checkpoint: bool = False
     data: Mapping[str, Any] = field(default_factory=dict)
     varied: bool = True
 
@@ -29,12 +31,13 @@ class Way:
 def our_ways(context: Context) -> dict[str, Way]:
     """By the name that tables give them; the one to take first."""
     plain = {f"coattn, {precision}": Way(precision) for precision in context.precisions}
+    less = {"coattn, bf16, less memory": Way("bf16", checkpoint=True, varied=False)}
     if context.device != "cuda":
-        return plain
+        return plain | (less if "bf16" in context.precisions else {})
     others: dict[str, dict[str, Any]] = {
         "coattn, features pinned": {"residency": "pinned"},
         "coattn, features mapped": {"residency": "mmap"},
         "coattn, batches of 64": {"batch_size": 64},
     }
     fastest = {"coattn, bf16 compiled": Way("bf16", compile=True)}
-    return fastest | {name: Way("bf16", True, data, varied=False) for name, data in others.items()} | plain
+    return fastest | {name: Way("bf16", True, data=data, varied=False) for name, data in others.items()} | less | plain

@@ -193,6 +193,14 @@ class MappedRows:
                     start = column.offset + first * row_bytes
                     os.posix_fadvise(file.fileno(), start, length * row_bytes, os.POSIX_FADV_WILLNEED)
 
+    def unmap(self) -> None:
+        """Forget the maps, so that what was read through them no longer counts as memory of this process.
+
+        Files are mapped again when they are read again.
+        """
+        self._maps.clear()
+        self._word_maps.clear()
+
     def statistics(self, positions: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the feature rows, (D,) float32 each, over all images or those at `positions`.
 
@@ -216,11 +224,13 @@ class MappedRows:
         return mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32)
 
     def _map(self, part: int, name: str) -> np.ndarray:
-        if (part, name) not in self._maps:
-            self._maps[part, name] = self.parts[part].map(name)
-        return self._maps[part, name]
+        found = self._maps.get((part, name))
+        if found is None:
+            found = self._maps[part, name] = self.parts[part].map(name)
+        return found
 
     def _words(self, part: int) -> np.ndarray:
-        if part not in self._word_maps:
-            self._word_maps[part] = self._map(part, "features").view(self._word)
-        return self._word_maps[part]
+        found = self._word_maps.get(part)
+        if found is None:
+            found = self._word_maps[part] = self._map(part, "features").view(self._word)
+        return found

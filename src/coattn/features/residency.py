@@ -98,6 +98,7 @@ class HeldRows:
                 store.expect(ahead)
                 self._load(store, chunk)
                 bar.update(int(store.lengths[chunk].sum()) * store.row_bytes)
+        store.unmap()
 
     def _load(self, store: MappedRows, images: np.ndarray) -> None:
         lengths = store.lengths[images]
