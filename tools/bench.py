@@ -79,7 +79,8 @@ def measure(arguments: argparse.Namespace) -> None:
             found[part] = PARTS[part].run(context)
             print(f"\n{report.table(part, found[part])}", flush=True)
     if not arguments.quick:
-        print(f"\n{report.table('targets', targets.check(found))}")
+        found["targets"] = targets.check(found)
+        print(f"\n{report.table('targets', found['targets'])}")
     path = arguments.json
     if path is None and everything and not arguments.quick:
         path = report.default_path(found["machine"])
