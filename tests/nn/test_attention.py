@@ -25,6 +25,23 @@ def test_map_path_equals_fused_path(mask_shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(weights @ v, fused, atol=1e-6, rtol=0)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_keys", [14, 64, 100])
+def test_the_fused_kernel_of_a_gpu_computes_the_same(num_keys: int, dtype: torch.dtype) -> None:
+    found = []
+    for device, need_weights in (("cuda", False), ("cpu", True)):
+        torch.manual_seed(0)
+        q, k, v = (torch.randn(3, 2, n, 64).to(dtype).to(device).requires_grad_() for n in (14, num_keys, num_keys))
+        mask = (torch.arange(num_keys) < torch.tensor([[0], [num_keys // 2], [num_keys]])).to(device)
+        out, _ = attend(q, k, v, mask, need_weights=need_weights)
+        out.float().square().sum().backward()
+        found.append([x.float().cpu() for x in (out, q.grad, k.grad, v.grad)])
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+    for fused, explicit in zip(*found, strict=True):
+        torch.testing.assert_close(fused, explicit, atol=tolerance, rtol=tolerance)
+
+
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_row_without_real_keys_is_zero_with_finite_gradients(need_weights: bool) -> None:
     q, k, v, mask = _inputs()
@@ -87,6 +104,22 @@ def test_multi_head_attention_between_widths() -> None:
     assert weights is None
     with pytest.raises(ValueError, match=r"num_heads=3 and width 8"):
         MultiHeadAttention(8, num_heads=3)
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_projections_in_one_product_equal_those_one_by_one(itself: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer, joined = MultiHeadAttention(16, num_heads=2), []
+    monkeypatch.setattr(torch, "cat", lambda tensors, cat=torch.cat: joined.append(len(tensors)) or cat(tensors))
+    x = torch.randn(2, 5, 16, dtype=torch.bfloat16)
+    y = x if itself else torch.randn(2, 7, 16, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        together, _ = layer(x, y)
+        assert joined == [3 if itself else 2] * 2  # weights and biases
+        with torch.no_grad():
+            apart, _ = layer(x, y)
+    assert len(joined) == 2
+    torch.testing.assert_close(together, apart)
 
 
 def test_gradcheck() -> None:
