@@ -3,11 +3,13 @@
     python tools/benchmark_extract.py                      # MobileNetV2 with random weights on 384 drawn JPEGs, CPU
     python tools/benchmark_extract.py --images photos/ --weights mobilenet_v2.pth --device cuda
 
-Serial is the plain way: read and shrink all images one by one; then run the network over them, batch by batch, with as
-many threads as torch takes by itself; then write and sync the store. It waits for nothing but the disk: this is its
-best. Overlapped is `coattn.features.extract.extract`. Both use the same functions for each part and are measured in
-turns in one process. Where all parts run on the CPU, nothing can be faster than all their work shared evenly by the
-cores: what is gained is that no core is idle while one thread reads or writes. Aim: at most 0.75 of the serial time.
+Serial is the plain way, in two forms: the network runs image by image, or batch by batch, which is its best; with as
+many threads as torch takes by itself. All images are read and shrunk one by one before that; after it the store is
+written and synced. Overlapped is `coattn.features.extract.extract`. All use the same functions for each part and are
+measured in turns in one process. Aim: at most 0.75 of the serial time.
+
+Where all parts run on the CPU, nothing can be faster than all their work shared evenly by the cores: what is gained is
+that no core is idle while one thread reads or writes. That bound is printed too.
 """
 
 from __future__ import annotations
@@ -73,41 +75,49 @@ def main() -> None:
         folder = Path(name)
         if args.images is None:
             draw_images(folder, min(args.number, 64))
-        found = list(find_images([args.images or folder]).values())
-        images = {f"{index}": found[index % len(found)] for index in range(args.number)}
-        extractor([load_image(found[0])] * args.batch_size)  # the first call is slower
-        parts, overlapped, cores = [], [], []
+        photos = list(find_images([args.images or folder]).values())
+        images = {f"{index}": photos[index % len(photos)] for index in range(args.number)}
+        extractor([load_image(photos[0])] * args.batch_size)  # the first call is slower
+        sizes = {"image by image": 1, "batch by batch": args.batch_size}
+        parts: dict[str, list[tuple[float, float, float]]] = {way: [] for way in sizes}
+        overlapped, cores = [], []
         for run in range(args.runs):
-            parts.append(serial(images, folder / f"serial{run}.h5", extractor, batch_size=args.batch_size))
+            for way, size in sizes.items():
+                parts[way].append(serial(images, folder / f"serial{size}_{run}.h5", extractor, batch_size=size))
             start, work = time.perf_counter(), time.process_time()
-            extract(
-                images,
-                folder / f"out{run}",
-                extractor,
-                batch_size=args.batch_size,
-                num_workers=args.workers,
-                progress=False,
-            )
+            options = {"batch_size": args.batch_size, "num_workers": args.workers, "progress": False}
+            extract(images, folder / f"out{run}", extractor, **options)
             overlapped.append(time.perf_counter() - start)
             cores.append((time.process_time() - work) / overlapped[-1])
         last = args.runs - 1
-        one, other = FeatureStore(folder / f"serial{last}.h5"), FeatureStore(folder / f"out{last}")
+        one, other = (FeatureStore(folder / name) for name in (f"serial{args.batch_size}_{last}.h5", f"out{last}"))
         every = np.arange(len(images))
         difference = np.abs(one.gather(every).features.astype(np.float32) - other.gather(every).features).max()
-    ratios = [ours / sum(base) for ours, base in zip(overlapped, parts, strict=True)]
     print(
         f"{len(images)} images, {args.model} at {args.size}x{args.size} on {args.device}, {torch.get_num_threads()} "
         f"threads of torch, {os.cpu_count()} cores; median of {args.runs} runs (fastest)"
     )
-    for label, seconds in zip(("reading", "computing", "writing"), zip(*parts, strict=True), strict=True):
-        print(f"{label:<11} {statistics.median(seconds):6.2f} s ({min(seconds):.2f})")
-    totals = [sum(base) for base in parts]
-    print(f"serial      {statistics.median(totals):6.2f} s ({min(totals):.2f})")
-    print(
-        f"overlapped  {statistics.median(overlapped):6.2f} s ({min(overlapped):.2f}), {np.mean(cores):.2f} cores busy"
-    )
-    print(f"ratio       {statistics.median(ratios):6.2f}   ({min(overlapped) / min(totals):.2f})")
+    print(f"overlapped {spread(overlapped)}, {np.mean(cores):.2f} cores busy")
+    for way, found in parts.items():
+        totals = [sum(base) for base in found]
+        shares = ", ".join(
+            f"{name} {statistics.median(seconds):.2f}"
+            for name, seconds in zip(("reading", "computing", "writing"), zip(*found, strict=True), strict=True)
+        )
+        print(f"serial, {way} {spread(totals)}: {shares}")
+        ratios = [ours / total for ours, total in zip(overlapped, totals, strict=True)]
+        print(f"  overlapped / serial {statistics.median(ratios):.2f}")
+    if args.device == "cpu":
+        threads, count = torch.get_num_threads(), os.cpu_count() or 1
+        even = [(reading + writing + threads * computing) / count for reading, computing, writing in found]
+        bound = statistics.median(work / total for work, total in zip(even, totals, strict=True))
+        print(f"  of the best, if all its work were shared evenly by the cores: {bound:.2f}")
     print(f"largest difference of the features: {difference:g}")
+
+
+def spread(seconds: list[float]) -> str:
+    """Median and best."""
+    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f})"
 
 
 if __name__ == "__main__":
