@@ -30,6 +30,17 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
     assert caught.value.filename == str(tmp_path / ("x" * 250))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, atomic_path(tmp_path / "a.json"):
+        Path("/dev/full").write_text("x")
+    assert caught.value.filename == str(tmp_path / "a.json")
+    with pytest.raises(OSError, match="not found here") as caught, atomic_path(tmp_path / "a.json"):
+        raise OSError("not found here")  # no error of the system's
+    assert caught.value.filename is None
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -44,6 +44,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(target)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, name, partial):  # a full disk names no file
+            error.filename = str(target)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

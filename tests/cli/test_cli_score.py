@@ -196,6 +196,8 @@ def test_picture(larger: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
     assert main([*arguments(larger), "--plot", str(larger / "p.docx")]) == 2
     assert "a picture cannot end in .docx" in capsys.readouterr().err
+    assert main([*arguments(larger / "none"), "--plot", str(larger / "p.docx")]) == 2
+    assert "a picture cannot end in .docx" in capsys.readouterr().err  # said before anything is read
     shutil.copy(larger / "other.json", larger / "results.json")
     assert main([*arguments(larger), "--plot", str(larger / "q.png")]) == 2
     assert 'results.json: has no "confidence"' in capsys.readouterr().err

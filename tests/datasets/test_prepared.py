@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,32 @@ def test_what_is_written(tmp_path: Path) -> None:
     write_dataset(dataset(images=images, copy_images=True), copied)
     assert json.loads((copied / "images.json").read_text())["a"] == "images/a.png"
     assert (copied / "images/a.png").read_bytes() == b"picture a"
+
+
+@pytest.mark.parametrize("image_id", ["../../../evil", "a/../../evil", "/evil", "..\\evil"])
+def test_copies_stay_in_the_folder(tmp_path: Path, image_id: str) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    out = tmp_path / "far" / "below" / "out"
+    with pytest.raises(ValueError, match=r"/my\.csv: image id .*evil' \(file .*a\.png\).* must not lead out"):
+        write_dataset(dataset(images={image_id: tmp_path / "a.png"}, copy_images=True), out)
+    assert sorted(content(tmp_path)) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"), [(40, 255, "the zip archive is damaged"), (6, 1, "cannot be read out of the zip")]
+)
+def test_a_damaged_image_in_an_archive_is_named(tmp_path: Path, place: int, value: int, words: str) -> None:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(range(256)) * 4)
+    damaged = bytearray((tmp_path / "images.zip").read_bytes())
+    damaged[place] |= value
+    if words.startswith("cannot"):  # encrypted, says the directory too
+        damaged[damaged.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "images.zip").write_bytes(damaged)
+    images = {"a": zipfile.Path(tmp_path / "images.zip") / "a.png"}
+    with pytest.raises(ValueError, match=rf"images\.zip/a\.png: {words}"):
+        write_dataset(dataset(images=images, copy_images=True), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_again_gives_the_same_and_keeps_what_is_not_ours(tmp_path: Path) -> None:

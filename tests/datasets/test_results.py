@@ -84,6 +84,9 @@ def test_the_servers_get_what_they_take(tmp_path: Path) -> None:
         {"image": "VizWiz_a.jpg", "answer": "yes", "answerable": 0.25},
         {"image": 3, "answer": "two “dogs”", "answerable": 0.5},
     ]
+    write_results(tmp_path / "v", Results({20: "yes", "7": "unanswerable"}), RECORDS, form="vizwiz")
+    entries = json.loads((tmp_path / "v").read_text(encoding="utf-8"))
+    assert [entry["answerable"] for entry in entries] == [1.0, 0.0]
     with pytest.raises(ValueError, match="'coco', must be one of vqa, gqa, clevr, vizwiz"):
         write_results(tmp_path / "x", RESULTS, RECORDS, form="coco")
     assert not (tmp_path / "x").exists()

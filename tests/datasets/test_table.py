@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -17,6 +18,7 @@ from PIL import Image
 from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.records import Record
+from coattn.datasets.row_records import cell_text
 from coattn.datasets.rows import read_rows
 from coattn.datasets.table import read_table
 
@@ -344,6 +346,11 @@ def test_accents_may_stand_apart_from_their_letters(tmp_path: Path) -> None:
     records = all_records(read_table(table(tmp_path, text), images=tmp_path / "scans", **NO_SPLIT))
     assert [record.image_id for record in records] == ["La\u0308sion.png"] * 2
     assert [record.answers for record in records] == [("\u00e9",)] * 2
+
+
+def test_a_cell_that_is_no_text_is_named() -> None:
+    with pytest.raises(ValueError, match=r"the answer is datetime\.date\(2020, 1, 2\), must be text or a number"):
+        cell_text(date(2020, 1, 2), "answer")
 
 
 def test_decimal_commas_are_pointed_out(tmp_path: Path) -> None:

@@ -83,13 +83,21 @@ def test_saved_with_images(tmp_path: Path) -> None:
             "image": library.Image(),
             "question": library.Value("string"),
             "answers": [{"answer": library.Value("string"), "answer_confidence": library.Value("string")}],
+            "answer": library.ClassLabel(names=["red", "blue"]),
+            "tags": library.Sequence(library.ClassLabel(names=["cat", "dog"])),
         }
     )
     people = [{"answer": text, "answer_confidence": "yes"} for text in ("red", "red", "pink")]
     try:
         splits = {
             split: library.Dataset.from_dict(
-                {"image": images, "question": ["Which?"] * len(images), "answers": [people] * len(images)},
+                {
+                    "image": images,
+                    "question": ["Which?"] * len(images),
+                    "answers": [people] * len(images),
+                    "answer": [0] * len(images),
+                    "tags": [[1, 0]] * len(images),
+                },
                 features=features,
             )
             for split, images in (("train", [content[0], content[1], content[0]]), ("validation", [content[1]]))
@@ -101,6 +109,8 @@ def test_saved_with_images(tmp_path: Path) -> None:
     train = read_vqa(tmp_path / "out/train_questions.json", tmp_path / "out/train_annotations.json").records
     val = read_vqa(tmp_path / "out/val_questions.json", tmp_path / "out/val_annotations.json").records
     assert [record.answers for record in train] == [("red", "red", "pink")] * 3
+    assert [record.multiple_choice_answer for record in train] == ["red"] * 3
+    assert train[0].extra["tags"] == ["dog", "cat"]
     assert train[0].image_id == train[2].image_id
     assert train[1].image_id == val[0].image_id
     places = json.loads((tmp_path / "out" / "images.json").read_text())

@@ -165,6 +165,24 @@ def test_bad_images_are_left_out_and_tried_again(photos, tmp_path, capsys):
     FeatureStore(tmp_path / "out")
 
 
+def test_what_was_done_with_unusual_images_is_said(tmp_path, capsys, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    animation, large = tmp_path / "a.gif", tmp_path / "b.png"
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
+    frames[0].save(animation, save_all=True, append_images=frames[1:])
+    Image.new("RGB", (12, 10)).save(large)
+    report = run({"a": animation, "b": large}, tmp_path / "out")
+    assert (report.done, report.skipped) == (2, [])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if str(animation) in line] == [
+        f"{animation}: holds several pictures (animation, pages); the first was taken"
+    ]
+    assert [line for line in lines if str(large) in line] == [
+        f"{large}: 12 x 10 pixels, unusually many; it was read all the same"
+    ]
+    assert not [warning for warning in recwarn if issubclass(warning.category, Image.DecompressionBombWarning)]
+
+
 def test_a_damaged_shard_is_made_again(photos, tmp_path):
     run(photos, tmp_path / "out")
     before = contents(tmp_path / "out")
@@ -262,6 +280,11 @@ def test_shards_of_another_folder_are_refused(photos, tmp_path):
         (
             '{"format": "coattn-features", "version": 1, "extractor": {}, "dim": 1, "dtype": "int8", "flips": false, '
             '"units": [{"shard": "../x.h5", "images": {}}]}',
+            "damaged manifest",
+        ),
+        (
+            '{"format": "coattn-features", "version": 1, "extractor": {}, "dim": 1, "dtype": [], "flips": false, '
+            '"units": []}',
             "damaged manifest",
         ),
     ],

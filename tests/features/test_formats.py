@@ -137,6 +137,38 @@ def test_mmfs_lmdb(tmp_path, made):
     check(FeatureStore(tmp_path / "out"), made)
 
 
+def test_a_lmdb_whose_keys_are_no_list(tmp_path):
+    lmdb = pytest.importorskip("lmdb", reason="lmdb is not installed")
+    with lmdb.open(str(tmp_path / "a"), map_size=2**22) as environment, environment.begin(write=True) as writing:
+        writing.put(b"keys", pickle.dumps(7))
+    with pytest.raises(ValueError, match="the value under 'keys' is no list of keys"):
+        convert("mmf-lmdb", [tmp_path / "a"], tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("name", ["1", "9"])
+def test_records_that_are_something_else_are_left_out(tmp_path, name):
+    """The first record, which decides about the width, or a later one."""
+    dense = torch.arange(24.0).reshape(1, 3, 2, 4)
+    tensors = {"2": dense, "3": dense + 1, name: dense.to_sparse()}
+    for folder in ("grids", "npz"):
+        (tmp_path / folder).mkdir()
+    for key, tensor in tensors.items():
+        torch.save(tensor, tmp_path / "grids" / f"{key}.pth")
+    did = convert("grid-feats-pth", [tmp_path / "grids"], tmp_path / "a", progress=False)
+    assert (did.done, [entry.image_id for entry in did.skipped]) == (2, [name])
+
+    for key in ("2", "3"):
+        np.savez(tmp_path / "npz" / f"{key}.npz", x=np.ones((4, 3), np.float32))
+    np.savez(tmp_path / "npz" / f"{name}.npz", x=np.ones((2, 3), np.float32), bbox=np.ones((2, 1)), width=9, height=9)
+    did = convert("openvqa-npz", [tmp_path / "npz"], tmp_path / "boxes", progress=False)
+    assert (did.done, [entry.reason for entry in did.skipped]) == (2, ["its boxes are rows of 1 numbers, not 4"])
+    for wrong in (np.float32(1), np.array([{"x": 1}], object), np.array([[1, None]], object)):
+        np.savez(tmp_path / "npz" / f"{name}.npz", x=wrong)
+        out = tmp_path / f"b{wrong.dtype}{wrong.shape}"
+        did = convert("openvqa-npz", [tmp_path / "npz"], out, progress=False)
+        assert (did.done, [entry.image_id for entry in did.skipped]) == (2, [name])
+
+
 def test_a_lmdb_that_was_cut_off(tmp_path):
     lmdb = pytest.importorskip("lmdb", reason="lmdb is not installed")
     with lmdb.open(str(tmp_path / "a"), map_size=2**22) as environment, environment.begin(write=True) as writing:

@@ -165,7 +165,20 @@ def test_a_given_image_is_left_as_it_is():
 def test_a_hundred_megapixels_are_read(tmp_path):
     path = tmp_path / "large.png"
     path.write_bytes(encoded(Image.new("1", (10_000, 10_000)), "PNG"))
-    assert load_image(path).size == (10_000, 10_000)
+    told = []
+    assert load_image(path, tell=told.append).size == (10_000, 10_000)
+    assert told == [f"{path}: 10000 x 10000 pixels, unusually many; it was read all the same"]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP", "MPO"])
+def test_several_pictures_are_told(tmp_path, kind):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    told = []
+    for name, others in (("one", []), ("three", frames[1:])):
+        (tmp_path / name).write_bytes(encoded(frames[0], kind, save_all=True, append_images=others))
+        assert np.abs(np.asarray(load_image(tmp_path / name, tell=told.append)).astype(int) - RED).max() <= 20
+    several = f"{tmp_path / 'three'}: holds several pictures (animation, pages); the first was taken"
+    assert told == ([] if kind == "MPO" else [several])
 
 
 def test_a_decompression_bomb_is_refused(tmp_path):
@@ -238,6 +251,7 @@ def test_two_images_of_one_id_are_refused(folder):
         ('{"7": "a.png", "7": "b.png"}', "a.png and .*b.png would both be image '7'"),
         ('{"": "a.png"}', "a.png: its image id is ''; it must not be empty"),
         ('{"7": "\\udcff.png"}', r"\\udcff.png: its name is not UTF-8"),
+        ('{"7": "a\\u0000.png"}', r"images.json: the path of image '7' is 'a.*NUL"),
     ],
 )
 def test_ids_that_cannot_be_are_refused(tmp_path, text, message):

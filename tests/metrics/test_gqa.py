@@ -115,6 +115,9 @@ def test_validity_and_plausibility() -> None:
     submission = Submission(records(questions), ["blue", "blue", "shape", "x"], choices=choices)
     means = {name: np.nanmean(values) for name, values in judge_gqa(submission).means.items()}
     assert means == {"validity": pytest.approx(2 / 3), "plausibility": pytest.approx(1 / 3)}
+    choices["2"]["valid"] = 3
+    with pytest.raises(ValueError, match=r"choices file has no 'valid' and 'plausible' lists for question_id '2'"):
+        judge_gqa(submission)
     del choices["2"]
     with pytest.raises(ValueError, match=r"choices file has no 'valid'.*question_id '2'"):
         judge_gqa(submission)
@@ -163,6 +166,7 @@ def test_without_types_the_parts_are_left_out_and_it_is_said() -> None:
     [
         ("types", "query", "'types' is 'query', must be an object"),
         ("groups", ["x"], r"'groups' is \['x'\], must be an object"),
+        ("groups", {"global": ["x"]}, r"its global group is \['x'\], must be text or null"),
         ("entailed", "2", "'entailed' is '2', must be a list"),
         ("semantic", ["select"], "'semantic' is .*must be a list of objects"),
     ],

@@ -94,6 +94,12 @@ def test_answerability_finds_the_questions_that_cannot_be_answered() -> None:
     assert "no average precision" in said.notes[0]
 
 
+def test_answerable_is_0_or_1() -> None:
+    records = [Record(1, 1, "q", ("yes",), extra={"answerable": "no"})]
+    with pytest.raises(ValueError, match="question_id 1: 'answerable' is 'no', must be 0 or 1"):
+        score(Results({1: "yes"}, {}, {1: 0.9}), records, "vizwiz")
+
+
 def test_without_any_to_find_the_number_is_missing_and_not_wrong() -> None:
     records = [Record(1, 1, "q", ("yes",), extra={"answerable": 1})]
     scores = score(Results({1: "yes"}, {}, {1: 0.9}), records, "vizwiz")

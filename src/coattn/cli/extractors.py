@@ -40,7 +40,7 @@ class Option(NamedTuple):
         return self.details.get("dest", self.flag.removeprefix("--").replace("-", "_"))
 
 
-_WEIGHTS_HINT = "default (downloads torchvision's), a FILE, or none (random, for trying out)"
+_WEIGHTS_HINT = "default (downloads torchvision's), one of its names, a FILE, or none (random, for trying out)"
 KINDS = {
     "descriptor": Kind("colours and edges in the cells of a grid"),
     "patches": Kind("the pixels of a grid's cells"),
@@ -157,8 +157,9 @@ OPTIONS = (
     Option(
         "--weights",
         _NETWORKS,
-        "default: download torchvision's, transformers: those of the folder; none: random; or .pth, .safetensors",
-        {"metavar": "default|none|FILE"},
+        "default: download torchvision's, transformers: those of the folder; none: random; or .pth, .safetensors; of "
+        "torchvision also others by their name, for example IMAGENET1K_V1",
+        {"metavar": "default|none|NAME|FILE"},
     ),
     Option(
         "--allow-download",

@@ -61,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
     from coattn.files import write_json
     from coattn.metrics.score import aligned, compare, judge, summarise
 
+    if args.plot is not None:
+        from coattn.metrics.plot import empty_figure, plot_confidence
+
+        empty_figure(args.plot)  # what is wrong with it is said before the work, not after
     results = read_results(args.results)
     other = None if args.against is None else read_results(args.against)
     if args.plot is not None and not results.confidences:
@@ -76,18 +80,16 @@ def run(args: argparse.Namespace) -> int:
         second = judge(other, records, metric, where=str(args.against), choices=choices)
         differences = compare(judgement, second, records, metric, num_samples=args.samples or 1000)
     scores = summarise(judgement, results, records, metric, thresholds=thresholds, num_samples=args.samples)
+    print(scores.table())  # before anything is written, which may fail
+    if differences:
+        print(f"\n{_difference_table(differences, args.against)}")
     if args.json is not None:
         against = {"file": str(args.against), "differences": {name: d._asdict() for name, d in differences.items()}}
         write_json(args.json, scores.to_json() | ({"against": against} if differences else {}), indent=1)
     if args.plot is not None:
-        from coattn.metrics.plot import plot_confidence
-
         confidence = aligned(results.confidences, records)
         assert confidence is not None
         plot_confidence(args.plot, confidence, judgement.worth)
-    print(scores.table())
-    if differences:
-        print(f"\n{_difference_table(differences, args.against)}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import re
 import reprlib
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # imported where a file is read: questions that are at hand a
 from coattn.files import parse_json
 
 File = Path | zipfile.Path  # a file, or a member of a zip archive
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class JSONList(NamedTuple):
@@ -127,8 +129,19 @@ def read_bytes(path: str | File) -> bytes:
 
 
 def _read(path: File) -> bytes:
-    try:
+    with naming_archive(path):
         return path.read_bytes()
+
+
+@contextmanager
+def naming_archive(path: object) -> Iterator[None]:
+    """Say which file, within which zip archive, cannot be read inside.
+
+    Raises:
+        ValueError: the archive is damaged, or encrypted.
+    """
+    try:
+        yield
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{path}: the zip archive is damaged ({error}); fetch it again") from None
     except (RuntimeError, NotImplementedError) as error:  # encrypted; compressed in an unusual way
@@ -194,8 +207,10 @@ def type_name(value: Any) -> str:
 
 def checked_id(value: Any, key: str, where: Place) -> int | str:
     """`value`, if it can be the id of a question or an image."""
-    if type(value) is int or (type(value) is str and value):
+    if type(value) is int:
         return value
+    if type(value) is str and value:
+        return checked_text(value, key, where)
     where.fail(f"{key} is {_brief(value)} ({type_name(value)}), must be an integer or a non-empty text")
 
 
@@ -203,6 +218,8 @@ def checked_text(value: Any, key: str, where: Place) -> str:
     """`value`, if it is text."""
     if type(value) is not str:
         where.fail(f"{key} is {_brief(value)} ({type_name(value)}), must be text in quotation marks")
+    if not value.isascii() and _LONE_SURROGATE.search(value):
+        where.fail(f"{key} is {_brief(value)}: half a character (a lone \\ud...), which no file can hold; correct it")
     return value
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coattn.datasets.json_entries import naming_archive
 from coattn.datasets.records import Record
 from coattn.datasets.report import build_report
 from coattn.datasets.report_picture import draw_report
@@ -69,7 +70,8 @@ def write_dataset(
         has_features: whether there are features of an image, by its id; the report then counts those without.
 
     Raises:
-        ValueError: `out` holds something else, or a split's name cannot be part of a file name.
+        ValueError: `out` holds something else, a split's name or the id of an image to copy cannot be part of a file
+            name, or an archive of images is damaged.
         OSError: a file cannot be read or written.
     """
     folder = Path(os.path.abspath(out))
@@ -127,10 +129,16 @@ def _place_images(dataset: Dataset, partial: Path, folder: Path) -> dict[str, st
     places = {}
     for image_id, path in dataset.images.items():
         if dataset.copy_images:
+            if image_id.startswith("/") or ".." in image_id.split("/") or "\\" in image_id or "\0" in image_id:
+                raise ValueError(
+                    f"{dataset.source}: image id {image_id!r} (file {path}): its image is copied under this name, "
+                    "which must not lead out of the folder; correct the id: no '..', no backslash, no '/' at the start"
+                )
             places[image_id] = f"images/{image_id}{path.suffix}"
-            (partial / places[image_id]).parent.mkdir(parents=True, exist_ok=True)
-            with path.open("rb") as source, (partial / places[image_id]).open("wb") as target:
-                shutil.copyfileobj(source, target)
+            target = partial / places[image_id]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with naming_archive(path), path.open("rb") as source, target.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
         else:
             absolute = Path(os.path.abspath(str(path)))
             near = absolute.is_relative_to(folder.parent)

@@ -113,11 +113,15 @@ def _clevr(results: Results, records: Iterable[Record]) -> str:
 def _vizwiz(results: Results, records: Iterable[Record]) -> str:
     """[{"image", "answer", "answerable"}, ...]: VizWiz.
 
-    "image" is the file's name: the record's extra "image", or its image id. "answerable" is left out if unknown.
+    "image" is the file's name: the record's extra "image", or its image id. The server wants "answerable" of each:
+    where the results do not say it, 0.0 for the answer "unanswerable" and 1.0 for any other.
     """
     return _json(
-        {"image": record.extra.get("image", record.image_id), "answer": results.answers[record.question_id]}
-        | ({"answerable": results.answerable[record.question_id]} if results.answerable else {})
+        {
+            "image": record.extra.get("image", record.image_id),
+            "answer": (answer := results.answers[record.question_id]),
+            "answerable": results.answerable.get(record.question_id, float(answer != "unanswerable")),
+        }
         for record in records
     )
 

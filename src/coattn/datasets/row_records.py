@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import reprlib
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -96,7 +97,7 @@ def cell_text(value: Any, name: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError(f"the {name} is {json.dumps(value)[:60]}, must be text or a number")
+        raise ValueError(f"the {name} is {reprlib.repr(value)}, must be text or a number")
     return unicodedata.normalize("NFC", " ".join(str(value).split()))
 
 

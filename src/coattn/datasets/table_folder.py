@@ -120,13 +120,24 @@ def _saved(folder: Path) -> FolderTable:
 
 
 def _table_rows(table: Any, split: str, pictures: list[str], images: dict[str, Any]) -> Iterator[Row]:
+    kinds = table.features
     for number in range(len(table)):
-        cells = {name: _plain(value) for name, value in table[number].items()}
+        cells = {name: _plain(_named(value, kinds[name])) for name, value in table[number].items()}
         for name in pictures:
             cells[name] = _image_id(cells[name], table, number, name, images)
         yield Row(
             f"{split or 'table'}: row {number}", cells | ({"split": split} if split and "split" not in cells else {})
         )
+
+
+def _named(value: Any, kind: Any) -> Any:
+    """The names of labels, which the library keeps as numbers, also in lists; -1 stands for no label."""
+    if isinstance(value, list):
+        inner = kind[0] if isinstance(kind, list) else getattr(kind, "feature", None)
+        return [_named(item, inner) for item in value]
+    if isinstance(value, int) and hasattr(kind, "int2str"):
+        return kind.int2str(value) if value >= 0 else None
+    return value
 
 
 def _plain(value: Any) -> Any:

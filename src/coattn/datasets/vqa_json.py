@@ -206,6 +206,7 @@ def _annotations_by_question(path: str | File, entries: Iterable[Any]) -> dict[s
         for answer in answers:
             if type(answer) is not dict or type(answer.get("answer")) is not str:
                 where.fail(f'an answer is {answer!r}, must be an object like {{"answer": "yes"}} whose answer is text')
+            checked_text(answer["answer"], "an answer", where)
         by_question[str(question_id)] = {
             "question_id": question_id,
             "answers": tuple([intern(answer["answer"]) for answer in answers]),

@@ -250,11 +250,19 @@ def _write_shard(
 
 
 def _read(source: Source, entry: Entry) -> ImageRegions:
-    """Read an image; an error of the system becomes one of the record, unlike an error of writing."""
+    """Read an image; whatever goes wrong becomes an error of the record, unlike an error of writing.
+
+    Raises:
+        ValueError: the record cannot be used.
+    """
     try:
         return source.read(entry)
+    except (ValueError, MemoryError):
+        raise
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
+    except Exception as error:  # other people's arrays and pickles may hold anything
+        raise ValueError(f"cannot be read ({type(error).__name__}: {error!s:.120})") from None
 
 
 def _add(writer: StoreWriter, name: str, regions: ImageRegions, *, clip_boxes: bool) -> int:
@@ -270,6 +278,8 @@ def _add(writer: StoreWriter, name: str, regions: ImageRegions, *, clip_boxes: b
         raise ValueError(f"features have width {features.shape[1]}, those before it have {writer.dim}")
     if len(boxes) != len(features):
         raise ValueError(f"{len(features)} rows of features, but {len(boxes)} boxes")
+    if boxes.shape[1] != 4:
+        raise ValueError(f"its boxes are rows of {boxes.shape[1]} numbers, not 4")
     if not np.isfinite(features).all():
         number = int((~np.isfinite(features)).sum())
         raise ValueError(f"{number} of {features.size} values of its features are NaN or infinite")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -108,7 +110,10 @@ def extract(
     total = sum(len(unit.images) for unit in units)
     missing = sum(len(unit.images) for unit in todo)
     name = folder.name if world_size == 1 else f"{folder.name}, process {rank} of {world_size}"
-    with tqdm(total=total, initial=total - missing, unit="image", desc=name, disable=not progress) as bar:
+    with (
+        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),  # told with the file's name
+        tqdm(total=total, initial=total - missing, unit="image", desc=name, disable=not progress) as bar,
+    ):
         skipped += _make_shards(
             todo,
             images,
@@ -175,7 +180,7 @@ class _Loaded(NamedTuple):
 
 def _load(extractor: Extractor, path: Path) -> _Loaded:
     try:
-        image = load_image(path)
+        image = load_image(path, tell=partial(tqdm.write, file=sys.stderr))
     except OSError as error:
         return _Loaded(path, None, reason=error.strerror or str(error))
     except ValueError as error:

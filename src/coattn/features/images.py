@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ _SHOWN_BYTES = 40
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
-def load_image(source: ImageSource) -> Image.Image:
+def load_image(source: ImageSource, *, tell: Callable[[str], object] | None = None) -> Image.Image:
     """Read an image as it is meant to be seen, in RGB.
 
     Turned upright as EXIF says; transparent pixels over white; grey, palette, CMYK and 16-bit pixels converted; the
@@ -31,6 +31,7 @@ def load_image(source: ImageSource) -> Image.Image:
     Args:
         source: a file (JPEG, PNG, WebP, BMP, GIF or TIFF), the bytes of one, a PIL image, or an array (h, w),
             (h, w, 1), (h, w, 3) or (h, w, 4) of uint8, uint16, or floats in [0, 1].
+        tell: called with one line for a file of several pictures, and for one so large that Pillow warns of it.
 
     Raises:
         ValueError: not such an image, damaged, or so large that it may be a decompression bomb; names the file.
@@ -48,7 +49,7 @@ def load_image(source: ImageSource) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)  # copies of large images cost memory
-            return _to_rgb(image)
+            found = _to_rgb(image)
     except Image.DecompressionBombError as error:
         raise ValueError(
             f"{name}: too many pixels, it may be a decompression bomb; shrink it first ({error})"
@@ -58,6 +59,20 @@ def load_image(source: ImageSource) -> Image.Image:
         raise ValueError(f"{name}: not an image in one of the formats {', '.join(FORMATS)} ({begins})") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
         raise ValueError(f"{name}: cannot be read as an image ({type(error).__name__}: {error})") from None
+    if tell is not None and _has_several(data):
+        tell(f"{name}: holds several pictures (animation, pages); the first was taken")
+    if tell is not None and found.width * found.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
+        tell(f"{name}: {found.width} x {found.height} pixels, unusually many; it was read all the same")
+    return found
+
+
+def _has_several(data: bytes) -> bool:
+    """Whether a file holds more pictures than one. Those of cameras (MPO) show the same and are not meant."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("GIF", "PNG", "TIFF", "WEBP")) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # another format; or the others are damaged, and the first is not
+        return False
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -126,6 +141,11 @@ def _list_source(source: Path) -> list[tuple[str, Path]]:
         pairs = read_json(source, pairs_hook=tuple)  # a dict would keep only the last of two images with one id
         if not isinstance(pairs, tuple) or not all(isinstance(path, str) for _, path in pairs):
             raise ValueError(f"{source}: not a list of images; it must be one JSON object of image id to path")
+        for image_id, path in pairs:
+            if "\0" in path:
+                raise ValueError(
+                    f"{source}: the path of image {image_id!r} is {path!r}; it must not hold a NUL character"
+                )
         return [(image_id, source.parent / path) for image_id, path in pairs]
     source.stat()  # raises if there is none
     return [(source.stem, source)]

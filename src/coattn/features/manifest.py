@@ -61,7 +61,7 @@ class Manifest:
             raise ValueError(f"{path}: feature store of version {value.get('version')}; this coattn reads {VERSION}")
         try:
             units = [Unit(str(unit["shard"]), dict(unit["images"])) for unit in value["units"]]
-            manifest = cls(dict(value["extractor"]), int(value["dim"]), value["dtype"], value["flips"], units)
+            manifest = cls(dict(value["extractor"]), int(value["dim"]), str(value["dtype"]), value["flips"], units)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: damaged manifest ({type(error).__name__}: {error})") from None
         strange = [unit.shard for unit in units if Path(unit.shard).name != unit.shard]

@@ -12,15 +12,15 @@ from coattn.metrics.judgement import Judgement, Submission
 def anls(prediction: str, answers: Sequence[str], *, threshold: float = 0.5) -> float:
     """The similarity of an answer to the human answer nearest to it.
 
-    Equation 1 of Biten et al. 2019, arXiv 1905.13648: the maximum over the human answers a of 1 - NL(a, prediction)
-    where NL < threshold, else 0; NL is the Levenshtein distance by the length of the longer text. As in the official
-    evaluation (https://rrc.cvc.uab.es), capitals and surplus spaces do not matter. At NL equal to the threshold, 0.5,
-    the equation gives 0 and so does this; the server's script gives 0.5 there.
+    Equation 1 of Biten et al. 2019, arXiv 1905.13648: the maximum over the human answers a of 1 - NL(a, prediction),
+    or 0 where that is below the threshold; NL is the Levenshtein distance by the length of the longer text. As in the
+    official evaluation (https://rrc.cvc.uab.es), capitals and surplus spaces do not matter, and a similarity of exactly
+    the threshold counts: "ab" for "ac" gives 0.5. The equation, NL < 0.5, would give 0 there.
 
     Args:
         prediction: the predicted answer.
         answers: the human answers, at least one.
-        threshold: from which distance on an answer is wrong and not just badly read.
+        threshold: the least similarity of an answer that is badly read and not just wrong.
 
     Returns:
         The similarity, in [0, 1].
@@ -51,10 +51,10 @@ def _similarity(answer: str, prediction: str, threshold: float) -> float:
     if answer == prediction:
         return 1.0
     longer = max(len(answer), len(prediction))
-    if abs(len(answer) - len(prediction)) >= threshold * longer:  # the distance is at least that of the lengths
+    if min(len(answer), len(prediction)) / longer < threshold:  # the distance is at least that of the lengths
         return 0.0
-    distance = levenshtein(answer, prediction) / longer
-    return 1 - distance if distance < threshold else 0.0
+    similarity = 1 - levenshtein(answer, prediction) / longer
+    return similarity if similarity >= threshold else 0.0
 
 
 def _plain(text: str) -> str:

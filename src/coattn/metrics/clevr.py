@@ -19,13 +19,14 @@ def judge_clevr(submission: Submission) -> Judgement:
     The family is the file's `question_family_index`, 0 to 89. Both are read from the record's `extra` and left out
     where it does not have them, as in CLEVR's test file; a program's last function may also be its question type.
     """
-    pairs = zip(as_annotated(submission), submission.records, strict=True)
+    answers, notes = as_annotated(submission)
+    pairs = zip(answers, submission.records, strict=True)
     worth = np.array([float(answer == record.answer) for answer, record in pairs])
     groups = {
         "kind": [_kind(record) for record in submission.records],
         "question family": [str(record.extra.get("question_family_index", "")) for record in submission.records],
     }
-    return Judgement(worth, groups=groups)
+    return Judgement(worth, groups=groups, notes=notes)
 
 
 def _kind(record: Record) -> str:

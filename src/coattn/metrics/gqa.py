@@ -38,7 +38,7 @@ def judge_gqa(submission: Submission) -> Judgement:
     Raises:
         ValueError: no question is balanced, or the choices file lacks a question.
     """
-    records, answers = submission.records, as_annotated(submission)
+    records, (answers, respelled) = submission.records, as_annotated(submission)
     right = np.array([float(answer == record.answer) for answer, record in zip(answers, records, strict=True)])
     balanced = np.array([bool(record.extra.get("isBalanced", True)) for record in records])
     if not balanced.any():
@@ -59,7 +59,7 @@ def judge_gqa(submission: Submission) -> Judgement:
         statistics.append(_distribution(records, answers, balanced))
     if not any(structural):
         notes.append("no question has GQA's 'types': binary and open questions are not told apart")
-    return Judgement(np.where(balanced, right, np.nan), groups, means, statistics, notes)
+    return Judgement(np.where(balanced, right, np.nan), groups, means, statistics, [*notes, *respelled])
 
 
 def _type(record: Record, name: str) -> str:
@@ -105,9 +105,9 @@ def _belonging(
         if not balanced[number]:
             continue
         lists = choices.get(str(record.question_id))
-        if not isinstance(lists, dict) or not values.keys() <= lists.keys():
+        if not isinstance(lists, dict) or not all(isinstance(lists.get(name), list) for name in values):
             raise ValueError(
-                f"the choices file has no 'valid' and 'plausible' answers for question_id {record.question_id!r}; "
+                f"the choices file has no 'valid' and 'plausible' lists for question_id {record.question_id!r}; "
                 "give the choices of the same split"
             )
         common = "Common" in _type(record, "detailed")
@@ -117,7 +117,7 @@ def _belonging(
 
 
 def _distribution(records: Sequence[Record], answers: Sequence[str], balanced: np.ndarray) -> Statistic:
-    groups = [extra(record, "groups", dict).get("global") for record in records]
+    groups = [_global_group(record) for record in records]
     places = [i for i, group in enumerate(groups) if balanced[i] and group is not None]
     numbers: dict[tuple[Any, str], int] = {}  # of each gold answer within its group
     gold = np.array([numbers.setdefault((groups[i], records[i].answer), len(numbers)) for i in places], np.int64)
@@ -126,6 +126,13 @@ def _distribution(records: Sequence[Record], answers: Sequence[str], balanced: n
     group_of = np.array([names[group] for group, _ in numbers], np.int64)
     compute = _chi_square(np.array(places, np.int64), gold, predicted, group_of)
     return Statistic(("distribution (lower is better)",), len(places), compute)
+
+
+def _global_group(record: Record) -> str | None:
+    group = extra(record, "groups", dict).get("global")
+    if group is not None and not isinstance(group, str):
+        raise ValueError(f"question_id {record.question_id!r}: its global group is {group!r}, must be text or null")
+    return group
 
 
 def _chi_square(

@@ -36,6 +36,13 @@ class Submission:
     where: str = "results"
 
 
+class Spelled(NamedTuple):
+    """Answers in the spelling of the annotations, and a note if that changed any."""
+
+    answers: list[str]
+    notes: list[str]
+
+
 class Statistic(NamedTuple):
     """Numbers that are no means over questions.
 
@@ -88,19 +95,27 @@ def extra(record: Record, key: str, kind: type[Kind]) -> Kind:
     return value
 
 
-def as_annotated(submission: Submission) -> list[str]:
+def as_annotated(submission: Submission) -> Spelled:
     """The answers in the spelling of the annotations, for metrics that compare letter by letter.
 
     Our models answer in the official normal form ("t shirt" for "t-shirt", "light blue white" or, where they write
     their answers, "light blue, white" for the set "light_blue, white"), in which such metrics would call every answer
     of that kind wrong. An answer that is written nowhere in the annotations, but is, commas apart, the normal form of
-    one that is, becomes the most frequent of those. All other answers stay as they are: for files written in the data
-    set's own spelling nothing changes.
+    one that is, becomes the most frequent of those; a note says of how many, for an official judge would call them
+    wrong. All other answers stay as they are: for files written in the data set's own spelling nothing changes.
     """
     written = Counter(answer for record in submission.records for answer in record.answers)
     spelling: dict[str, str] = {}
     for answer in sorted(written, key=lambda answer: (-written[answer], answer)):
         spelling.setdefault(answer_key(answer), answer)
-    return [
+    answers = [
         answer if answer in written else spelling.get(answer.replace(",", ""), answer) for answer in submission.answers
     ]
+    changed = [pair for pair in zip(submission.answers, answers, strict=True) if pair[0] != pair[1]]
+    if not changed:
+        return Spelled(answers, [])
+    note = (
+        f"{len(changed)} of {len(answers)} answers were respelled as the annotations spell them, for example "
+        f"{changed[0][0]!r} as {changed[0][1]!r}; a judge that compares letter by letter counts them as wrong"
+    )
+    return Spelled(answers, [note])

@@ -29,11 +29,7 @@ def plot_confidence(path: str | Path, confidence: np.ndarray, worth: np.ndarray)
         ValueError: the ending is that of no picture.
         OSError: the file cannot be written.
     """
-    figure = require("matplotlib.figure", "plot").Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
-    form = Path(path).suffix.lstrip(".").lower() or "none"
-    known = figure.canvas.get_supported_filetypes()
-    if form not in known:
-        raise ValueError(f"{path}: a picture cannot end in .{form}; take one of {', '.join(sorted(known))}")
+    figure, form = empty_figure(path)
     counted = ~np.isnan(worth)
     left, right = figure.subplots(1, 2)
     _reliability(left, confidence[counted], worth[counted])
@@ -43,6 +39,20 @@ def plot_confidence(path: str | Path, confidence: np.ndarray, worth: np.ndarray)
         axes.tick_params(colors=_INK)
     with atomic_path(path) as partial:
         figure.savefig(partial, format=form)
+
+
+def empty_figure(path: str | Path) -> tuple[Any, str]:
+    """A figure of matplotlib to draw on, and the form that the ending of `path` stands for.
+
+    Raises:
+        ModuleNotFoundError, ValueError: as `plot_confidence`.
+    """
+    figure = require("matplotlib.figure", "plot").Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
+    form = Path(path).suffix.lstrip(".").lower() or "none"
+    known = figure.canvas.get_supported_filetypes()
+    if form not in known:
+        raise ValueError(f"{path}: a picture cannot end in .{form}; take one of {', '.join(sorted(known))}")
+    return figure, form
 
 
 def _reliability(axes: Any, confidence: np.ndarray, worth: np.ndarray) -> None:

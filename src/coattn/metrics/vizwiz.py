@@ -54,6 +54,9 @@ def judge_vizwiz(submission: Submission) -> Judgement:
 
     Average precision and F1 are those of finding the questions that can *not* be answered: of 1 - "answerable", F1 at
     more than 0.5. The truth is the record's extra "answerable", 0 or 1, else whether its answer type is "unanswerable".
+
+    Raises:
+        ValueError: a record's "answerable" is something else.
     """
     pairs = zip(submission.answers, submission.records, strict=True)
     worth = np.array([vizwiz_accuracy(answer, record.answers) for answer, record in pairs])
@@ -74,4 +77,9 @@ def judge_vizwiz(submission: Submission) -> Judgement:
 
 
 def _answerable(record: Record) -> bool:
-    return bool(record.extra.get("answerable", record.answer_type != "unanswerable"))
+    value = record.extra.get("answerable")
+    if value is None:
+        return record.answer_type != "unanswerable"
+    if value not in (0, 1):
+        raise ValueError(f"question_id {record.question_id!r}: 'answerable' is {value!r}, must be 0 or 1")
+    return bool(value)

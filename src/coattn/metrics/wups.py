@@ -52,11 +52,12 @@ def judge_wups(submission: Submission) -> Judgement:
         ValueError: WordNet's files are not there.
     """
     similarity = wordnet_similarity()
-    pairs = zip(as_annotated(submission), (record.answer for record in submission.records), strict=True)
+    answers, notes = as_annotated(submission)
+    pairs = zip(answers, (record.answer for record in submission.records), strict=True)
     at = cache(lambda prediction, answer, threshold: wups(prediction, answer, threshold, similarity))
     values = [(at(*pair, 0.9), at(*pair, 0.0), float(_same(*pair))) for pair in pairs]
     strict, loose, same = np.array(values).T
-    return Judgement(strict, means={"WUPS 0.9": strict, "WUPS 0.0": loose, "accuracy": same})
+    return Judgement(strict, means={"WUPS 0.9": strict, "WUPS 0.0": loose, "accuracy": same}, notes=notes)
 
 
 def wordnet_similarity() -> Similarity:

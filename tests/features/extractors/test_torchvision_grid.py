@@ -245,6 +245,29 @@ def test_unknown_models_and_missing_files(tmp_path):
         TorchvisionGrid("resnet5", weights="none")
     with pytest.raises(FileNotFoundError):
         TorchvisionGrid("resnet18", weights=tmp_path / "none.pth")
+    with pytest.raises(ValueError, match=r"'IMAGENET_V1': no file, and torchvision has only IMAGENET1K_V1, DEFAULT"):
+        TorchvisionGrid("resnet18", weights=Path("IMAGENET_V1"))
+
+
+def test_weights_by_their_name(monkeypatch, network):
+    own = models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1
+    monkeypatch.setattr(type(own), "get_state_dict", lambda member, **options: network.state_dict())  # no download
+    named = TorchvisionGrid("shufflenet_v2_x0_5", weights=Path("IMAGENET1K_V1"), size=(64, 64))
+    assert named.record["weights"]["id"] == "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1"
+    default = TorchvisionGrid("shufflenet_v2_x0_5", weights="default", size=(64, 64))
+    assert named.record == default.record
+    assert (named.mean, named.std) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+@pytest.mark.parametrize("scales", [(float("inf"),), (float("nan"),), (1.0, -1.0), (1e308,), (1e15,)])
+def test_impossible_scales_are_refused(scales):
+    with pytest.raises(ValueError, match=r"scales .* must be different positive|cannot work on"):
+        TorchvisionGrid("shufflenet_v2_x0_5", weights="none", scales=scales)
+
+
+def test_a_size_that_fits_no_memory_is_refused():
+    with pytest.raises(ValueError, match="shufflenet_v2_x0_5 cannot work on 1000000000x1000000000 images"):
+        TorchvisionGrid("shufflenet_v2_x0_5", weights="none", size=(10**9, 10**9))
 
 
 def test_a_store_carries_the_weights_to_extract_more(tmp_path, small):

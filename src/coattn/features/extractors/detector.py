@@ -52,8 +52,9 @@ class Detector(NetworkExtractor):
 
     Args:
         model: name in torchvision, e.g. "fasterrcnn_resnet50_fpn_v2".
-        weights: "default": torchvision's, trained on COCO, downloaded if need be; "none": random, always the same;
-            else a file, a state dict of the same network with any number of classes.
+        weights: "default", or a name that torchvision knows, for example "COCO_V1": its own, trained on COCO,
+            downloaded if need be; "none": random, always the same; else a file, a state dict of the same network with
+            any number of classes.
         min_regions, max_regions: as many as reach `confidence`, but not fewer or more than these.
         confidence: see there; without effect where both numbers are the same.
         nms: of two boxes of a class that overlap by more than this (intersection over union), the better one is kept.
@@ -103,8 +104,8 @@ class Detector(NetworkExtractor):
             )
         self.model, self.confidence, self.nms = model, confidence, nms
         self.min_regions, self.max_regions = min_regions, max_regions
-        given, found_id = find_torchvision_weights(weights, lambda: torchvision.models.get_model_weights(model).DEFAULT)
-        source = found_id if weights == "default" else str(weights)
+        given, found_id, own = find_torchvision_weights(weights, torchvision.models.get_model_weights(model))
+        source = str(weights) if own is None else found_id
         network = _build(torchvision, model, given, f"{source} for {model}")
         self.min_side, self.max_side = min_side or network.transform.min_size[0], max_side or network.transform.max_size
         if not 32 <= self.min_side <= self.max_side:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from math import inf
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,7 +171,7 @@ class GridExtractor(NetworkExtractor):
         super().__init__(loaded, running, sha256=sha256)
         if resample not in RESAMPLINGS:
             raise ValueError(f"resample {resample!r}: images are resized {' or '.join(RESAMPLINGS)}")
-        if not scales or min(scales) <= 0 or len(set(scales)) < len(scales):
+        if not scales or not all(0 < scale * max(size) < inf for scale in scales) or len({*scales}) < len(scales):
             raise ValueError(f"scales {list(scales)} must be different positive numbers, for example 1.0 and 0.5")
         self.size, self.grid = (size[0], size[1]), (grid[0], grid[1]) if grid else None
         self.global_region, self.scales = global_region, tuple(float(scale) for scale in scales)
@@ -247,12 +248,12 @@ class GridExtractor(NetworkExtractor):
     @torch.inference_mode()
     def _probe(self, model: str) -> tuple[int, np.ndarray]:
         """Width and boxes of regions; that the network works on these sizes at all."""
-        pixels = torch.zeros(1, *max(self._sizes), 3, dtype=torch.uint8)
         boxes = []
         for size in self._sizes:
             try:
+                pixels = torch.zeros(1, *max(self._sizes), 3, dtype=torch.uint8)
                 found = self.feature_map(pixels, size)
-            except (RuntimeError, AssertionError, ValueError) as error:
+            except (RuntimeError, AssertionError, ValueError, TypeError) as error:
                 raise ValueError(f"{model} cannot work on {size[0]}x{size[1]} images ({error})") from None
             rows, columns = found.cells.shape[2:]
             if self.grid is not None and (self.grid[0] > rows or self.grid[1] > columns):

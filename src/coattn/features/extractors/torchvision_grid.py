@@ -31,8 +31,9 @@ class TorchvisionGrid(GridExtractor):
 
     Args:
         model: name in torchvision, e.g. "resnet50".
-        weights: "default": torchvision's named weights, downloaded if need be; "none": random, always the same;
-            else a file: a state dict (.pth, read without running code, or .safetensors).
+        weights: "default": torchvision's newest, downloaded if need be; the name of others of its own, for example
+            "IMAGENET1K_V1"; "none": random, always the same; else a file: a state dict (.pth, read without running
+            code, or .safetensors).
         size: height and width of the input; a vision transformer (`vit_...`) takes squares of whole patches, and its
             position embedding is interpolated for other sizes than it was trained on.
         grid: rows and columns to average the map to (cells of uneven maps overlap a little); None: the map as it is.
@@ -40,7 +41,7 @@ class TorchvisionGrid(GridExtractor):
         scales: see `GridExtractor`.
         tf_same_padding: pad strided convolutions as TensorFlow does, for weights trained there.
         mean: of the pixels the network was trained on, in [0, 1], for red, green and blue; None: as torchvision says
-            for weights "default", else ImageNet's.
+            for weights of its own, else ImageNet's.
         std: their standard deviation, likewise.
         weights_id: what people call the weights; None: by their file.
         sha256: refuse weights with another hash (see `hash_tensors`).
@@ -88,15 +89,15 @@ class TorchvisionGrid(GridExtractor):
         backbone = feature_map_network(network, model)
         if tf_same_padding:
             _pad_like_tensorflow(backbone)
-        given, found_id = find_torchvision_weights(weights, lambda: models.get_model_weights(model).DEFAULT)
-        source = found_id if weights == "default" else str(weights)
+        given, found_id, own = find_torchvision_weights(weights, models.get_model_weights(model))
+        source = str(weights) if own is None else found_id
         if given is not None:
             if self._patch:
                 given = _fit_positions(models, given, size[0], self._patch)
             load_weights(backbone, given, known_names, f"{source} for {model}")
         state = state_of(backbone)
         _fuse_norms(backbone)
-        usual_mean, usual_std = _normalisation(models, model) if weights == "default" else (IMAGENET_MEAN, IMAGENET_STD)
+        usual_mean, usual_std = (IMAGENET_MEAN, IMAGENET_STD) if own is None else _normalisation(own, model)
         versions = {"torchvision": torchvision.__version__}
         super().__init__(
             Loaded(backbone, state, weights_id or found_id, source, versions),
@@ -145,12 +146,12 @@ def _build(models: Any, model: str, size: Sequence[int]) -> Any:
         raise ValueError(f"{model} cannot work on {size[0]}x{size[1]} images ({error})") from None
 
 
-def _normalisation(models: Any, model: str) -> tuple[Sequence[float], Sequence[float]]:
+def _normalisation(own: Any, model: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation of the pixels that torchvision's weights were trained on."""
     # These two normalise once more inside, but only when torchvision builds them together with their weights.
     if model in ("googlenet", "inception_v3"):
         return (0.5,) * 3, (0.5,) * 3
-    usual = models.get_model_weights(model).DEFAULT.transforms()
+    usual = own.transforms()
     return usual.mean, usual.std
 
 

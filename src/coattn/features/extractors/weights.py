@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -73,23 +73,36 @@ def load_weights(network: nn.Module, given: Mapping[str, Tensor], known: Iterabl
     network.load_state_dict({name: given[name] for name in wanted}, strict=False)
 
 
-def find_torchvision_weights(weights: str | Path, named: Callable[[], Any]) -> tuple[dict[str, Tensor] | None, str]:
-    """The tensors that a word or a file stands for, None for random ones; and the name of the weights.
+class FoundWeights(NamedTuple):
+    """The tensors of a network, None for random ones; their name; and what they are to torchvision, if they are its."""
+
+    tensors: dict[str, Tensor] | None
+    name: str
+    own: Any = None
+
+
+def find_torchvision_weights(weights: str | Path, known: Any) -> FoundWeights:
+    """What a word or a file stands for.
 
     Args:
-        weights: "default", "none" or a file.
-        named: gives torchvision's own weights of the network, to be downloaded if need be.
+        weights: "default", "none", a file, or if there is no such file the name of a member of `known`.
+        known: torchvision's enumeration of its own weights of the network, to be downloaded if need be.
 
     Raises:
-        ValueError: the file holds no weights.
+        ValueError: a word that is no such name, or a file that holds no weights.
         OSError: they cannot be read or downloaded.
     """
     if weights == "none":
-        return None, "random"
-    if weights != "default":
-        return read_state_dict(Path(weights)), Path(weights).stem
-    default = named()
+        return FoundWeights(None, "random")
+    path = Path(weights)
+    is_file = weights != "default" and path.exists()
+    own = None if is_file else known.DEFAULT if weights == "default" else known.__members__.get(str(weights))
+    if own is None:
+        if not is_file and path.name == str(path) and not path.suffix:
+            names = ", ".join(known.__members__)
+            raise ValueError(f"weights {str(weights)!r}: no file, and torchvision has only {names} for this model")
+        return FoundWeights(read_state_dict(path), path.stem)
     try:
-        return dict(default.get_state_dict(progress=True, check_hash=True)), str(default)
+        return FoundWeights(dict(own.get_state_dict(progress=True, check_hash=True)), str(own), own)
     except OSError as error:
-        raise OSError(f"cannot download {default} ({error}); give a local file: --weights FILE") from None
+        raise OSError(f"cannot download {own} ({error}); give a local file: --weights FILE") from None

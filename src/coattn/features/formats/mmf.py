@@ -70,9 +70,9 @@ class MmfLmdb(FileSource):
             raise ValueError(f"{path}: not a readable LMDB, or damaged ({error})") from None
         if keys is None:
             found = unpickle(bytes(listed), f"{path}, keys", allowed=ARRAYS)
-            keys = [key.encode() if isinstance(key, str) else key for key in found]
-            if not all(isinstance(key, bytes) for key in keys):
+            if not isinstance(found, list | tuple) or not all(isinstance(key, bytes | str) for key in found):
                 raise ValueError(f"{path}: the value under 'keys' is no list of keys")
+            keys = [key.encode() if isinstance(key, str) else bytes(key) for key in found]
         texts = [(key, key.decode("utf-8", errors="replace")) for key in keys]
         self.entries = [Entry(text.rpartition("/")[2], (data,), repr(text), key) for key, text in texts]
         super().__init__(data)

@@ -37,11 +37,11 @@ class NpzFolder(FolderSource):
             try:
                 with Npz(entry.files[0]) as arrays:
                     if "bbox" not in arrays.names:
-                        return _GRIDS.get(arrays["x"].shape[-1], "unknown-grid")
+                        return _GRIDS.get(as_rows(arrays["x"], "x").shape[1], "unknown-grid")
                     if "info" in arrays.names:
                         return "bottom-up-pytorch"
                     return "gqa-objects" if "width" in arrays.names else "bottom-up"
-            except (ValueError, OSError, AttributeError):
+            except (ValueError, OSError, TypeError):
                 continue
         return "bottom-up"
 
