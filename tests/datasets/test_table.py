@@ -179,7 +179,7 @@ def test_refused(tmp_path: Path, scans: Path, text: str | bytes, words: str) -> 
         ("my.json", "[{]", "not valid JSON"),
         ("my.json", "[" * 100_000, "not usable JSON"),
         ("my.jsonl", '{"image": "a", "question": "q", "answer": "x"}\n{', "line 2: not valid JSON"),
-        ("my.jsonl", '{"image": "a", "question": "q", "answer": true}', "line 1: the answer is true, must be text"),
+        ("my.jsonl", '{"image": "a", "question": "q", "answer": true}', "line 1: the answer is True, must be text"),
         ("my.jsonl", '{"image": "a", "question": "q", "answer": {"a": 1}}', "line 1: the answer is {"),
         ("my.jsonl", '{"image": "a", "question": null, "answer": "x"}', "line 1: the question is empty"),
         ("my.jsonl", '{"image": "a", "question": "q", "answer": NaN}', "line 1: the answer is empty"),
