@@ -17,7 +17,7 @@ from coattn.explain import Answer, Explanation, region_weights
 from coattn.features.extractors.descriptor import Descriptor
 from coattn.features.store import FeatureStore, StoreWriter
 from coattn.nn.layers import lengths_to_mask
-from coattn.predictor import EncodedImage, Predictor
+from coattn.predictor import EncodedImage, Predictor, _padded
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 WORDS = Vocabulary(["what", "colour", "is", "the", "circle", "red"])
@@ -170,6 +170,30 @@ def test_many_questions_at_once_equal_one_at_a_time(predictor: Predictor) -> Non
         assert len(many) == len(pairs)
         assert all(same(a, b) for a, b in zip(many, single, strict=True))
     assert predictor.ask_many([]) == []
+
+
+def test_one_row_is_padded_without_a_copy() -> None:
+    row = torch.rand(3, 2)
+    padded, mask = _padded([row])
+    assert padded.shape == (1, 3, 2)
+    assert padded.data_ptr() == row.data_ptr()
+    assert mask.tolist() == [[True] * 3]
+    padded, mask = _padded([row[:0]])
+    assert padded.tolist() == [[[0, 0]]]
+    assert mask.tolist() == [[False]]
+
+
+@pytest.mark.gpu
+def test_an_image_is_uploaded_once(folder: Path, predictor: Predictor) -> None:
+    here = predictor.encode(photo())
+    asked = [(here, "what colour"), (here, "is the circle red")]
+    there = Predictor.load(folder, device="cuda")
+    image = there.encode(photo())
+    assert image.features.device.type == "cuda"
+    for mixed in ([(image, text) for _, text in asked], [asked[0], (image, asked[1][1])]):
+        for found, wanted in zip(there.ask_many(mixed), predictor.ask_many(asked), strict=True):
+            assert dict(found) == pytest.approx(dict(wanted), abs=1e-4)
+    assert there.maps(image, "what colour").boxes.shape == (16, 4)
 
 
 def test_images_of_different_numbers_of_regions_share_a_batch(predictor: Predictor) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -36,7 +37,7 @@ class EncodedImage:
     """An image as a model sees it, ready for any number of questions.
 
     Attributes:
-        features: (R, D) float32.
+        features: (R, D) float32; those of `Predictor.encode` are on its device, uploaded once for all questions.
         boxes: (R, 4) float32, x1 y1 x2 y2 in [0, 1] of the image.
         size: width and height of the image in pixels.
         image: the image itself, or None when only its features were in a store.
@@ -122,10 +123,13 @@ class Predictor:
         if isinstance(image, int) or (isinstance(image, str) and store is not None):
             if store is None:
                 raise ValueError(f"{image} is the id of an image: give the feature store that has it")
-            return _stored(store, image, picture)
+            rows = store.read(store.index(image))
+            width, height = rows.size.tolist()
+            shown = None if picture is None else load_image(picture)
+            return self._image(rows.features, rows.boxes, (width, height), shown)
         shown = load_image(image)
         regions = self.extractor([shown])[0]
-        return EncodedImage(torch.from_numpy(regions.features), torch.from_numpy(regions.boxes), shown.size, shown)
+        return self._image(regions.features, regions.boxes, shown.size, shown)
 
     def ask(self, image: AnyImage, question: str, *, top_k: int = 5) -> list[Answer]:
         """Answer one question about one image.
@@ -253,6 +257,11 @@ class Predictor:
             _warn(str(error))
         return store
 
+    def _image(
+        self, features: np.ndarray, boxes: np.ndarray, size: tuple[int, int], image: Image.Image | None
+    ) -> EncodedImage:
+        return EncodedImage(torch.from_numpy(features).to(self.device), torch.from_numpy(boxes), size, image)
+
     def _encoded(self, image: AnyImage) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode(image)
 
@@ -263,7 +272,7 @@ class Predictor:
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         question, question_mask = _padded(self._read(questions))
-        regions, region_mask = _padded([image.features for image in images])
+        regions, region_mask = _padded([image.features.to(self.device) for image in images])
         boxes, _ = _padded([image.boxes for image in images])
         sizes = torch.tensor([image.size for image in images], dtype=torch.float32)
         ask: Callable[..., VQAOutput | GeneratorOutput] = self.model
@@ -272,7 +281,7 @@ class Predictor:
         with torch.inference_mode():
             return ask(
                 question.to(self.device),
-                regions.to(self.device),
+                regions,
                 question_mask=question_mask.to(self.device),
                 region_mask=region_mask.to(self.device),
                 boxes=boxes.to(self.device),
@@ -344,19 +353,17 @@ class Predictor:
         return vocabulary.decode(output.tokens[row, 0].tolist())
 
 
-def _stored(store: FeatureStore, image_id: int | str, picture: ImageSource | None) -> EncodedImage:
-    rows = store.read(store.index(image_id))
-    width, height = rows.size.tolist()
-    shown = None if picture is None else load_image(picture)
-    return EncodedImage(torch.from_numpy(rows.features), torch.from_numpy(rows.boxes), (width, height), shown)
-
-
 def _warn(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=2)
 
 
 def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows (n, ...) of various n -> (B, N, ...) with zeros at padding, and the mask (B, N), True = real."""
+    """Rows (n, ...) of various n -> (B, N, ...) with zeros at padding, and the mask (B, N), True = real.
+
+    A single row is not copied.
+    """
+    if len(rows) == 1 and len(rows[0]):
+        return rows[0][None], torch.ones(1, len(rows[0]), dtype=torch.bool)
     lengths = torch.tensor([len(row) for row in rows])
     mask = lengths_to_mask(lengths, max(int(lengths.max()), 1))
     padded = rows[0].new_zeros((*mask.shape, *rows[0].shape[1:]))

@@ -9,7 +9,15 @@ from test_gather import LENGTHS, write
 
 from coattn.features.buffers import Buffers
 from coattn.features.joined import JoinedStore
-from coattn.features.residency import Features, HeldRows, Placement, available_memory, open_features, place
+from coattn.features.residency import (
+    Features,
+    HeldRows,
+    Placement,
+    available_memory,
+    free_on_device,
+    open_features,
+    place,
+)
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 GB = 10**9
@@ -94,6 +102,24 @@ def test_the_images_used_most_are_held_where_not_all_fit(tmp_path: Path) -> None
     assert features.in_memory.holds(np.arange(6)).tolist() == [False, False, False, False, True, True]
     assert "of 4 images: 0.00 GB in RAM, 0.00 GB memory-mapped; no more fits" in said
     assert "--dtype int8" in said
+
+
+def test_what_is_held_is_said_and_not_what_was_planned(tmp_path: Path) -> None:
+    for dtype, advice in (
+        ("float16", " (int8 takes half of float16: extract or convert with --dtype int8)"),
+        ("int8", ""),
+    ):
+        store = write(tmp_path / f"{dtype}.h5", dtype=dtype)
+        features, said = open_features(store, np.arange(6), "device", budget=2)
+        assert features.in_memory is None
+        assert said == f"features: 0.00 GB of 6 images: 0.00 GB memory-mapped; no more fits{advice}"
+
+
+def test_what_torch_keeps_for_later_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"mem_get_info": (20, 100), "memory_reserved": 60, "memory_allocated": 10}
+    for name, value in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_on_device(torch.device("cuda")) == 20 + 50 - 30
 
 
 def test_the_choice_is_said(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tiny import settings, small_sizes
 from coattn.nn import VQAModel
 from coattn.training.data import VQADataModule
 from coattn.training.execution import COMPILED_PARTS, checkpoint_activations, compile_parts
+from coattn.training.export import export_model
 from coattn.training.models import build_model
 from coattn.training.task import VQATask
 
@@ -94,6 +95,22 @@ def test_graphs_are_few_at_worst(first: tuple[int, int, int]) -> None:
         for size in (first, *VARIOUS, *SINGLE):
             compiled(**inputs(*size))
     assert graphs.count == before
+
+
+def test_a_run_in_bfloat16_compiles_for_training_and_validation_alone(tiny_data: Path, tmp_path: Path) -> None:
+    chosen = settings(tiny_data, tmp_path)
+    # Without pools and with short questions no two sizes of a batch are equal by chance.
+    data = VQADataModule(**chosen["data"] | {"batch_size": 12, "pool": 1, "max_tokens": 3})
+    task = VQATask(chosen["model"].pop("sizes"), **DIMS, **chosen["model"])
+    graphs, parts = Counted(), len(COMPILED_PARTS)
+    compile_parts(task.model, backend=graphs)
+    silent = {"logger": False, "enable_checkpointing": False, "precision": "bf16-mixed", "max_epochs": 1}
+    Trainer(**chosen["trainer"] | silent | {"limit_val_batches": 0}).fit(task, data)
+    assert graphs.count == parts
+    Trainer(**chosen["trainer"] | silent).fit(task, data)
+    assert graphs.count == 2 * parts
+    export_model(tmp_path / "model", task, data)
+    assert graphs.count == 2 * parts
 
 
 @pytest.mark.slow

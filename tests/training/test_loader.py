@@ -63,6 +63,16 @@ def test_a_batch_moves_without_a_copy_of_what_is_there(tiny_data: Path) -> None:
     assert {part.device.type for part in moved[:-1]} == {"meta"}
 
 
+@pytest.mark.parametrize(("device", "free"), [("cuda", True), ("mps", False), ("xpu", False)])
+def test_the_memory_of_a_batch_is_not_lent_again_before_it_is_copied(
+    device: str, free: bool, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, asked = module(tiny_data).split("train").batch(np.arange(3)), set()
+    monkeypatch.setattr(torch.Tensor, "to", lambda part, where, non_blocking=False: asked.add((where, non_blocking)))
+    batch.to(torch.device(device))
+    assert asked == {(torch.device(device), free)}
+
+
 def reading(data: VQADataModule, *, ahead: bool) -> BatchLoader:
     split = data.split("train")
     return BatchLoader(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,11 @@ def test_no_model_asks_the_device_for_a_number(preset: str) -> None:
     assert any(parameter.grad is not None for parameter in model.parameters())
 
 
+WAITING = ("cpu", "numpy", "tolist", "item")
+
+
 class Refusing(TorchDispatchMode):
-    """Refuses what makes the host wait for numbers of the device."""
+    """Refuses what would make the host wait for numbers of the device, if the device were not the CPU."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -73,18 +78,45 @@ def _indices(args: Any) -> list[Any]:
     return args[1] if len(args) > 1 and isinstance(args[1], list) else []
 
 
-class Watched(Callback):
-    """Runs whole training steps, from the batch to the log, under a guard."""
+@contextmanager
+def waiting_refused() -> Iterator[None]:
+    """Refuse it also where a tensor of the CPU has nothing to do, and so no operation shows."""
+    make = torch.tensor
 
-    def __init__(self, enter: Callable[[], None], leave: Callable[[], None]) -> None:
-        self.enter, self.leave, self.count = enter, leave, 0
+    def refuse(name: str, *_: Any, **__: Any) -> Any:
+        raise AssertionError(f"{name} waits for the device")
+
+    def tensor(*args: Any, **options: Any) -> Tensor:
+        return refuse("tensor") if "device" in options else make(*args, **options)
+
+    with pytest.MonkeyPatch.context() as patches, Refusing():
+        for name in WAITING:
+            patches.setattr(Tensor, name, partial(refuse, name))
+        patches.setattr(torch, "tensor", tensor)  # a number of Python is copied from memory that is not page-locked
+        yield
+
+
+class Watched(Callback):
+    """Runs whole training steps under a guard, from the batch to the last of the task's hooks, which log."""
+
+    def __init__(self) -> None:
+        self.guard, self.count = ExitStack(), 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        last = pl_module.on_train_batch_end
+
+        def ending(*args: Any) -> None:
+            last(*args)
+            self.guard.close()
+            self.count += 1
+
+        pl_module.on_train_batch_end = ending
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
-        self.enter()
+        self.guard.enter_context(waiting_refused())
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self.leave()
-        self.count += 1
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        self.guard.close()
 
 
 def fit(tiny_data: Path, *callbacks: Callback, model: dict[str, Any] | None = None, **options: Any) -> VQATask:
@@ -100,30 +132,48 @@ def fit(tiny_data: Path, *callbacks: Callback, model: dict[str, Any] | None = No
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_step_waits_for_nothing(precision: str, tiny_data: Path) -> None:
-    guard = Refusing()
-    watched = Watched(guard.__enter__, lambda: guard.__exit__(None, None, None))
+    watched = Watched()
     fit(tiny_data, watched, precision=precision, max_epochs=1)
     assert watched.count == 6
-    with pytest.raises(AssertionError, match="waits"), guard:
+    with pytest.raises(AssertionError, match="waits"), waiting_refused():
         torch.ones(3)[torch.tensor([True, False, True])]
-    with pytest.raises(AssertionError, match="waits"), guard:
-        torch.ones(3).sum().item()
+    for name in WAITING:
+        with pytest.raises(AssertionError, match=f"{name} waits"), waiting_refused():
+            getattr(torch.ones(1), name)()
+    with pytest.raises(AssertionError, match="waits"), waiting_refused():
+        bool(torch.ones(1) > 0)
+    with pytest.raises(AssertionError, match="tensor waits"), waiting_refused():
+        torch.tensor(0.5, device="cpu")
+    assert torch.tensor([0.5], device="cpu").tolist() == [0.5]
+
+
+class WatchedLoops(Callback):
+    """Lets nothing wait from the first batch of an epoch to its end: reading, uploading, steps and logs."""
+
+    def __init__(self, *, first_epoch: int) -> None:
+        self.first_epoch, self.count = first_epoch, 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        if trainer.current_epoch >= self.first_epoch:
+            torch.cuda.set_sync_debug_mode("error")
+            self.count += 1
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+GPU = {"accelerator": "gpu", "devices": 1}
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_step_on_the_gpu_waits_for_nothing(compiled: bool, tiny_data: Path) -> None:
-    # The first steps may wait: they allocate, choose kernels and compile.
-    fit_steps = iter(range(100))
-    watched = Watched(
-        lambda: torch.cuda.set_sync_debug_mode("error" if next(fit_steps) >= 10 else "default"),
-        lambda: torch.cuda.set_sync_debug_mode("default"),
-    )
-    fit(
-        tiny_data, watched, accelerator="gpu", devices=1, precision="bf16-mixed", max_epochs=4,
-        model={"compile": compiled},
-    )  # fmt: skip
-    assert watched.count == 24
+    watched = WatchedLoops(first_epoch=2)  # the first steps may wait: they allocate, choose kernels and compile
+    fit(tiny_data, watched, **GPU, precision="bf16-mixed", max_epochs=4, model={"compile": compiled})
+    assert watched.count == 12
 
 
 class Losses(Callback):
@@ -136,10 +186,15 @@ class Losses(Callback):
         self.losses.append(float(trainer.callback_metrics["train/loss"]))
 
 
-def test_fifty_steps_in_bfloat16_lose_what_float32_loses(tiny_data: Path) -> None:
+@pytest.mark.parametrize(
+    ("compiled", "trainer"), [(False, {}), pytest.param(True, GPU, marks=pytest.mark.gpu, id="compiled on a GPU")]
+)
+def test_fifty_steps_in_bfloat16_lose_what_float32_loses(
+    compiled: bool, trainer: dict[str, Any], tiny_data: Path
+) -> None:
     exact, rounded = Losses(), Losses()
-    fit(tiny_data, exact, max_steps=50, max_epochs=20)
-    fit(tiny_data, rounded, max_steps=50, max_epochs=20, precision="bf16-mixed")
+    fit(tiny_data, exact, max_steps=50, max_epochs=20, **trainer)
+    fit(tiny_data, rounded, max_steps=50, max_epochs=20, precision="bf16-mixed", model={"compile": compiled}, **trainer)
     assert len(exact.losses) == 50
     assert exact.losses != rounded.losses
     assert min(exact.losses) < 0.5 * exact.losses[0], "nothing was learnt"

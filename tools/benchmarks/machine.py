@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.timing import seconds
+from coattn.features.residency import physical_memory
 
 _MATRIX_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
@@ -22,7 +23,7 @@ def describe(device: str) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "flags": [flag for flag in _MATRIX_FLAGS if flag in _cpuinfo("flags").split()],
-        "memory GB": round(_physical_memory() / 1e9, 1),
+        "memory GB": round(physical_memory() / 1e9, 1),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
@@ -93,7 +94,3 @@ def _cpuinfo(key: str) -> str:
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
-
-
-def _physical_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

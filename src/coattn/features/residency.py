@@ -153,7 +153,7 @@ class Features:
         self.device = device if device.type == "cuda" else torch.device("cpu")
         self._buffers = Buffers()
         self._expected = np.zeros(len(store), bool)
-        self._cannot_stay = int(store.lengths.sum()) * store.row_bytes > _physical_memory()
+        self._cannot_stay = int(store.lengths.sum()) * store.row_bytes > physical_memory()
 
     @property
     def reads_host(self) -> bool:
@@ -253,37 +253,39 @@ def open_features(
     )
     order = np.argsort(-uses, kind="stable")
     ends = np.cumsum(sizes[order])
-    on_device = used[order[ends <= placement.device]]
-    in_memory = used[order[(ends > placement.device) & (ends <= sum(placement))]]
+    on_device = order[ends <= placement.device]
+    in_memory = order[(ends > placement.device) & (ends <= sum(placement))]
     held = [
-        HeldRows(store, part, where, progress=progress) if len(part) else None
+        HeldRows(store, used[part], where, progress=progress) if len(part) else None
         for part, where in ((on_device, device), (in_memory, torch.device("cpu")))
     ]
     features = Features(store, device, on_device=held[0], in_memory=held[1])
-    return features, _description(mode, device, len(used), int(sizes.sum()), placement)
+    amounts = Placement(int(sizes[on_device].sum()), int(sizes[in_memory].sum()))
+    said = f"features: {sizes.sum() / 1e9:.2f} GB of {len(used)} images"
+    return features, said + _description(mode, device, int(sizes.sum()), amounts, int8=store.dtype == "int8")
 
 
-def _description(mode: Residency, device: torch.device, num_images: int, size: int, placement: Placement) -> str:
-    rest = size - sum(placement)
-    amounts = {f"on {device}": placement.device, "in RAM": placement.memory, "memory-mapped": rest}
-    where = [(place, amount) for place, amount in amounts.items() if amount]
-    text = f"features: {size / 1e9:.2f} GB of {num_images} images"
-    if len(where) == 1:
-        fits = "they fit" if placement.device else "they are small" if placement.memory else "as fast as RAM, on a CPU"
-        return f"{text}, {where[0][0]} ({fits if mode == 'auto' else 'as asked'})"
-    parts = ", ".join(f"{amount / 1e9:.2f} GB {place}" for place, amount in where)
-    return f"{text}: {parts}; no more fits (int8 takes half of float16: extract or convert with --dtype int8)"
+def _description(mode: Residency, device: torch.device, size: int, held: Placement, *, int8: bool) -> str:
+    """Where features are, by what is held of them, and why."""
+    amounts = {f"on {device}": held.device, "in RAM": held.memory, "memory-mapped": size - sum(held)}
+    if held == place(mode, size, on_cuda=device.type == "cuda", device_budget=size, memory_budget=size):
+        fits = "they fit" if held.device else "as fast as RAM, on a CPU" if size > held.memory else "they are small"
+        return f", {max(amounts, key=lambda where: amounts[where])} ({fits if mode == 'auto' else 'as asked'})"
+    parts = ", ".join(f"{amount / 1e9:.2f} GB {where}" for where, amount in amounts.items() if amount)
+    advice = "" if int8 else " (int8 takes half of float16: extract or convert with --dtype int8)"
+    return f": {parts}; no more fits{advice}"
 
 
 def free_on_device(device: torch.device) -> int:
-    """Bytes of a GPU's memory that features may take."""
+    """Bytes of a GPU's memory that features may take; what torch keeps for tensors to come is free."""
     free, total = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return max(int(free - _LEFT_ON_DEVICE * total), 0)
 
 
 def available_memory() -> int:
     """Bytes of RAM that programs may still take; of a container, what its limit leaves."""
-    available = _physical_memory() // 2
+    available = physical_memory() // 2
     if (system := Path("/proc/meminfo")).exists():
         fields = dict(line.split(":", 1) for line in system.read_text().splitlines())
         available = 1024 * int(fields["MemAvailable"].split()[0])
@@ -295,7 +297,8 @@ def available_memory() -> int:
     return available
 
 
-def _physical_memory() -> int:
+def physical_memory() -> int:
+    """Bytes of RAM that this machine has."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -45,9 +45,11 @@ class Batch(NamedTuple):
     divisor: float
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device, which nothing waits for; what is there already is not copied."""
+        """The batch on a device, which on CUDA nothing waits for; what is there already is not copied."""
+        # Other devices could still be reading when the memory of this batch is lent to the next one.
+        non_blocking = device.type == "cuda"
         return Batch._make(
-            part.to(device, non_blocking=True) if isinstance(part, Tensor) and part.device != device else part
+            part.to(device, non_blocking=non_blocking) if isinstance(part, Tensor) and part.device != device else part
             for part in self
         )
 

@@ -81,7 +81,8 @@ class VQADataModule(LightningDataModule):
             `{question_types: [...], epochs: 0.5}`.
         seed: of the order of batches and of flips; on the command line `seed_everything` if not given, else 0.
         num_workers: processes that read texts ahead, which are so small that 0 is mostly fastest.
-        pin_memory: page-locked batches; by default where there is a CUDA device.
+        pin_memory: page-locked texts, for copies to a GPU; by default where one computes. (Features that go to a GPU
+            always are.)
         start_method: how workers are started; the platform's way if not given.
     """
 
@@ -401,11 +402,11 @@ class VQADataModule(LightningDataModule):
         return self._resident[2]
 
     def _loader(self, split: Split, draws: Callable[[], list[Draw]], length: int) -> BatchLoader:
-        options = self.hparams
-        pin_memory = torch.cuda.is_available() if options["pin_memory"] is None else options["pin_memory"]
+        options, reader = self.hparams, self._reader()
+        pin_memory = reader.device.type == "cuda" if options["pin_memory"] is None else options["pin_memory"]
         return BatchLoader(
             split.dataset,
-            self._reader(),
+            reader,
             draws,
             length,
             num_workers=options["num_workers"],

@@ -101,19 +101,21 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(task: VQATask, data: VQADataModule, split: str, device: torch.device) -> Evaluation:
-    """Score a model on a split and fit its temperature there; in float32, as it will be used."""
+    """Score a model on a split and fit its temperature there; in float32 and uncompiled, as it will be used."""
     task = task.eval().to(device)
     num_questions = len(data.split(split).records)
     stride = math.ceil(num_questions * (data.num_answers or 1) / _MAX_LOGITS)
     positions, answers, kept_logits, kept_targets = [], [], [], []
-    for batch in data.evaluation_loader(split, whole=True):
-        batch = batch.to(device)
-        outcome = task.objective.outcome(task.model, batch)
-        positions.append(batch.positions.cpu())
-        answers.append(outcome.answers.cpu())
-        kept = batch.positions % stride == 0
-        kept_logits.append(outcome.logits[kept].cpu())
-        kept_targets.append(outcome.targets[kept].cpu())
+    # Without autocast a compiled model would be compiled once more, for this one pass.
+    with torch.compiler.set_stance("force_eager"):
+        for batch in data.evaluation_loader(split, whole=True):
+            batch = batch.to(device)
+            outcome = task.objective.outcome(task.model, batch)
+            positions.append(batch.positions.cpu())
+            answers.append(outcome.answers.cpu())
+            kept = batch.positions % stride == 0
+            kept_logits.append(outcome.logits[kept].cpu())
+            kept_targets.append(outcome.targets[kept].cpu())
     logits, targets = torch.cat(kept_logits), torch.cat(kept_targets)
     numbers = torch.cat(answers)[torch.cat(positions).argsort()].numpy()
     activation = task.objective.activation

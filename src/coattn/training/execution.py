@@ -15,10 +15,11 @@ def compile_parts(model: VQAModel | VQAGenerator, *, backend: Any = "inductor") 
     """Compile the parts of a model, in place, for batches of any size; the names of weights stay.
 
     Numbers of questions, tokens and regions are symbols from the start, so that the ragged shapes of bucketed batches
-    share their graphs: one for each of `COMPILED_PARTS` in training, and one in evaluation. At most so many again for
+    share their graphs: one for each of `COMPILED_PARTS` in training, and one in validation. At most so many again for
     each of these: the first batch has two sizes that are equal by chance; a batch has a single question, token or
-    region. The question encoder is left out (torch does not compile recurrences, and would cut the model there), and
-    so is an answer decoder. No CUDA graphs: one would have to be recorded for each shape.
+    region; the precision is another (that of an export is, and `evaluation.evaluate` leaves it uncompiled). The
+    question encoder is left out (torch does not compile recurrences, and would cut the model there), and so is an
+    answer decoder. No CUDA graphs: one would have to be recorded for each shape.
 
     Args:
         model: the model.

@@ -33,7 +33,9 @@ class BatchLoader:
         pin_memory: page-locked texts, for copies to a GPU.
         start_method: "fork", "spawn", "forkserver", or None for the platform's.
         ahead: gather features in a thread, ahead of the step; if not given, where they go from the CPU to a GPU. (Where
-            the CPU computes the step it has no core to spare, and the two would only hold each other up.)
+            the CPU computes the step it has no core to spare, and the two would only hold each other up.) That hides
+            the reading from the disk and the gathering in RAM, not the copy: it has its turn on the GPU after the steps
+            that were asked for before it.
     """
 
     def __init__(

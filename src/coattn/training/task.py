@@ -296,7 +296,8 @@ class VQATask(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the learning rate, where anything is logged."""
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log("lr", self.trainer.lr_scheduler_configs[0].scheduler.get_last_lr()[0])
+            rate = self.trainer.lr_scheduler_configs[0].scheduler.get_last_lr()[0]
+            self.log("lr", torch.tensor(rate))  # of a number Lightning would make a tensor on the GPU, and wait for it
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Answers:  # type: ignore[override]
         """Log loss, and accuracy in percent: the soft score of the best answer.
