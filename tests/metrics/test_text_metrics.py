@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from coattn.metrics.anls import anls, levenshtein
 from coattn.metrics.judgement import Submission, as_annotated
 from coattn.metrics.medical import token_f1
 from coattn.metrics.score import Scores, score
-from coattn.metrics.vqa import vqa_accuracy
+from coattn.metrics.vqa import judge_a_okvqa, vqa_accuracy
 
 
 def others(scores: Scores) -> dict[str, float]:
@@ -205,3 +206,13 @@ def test_closed_and_open_questions() -> None:
         "open token F1": round(100 * (1 + 2 / 3 + 4 / 7) / 3, 2),
         "open token recall": round(100 * (1 + 1 / 2 + 2 / 3) / 3, 2),
     }
+
+
+def test_a_okvqa_is_judged_as_by_its_authors() -> None:
+    # min(1, matches / 3) of the direct answers as they are; a choice is right or wrong, and others are no choice.
+    right = {"choices": ("bus", "car", "Tram", "boat"), "multiple_choice_answer": "Tram"}
+    answers = ("tram", "tram", "Tram", "Tram", "Tram", "bus", "train", "train", "t", "u")
+    records = [Record(number, number, "what is it?", answers, **right) for number in range(5)]
+    judgement = judge_a_okvqa(Submission(records, ["tram", "Tram", "bus", "TRAM", "train"]))
+    np.testing.assert_allclose(judgement.worth, [2 / 3, 1, 1 / 3, 0, 2 / 3])
+    np.testing.assert_array_equal(judgement.means["multiple choice"], [np.nan, 1, 0, np.nan, np.nan])

@@ -73,7 +73,7 @@ def read_a_okvqa(files: str | Path, *, images: str | Path | None = None) -> Data
         metric="vqa_accuracy",
         images=images,
         image_names=coco_names,
-        notes=["this judges the direct answers; score choices with coattn score --metric exact_match"],
+        notes=["score direct answers and choices with coattn score --metric a_okvqa, as the authors do"],
     )
 
 

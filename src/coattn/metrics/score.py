@@ -19,7 +19,7 @@ from coattn.metrics.gqa import judge_gqa
 from coattn.metrics.judgement import Judgement, Statistic, Submission
 from coattn.metrics.medical import judge_medical
 from coattn.metrics.vizwiz import judge_vizwiz
-from coattn.metrics.vqa import judge_exact_match, judge_multiple_choice, judge_vqa
+from coattn.metrics.vqa import judge_a_okvqa, judge_exact_match, judge_multiple_choice, judge_vqa
 from coattn.metrics.wups import judge_wups
 
 METRICS: dict[str, Callable[[Submission], Judgement]] = {
@@ -32,6 +32,7 @@ METRICS: dict[str, Callable[[Submission], Judgement]] = {
     "anls": judge_anls,
     "vizwiz": judge_vizwiz,
     "medical": judge_medical,
+    "a_okvqa": judge_a_okvqa,
 }
 
 _ALL, _ALSO = "all questions", "other numbers"

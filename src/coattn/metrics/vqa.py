@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from coattn.metrics.judgement import Judgement, Submission
+from coattn.metrics.judgement import Judgement, Submission, as_annotated
 from coattn.text.answers import answer_key, clean_answer, normalize_answer
 
 
@@ -100,6 +100,21 @@ def judge_multiple_choice(submission: Submission) -> Judgement:
             )
         chosen.append(choice)
     return judge_vqa(replace(submission, answers=chosen))
+
+
+def judge_a_okvqa(submission: Submission) -> Judgement:
+    """A-OKVQA, letter by letter: min(1, matches / 3) among the direct answers; choices are right or wrong.
+
+    As `evaluation/eval_predictions.py` of https://github.com/allenai/aokvqa (Schwenk et al. 2022, arXiv 2206.01718),
+    which judges a file of direct answers, or one of choices. Other than in the VQA accuracy nobody is left out and
+    nothing is normalised.
+    """
+    direct, choices = [], []
+    for answer, record in zip(as_annotated(submission), submission.records, strict=True):
+        direct.append(min(1.0, record.answers.count(answer) / 3))
+        chosen = record.multiple_choice_answer and answer in record.choices
+        choices.append(float(answer == record.multiple_choice_answer) if chosen else float("nan"))
+    return Judgement(np.array(direct), means={"multiple choice": np.array(choices)})
 
 
 def _by_key(choices: Sequence[str]) -> dict[str, str]:
