@@ -110,11 +110,12 @@ def judge_a_okvqa(submission: Submission) -> Judgement:
     nothing is normalised.
     """
     direct, choices = [], []
-    for answer, record in zip(as_annotated(submission), submission.records, strict=True):
+    answers, notes = as_annotated(submission)
+    for answer, record in zip(answers, submission.records, strict=True):
         direct.append(min(1.0, record.answers.count(answer) / 3))
         chosen = record.multiple_choice_answer and answer in record.choices
         choices.append(float(answer == record.multiple_choice_answer) if chosen else float("nan"))
-    return Judgement(np.array(direct), means={"multiple choice": np.array(choices)})
+    return Judgement(np.array(direct), means={"multiple choice": np.array(choices)}, notes=notes)
 
 
 def _by_key(choices: Sequence[str]) -> dict[str, str]:
