@@ -206,10 +206,10 @@ def lay_out(folder: Path, files: Mapping[str, Any], *, zipped: bool = False) -> 
         for name, value in files.items()
     }
     if zipped:
-        with zipfile.ZipFile(folder / "published.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(folder / "published.ZIP", "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in content.items():
                 archive.writestr(name, data)
-        return folder / "published.zip"
+        return folder / "published.ZIP"
     for name, data in content.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)

@@ -348,7 +348,7 @@ def test_truncated_archives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     archive = lay_out(tmp_path / "in", SETS["vqa-v2"], zipped=True)
     whole = archive.read_bytes()
     archive.write_bytes(whole[: len(whole) // 2])
-    assert "published.zip: not a whole zip archive" in refused(capsys, "vqa-v2", tmp_path / "in", tmp_path / "out")
+    assert "published.ZIP: not a whole zip archive" in refused(capsys, "vqa-v2", tmp_path / "in", tmp_path / "out")
 
     damaged = bytearray(whole)
     place = whole.index(b"train2014_questions.json") + 60  # in the compressed text

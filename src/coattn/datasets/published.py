@@ -51,13 +51,13 @@ class PublishedFiles:
         self._by_name: dict[str, list[tuple[int, str, File]]] = defaultdict(list)
         if self.source.is_dir():
             paths = [path for path in files_below(self.source) if path.is_file()]
-        elif self.source.is_file() and self.source.suffix == ".zip":
+        elif self.source.is_file() and self.source.suffix.lower() == ".zip":
             paths = [self.source]
         else:
             raise ValueError(f"{source} is neither a folder nor a zip archive; give where the authors' files are")
         for path in paths:
             self._add(path.relative_to(self.source).as_posix(), path, 0)
-            if path.suffix == ".zip":
+            if path.suffix.lower() == ".zip":
                 self._add_archive(path)
 
     def _add_archive(self, path: Path) -> None:

@@ -75,9 +75,9 @@ def convert(
         sources: files or folders, in the order in which their images are to come.
         out: folder; made if it does not exist.
         dtype: of the stored features: float16 (default), float32, or int8 with a scale for each row, which moves no
-            value by more than 1/253 of the largest of its row. Measured on ten images of bottom-up attention, values
-            from 0 to 35: at most 0.0039 of that largest value, 0.14 in all, and 0.023 on average; the error's norm is
-            2.1 % of the row's, at most 3.4 % (float16: 0.02 %).
+            value by more than 1/253 of the largest of its row, if that is above 0.01. Measured on ten images of
+            bottom-up attention, values from 0 to 35: at most 0.0039 of that largest value, 0.14 in all, and 0.023 on
+            average; the error's norm is 2.1 % of the row's, at most 3.4 % (float16: 0.02 %).
         ids: how names give image ids, see `coattn.features.formats.base.id_rule`.
         extractor: name of what made the features, where the files do not show it; by default what the format implies.
         clip_boxes: cut boxes at the border of the image however far they reach beyond. Otherwise up to one pixel is

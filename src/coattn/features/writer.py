@@ -36,7 +36,7 @@ class StoreWriter:
         path: the file to write, usually `*.h5`.
         dim: width D of a feature row.
         dtype: float16 (half the size; rounds to about 3 digits), float32, or int8 (a quarter of the size; each row has
-            its own scale and is exact to 1/254 of its largest magnitude).
+            its own scale and is exact to 1/253 of its largest magnitude, if that is above 0.01).
         record: what made the features (see `provenance`).
 
     Raises:
