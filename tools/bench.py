@@ -79,8 +79,7 @@ def measure(arguments: argparse.Namespace) -> None:
             found[part] = PARTS[part].run(context)
             print(f"\n{report.table(part, found[part])}", flush=True)
     if not arguments.quick:
-        found["targets"] = targets.check(found)
-        print(f"\n{report.table('targets', found['targets'])}")
+        print(f"\n{report.table('targets', targets.check(found))}")
     path = arguments.json
     if path is None and everything and not arguments.quick:
         path = report.default_path(found["machine"])
@@ -91,6 +90,7 @@ def measure(arguments: argparse.Namespace) -> None:
 def write(path: Path, found: dict[str, Any]) -> None:
     """What was found, in place of these parts of a file that may be there; the growth as a picture beside it."""
     found = (read_json(path) if path.exists() else {}) | found
+    found["targets"] = targets.check(found)
     write_json(path, found, indent=1)
     print(f"\n{path}: the same as JSON")
     if found.get("growth"):
