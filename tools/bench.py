@@ -84,13 +84,14 @@ def measure(arguments: argparse.Namespace) -> None:
     if path is None and everything and not arguments.quick:
         path = report.default_path(found["machine"])
     if path is not None:
-        write(path, found)
+        write(path, found, with_targets=not arguments.quick)
 
 
-def write(path: Path, found: dict[str, Any]) -> None:
+def write(path: Path, found: dict[str, Any], *, with_targets: bool) -> None:
     """What was found, in place of these parts of a file that may be there; the growth as a picture beside it."""
     found = (read_json(path) if path.exists() else {}) | found
-    found["targets"] = targets.check(found)
+    if with_targets:
+        found["targets"] = targets.check(found)
     write_json(path, found, indent=1)
     print(f"\n{path}: the same as JSON")
     if found.get("growth"):

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import growth, report, targets
@@ -71,13 +72,25 @@ def grown(case: str, size: int, time: float, arithmetic: float) -> dict[str, Any
 
 
 def test_exponents_are_those_of_powers() -> None:
-    found = [
-        growth.exponents(
-            grown("regions", 25, 3.0, 10.0), grown("regions", size, 3.0 * math.sqrt(size / 25), size**2 / 62.5)
-        )
-        for size in (50, 100)
-    ]
-    assert found == [{"exponent": 0.5, "of the arithmetic": 2.0}] * 2
+    sizes = (25, 50, 100)
+    rows = [grown("regions", size, 3.0 * math.sqrt(size / 25), size**2 / 62.5) for size in sizes]
+    other = [grown("tokens", size, size**1.5, size) for size in (4, 8)]
+    found = growth.with_exponents([*rows, *other])
+    expected = [None, {"exponent": 0.5, "of the arithmetic": 2.0}, {"exponent": 0.5, "of the arithmetic": 2.0}]
+    assert [exponents_of(row) or None for row in found[:3]] == expected
+    assert [exponents_of(row) for row in found[3:]] == [{}, {"exponent": 1.5, "of the arithmetic": 1.0}]
+    most = growth.beyond(found)
+    assert (most["implementation"], most["exponent too high by"]) == ("coattn, tokens", 0.5)
+
+
+def test_more_workers_have_exponents_without_arithmetic_and_none_after_no_worker() -> None:
+    rows = growth.with_exponents([growth.rate_row("workers", count, [100 * max(count, 1)]) for count in (0, 1, 2)])
+    assert [exponents_of(row) for row in rows] == [{}, {}, {"exponent": -1.0}]
+    assert rows[2]["ms/question"]["median"] == 5
+
+
+def exponents_of(row: dict[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name in ("exponent", "of the arithmetic")}
 
 
 def test_growth_is_drawn_side_by_side(tmp_path: Path) -> None:
@@ -85,7 +98,9 @@ def test_growth_is_drawn_side_by_side(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
     rows = [grown(case, size, size / 10, size) for case in ("questions", "regions") for size in (16, 32, 64)]
-    report.plot_growth([*rows, {"case": "workers", "size": 1, "questions/s": summary([5])}], tmp_path / "growth.png")
+    rows += [growth.rate_row("workers", count, [1000 + count]) for count in (0, 1, 2)]
+    most = {"case": "beyond the arithmetic", "implementation": "coattn, regions", "exponent too high by": 0.0}
+    report.plot_growth([most, *rows], tmp_path / "growth.png")
     picture = imread(tmp_path / "growth.png")
-    assert picture.shape[:2] == (350, 800)
-    assert all((half[..., :3].min(axis=2) < 0.5).any() for half in (picture[:, :400], picture[:, 400:]))
+    assert picture.shape[:2] == (320, 960)
+    assert all((part[..., :3].min(axis=2) < 0.5).any() for part in np.split(picture, 3, axis=1))

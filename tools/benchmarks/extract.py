@@ -9,23 +9,53 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.alone import run_alone
 from benchmarks.context import Context, Row
 from benchmarks.timing import alternate, ratio, seconds, summary
 
 if TYPE_CHECKING:
     from coattn.features.regions import Extractor
 
+OURS, CONVENTIONAL = "coattn", "conventional, one by one"
+
 
 def run(context: Context) -> list[Row]:
     """A row for ours and the conventional way; none where images cannot be read."""
     try:
-        from benchmarks.images import draw_images
-        from coattn.features.extract import extract
+        import PIL  # noqa: F401
     except ModuleNotFoundError as error:
         print(f"extract is not measured: it needs {error.name}")
         return []
     name, extractor = make_extractor(context)
+    case = f"{name}, 640 x 480"
+    runs = make_runs(context, extractor)
+    peaks = {} if context.quick else {way: run_alone(context, "extract", case, way)["peak GB"] for way in runs}
+    runs[OURS]()  # the first time takes longer
+    found = alternate(runs, context.scale.rounds)
+    done = operations(extractor)
+    rows: list[Row] = []
+    for way, rates in found.items():
+        row: Row = {"case": case, "implementation": way, "images/s": summary(rates)}
+        if way == OURS:
+            row["ratio"] = ratio(rates, found[CONVENTIONAL])
+        if done:
+            row["share of matrix rate"] = summary([rate * done / context.matrix_rates["float32"] for rate in rates])
+        rows.append(row | ({"peak GB": peaks[way]} if peaks else {}))
+    return rows
+
+
+def run_once(context: Context, case: str, implementation: str) -> Row:
+    """One measurement of one row, for the memory that it takes."""
+    return {"images/s": make_runs(context, make_extractor(context)[1])[implementation]()}
+
+
+def make_runs(context: Context, extractor: Extractor) -> dict[str, Callable[[], float]]:
+    """Measurements of both ways, in images per second."""
+    from benchmarks.images import draw_images
+    from coattn.features.extract import extract
+
     images = draw_images(context.folder / "images", context.scale.images)
     out = context.folder / "extracted"
 
@@ -33,16 +63,19 @@ def run(context: Context) -> list[Row]:
         shutil.rmtree(out, ignore_errors=True)
         return len(images) / seconds(work)
 
-    ours, theirs = partial(extract, images, out, extractor, progress=False), partial(one_by_one, images, out, extractor)
-    rate(ours)  # the first time takes longer
-    runs = {"coattn": partial(rate, ours), "conventional, one by one": partial(rate, theirs)}
-    found = alternate(runs, context.scale.rounds)
-    rows: list[Row] = [
-        {"case": f"{name}, 640 x 480", "implementation": way, "images/s": summary(rates)}
-        for way, rates in found.items()
-    ]
-    rows[0]["ratio"] = ratio(*found.values())
-    return rows
+    return {
+        OURS: partial(rate, partial(extract, images, out, extractor, progress=False)),
+        CONVENTIONAL: partial(rate, partial(one_by_one, images, out, extractor)),
+    }
+
+
+def operations(extractor: Extractor) -> int:
+    """Floating-point operations of the network's matrix products and convolutions for one image; 0 if it has none."""
+    from coattn.features.images import load_image
+
+    with FlopCounterMode(display=False) as counter:
+        extractor([load_image(np.zeros((480, 640, 3), np.uint8))])
+    return counter.get_total_flops()
 
 
 def make_extractor(context: Context) -> tuple[str, Extractor]:

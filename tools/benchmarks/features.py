@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks import conventional
+from benchmarks.alone import run_alone
 from benchmarks.context import Context, Row
 from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100, DataSet, Shape
 from benchmarks.machine import synchronise
@@ -18,30 +19,25 @@ from benchmarks.timing import alternate, ratio, summary
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
 
+SHAPES = {shape.name: shape for shape in (ADAPTIVE, FIXED_36, FIXED_100)}
 _ROUNDS = 3  # times those of what takes longer
 _WARMUP = 5
 
 
 def run(context: Context) -> list[Row]:
     """Rows for each shape of data."""
-    return [row for shape in (ADAPTIVE, FIXED_36, FIXED_100) for row in compare(context, shape)]
+    return [row for shape in SHAPES.values() for row in compare(context, shape)]
 
 
 def compare(context: Context, shape: Shape) -> list[Row]:
     """A row for each way to read data of this shape; the ratio is to the fastest conventional one."""
     scale, data = context.scale, context.scale.data(context.folder, shape)
-    ours = {
-        name: data.module(batch_size=scale.batch_size, residency=residency)
-        for name, residency in residencies(context).items()
-    }
-    theirs = {f"conventional, {_workers(number)}": number for number in scale.their_workers}
-    streams = {
-        name: stream(our_batches(module, context.device), scale.batches, _WARMUP, context.device)
-        for name, module in ours.items()
-    }
-    for name, workers in theirs.items():
-        make = partial(their_batches, data, workers, context)
-        streams[name] = stream(make, scale.their_batches, 2 * workers + 1, context.device)
+    ours, theirs = our_modules(context, data), their_workers(context)
+    _ = data.files  # made here, and not in what is measured
+    alone = [] if context.quick else [*ours, *theirs]
+    peaks = {name: run_alone(context, "features", shape.name, name)["peak GB"] for name in alone}
+    streams = {name: our_stream(context, module) for name, module in ours.items()}
+    streams |= {name: their_stream(context, data, workers) for name, workers in theirs.items()}
     streams |= {limit: getattr(context, limit) for limit in {limit_of(name, context.device) for name in ours}}
     found = alternate(streams, _ROUNDS * scale.rounds)
     fastest = max(theirs, key=lambda name: sum(found[name]))
@@ -61,8 +57,39 @@ def compare(context: Context, shape: Shape) -> list[Row]:
             }
         else:
             row["padding"] = round(1 - float(lengths.mean()) / conventional.NUM_REGIONS, 3)
-        rows.append(row)
+        rows.append(row | ({"peak GB": peaks[name]} if peaks else {}))
     return rows
+
+
+def run_once(context: Context, case: str, implementation: str) -> Row:
+    """One measurement of one row, for the memory that it takes."""
+    data = context.scale.data(context.folder, SHAPES[case])
+    theirs = their_workers(context)
+    if implementation in theirs:
+        return {"questions/s": their_stream(context, data, theirs[implementation])()}
+    return {"questions/s": our_stream(context, our_modules(context, data)[implementation])()}
+
+
+def our_modules(context: Context, data: DataSet) -> dict[str, VQADataModule]:
+    """Our ways to read, by the name that tables give them."""
+    batch_size = context.scale.batch_size
+    return {name: data.module(batch_size=batch_size, residency=where) for name, where in residencies(context).items()}
+
+
+def our_stream(context: Context, module: VQADataModule) -> Callable[[], float]:
+    """A measurement of our reading."""
+    return stream(our_batches(module, context.device), context.scale.batches, _WARMUP, context.device)
+
+
+def their_workers(context: Context) -> dict[str, int]:
+    """The conventional ways to read, by the name that tables give them."""
+    return {f"conventional, {_workers(number)}": number for number in context.scale.their_workers}
+
+
+def their_stream(context: Context, data: DataSet, workers: int) -> Callable[[], float]:
+    """A measurement of the conventional reading."""
+    make = partial(their_batches, data, workers, context)
+    return stream(make, context.scale.their_batches, 2 * workers + 1, context.device)
 
 
 def residencies(context: Context) -> dict[str, str]:

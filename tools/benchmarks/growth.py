@@ -19,16 +19,23 @@ from benchmarks.conventional import Sizes
 from benchmarks.data import FIXED_36
 from benchmarks.features import our_batches, stream
 from benchmarks.ours import Training, operations
-from benchmarks.timing import alternate, summary
+from benchmarks.timing import alternate, median_of, summary
 from benchmarks.ways import our_ways
 from coattn.training.batches import Batch
 
-PROCESSES = "processes"
+BEYOND, WORKERS, PROCESSES = "beyond the arithmetic", "workers", "processes"
 
 
 def run(context: Context) -> list[Row]:
-    """A row for each size of each kind."""
-    return [*steps(context), *workers(context), *processes(context)]
+    """A row for each size of each kind; the first says where time grew most beyond the arithmetic."""
+    rows = steps(context)
+    return [beyond(rows), *rows, *workers(context), *processes(context)]
+
+
+def beyond(rows: list[Row]) -> Row:
+    """By how much an exponent of time is above that of its arithmetic, at most."""
+    most = max((row["exponent"] - row["of the arithmetic"], row["case"]) for row in rows if "exponent" in row)
+    return {"case": BEYOND, "implementation": f"coattn, {most[1]}", "exponent too high by": round(most[0], 2)}
 
 
 def steps(context: Context) -> list[Row]:
@@ -49,18 +56,28 @@ def steps(context: Context) -> list[Row]:
         questions, regions, tokens = shapes[kind, size]
         row: Row = {"case": kind, "size": size, "ms/question": summary([1000 * t / questions for t in times])}
         row["MFLOP/question"] = round(3 * operations(scale.sizes, regions, tokens) / 1e6, 2)
-        if rows and rows[-1]["case"] == kind:
-            row |= exponents(rows[-1], row)
         rows.append(row)
-    return rows
+    return with_exponents(rows)
+
+
+def with_exponents(rows: list[Row]) -> list[Row]:
+    """Behind each row that has one before it of its kind, the exponents between the two."""
+    pairs = zip([None, *rows], rows, strict=False)
+    return [
+        after | (exponents(before, after) if before and before["case"] == after["case"] and before["size"] else {})
+        for before, after in pairs
+    ]
 
 
 def exponents(before: Row, after: Row) -> Row:
-    """Of the time of a question between two sizes, and of its arithmetic."""
+    """Of the time of a question between two sizes, and of its arithmetic where that changes."""
+    columns = {"ms/question": "exponent", "MFLOP/question": "of the arithmetic"}
     step = math.log(after["size"] / before["size"])
-    time = math.log(after["ms/question"]["median"] / before["ms/question"]["median"])
-    arithmetic = math.log(after["MFLOP/question"] / before["MFLOP/question"])
-    return {"exponent": round(time / step, 2), "of the arithmetic": round(arithmetic / step, 2)}
+    return {
+        name: round(math.log(median_of(after[column]) / median_of(before[column])) / step, 2)
+        for column, name in columns.items()
+        if column in after
+    }
 
 
 def made_batch(sizes: Sizes, questions: int, regions: int, tokens: int, device: str) -> Batch:
@@ -95,7 +112,13 @@ def workers(context: Context) -> list[Row]:
         for count in scale.workers
     }
     found = alternate(runs, scale.rounds)
-    return [{"case": "workers", "size": count, "questions/s": summary(rates)} for count, rates in found.items()]
+    return with_exponents([rate_row(WORKERS, count, rates) for count, rates in found.items()])
+
+
+def rate_row(case: str, size: int, rates: list[float]) -> Row:
+    """A row of rates, and of the time of a question that they mean."""
+    times = [1000 / rate for rate in rates]
+    return {"case": case, "size": size, "questions/s": summary(rates), "ms/question": summary(times)}
 
 
 def processes(context: Context) -> list[Row]:
@@ -105,8 +128,8 @@ def processes(context: Context) -> list[Row]:
     rows: list[Row] = []
     for count in counts if len(counts) > 1 and not context.quick else []:
         row = run_alone(context, "growth", PROCESSES, str(count))
-        rows.append({"case": PROCESSES, "size": count, **row})
-    return rows
+        rows.append({"case": PROCESSES, "size": count} | row)
+    return with_exponents(rows)
 
 
 def run_once(context: Context, case: str, implementation: str) -> Row:
@@ -121,4 +144,4 @@ def run_once(context: Context, case: str, implementation: str) -> Row:
         devices=count,
     )
     rates = [training.window(2 * scale.steps, warmup=scale.warmup).rate * count for _ in range(scale.rounds)]
-    return {"questions/s": summary(rates)}
+    return rate_row(PROCESSES, count, rates)

@@ -19,12 +19,13 @@ from benchmarks.context import PRECISIONS, Context, Row
 from benchmarks.conventional import Sizes
 from benchmarks.data import ADAPTIVE, DataSet, make_vocabularies
 from benchmarks.machine import synchronise
-from benchmarks.ours import make_model, make_trainer
+from benchmarks.ours import make_model, make_trainer, operations
 from benchmarks.timing import alternate, ratio, seconds, summary
 from coattn import presets
 from coattn.checkpoint.directory import ModelDirectory
 from coattn.nn import VQAModel
 from coattn.training import VQATask
+from coattn.training.batches import evaluation_batches
 
 EASY_VQA = Path(__file__).resolve().parents[2] / "configs" / "easy_vqa.yaml"
 CONVENTIONAL = "conventional, float32"
@@ -137,10 +138,29 @@ def evaluation(context: Context) -> list[Row]:
         row: Row = {"case": f"evaluation, {shape.name}", "implementation": name, "questions/s": summary(rates)}
         if name != CONVENTIONAL:
             row["ratio"] = ratio(rates, found[CONVENTIONAL])
+        row |= computed(context, data, name, rates)
         if not context.quick:
             row["peak GB"] = run_alone(context, "predict", row["case"], name)["peak GB"]
         rows.append(row)
     return rows
+
+
+def computed(context: Context, data: DataSet, name: str, rates: list[float]) -> Row:
+    """How much of what the machine can multiply was used, and how much of it for padding."""
+    split, sizes = data.module().split("predict"), context.scale.sizes
+    if name == CONVENTIONAL:
+        shapes = [(len(split.images), conventional.NUM_REGIONS, conventional.NUM_TOKENS)]
+    else:
+        batches = evaluation_batches(split.num_regions, split.num_tokens, context.scale.batch_size)
+        shapes = [(len(batch), split.num_regions[batch].max(), split.num_tokens[batch].max()) for batch in batches]
+    regions, tokens = (sum(shape[0] * shape[axis] for shape in shapes) for axis in (1, 2))
+    done = sum(count * operations(sizes, int(rows), int(words)) for count, rows, words in shapes) / len(split.images)
+    rate = context.matrix_rates["bf16" if "bf16" in name else "float32"]
+    return {
+        "share of matrix rate": summary([found * done / rate for found in rates]),
+        "padding": round(1 - float(split.num_regions.sum() / regions), 3),
+        "padding of tokens": round(1 - float(split.num_tokens.sum() / tokens), 3),
+    }
 
 
 def evaluation_data(context: Context) -> DataSet:

@@ -89,13 +89,16 @@ def plot_growth(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
     kinds = list(dict.fromkeys(row["case"] for row in rows if "ms/question" in row))
-    figure = Figure(figsize=(4 * len(kinds), 3.5), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(kinds), 3.2), layout="constrained")
     for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         mine = [row for row in rows if row["case"] == kind]
         sizes, times = [row["size"] for row in mine], [row["ms/question"]["median"] for row in mine]
-        operations = [row["MFLOP/question"] for row in mine]
-        axes.loglog(sizes, times, "o-", label="time")
-        axes.loglog(sizes, [value * times[-1] / operations[-1] for value in operations], "--", label="arithmetic")
+        axes.set_yscale("log")
+        if sizes[0]:
+            axes.set_xscale("log")
+        axes.plot(sizes, times, "o-", label="time")
+        if operations := [row["MFLOP/question"] for row in mine if "MFLOP/question" in row]:
+            axes.plot(sizes, [value * times[-1] / operations[-1] for value in operations], "--", label="arithmetic")
         axes.set(xlabel=kind, ylabel="ms per question", xticks=sizes, xticklabels=map(str, sizes))
         axes.minorticks_off()
         ends = sorted({min(times), max(times)})

@@ -36,5 +36,10 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     return summary([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
+def median_of(value: Any) -> float:
+    """Of a `summary`; a plain number is itself."""
+    return value["median"] if isinstance(value, dict) else value
+
+
 def _short(value: float) -> float:
     return float(f"{value:.4g}")

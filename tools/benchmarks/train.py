@@ -4,58 +4,57 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from benchmarks import conventional
 from benchmarks.alone import run_alone
 from benchmarks.context import PRECISIONS, Context, Row
-from benchmarks.data import ADAPTIVE, FIXED_100, DataSet, Shape
+from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100, DataSet, Shape
 from benchmarks.machine import synchronise
 from benchmarks.ours import Training, Window, operations
 from benchmarks.timing import alternate, ratio, summary
 from benchmarks.ways import Way, our_ways
 
-SHAPES = {shape.name: shape for shape in (ADAPTIVE, FIXED_100)}
+SHAPES = {shape.name: shape for shape in (ADAPTIVE, FIXED_36, FIXED_100)}
 FLOAT32, TF32 = "conventional, float32", "conventional, TF32"
 ONE_BATCH = "one batch"
+PART = "train"
 
 
 def run(context: Context) -> list[Row]:
-    """Both shapes of data in each way, and one repeated batch, in turns with the conventional training.
+    """Each shape of data in each way, and one repeated batch, in turns with the conventional training.
 
-    That one takes as long for either shape: it pads everything to 100 regions and 14 tokens.
+    That one is measured once for all shapes: it pads everything to 100 regions and 14 tokens, and takes as long.
     """
-    ways = {
-        (case, name): way
-        for case, shape in SHAPES.items()
-        for name, way in our_ways(context).items()
-        if way.varied or shape is not ADAPTIVE
-    }
     _ = training_data(context, FIXED_100).files  # made here, and not in what is measured
     # First, as long as this process is small itself. Quickly a process would take longer to begin than all the rest.
-    mine = [name for name, way in our_ways(context).items() if not way.data]
-    alone = [] if context.quick else [*mine, *their_names(context)]
-    peaks = {name: run_alone(context, "train", FIXED_100.name, name)["peak GB"] for name in alone}
-    ours = {key: OurRuns(context, SHAPES[key[0]], way) for key, way in ways.items()}
+    alone = [name for name, way in our_ways(context).items() if not way.data] + list(their_names(context))
+    peaks = {} if context.quick else {name: run_alone(context, PART, FIXED_100.name, name)["peak GB"] for name in alone}
+    ours = {
+        (case, name): OurRuns(context, shape, way)
+        for case, shape in SHAPES.items()
+        for name, way in our_ways(context).items()
+        if way.everywhere or shape is FIXED_100
+    }
     fastest = next(key for key in ours if key[0] == FIXED_100.name)
-    theirs = {(FIXED_100.name, name): their_rate(context, name == TF32) for name in their_names(context)}
-    runs = {key: mine.rate for key, mine in ours.items()} | theirs
-    runs[FIXED_100.name, ONE_BATCH] = ours[fastest].rate_of_one_batch
-    found = alternate(runs, context.scale.rounds)
+    theirs = {name: their_rate(context, name == TF32) for name in their_names(context)}
+    runs: dict[Any, Callable[[], float]] = {key: mine.rate for key, mine in ours.items()}
+    found = alternate(runs | {ONE_BATCH: ours[fastest].rate_of_one_batch} | theirs, context.scale.rounds)
     rows: list[Row] = []
-    for (case, name), rates in found.items():
-        if name == ONE_BATCH:
-            continue
-        row: Row = {"case": case, "implementation": name, "questions/s": summary(rates)}
-        if (case, name) in ours:
-            row["ratio"] = ratio(rates, found[FIXED_100.name, FLOAT32])
-            row |= ours[case, name].facts()
-        if (case, name) == fastest:
-            row["loader / one batch"] = ratio(rates, found[FIXED_100.name, ONE_BATCH])
-        if case == FIXED_100.name and name in peaks:
-            row["peak GB"] = peaks[name]
-        rows.append(row)
+    for shape in SHAPES.values():
+        for case, name in ours:
+            if case == shape.name:
+                row: Row = {"case": case, "implementation": name, "questions/s": summary(found[case, name])}
+                row["ratio"] = ratio(found[case, name], found[FLOAT32])
+                rows.append(row | ours[case, name].facts())
+        rows += [their_row(context, shape, name, found[name]) for name in theirs]
+    for row in rows:
+        if (row["case"], row["implementation"]) == fastest:
+            row["loader / one batch"] = ratio(found[fastest], found[ONE_BATCH])
+        if row["case"] == FIXED_100.name and row["implementation"] in peaks:
+            row["peak GB"] = peaks[row["implementation"]]
     return rows
 
 
@@ -63,7 +62,7 @@ class OurRuns:
     """Our training on data of one shape, in one way."""
 
     def __init__(self, context: Context, shape: Shape, way: Way) -> None:
-        self.context, self.way, self.varied = context, way, shape is ADAPTIVE
+        self.context, self.way, self.varied = context, way, shape is not FIXED_100
         scale = context.scale
         self.module = training_data(context, shape).module(**{"batch_size": scale.batch_size, **way.data})
         self.training = Training(
@@ -104,7 +103,7 @@ class OurRuns:
 
 def training_data(context: Context, shape: Shape) -> DataSet:
     """Of exactly one epoch, where its batches differ."""
-    return context.scale.data(context.folder, shape, num_batches=context.scale.epoch if shape is ADAPTIVE else None)
+    return context.scale.data(context.folder, shape, num_batches=None if shape is FIXED_100 else context.scale.epoch)
 
 
 def their_names(context: Context) -> tuple[str, ...]:
@@ -134,6 +133,18 @@ def their_rate(context: Context, tf32: bool) -> Callable[[], float]:
 
     rate(scale.warmup)
     return rate
+
+
+def their_row(context: Context, shape: Shape, name: str, rates: list[float]) -> Row:
+    """What the conventional training does on data of a shape: the same on all, but with more or less padding."""
+    done = 3 * operations(context.scale.sizes, conventional.NUM_REGIONS, conventional.NUM_TOKENS)
+    split = training_data(context, shape).module().split("train")
+    row: Row = {"case": shape.name, "implementation": name, "questions/s": summary(rates)}
+    if name == FLOAT32:
+        row["share of matrix rate"] = summary([rate * done / context.matrix_rates["float32"] for rate in rates])
+    row["padding"] = round(1 - float(split.num_regions.mean()) / conventional.NUM_REGIONS, 3)
+    row["padding of tokens"] = round(1 - float(split.num_tokens.mean()) / conventional.NUM_TOKENS, 3)
+    return row
 
 
 def run_once(context: Context, case: str, implementation: str) -> Row:
