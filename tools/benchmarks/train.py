@@ -16,6 +16,7 @@ from benchmarks.machine import synchronise
 from benchmarks.ours import Training, Window, operations
 from benchmarks.timing import alternate, ratio, summary
 from benchmarks.ways import Way, our_ways
+from coattn.training.batches import Batch
 
 SHAPES = {shape.name: shape for shape in (ADAPTIVE, FIXED_36, FIXED_100)}
 FLOAT32, TF32 = "conventional, float32", "conventional, TF32"
@@ -32,8 +33,9 @@ def run(context: Context) -> list[Row]:
     # First, as long as this process is small itself. Quickly a process would take longer to begin than all the rest.
     alone = [name for name, way in our_ways(context).items() if not way.data] + list(their_names(context))
     peaks = {} if context.quick else {name: run_alone(context, PART, FIXED_100.name, name)["peak GB"] for name in alone}
+    trainings = {name: make_training(context, way) for name, way in our_ways(context).items()}
     ours = {
-        (case, name): OurRuns(context, shape, way)
+        (case, name): OurRuns(context, shape, way, trainings[name])
         for case, shape in SHAPES.items()
         for name, way in our_ways(context).items()
         if way.everywhere or shape is FIXED_100
@@ -59,32 +61,27 @@ def run(context: Context) -> list[Row]:
 
 
 class OurRuns:
-    """Our training on data of one shape, in one way."""
+    """Our training on data of one shape, in one way; one model and its optimiser for all shapes, for they are large."""
 
-    def __init__(self, context: Context, shape: Shape, way: Way) -> None:
-        self.context, self.way, self.varied = context, way, shape is not FIXED_100
-        scale = context.scale
-        self.module = training_data(context, shape).module(**{"batch_size": scale.batch_size, **way.data})
-        self.training = Training(
-            self.module,
-            scale.sizes,
-            precision=PRECISIONS[way.precision],
-            device=context.device,
-            compile=way.compile,
-            checkpoint=way.checkpoint,
-        )
+    def __init__(self, context: Context, shape: Shape, way: Way, training: Training) -> None:
+        self.context, self.way, self.varied, self.training = context, way, shape is not FIXED_100, training
+        self.module = training_data(context, shape).module(**{"batch_size": context.scale.batch_size, **way.data})
         self.windows: list[Window] = []
+        self.batch: Batch | None = None
 
     def rate(self) -> float:
         """Questions per second of a whole epoch where sizes vary, else of some steps."""
         scale = self.context.scale
         steps, warmup = (scale.epoch, scale.epoch_warmup) if self.varied else (scale.steps, scale.warmup)
+        self.training.data = self.module
         self.windows.append(self.training.window(steps, warmup=warmup))
+        self.batch = self.training.batch
         return self.windows[-1].rate
 
     def rate_of_one_batch(self) -> float:
         """The same on one batch of the last window, again and again: what the loader costs is left out."""
         scale = self.context.scale
+        self.training.batch = self.batch
         return self.training.window(scale.steps, warmup=scale.warmup, repeated=True).rate
 
     def facts(self) -> Row:
@@ -99,6 +96,18 @@ class OurRuns:
             "padding": round(padding.regions, 3),
             "padding of tokens": round(padding.tokens, 3),
         }
+
+
+def make_training(context: Context, way: Way) -> Training:
+    """A model that is trained in this way, on whatever data."""
+    return Training(
+        None,
+        context.scale.sizes,
+        precision=PRECISIONS[way.precision],
+        device=context.device,
+        compile=way.compile,
+        checkpoint=way.checkpoint,
+    )
 
 
 def training_data(context: Context, shape: Shape) -> DataSet:
@@ -151,4 +160,5 @@ def run_once(context: Context, case: str, implementation: str) -> Row:
     """One measurement of one row, for the memory that it takes."""
     if implementation in their_names(context):
         return {"questions/s": their_rate(context, implementation == TF32)()}
-    return {"questions/s": OurRuns(context, SHAPES[case], our_ways(context)[implementation]).rate()}
+    way = our_ways(context)[implementation]
+    return {"questions/s": OurRuns(context, SHAPES[case], way, make_training(context, way)).rate()}

@@ -30,16 +30,15 @@ class Way:
 
 def our_ways(context: Context) -> dict[str, Way]:
     """By the name that tables give them; the one to take first."""
-    plain = {f"coattn, {precision}": Way(precision) for precision in context.precisions}
+    on_cpu = context.device == "cpu"
+    plain = {f"coattn, {precision}": Way(precision, everywhere=on_cpu) for precision in context.precisions}
     less = {"coattn, bf16, less memory": Way("bf16", checkpoint=True, everywhere=False)}
-    if context.device != "cuda":
+    if on_cpu:
         return plain | (less if "bf16" in context.precisions else {})
     others: dict[str, dict[str, Any]] = {
         "coattn, features pinned": {"residency": "pinned"},
         "coattn, features mapped": {"residency": "mmap"},
         "coattn, batches of 64": {"batch_size": 64},
     }
-    fastest = {"coattn, bf16 compiled": Way("bf16", compile=True)}
-    return (
-        fastest | {name: Way("bf16", True, data=data, everywhere=False) for name, data in others.items()} | less | plain
-    )
+    compiled = {name: Way("bf16", compile=True, data=data, everywhere=False) for name, data in others.items()}
+    return {"coattn, bf16 compiled": Way("bf16", compile=True)} | compiled | less | plain
