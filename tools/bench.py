@@ -75,32 +75,38 @@ def measure(arguments: argparse.Namespace) -> None:
             return
         found: dict[str, Any] = {"machine": machine.describe(device) | context.measured_limits()}
         print("\n".join(f"{name}: {value}" for name, value in found["machine"].items()))
+        path = arguments.json
+        if path is None and everything and not arguments.quick:
+            path = report.default_path(found["machine"])
         for part in PARTS if everything else arguments.parts:
             found[part] = PARTS[part].run(context)
             print(f"\n{report.table(part, found[part])}", flush=True)
+            if path is not None:
+                write(path, found, with_targets=not arguments.quick)
     if not arguments.quick:
         print(f"\n{report.table('targets', targets.check(found))}")
-    path = arguments.json
-    if path is None and everything and not arguments.quick:
-        path = report.default_path(found["machine"])
     if path is not None:
-        write(path, found, with_targets=not arguments.quick)
+        print(f"\n{path}: the same as JSON")
+        draw_growth(found, path.with_name(f"{path.stem}_growth.png"))
 
 
 def write(path: Path, found: dict[str, Any], *, with_targets: bool) -> None:
-    """What was found, in place of these parts of a file that may be there; the growth as a picture beside it."""
+    """What was found so far, in place of these parts of a file that may be there; the other parts stay."""
     found = (read_json(path) if path.exists() else {}) | found
     if with_targets:
         found["targets"] = targets.check(found)
     write_json(path, found, indent=1)
-    print(f"\n{path}: the same as JSON")
-    if found.get("growth"):
-        picture = path.with_name(f"{path.stem}_growth.png")
-        try:
-            report.plot_growth(found["growth"], picture)
-            print(f"{picture}: how cost grows")
-        except ModuleNotFoundError as error:
-            print(f"no picture of how cost grows: it needs {error.name}")
+
+
+def draw_growth(found: dict[str, Any], picture: Path) -> None:
+    """How cost grows as a picture, if that was measured."""
+    if not found.get("growth"):
+        return
+    try:
+        report.plot_growth(found["growth"], picture)
+        print(f"{picture}: how cost grows")
+    except ModuleNotFoundError as error:
+        print(f"no picture of how cost grows: it needs {error.name}")
 
 
 if __name__ == "__main__":

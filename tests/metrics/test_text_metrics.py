@@ -216,3 +216,18 @@ def test_a_okvqa_is_judged_as_by_its_authors() -> None:
     judgement = judge_a_okvqa(Submission(records, ["tram", "Tram", "bus", "TRAM", "train"]))
     np.testing.assert_allclose(judgement.worth, [2 / 3, 1, 1 / 3, 0, 2 / 3])
     np.testing.assert_array_equal(judgement.means["multiple choice"], [np.nan, 1, 0, np.nan, np.nan])
+
+
+def test_direct_answers_of_difficult_questions_do_not_count() -> None:
+    right = {"choices": ("bus", "Tram"), "multiple_choice_answer": "Tram"}
+    marks: list[dict[str, object]] = [{"difficult_direct_answer": mark} for mark in (False, True, True)]
+    records = [
+        Record(number, 1, "what is it?", ("Tram",) * 10, **right, extra=mark)
+        for number, mark in enumerate([{}, *marks])
+    ]
+    judgement = judge_a_okvqa(Submission(records, ["Tram", "x", "Tram", "bus"]))
+    np.testing.assert_array_equal(judgement.worth, [1, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(judgement.means["multiple choice"], [1, np.nan, 1, 0])
+    unclear = Record(7, 1, "what is it?", ("Tram",), extra={"difficult_direct_answer": "no"})
+    with pytest.raises(ValueError, match="question_id 7: 'difficult_direct_answer' is 'no', must be true or false"):
+        judge_a_okvqa(Submission([unclear], ["Tram"]))

@@ -14,7 +14,7 @@ from coattn.text.answers import answer_key
 
 Kind = TypeVar("Kind", dict, list)
 
-_KINDS = {dict: "an object", list: "a list"}
+_KINDS = {dict: "an object", list: "a list", bool: "true or false"}
 
 
 @dataclass(frozen=True)

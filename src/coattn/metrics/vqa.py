@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from coattn.metrics.judgement import Judgement, Submission, as_annotated
+from coattn.metrics.judgement import Judgement, Submission, as_annotated, extra
 from coattn.text.answers import answer_key, clean_answer, normalize_answer
 
 
@@ -106,13 +106,18 @@ def judge_a_okvqa(submission: Submission) -> Judgement:
     """A-OKVQA, letter by letter: min(1, matches / 3) among the direct answers; choices are right or wrong.
 
     As `evaluation/eval_predictions.py` of https://github.com/allenai/aokvqa (Schwenk et al. 2022, arXiv 2206.01718),
-    which judges a file of direct answers, or one of choices. Other than in the VQA accuracy nobody is left out and
-    nothing is normalised.
+    which judges direct answers and choices. Questions marked `difficult_direct_answer` count with their choices alone.
+    (So since its last revision; before, it left them out of the choices.) Other than in the VQA accuracy no annotator
+    is left out and nothing is normalised.
+
+    Raises:
+        ValueError: `difficult_direct_answer` of a question is neither true nor false.
     """
     direct, choices = [], []
     answers, notes = as_annotated(submission)
     for answer, record in zip(answers, submission.records, strict=True):
-        direct.append(min(1.0, record.answers.count(answer) / 3))
+        difficult = extra(record, "difficult_direct_answer", bool)
+        direct.append(float("nan") if difficult else min(1.0, record.answers.count(answer) / 3))
         chosen = record.multiple_choice_answer and answer in record.choices
         choices.append(float(answer == record.multiple_choice_answer) if chosen else float("nan"))
     return Judgement(np.array(direct), means={"multiple choice": np.array(choices)}, notes=notes)

@@ -200,8 +200,9 @@ class BatchPlan:
         found = []
         for number in (2**power for power in range(most.bit_length())):
             slab = np.arange(len(pool)) * number // len(pool)
-            found.append(np.split(by_regions[np.lexsort((tokens, slab))], cuts))
-        return min(found, key=lambda steps: sum(padded_size(self.regions, self.tokens, steps)))
+            found.append(by_regions[np.lexsort((tokens, slab))])
+        starts = np.concatenate([[0], cuts])
+        return np.split(min(found, key=lambda order: sum(padded_size(self.regions, self.tokens, order, starts))), cuts)
 
 
 class Padding(NamedTuple):
@@ -211,12 +212,11 @@ class Padding(NamedTuple):
     tokens: float
 
 
-def padded_size(regions: np.ndarray, tokens: np.ndarray, batches: Sequence[np.ndarray]) -> tuple[int, int]:
-    """How many regions and tokens these batches of questions have with their padding."""
-    return (
-        sum(len(batch) * int(regions[batch].max()) for batch in batches),
-        sum(len(batch) * int(tokens[batch].max()) for batch in batches),
-    )
+def padded_size(regions: np.ndarray, tokens: np.ndarray, order: np.ndarray, starts: np.ndarray) -> tuple[int, int]:
+    """How many regions and tokens questions in this order have with their padding, in batches that start there."""
+    lengths = np.diff(starts, append=len(order))
+    whole = [int((lengths * np.maximum.reduceat(sizes[order], starts)).sum()) for sizes in (regions, tokens)]
+    return whole[0], whole[1]
 
 
 def padding_share(regions: np.ndarray, tokens: np.ndarray, batches: Sequence[np.ndarray]) -> Padding:
@@ -227,9 +227,10 @@ def padding_share(regions: np.ndarray, tokens: np.ndarray, batches: Sequence[np.
         tokens: (N,) number of tokens of each question.
         batches: the questions of each batch.
     """
-    real = [sum(int(sizes[batch].sum()) for batch in batches) for sizes in (regions, tokens)]
-    shares = (1 - part / max(whole, 1) for part, whole in zip(real, padded_size(regions, tokens, batches), strict=True))
-    return Padding(*shares)
+    order, lengths = np.concatenate(batches), np.array([len(batch) for batch in batches])
+    whole = padded_size(regions, tokens, order, np.cumsum(lengths) - lengths)
+    real = (int(sizes[order].sum()) for sizes in (regions, tokens))
+    return Padding(*(1 - part / max(padded, 1) for part, padded in zip(real, whole, strict=True)))
 
 
 def evaluation_batches(regions: np.ndarray, tokens: np.ndarray, batch_size: int) -> list[np.ndarray]:
