@@ -209,10 +209,10 @@ def their_rate(context: Context, data: DataSet) -> Callable[[], float]:
     def rate() -> float:
         start = time.perf_counter()
         with torch.no_grad():
-            for _ in range(scale.eval_batches):
+            for _ in range(scale.their_eval_batches):
                 regions, question, _ = (tensor.to(context.device) for tensor in next(batches))
                 model(question, regions).argmax(dim=1).cpu()
-        return scale.eval_batches * scale.batch_size / (time.perf_counter() - start)
+        return scale.their_eval_batches * scale.batch_size / (time.perf_counter() - start)
 
     return rate
 

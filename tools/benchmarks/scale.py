@@ -29,7 +29,8 @@ class Scale(NamedTuple):
         num_workers: of the conventional loader in training ...
         their_workers: ... and where reading alone is measured.
         asked: single questions.
-        eval_batches: in a measurement of evaluation, of the size of training batches.
+        eval_batches: in a measurement of our evaluation, twice as large as those of training ...
+        their_eval_batches: ... and of the conventional, as large as those of training.
         images: to extract features from.
         workers: counts of them that our reading is measured with.
         growth: for each kind of size its values, and for each of them questions, regions and tokens of a batch.
@@ -52,6 +53,7 @@ class Scale(NamedTuple):
     their_workers: tuple[int, ...]
     asked: int
     eval_batches: int
+    their_eval_batches: int
     images: int
     workers: tuple[int, ...]
     growth: dict[str, dict[int, tuple[int, int, int]]]
@@ -102,7 +104,8 @@ CPU = Scale(
     num_workers=2,
     their_workers=(0, 2),
     asked=40,
-    eval_batches=2,
+    eval_batches=6,
+    their_eval_batches=2,
     images=64,
     workers=(0, 1, 2, 4),
     growth=growing(batch=(1, 4, 16, 64), regions=(10, 25, 50, 100, 200, 400), tokens=(4, 8, 15, 30, 60), questions=8),
@@ -124,6 +127,7 @@ CUDA = Scale(
     their_workers=(12,),
     asked=200,
     eval_batches=60,
+    their_eval_batches=30,
     images=500,
     workers=(0, 2, 4, 8, 16),
     vqa_v2=1.0,
@@ -148,6 +152,7 @@ QUICK = Scale(
     their_workers=(0, 1),
     asked=2,
     eval_batches=1,
+    their_eval_batches=1,
     images=4,
     workers=(0, 1),
     vqa_v2=1e-4,
