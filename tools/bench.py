@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks import epochs, extract, features, growth, machine, predict, report, targets, train
+from benchmarks.alone import run_bench
 from benchmarks.context import Context
 from coattn.files import read_json, write_json
 from coattn.training.callbacks import peak_memory
@@ -64,34 +65,41 @@ def measure(arguments: argparse.Namespace) -> None:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     everything = "all" in arguments.parts
+    parts, path = list(PARTS) if everything else arguments.parts, arguments.json
+    if path is None and everything and not arguments.quick:
+        path = report.default_path(machine.describe(device))
     with tempfile.TemporaryDirectory(prefix="coattn_bench_") as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         context = Context(device, quick=arguments.quick, folder=folder)
         if arguments.alone:
-            row = PARTS[arguments.parts[0]].run_once(context, *arguments.alone)
+            row = PARTS[parts[0]].run_once(context, *arguments.alone)
             peak = peak_memory(torch.device(device))
             print(json.dumps(row if peak is None else row | {"peak GB": round(peak, 2)}))
-            return
-        found: dict[str, Any] = {"machine": machine.describe(device) | context.measured_limits()}
-        print("\n".join(f"{name}: {value}" for name, value in found["machine"].items()))
-        path = arguments.json
-        if path is None and everything and not arguments.quick:
-            path = report.default_path(found["machine"])
-        for part in PARTS if everything else arguments.parts:
-            found[part] = PARTS[part].run(context)
-            print(f"\n{report.table(part, found[part])}", flush=True)
-            if path is not None:
-                write(path, found, with_targets=not arguments.quick)
-    if not arguments.quick:
-        print(f"\n{report.table('targets', targets.check(found))}")
+        elif len(parts) == 1:
+            measure_part(context, parts[0], path)
+        else:
+            for part in parts:
+                print(f"\n{part}", flush=True)
+                run_bench(context, part, *([] if path is None else ["--json", str(path)]))
+
+
+def measure_part(context: Context, part: str, path: Path | None) -> None:
+    """Measure one part, in this process; others before it would leave it less memory, and the machine another."""
+    limits = machine.describe(context.device) | context.measured_limits()
+    print("\n".join(f"{name}: {value}" for name, value in limits.items()), flush=True)
+    found = {"machine": limits, part: PARTS[part].run(context)}
+    print(f"\n{report.table(part, found[part])}")
+    if not context.quick and (checked := targets.check(found)):
+        print(f"\n{report.table('targets', checked)}")
     if path is not None:
+        write(path, found, with_targets=not context.quick)
         print(f"\n{path}: the same as JSON")
         draw_growth(found, path.with_name(f"{path.stem}_growth.png"))
 
 
 def write(path: Path, found: dict[str, Any], *, with_targets: bool) -> None:
-    """What was found so far, in place of these parts of a file that may be there; the other parts stay."""
+    """What was found, in place of the same in a file that may be there; its other parts stay."""
     found = (read_json(path) if path.exists() else {}) | found
     if with_targets:
         found["targets"] = targets.check(found)
