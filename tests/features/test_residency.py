@@ -93,6 +93,19 @@ def test_batches_are_the_same_wherever_features_live(dtype: str, device: str, tm
             assert got.numpy(force=True).tobytes() == expected.tobytes(), name
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["pinned", "mmap"])
+def test_page_locked_memory_is_lent_again_only_after_it_was_copied(mode: str, tmp_path: Path) -> None:
+    store = write(tmp_path / "a.h5")
+    everything = np.arange(len(store))
+    features = open_features(store, everything, mode, "cuda")[0]  # type: ignore[arg-type]
+    torch.cuda._sleep(1_000_000_000)  # the copies have to queue behind it
+    got = [features.gather(everything[[number]]) for number in range(len(store)) for _ in range(20)]
+    for number, gathered in enumerate(got):
+        expected = store.gather_padded(everything[[number // 20]]).features
+        assert gathered.numpy(force=True).tobytes() == expected.tobytes()
+
+
 def test_the_images_used_most_are_held_where_not_all_fit(tmp_path: Path) -> None:
     store = write(tmp_path / "a.h5")
     uses = np.repeat([0, 3, 4, 5], [2, 1, 7, 3])

@@ -40,6 +40,10 @@ def test_the_fused_kernel_of_a_gpu_computes_the_same(num_keys: int, dtype: torch
     tolerance = 1e-4 if dtype == torch.float32 else 0.05
     for fused, explicit in zip(*found, strict=True):
         torch.testing.assert_close(fused, explicit, atol=tolerance, rtol=tolerance)
+    q, k, v = (torch.randn(3, 2, n, 64, dtype=dtype, device="cuda") for n in (14, num_keys, num_keys))
+    with torch.profiler.profile() as profile:
+        attend(q, k, v, torch.ones(3, num_keys, dtype=torch.bool, device="cuda"))
+    assert any("efficient_attention" in event.key for event in profile.key_averages()), "no fused kernel ran"
 
 
 @pytest.mark.parametrize("need_weights", [False, True])

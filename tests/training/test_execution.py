@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from tiny import settings, small_sizes
 
 from coattn.nn import VQAModel
+from coattn.nn.layers import UnbiasedLayerNorm
 from coattn.training.data import VQADataModule
 from coattn.training.execution import COMPILED_PARTS, checkpoint_activations, compile_parts
 from coattn.training.export import export_model
@@ -21,6 +22,11 @@ from coattn.training.task import VQATask
 
 DIMS = {"num_words": 8, "question_dim": None, "region_dim": 8, "num_answers": 5}
 FIRST, VARIOUS, SINGLE = (12, 5, 6), [(7, 5, 6), (9, 7, 3), (5, 6, 11), (16, 16, 16)], [(1, 4, 5), (4, 1, 5), (4, 3, 1)]
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled_before() -> None:
+    torch.compiler.reset()  # the number of graphs is limited for all models of a process together
 
 
 def model(preset: str = "mcan_small", **sizes: Any) -> VQAModel:
@@ -111,6 +117,21 @@ def test_a_run_in_bfloat16_compiles_for_training_and_validation_alone(tiny_data:
     assert graphs.count == 2 * parts
     export_model(tmp_path / "model", task, data)
     assert graphs.count == 2 * parts
+
+
+def test_compiled_norms_are_as_exact_in_mixed_precision() -> None:
+    torch.manual_seed(0)
+    plain = UnbiasedLayerNorm(64)
+    compiled = copy.deepcopy(plain)
+    compiled.compile(backend="aot_eager")
+    found = []
+    for norm in (plain, compiled):
+        x = torch.linspace(-3, 5, 8 * 64).view(8, 64).sin().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = norm(x)
+        (out * torch.linspace(1, 4, 64).cos()).sum().backward()
+        found.append(x.grad)
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -93,6 +93,20 @@ def test_reading_ahead_changes_nothing_and_ends_with_the_reader(tiny_data: Path)
     assert same(list(loader), expected)
 
 
+def test_reading_ahead_uses_all_cores_whatever_other_threads_said(tiny_data: Path) -> None:
+    usual, data, used = torch.get_num_threads(), module(tiny_data), []
+    try:
+        torch.set_num_threads(3)
+        loader = reading(data, ahead=True)
+        torch.set_num_threads(1)  # as the thread does that makes memory page-locked
+        gather = loader._features.gather
+        loader._features.gather = lambda images: used.append(torch.get_num_threads()) or gather(images)
+        list(loader)
+    finally:
+        torch.set_num_threads(usual)
+    assert set(used) == {3}
+
+
 def test_an_error_ahead_comes_out(tiny_data: Path) -> None:
     data = module(tiny_data)
     split = data.split("train")

@@ -97,20 +97,21 @@ def waiting_refused() -> Iterator[None]:
 
 
 class Watched(Callback):
-    """Runs whole training steps under a guard, from the batch to the last of the task's hooks, which log."""
+    """Runs whole training steps under a guard, from the batch to what the trainer does with what was logged."""
 
     def __init__(self) -> None:
         self.guard, self.count = ExitStack(), 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        last = pl_module.on_train_batch_end
+        loop = trainer.fit_loop.epoch_loop
+        advance = loop.advance
 
-        def ending(*args: Any) -> None:
-            last(*args)
+        def advancing(*args: Any) -> None:
+            advance(*args)
             self.guard.close()
             self.count += 1
 
-        pl_module.on_train_batch_end = ending
+        loop.advance = advancing
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         self.guard.enter_context(waiting_refused())
@@ -119,14 +120,20 @@ class Watched(Callback):
         self.guard.close()
 
 
-def fit(tiny_data: Path, *callbacks: Callback, model: dict[str, Any] | None = None, **options: Any) -> VQATask:
+def fit(
+    tiny_data: Path,
+    *callbacks: Callback,
+    model: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    **options: Any,
+) -> VQATask:
     """Train the tiny model on the tiny data, without its dropout."""
     chosen = settings(tiny_data, tiny_data)
     torch.manual_seed(0)
     sizes = chosen["model"].pop("sizes") | {"dropout": 0.0}
     task = VQATask(sizes, **DIMS, **chosen["model"] | (model or {}))
     silent = {"logger": False, "enable_checkpointing": False, "limit_val_batches": 0, "callbacks": list(callbacks)}
-    Trainer(**chosen["trainer"] | silent | options).fit(task, VQADataModule(**chosen["data"]))
+    Trainer(**chosen["trainer"] | silent | options).fit(task, VQADataModule(**chosen["data"] | (data or {})))
     return task
 
 
@@ -169,10 +176,11 @@ GPU = {"accelerator": "gpu", "devices": 1}
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("data", [{}, {"residency": "pinned"}, {"residency": "mmap", "num_workers": 2}], ids=str)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_step_on_the_gpu_waits_for_nothing(compiled: bool, tiny_data: Path) -> None:
+def test_a_step_on_the_gpu_waits_for_nothing(compiled: bool, data: dict[str, Any], tiny_data: Path) -> None:
     watched = WatchedLoops(first_epoch=2)  # the first steps may wait: they allocate, choose kernels and compile
-    fit(tiny_data, watched, **GPU, precision="bf16-mixed", max_epochs=4, model={"compile": compiled})
+    fit(tiny_data, watched, **GPU, precision="bf16-mixed", max_epochs=4, model={"compile": compiled}, data=data)
     assert watched.count == 12
 
 

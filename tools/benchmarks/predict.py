@@ -151,7 +151,7 @@ def computed(context: Context, data: DataSet, name: str, rates: list[float]) -> 
     if name == CONVENTIONAL:
         shapes = [(len(split.images), conventional.NUM_REGIONS, conventional.NUM_TOKENS)]
     else:
-        batches = evaluation_batches(split.num_regions, split.num_tokens, context.scale.batch_size)
+        batches = evaluation_batches(split.num_regions, split.num_tokens, 2 * context.scale.batch_size)
         shapes = [(len(batch), split.num_regions[batch].max(), split.num_tokens[batch].max()) for batch in batches]
     regions, tokens = (sum(shape[0] * shape[axis] for shape in shapes) for axis in (1, 2))
     done = sum(count * operations(sizes, int(rows), int(words)) for count, rows, words in shapes) / len(split.images)

@@ -61,11 +61,20 @@ class _UnbiasedNorm(torch.autograd.Function):
         given = gradients[0].to(whitened.dtype)
         along = given * whitened
         # With g = given * weight: (g - mean(g) - whitened * sum(g * whitened) * divisor / (std * (dim - 1))) / divisor
-        steepness = (along @ weight)[..., None] * divisor / (std * max(dim - 1, 1))
-        gradient = torch.addcmul((given @ weight)[..., None] / -dim, given, weight)
+        steepness = _dot(along, weight)[..., None] * divisor / (std * max(dim - 1, 1))
+        gradient = torch.addcmul(_dot(given, weight)[..., None] / -dim, given, weight)
         gradient.addcmul_(whitened, steepness, value=-1).div_(divisor)
         of_weight, of_bias = (values.flatten(0, -2).sum(0).to(saved[-1].dtype) for values in (along, given))
         return gradient.to(gradients[0].dtype), of_weight, of_bias, None
+
+
+def _dot(x: Tensor, weight: Tensor) -> Tensor:
+    """`x @ weight`, (..., D) and (D,) -> (...).
+
+    No matrix product where it is compiled: a compiled backward pass runs under the autocast of its forward pass, which
+    would round it.
+    """
+    return (x * weight).sum(-1) if torch.compiler.is_compiling() else x @ weight
 
 
 class UnbiasedLayerNorm(nn.Module):

@@ -81,7 +81,7 @@ class Recurrences(nn.ModuleList):
             ends = []
             for backward, recurrence in enumerate(layer):
                 start = self._start(number * self.num_directions + backward, len(x))
-                states = recurrence(reverse_padded(x, lengths) if backward else x, start)[0]
+                states = _states(recurrence, reverse_padded(x, lengths) if backward else x, start)
                 ends.append(states[rows, last])
                 outputs.append(reverse_padded(states, lengths) if backward else states)
             x = torch.cat(outputs, -1) * mask[:, :, None]
@@ -96,3 +96,15 @@ class Recurrences(nn.ModuleList):
             for state in self.start.chunk(2 if self.cell == "lstm" else 1)
         )
         return states if self.cell == "lstm" else states[0]
+
+
+def _states(recurrence: nn.Module, x: Tensor, start: Tensor | tuple[Tensor, ...] | None) -> Tensor:
+    """All states; on a GPU in mixed precision computed in float32.
+
+    There torch's autocast would run cuDNN's recurrences in float16 whatever type it was asked for, and gradients in
+    bfloat16 training, which nobody scales, could vanish in it.
+    """
+    if x.device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
+        return recurrence(x, start)[0]
+    with torch.autocast("cuda", enabled=False):
+        return recurrence(x.float(), start)[0].to(torch.get_autocast_dtype("cuda"))

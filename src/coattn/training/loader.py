@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,8 @@ class BatchLoader:
     ) -> None:
         self._dataset, self._features, self._get_draws, self._length = dataset, features, draws, length
         self._ahead = features.reads_host if ahead is None else ahead
+        # What later threads begin with is 1 as soon as torch's own thread for page-locked memory has begun.
+        self._use_threads = partial(torch.set_num_threads, torch.get_num_threads())
         self._draws: list[Draw] = []
         self._texts: DataLoader[Texts] | None = None
         if num_workers or pin_memory:
@@ -82,7 +85,7 @@ class BatchLoader:
         if not self._ahead:
             yield from map(self._batch, self._items())
             return
-        with loading(self._batch, self._items(), num_workers=1, ahead=_AHEAD) as batches:
+        with loading(self._batch, self._items(), num_workers=1, ahead=_AHEAD, initializer=self._use_threads) as batches:
             yield from batches
 
     def _items(self) -> Iterator[tuple[Draw, Texts]]:

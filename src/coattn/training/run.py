@@ -344,8 +344,11 @@ def _is_first_process() -> bool:
 
 class _ProgressBar(TQDMProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
-        """Without the loggers' version, which says nothing while training."""
-        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+        """With the loss, which is fetched from the device only when the bar is drawn; without the loggers' version."""
+        usual = super().get_metrics(trainer, pl_module)
+        loss = trainer.callback_metrics.get("train/loss") if trainer.training else None
+        shown = {} if loss is None else {"train/loss": float(loss)}
+        return shown | {name: value for name, value in usual.items() if name != "v_num"}
 
 
 @contextmanager

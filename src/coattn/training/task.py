@@ -285,7 +285,8 @@ class VQATask(LightningModule):
         Lightning averages over devices and over accumulated batches; `BatchPlan` says what a mean is divided by.
         """
         losses = self.objective.losses(self.model, batch)
-        self.log("train/loss", losses.detach().mean(), prog_bar=True, batch_size=len(losses))
+        # Not with prog_bar, for which Lightning would fetch the number from the device after each step.
+        self.log("train/loss", losses.detach().mean(), batch_size=len(losses))
         mean = self.hparams["reduction"] == "mean"
         return (
             losses.sum()
