@@ -12,7 +12,7 @@ import numpy as np
 from coattn.datasets.records import Record
 from coattn.text.answers import answer_key
 
-Kind = TypeVar("Kind", dict, list)
+Kind = TypeVar("Kind", dict, list, bool)
 
 _KINDS = {dict: "an object", list: "a list", bool: "true or false"}
 
