@@ -228,6 +228,8 @@ def test_direct_answers_of_difficult_questions_do_not_count() -> None:
     judgement = judge_a_okvqa(Submission(records, ["Tram", "x", "Tram", "bus"]))
     np.testing.assert_array_equal(judgement.worth, [1, 0, np.nan, np.nan])
     np.testing.assert_array_equal(judgement.means["multiple choice"], [1, np.nan, 1, 0])
+    with pytest.raises(ValueError, match="none of the 2 questions counts for the metric a_okvqa"):
+        score({2: "Tram", 3: "bus"}, records[2:], "a_okvqa")
     unclear = Record(7, 1, "what is it?", ("Tram",), extra={"difficult_direct_answer": "no"})
     with pytest.raises(ValueError, match="question_id 7: 'difficult_direct_answer' is 'no', must be true or false"):
         judge_a_okvqa(Submission([unclear], ["Tram"]))

@@ -166,8 +166,8 @@ def score(
         num_samples: of the bootstrap for the intervals; 0 for none.
 
     Raises:
-        ValueError: results and questions do not correspond, a question has no human answer, there are no questions, the
-            metric is unknown, or what it needs is not there.
+        ValueError: results and questions do not correspond, a question has no human answer, there are no questions or
+            none of them counts, the metric is unknown, or what it needs is not there.
     """
     results = results if isinstance(results, Results) else Results(results)
     judgement = judge(results, records, metric, where=where, choices=choices)
@@ -215,6 +215,10 @@ def summarise(
 ) -> Scores:
     """The numbers of a judgement; see `score`."""
     counted = np.flatnonzero(~np.isnan(judgement.worth))
+    if not len(counted):
+        raise ValueError(
+            f"none of the {len(records)} questions counts for the metric {metric}; choose another --metric"
+        )
     statistics, means = [*judgement.statistics], {**judgement.means}
     confidence = aligned(results.confidences, records)
     chosen: dict[int, float] = {}
