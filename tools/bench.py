@@ -43,7 +43,11 @@ def main() -> None:
     add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; or all")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the GPU, if there is one")
     add("--json", type=Path, metavar="FILE", help="where to write; by default only `all` writes: benchmarks/NAME.json")
-    add("--folder", type=Path, help="for the synthetic data, some GB; kept, while by default it is temporary")
+    add(
+        "--folder",
+        type=Path,
+        help="for the synthetic data, some GB; kept, but for those of epochs; by default it is temporary",
+    )
     add("--quick", action="store_true", help="tiny sizes, to see whether everything runs")
     add("--alone", nargs=2, metavar=("CASE", "IMPLEMENTATION"), help="one row, once; prints it and its memory as JSON")
     add("--write-readme", action="store_true", help="put a chart of benchmarks/*.json between its marks in README.md")
@@ -79,6 +83,8 @@ def measure(arguments: argparse.Namespace) -> None:
         elif len(parts) == 1:
             measure_part(context, parts[0], path)
         else:
+            if everything and path is not None:
+                write_json(path, {})  # nothing of an earlier run stays
             for part in parts:
                 print(f"\n{part}", flush=True)
                 run_bench(context, part, *([] if path is None else ["--json", str(path)]))
@@ -86,9 +92,9 @@ def measure(arguments: argparse.Namespace) -> None:
 
 def measure_part(context: Context, part: str, path: Path | None) -> None:
     """Measure one part, in this process; others before it would leave it less memory, and the machine another."""
-    limits = machine.describe(context.device) | context.measured_limits()
-    print("\n".join(f"{name}: {value}" for name, value in limits.items()), flush=True)
-    found = {"machine": limits, part: PARTS[part].run(context)}
+    described, limits = machine.describe(context.device), context.measured_limits()
+    print("\n".join(f"{name}: {value}" for name, value in (described | limits).items()), flush=True)
+    found = {"machine": described, "limits": {part: limits}, part: PARTS[part].run(context)}
     print(f"\n{report.table(part, found[part])}")
     if not context.quick and (checked := targets.check(found)):
         print(f"\n{report.table('targets', checked)}")
@@ -100,7 +106,8 @@ def measure_part(context: Context, part: str, path: Path | None) -> None:
 
 def write(path: Path, found: dict[str, Any], *, with_targets: bool) -> None:
     """What was found, in place of the same in a file that may be there; its other parts stay."""
-    found = (read_json(path) if path.exists() else {}) | found
+    before = read_json(path) if path.exists() else {}
+    found = before | found | {"limits": before.get("limits", {}) | found["limits"]}
     if with_targets:
         found["targets"] = targets.check(found)
     write_json(path, found, indent=1)

@@ -9,17 +9,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import conventional, report
+from benchmarks import conventional, extract, features, growth, predict, report, train
+from benchmarks.context import Context
 from benchmarks.conventional import MCAN, NUM_REGIONS, NUM_TOKENS, Sizes
 from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100, DataSet, Shape
 from benchmarks.ours import Training, operations
 from benchmarks.scale import QUICK
-from benchmarks.timing import alternate, ratio, summary
+from benchmarks.timing import alternate, median_of, ratio, summary
 from coattn.checkpoint import from_openvqa
 from coattn.nn import VQAModel
 
@@ -139,6 +141,26 @@ def test_the_file_is_named_after_the_machine(machine: dict, name: str) -> None:
     assert report.default_path(machine) == ROOT / "benchmarks" / name
 
 
+@pytest.mark.parametrize(
+    ("part", "case", "implementation"),
+    [
+        (features, FIXED_100.name, "coattn, mapped"),
+        (features, FIXED_100.name, "conventional, 1 worker"),
+        (train, FIXED_100.name, "coattn, bf16, less memory"),
+        (train, FIXED_100.name, train.FLOAT32),
+        (predict, "evaluation", "coattn, float32"),
+        (predict, "evaluation", predict.CONVENTIONAL),
+        (extract, "", extract.CONVENTIONAL),
+        (growth, growth.PROCESSES, "1"),
+    ],
+    ids=str,
+)
+def test_a_row_runs_alone(part: Any, case: str, implementation: str, tmp_path: Path) -> None:
+    row = part.run_once(Context("cpu", quick=True, folder=tmp_path), case, implementation)
+    rate = row.get("questions/s", row.get("images/s"))
+    assert median_of(rate) > 0
+
+
 @pytest.fixture
 def bare_site(tmp_path: Path) -> Path:
     """A folder of installed packages: links to those that the benchmark needs and what these need, and nothing else."""
@@ -167,7 +189,8 @@ def test_it_runs_where_little_is_installed(bare_site: Path, tmp_path: Path) -> N
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
-    assert found["machine"]["copy, GB/s"] > 0
+    assert all(limits["copy, GB/s"] > 0 for limits in found["limits"].values())
+    assert set(found["limits"]) == set(found) - {"machine", "limits"}
     for row in found["train"]:
         assert row["questions/s"]["median"] > 0
         assert ("ratio" in row) == row["implementation"].startswith("coattn")

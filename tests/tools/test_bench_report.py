@@ -56,11 +56,11 @@ def test_the_best_row_is_held_against_each_target(monkeypatch: pytest.MonkeyPatc
 
 def test_bars_of_a_case_are_as_long_as_its_numbers() -> None:
     lines = report.chart(FOUND).splitlines()
-    assert lines[0] == "    An abacus, 2 cores (avx2), torch 2.9; medians"
+    assert lines[0] == "    An abacus, 2 cores (avx2), torch 2.9; medians; x: times the conventional"
     assert lines[1:3] == ["", "    training MCAN-small, questions/s: 36 regions"]
     assert lines[3].split() == ["conventional", "100", "█" * 3]
     assert lines[5].split() == ["coattn,", "bf16", "1,234", "█" * 36, "12.3", "x"]
-    assert lines[7] == "    answering: one question"
+    assert lines[7] == "    answering, questions/s or milliseconds: one question"
     assert lines[9].split() == ["coattn", "3", "ms", "█" * 12]
     assert len({line.index("█") for line in lines[3:6]}) == 1
     on_gpu = FOUND["machine"] | {"gpu": {"name": "NVIDIA H200"}}

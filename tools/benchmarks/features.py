@@ -99,7 +99,10 @@ def residencies(context: Context) -> dict[str, str]:
 
 
 def limit_of(name: str, device: str) -> str:
-    """What a way of ours cannot be faster than: plain copies; from elsewhere to a GPU, uploads. (Of `Context`.)"""
+    """What a way of ours is held against: plain copies; from elsewhere to a GPU, uploads. (Of `Context`.)
+
+    A share above 1 is possible: batches fit the caches in part, and what is copied plainly does not.
+    """
     return "copy_rate" if "GPU" in name or device == "cpu" else "upload_rate"
 
 

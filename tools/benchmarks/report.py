@@ -15,7 +15,7 @@ _FIRST = ("case", "implementation", "size", "questions/s", "ms", "images/s", "ra
 _TITLES = {
     "features": "reading features, questions/s",
     "train": "training MCAN-small, questions/s",
-    "predict": "answering",
+    "predict": "answering, questions/s or milliseconds",
     "extract": "extracting features, images/s",
 }
 _WIDTH = 36
@@ -55,11 +55,13 @@ def chart(found: Mapping[str, Any]) -> str:
     """Bars in text, indented as code: of each case what every implementation did."""
     machine = found["machine"]
     name = machine["gpu"]["name"] if "gpu" in machine else f"{machine['processor']}, {machine['cores']} cores"
-    lines = [f"{name} ({', '.join(machine['flags'])}), torch {machine['torch']}; medians"]
+    lines = [f"{name} ({', '.join(machine['flags'])}), torch {machine['torch']}; medians; x: times the conventional"]
     for part, title in _TITLES.items():
         rows = found.get(part, [])
         for case in dict.fromkeys(row["case"] for row in rows):
             lines += ["", f"{title}: {case}", *_bars([row for row in rows if row["case"] == case])]
+    if found.get("targets"):
+        lines += ["", *table("what was aimed at", found["targets"]).splitlines()]
     return "".join(f"    {line}".rstrip() + "\n" for line in lines)
 
 

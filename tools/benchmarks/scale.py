@@ -23,7 +23,8 @@ class Scale(NamedTuple):
         warmup: ... and before it.
         epoch: where sizes vary a measurement takes all batches of an epoch of this length ...
         epoch_warmup: ... and so many steps before it.
-        their_steps: of the conventional training.
+        their_steps: of the conventional training in a measurement ...
+        their_warmup: ... and before it, so that what its workers read meanwhile is used up.
         batches: of features, in a measurement of our reading ...
         their_batches: ... and of the conventional.
         num_workers: of the conventional loader in training ...
@@ -47,6 +48,7 @@ class Scale(NamedTuple):
     epoch: int
     epoch_warmup: int
     their_steps: int
+    their_warmup: int
     batches: int
     their_batches: int
     num_workers: int
@@ -96,7 +98,8 @@ CPU = Scale(
     reading_rounds=9,
     steps=2,
     epoch=8,
-    their_steps=1,
+    their_steps=2,
+    their_warmup=0,
     warmup=1,
     epoch_warmup=0,
     batches=50,
@@ -118,7 +121,8 @@ CUDA = Scale(
     reading_rounds=5,
     steps=60,
     epoch=60,
-    their_steps=20,
+    their_steps=30,
+    their_warmup=30,
     warmup=20,
     epoch_warmup=60,
     batches=100,
@@ -144,6 +148,7 @@ QUICK = Scale(
     steps=1,
     epoch=2,
     their_steps=1,
+    their_warmup=0,
     warmup=1,
     epoch_warmup=0,
     batches=3,

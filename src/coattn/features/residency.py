@@ -21,7 +21,7 @@ from coattn.features.gather import MappedRows
 Residency = Literal["auto", "device", "pinned", "mmap"]
 
 _LOAD_BYTES = 1 << 26  # read or uploaded at once
-_SMALL = 1 << 30  # bytes; a CPU reads large mapped features as fast as a copy of them
+_SMALL = 1 << 30  # bytes; of larger ones a copy in RAM saves a CPU ms of steps that take seconds
 _LEFT_ON_DEVICE = 0.3  # of the GPU's memory, for the model and its activations
 _LEFT_IN_RAM = 0.5  # of what is available
 
@@ -269,7 +269,7 @@ def _description(mode: Residency, device: torch.device, size: int, held: Placeme
     """Where features are, by what is held of them, and why."""
     amounts = {f"on {device}": held.device, "in RAM": held.memory, "memory-mapped": size - sum(held)}
     if held == place(mode, size, on_cuda=device.type == "cuda", device_budget=size, memory_budget=size):
-        fits = "they fit" if held.device else "as fast as RAM, on a CPU" if size > held.memory else "they are small"
+        fits = "they fit" if held.device else "fast enough for a CPU" if size > held.memory else "they are small"
         return f", {max(amounts, key=lambda where: amounts[where])} ({fits if mode == 'auto' else 'as asked'})"
     parts = ", ".join(f"{amount / 1e9:.2f} GB {where}" for where, amount in amounts.items() if amount)
     advice = "" if int8 else " (int8 takes half of float16: extract or convert with --dtype int8)"
