@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 import warnings
@@ -77,6 +78,7 @@ class Training:
 
     def window(self, steps: int, *, warmup: int = 0, repeated: bool = False) -> Window:
         """Train `warmup` steps and then measure `steps`; with `repeated` on one batch of the last window again."""
+        gc.collect()  # the last trainer is a ring, which keeps its optimiser's state
         clock = _Clock(self.device, warmup)
         most = {"max_steps": warmup + steps, "max_epochs": warmup + steps}
         trainer = make_trainer(self.device, self.precision, clock, devices=self.devices, **most)
