@@ -103,6 +103,7 @@ def plot_growth(rows: Sequence[Row], path: Path) -> None:
             axes.plot(sizes, [value * times[-1] / operations[-1] for value in operations], "--", label="arithmetic")
         axes.set(xlabel=kind, ylabel="ms per question", xticks=sizes, xticklabels=map(str, sizes))
         axes.minorticks_off()
+        axes.set_ylim(min(times) / 1.5, max(times) * 1.5)
         ends = sorted({min(times), max(times)})
         axes.set_yticks(ends, [f"{time:.3g}" for time in ends])
         axes.legend()
