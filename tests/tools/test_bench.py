@@ -153,7 +153,7 @@ def test_the_file_is_named_after_the_machine(machine: dict, name: str) -> None:
         (extract, "", extract.CONVENTIONAL),
         (growth, growth.PROCESSES, "1"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_row_runs_alone(part: Any, case: str, implementation: str, tmp_path: Path) -> None:
     row = part.run_once(Context("cpu", quick=True, folder=tmp_path), case, implementation)
