@@ -13,6 +13,7 @@ from coattn.features.residency import (
     Features,
     HeldRows,
     Placement,
+    Residency,
     available_memory,
     free_on_device,
     open_features,
@@ -95,10 +96,10 @@ def test_batches_are_the_same_wherever_features_live(dtype: str, device: str, tm
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["pinned", "mmap"])
-def test_page_locked_memory_is_lent_again_only_after_it_was_copied(mode: str, tmp_path: Path) -> None:
+def test_page_locked_memory_is_lent_again_only_after_it_was_copied(mode: Residency, tmp_path: Path) -> None:
     store = write(tmp_path / "a.h5")
     everything = np.arange(len(store))
-    features = open_features(store, everything, mode, "cuda")[0]  # type: ignore[arg-type]
+    features = open_features(store, everything, mode, "cuda")[0]
     torch.cuda._sleep(1_000_000_000)  # the copies have to queue behind it
     got = [features.gather(everything[[number]]) for number in range(len(store)) for _ in range(20)]
     for number, gathered in enumerate(got):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -23,10 +24,8 @@ OURS, CONVENTIONAL = "coattn", "conventional, one by one"
 
 def run(context: Context) -> list[Row]:
     """A row for ours and the conventional way; none where images cannot be read."""
-    try:
-        import PIL  # noqa: F401
-    except ModuleNotFoundError as error:
-        print(f"extract is not measured: it needs {error.name}")
+    if importlib.util.find_spec("PIL") is None:
+        print("extract is not measured: it needs PIL")
         return []
     name, extractor = make_extractor(context)
     case = f"{name}, 640 x 480"

@@ -21,7 +21,6 @@ from coattn.training.batches import Batch
 SHAPES = {shape.name: shape for shape in (ADAPTIVE, FIXED_36, FIXED_100)}
 FLOAT32, TF32 = "conventional, float32", "conventional, TF32"
 ONE_BATCH = "one batch"
-PART = "train"
 
 
 def run(context: Context) -> list[Row]:
@@ -33,7 +32,9 @@ def run(context: Context) -> list[Row]:
     _ = training_data(context, FIXED_100).files  # made here, and not in what is measured
     # First, as long as this process is small itself. Quickly a process would take longer to begin than all the rest.
     alone = [name for name, way in our_ways(context).items() if not way.data] + list(their_names(context))
-    peaks = {} if context.quick else {name: run_alone(context, PART, FIXED_100.name, name)["peak GB"] for name in alone}
+    peaks = (
+        {} if context.quick else {name: run_alone(context, "train", FIXED_100.name, name)["peak GB"] for name in alone}
+    )
     trainings = {name: make_training(context, way) for name, way in our_ways(context).items()}
     ours = {
         (case, name): OurRuns(context, shape, way, trainings[name])

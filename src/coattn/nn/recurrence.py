@@ -101,8 +101,8 @@ class Recurrences(nn.ModuleList):
 def _states(recurrence: nn.Module, x: Tensor, start: Tensor | tuple[Tensor, ...] | None) -> Tensor:
     """All states; on a GPU in mixed precision computed in float32.
 
-    There torch's autocast would run cuDNN's recurrences in float16 whatever type it was asked for, and gradients in
-    bfloat16 training, which nobody scales, could vanish in it.
+    There torch's autocast runs cuDNN's recurrences in float16 whatever type it was asked for (torch's
+    aten/src/ATen/cudnn/AutocastRNN.cpp), and gradients in bfloat16 training, which nobody scales, could vanish in it.
     """
     if x.device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
         return recurrence(x, start)[0]

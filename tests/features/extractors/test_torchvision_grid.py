@@ -214,7 +214,14 @@ def test_weights_that_do_not_fit_are_counted(tmp_path, network):
 def test_another_classifier_does_not_matter(tmp_path, network):
     state = {**network.state_dict(), "fc.weight": torch.zeros(10, 1024), "fc.bias": torch.zeros(10)}
     torch.save(state, tmp_path / "ten.pth")
-    TorchvisionGrid("shufflenet_v2_x0_5", weights=tmp_path / "ten.pth", size=(64, 64))
+    torch.save(network.state_dict(), tmp_path / "thousand.pth")
+    ten, thousand = (
+        TorchvisionGrid("shufflenet_v2_x0_5", weights=tmp_path / f"{name}.pth", size=(64, 64))
+        for name in ("ten", "thousand")
+    )
+    assert ten.record["weights"]["sha256"] == thousand.record["weights"]["sha256"]
+    pixels = torch.rand(1, 64, 64, 3).mul(255).byte()
+    torch.testing.assert_close(ten.feature_map(pixels).cells, thousand.feature_map(pixels).cells)
 
 
 @pytest.mark.parametrize(
