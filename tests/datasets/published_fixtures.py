@@ -1,4 +1,4 @@
-"""Tiny files of the form in which each data set is published, made here: name -> content, by data set."""
+"""Tiny files of the form in which each data set is published, made here (name -> content), and what becomes of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from coattn.cli import main
+from coattn.datasets.records import Record
+from coattn.datasets.vqa_json import read_vqa
 
 TEN = [{"answer": "net", "answer_confidence": "yes", "answer_id": number} for number in range(1, 11)]
 
@@ -214,3 +218,19 @@ def lay_out(folder: Path, files: Mapping[str, Any], *, zipped: bool = False) -> 
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return folder
+
+
+def prepare(command: str, files: Path, out: Path, *more: str) -> int:
+    """The exit status of `coattn prepare`."""
+    name, *options = command.split()
+    return main(["prepare", name, str(files), str(out), *options, *more])
+
+
+def prepared(out: Path) -> dict[str, list[Record]]:
+    """What it wrote, by split."""
+    names = [path.name.removesuffix("_questions.json") for path in sorted(out.glob("*_questions.json"))]
+    answers = {name: out / f"{name}_annotations.json" for name in names}
+    return {
+        name: read_vqa(out / f"{name}_questions.json", answers[name] if answers[name].exists() else None).records
+        for name in names
+    }

@@ -1,0 +1,13 @@
+"""Fixtures shared by the tests of data sets."""
+
+from __future__ import annotations
+
+import pytest
+
+from coattn.datasets import prepared
+
+
+@pytest.fixture
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than all else; test_prepared.py does it."""
+    monkeypatch.setattr(prepared, "_draw", lambda *_: [])

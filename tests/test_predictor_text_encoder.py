@@ -1,0 +1,76 @@
+"""Answers of models that read questions through a pretrained text encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_predictor import ANSWERS, RECORD, photo
+
+from coattn import presets
+from coattn.checkpoint import save_model
+from coattn.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def encoder(real_text_encoder: Path) -> Any:
+    pytest.importorskip("transformers")
+    from coattn.text.pretrained import TextEncoder
+
+    return TextEncoder.load(real_text_encoder)
+
+
+def test_a_model_on_a_text_encoder_runs_it_live(encoder: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = presets.parallel(region_dim=56, num_answers=4, question_dim=encoder.dim, dim=16, embedding_dim=8)
+    encoder.save(tmp_path / "encoder")
+    save_model(
+        tmp_path / "model",
+        model,
+        answer_vocabulary=ANSWERS,
+        metric="exact_match",
+        activation="sigmoid",
+        extractor=RECORD,
+        text_encoder=encoder.record,
+        text_encoder_folder=tmp_path / "encoder",
+    )
+    predictor = Predictor.load(tmp_path / "model")
+    image = predictor.encode(photo())
+    question = "what colour is the circle?"
+    rows = encoder.encode([question])[0]
+    with torch.inference_mode():
+        logits = model.eval()(
+            rows[None],
+            image.features[None],
+            question_mask=torch.ones(1, len(rows), dtype=torch.bool),
+            region_mask=torch.ones(1, 16, dtype=torch.bool),
+            boxes=image.boxes[None],
+            image_sizes=torch.tensor([[80.0, 60.0]]),
+        ).logits[0]
+    answers = {answer.text: answer.confidence for answer in predictor.ask(image, question)}
+    np.testing.assert_allclose([answers[text] for text in ANSWERS.answers], logits.sigmoid(), atol=1e-5)
+    explanation = predictor.maps(image, question)
+    assert len(explanation.tokens) == len(rows)
+    assert "circle" in explanation.tokens
+    with pytest.raises(ValueError, match="question"):
+        predictor.ask(image, "?")
+
+
+def test_another_text_encoder_is_refused(encoder: Any, tmp_path: Path) -> None:
+    model = presets.parallel(region_dim=56, num_answers=4, question_dim=encoder.dim, dim=16, embedding_dim=8)
+    encoder.save(tmp_path / "encoder")
+    save_model(
+        tmp_path / "model",
+        model,
+        answer_vocabulary=ANSWERS,
+        metric="exact_match",
+        activation="sigmoid",
+        extractor=RECORD,
+        text_encoder=encoder.record | {"weights": {"id": "minilm", "sha256": "0" * 64}},
+        text_encoder_folder=tmp_path / "encoder",
+    )
+    with pytest.raises(ValueError, match=r"not the text encoder that .* was trained with"):
+        Predictor.load(tmp_path / "model").ask(photo(), "is it red")
