@@ -188,3 +188,17 @@ def test_feature_dropout_drops_features_in_training_alone() -> None:
     assert torch.all((dropped == 0) | (dropped == 2 * regions))
     assert 0 < int((dropped == 0).sum()) < dropped.numel()
     assert torch.equal(encoder.eval()(regions, mask), regions)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_recurrences_are_exact_in_mixed_precision_on_a_gpu(cell: str) -> None:
+    torch.manual_seed(0)
+    recurrences = Recurrences(6, 8, cell=cell).cuda()
+    x = (70_000 * torch.randn(3, 5, 6)).cuda()  # float16 ends at 65,504
+    mask = torch.ones(3, 5, dtype=torch.bool, device="cuda")
+    exact, _ = recurrences(x, mask)
+    with torch.autocast("cuda", torch.bfloat16):
+        states, _ = recurrences(x, mask)
+    assert states.dtype == torch.bfloat16
+    torch.testing.assert_close(states.float(), exact, rtol=2**-7, atol=1e-3)

@@ -21,6 +21,7 @@ from benchmarks.features import our_batches, stream
 from benchmarks.ours import Training, operations
 from benchmarks.timing import alternate, median_of, summary
 from benchmarks.ways import our_ways
+from benchmarks.work import STEP
 from coattn.training.batches import Batch
 
 BEYOND, WORKERS, PROCESSES = "beyond the arithmetic", "workers", "processes"
@@ -55,7 +56,7 @@ def steps(context: Context) -> list[Row]:
     for (kind, size), times in found.items():
         questions, regions, tokens = shapes[kind, size]
         row: Row = {"case": kind, "size": size, "ms/question": summary([1000 * t / questions for t in times])}
-        row["MFLOP/question"] = round(3 * operations(scale.sizes, regions, tokens) / 1e6, 2)
+        row["MFLOP/question"] = round(STEP * operations(scale.sizes, regions, tokens) / 1e6, 2)
         rows.append(row)
     return with_exponents(rows)
 

@@ -19,8 +19,9 @@ from benchmarks.context import PRECISIONS, Context, Row
 from benchmarks.conventional import Sizes
 from benchmarks.data import ADAPTIVE, DataSet, make_vocabularies
 from benchmarks.machine import synchronise
-from benchmarks.ours import make_model, make_trainer, operations
+from benchmarks.ours import make_model, make_trainer
 from benchmarks.timing import alternate, ratio, seconds, summary
+from benchmarks.work import FORWARD, conventional_shapes, work
 from coattn import presets
 from coattn.checkpoint.directory import ModelDirectory
 from coattn.nn import VQAModel
@@ -147,20 +148,14 @@ def evaluation(context: Context) -> list[Row]:
 
 def computed(context: Context, data: DataSet, name: str, rates: list[float]) -> Row:
     """How much of what the machine can multiply was used, and how much of it for padding."""
-    split, sizes = data.module().split("predict"), context.scale.sizes
+    split = data.module().split("predict")
     if name == CONVENTIONAL:
-        shapes = [(len(split.images), conventional.NUM_REGIONS, conventional.NUM_TOKENS)]
+        shapes = conventional_shapes(split)
     else:
         batches = evaluation_batches(split.num_regions, split.num_tokens, 2 * context.scale.batch_size)
-        shapes = [(len(batch), split.num_regions[batch].max(), split.num_tokens[batch].max()) for batch in batches]
-    regions, tokens = (sum(shape[0] * shape[axis] for shape in shapes) for axis in (1, 2))
-    done = sum(count * operations(sizes, int(rows), int(words)) for count, rows, words in shapes) / len(split.images)
-    rate = context.matrix_rates["bf16" if "bf16" in name else "float32"]
-    return {
-        "share of matrix rate": summary([found * done / rate for found in rates]),
-        "padding": round(1 - float(split.num_regions.sum() / regions), 3),
-        "padding of tokens": round(1 - float(split.num_tokens.sum() / tokens), 3),
-    }
+        shapes = [(len(b), int(split.num_regions[b].max()), int(split.num_tokens[b].max())) for b in batches]
+    limit = context.matrix_rates["bf16" if "bf16" in name else "float32"]
+    return work(context.scale.sizes, split, shapes, rates, passes=FORWARD, limit=limit)
 
 
 def evaluation_data(context: Context) -> DataSet:

@@ -16,6 +16,7 @@ from benchmarks.machine import synchronise
 from benchmarks.ours import Training, Window, operations
 from benchmarks.timing import alternate, ratio, summary
 from benchmarks.ways import Way, our_ways
+from benchmarks.work import STEP, conventional_shapes, work
 from coattn.training.batches import Batch
 
 SHAPES = {shape.name: shape for shape in (ADAPTIVE, FIXED_36, FIXED_100)}
@@ -92,7 +93,7 @@ class OurRuns:
         """Padding, and how much of what the machine can multiply was used."""
         shares = []
         for window in self.windows:
-            done = sum(3 * n * operations(self.context.scale.sizes, *size) for n, *size in window.shapes)
+            done = sum(STEP * n * operations(self.context.scale.sizes, *size) for n, *size in window.shapes)
             shares.append(done / window.seconds / self.context.matrix_rates[self.way.precision])
         padding = self.module.order.padding
         return {
@@ -152,14 +153,12 @@ def their_rate(context: Context, tf32: bool) -> Callable[[], float]:
 
 def their_row(context: Context, shape: Shape, name: str, rates: list[float]) -> Row:
     """What the conventional training does on data of a shape: the same on all, but with more or less padding."""
-    done = 3 * operations(context.scale.sizes, conventional.NUM_REGIONS, conventional.NUM_TOKENS)
     split = training_data(context, shape).module().split("train")
-    row: Row = {"case": shape.name, "implementation": name, "questions/s": summary(rates)}
-    if name == FLOAT32:
-        row["share of matrix rate"] = summary([rate * done / context.matrix_rates["float32"] for rate in rates])
-    row["padding"] = round(1 - float(split.num_regions.mean()) / conventional.NUM_REGIONS, 3)
-    row["padding of tokens"] = round(1 - float(split.num_tokens.mean()) / conventional.NUM_TOKENS, 3)
-    return row
+    limit = context.matrix_rates["float32"]
+    row = work(context.scale.sizes, split, conventional_shapes(split), rates, passes=STEP, limit=limit)
+    if name == TF32:
+        del row["share of matrix rate"]  # that of TF32 is not measured
+    return {"case": shape.name, "implementation": name, "questions/s": summary(rates)} | row
 
 
 def run_once(context: Context, case: str, implementation: str) -> Row:
