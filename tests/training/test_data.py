@@ -29,7 +29,7 @@ def same(left: list[Batch], right: list[Batch]) -> bool:
 def test_batches_hold_what_the_files_say(tiny_data: Path) -> None:
     data = module(tiny_data)
     split, store = data.split("train"), FeatureStore(tiny_data / "features.h5")
-    words, answers = data.vocabularies.words, data.vocabularies.answers
+    words, answers = data.text.vocabularies.words, data.text.vocabularies.answers
     assert words is not None
     seen = []
     for batch in epoch(data.train_dataloader()):
@@ -73,7 +73,7 @@ def test_loading_leaves_the_global_generator_alone(tiny_data: Path) -> None:
 
 def test_vocabularies_come_from_training_alone(tiny_data: Path) -> None:
     data = module(tiny_data, test_questions=str(tiny_data / "val_questions.json"))
-    words, answers = data.vocabularies.words, data.vocabularies.answers
+    words, answers = data.text.vocabularies.words, data.text.vocabularies.answers
     assert words is not None
     assert set(words.words) == {"please", "what", "colour", "is", "it", "red"}
     assert set(answers.answers) == {"red", "green", "blue", "yes", "no"}
@@ -83,12 +83,12 @@ def test_vocabularies_come_from_training_alone(tiny_data: Path) -> None:
 
 def test_words_are_split_by_the_tokenizer_asked_for(tiny_data: Path) -> None:
     data = module(tiny_data, tokenizer="possessives")
-    words = data.vocabularies.words
+    words = data.text.vocabularies.words
     assert words is not None
     assert words.tokens("is it the dog's?") == ["is", "it", "the", "dog", "'s"]
-    assert module(tiny_data).vocabularies.words.tokens("the dog's?") == ["the", "dogs"]
+    assert module(tiny_data).text.vocabularies.words.tokens("the dog's?") == ["the", "dogs"]
     with pytest.raises(ValueError, match="tokenizer must be one of plain, possessives"):
-        _ = module(tiny_data, tokenizer="nltk").vocabularies
+        _ = module(tiny_data, tokenizer="nltk").text.vocabularies
 
 
 def test_targets_are_soft_for_many_answers(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_only_training_questions_have_other_targets(tmp_path: Path) -> None:
 
 def test_questions_with_unknown_answers_are_left_out_of_training_alone(tiny_data: Path) -> None:
     whole, known = (module(tiny_data, max_answers=2, known_answers_only=flag) for flag in (False, True))
-    answers = known.vocabularies.answers
+    answers = known.text.vocabularies.answers
     assert len(answers) == 2
     kept = [record for record in whole.split("train").records if record.answer in answers.index]
     assert 0 < len(kept) < 44
@@ -171,7 +171,7 @@ def test_question_embeddings_replace_words(tiny_data: Path, tmp_path: Path) -> N
     store = write_store(tmp_path / "questions.h5", questions, dim=5)
     with pytest.warns(UserWarning, match="min_word_count and max_tokens have no effect on question_embeddings"):
         data = module(tiny_data, question_embeddings=str(store), max_tokens=9)
-    assert (data.num_words, data.question_dim, data.vocabularies.words) == (None, 5, None)
+    assert (data.num_words, data.question_dim, data.text.vocabularies.words) == (None, 5, None)
     batch = epoch(data.train_dataloader())[0]
     embeddings = FeatureStore(store)
     for row, position in enumerate(batch.positions.tolist()):

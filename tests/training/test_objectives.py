@@ -97,7 +97,7 @@ def test_the_loss_is_the_cross_entropy_of_the_words(listed_data: Path) -> None:
     batch = next(iter(data.evaluation_loader("train")))
     losses = task.objective.losses(task.eval().model, batch)
     for place, position in enumerate(batch.positions.tolist()):
-        ids = data.vocabularies.answers.encode(data.split("train").records[position].answer)  # type: ignore[union-attr]
+        ids = data.text.vocabularies.answers.encode(data.split("train").records[position].answer)  # type: ignore[union-attr]
         single = {
             name: getattr(batch, name)[place : place + 1]
             for name in ("question", "regions", "question_mask", "region_mask", "boxes")

@@ -108,7 +108,7 @@ def test_answers_are_written_as_people_type_them_but_for_the_vqa_evaluation(tiny
         (tmp_path / file.name).write_text(file.read_text().replace('"red"', '"Dark-Red"'))
     (tmp_path / "features.h5").symlink_to(tiny_data / "features.h5")
     data = VQADataModule(**settings(tmp_path, tmp_path)["data"])
-    answers = data.vocabularies.answers
+    answers = data.text.vocabularies.answers
     assert isinstance(answers, AnswerVocabulary)
     numbers = np.full(11, answers.index["dark red"])
     for metric, written in {None: "Dark-Red", "gqa": "Dark-Red", "vqa_accuracy": "dark red"}.items():

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,11 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from coattn.features.joined import JoinedStore
 from coattn.features.residency import Features, Residency, open_features
 from coattn.features.store import FeatureStore
-from coattn.pretrained import local_folder
-from coattn.text.pretrained import encoder_record
-from coattn.text.pretrained_tokenizer import FILES, KIND, PretrainedTokenizer
+from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import Vocabulary
-from coattn.text.word_vectors import WordVectors, read_word_vectors
 from coattn.training.batches import Batch
 from coattn.training.curriculum import Curriculum
 from coattn.training.dataset import Draw
@@ -28,7 +23,7 @@ from coattn.training.loader import BatchLoader
 from coattn.training.order import TrainingOrder, evaluation_draws
 from coattn.training.settings import check_settings
 from coattn.training.splits import Questions, Split, Targets, as_list, check_sources, make_split, read_files
-from coattn.training.vocabularies import Vocabularies, check_vocabularies, make_vocabularies, read_vocabularies
+from coattn.training.text_inputs import TextInputs
 
 Paths = str | list[str]
 
@@ -127,11 +122,10 @@ class VQADataModule(LightningDataModule):
         self.save_hyperparameters()
         check_settings(self.hparams)
         self._read: dict[str, Questions] = {}
+        self.text = TextInputs(self.hparams, lambda: self._questions("train").records)
         self._splits: dict[str, Split] = {}
         self._order: TrainingOrder | None = None
         self._resident: tuple[torch.device, list[str], Features] | None = None
-        self._word_vectors_record: dict[str, Any] | None = None
-        self._text_encoder_record: dict[str, Any] | None = None
 
     @cached_property
     def features(self) -> FeatureStore | JoinedStore:
@@ -139,104 +133,25 @@ class VQADataModule(LightningDataModule):
         stores = [FeatureStore(path) for path in as_list(self.hparams["features"])]
         return stores[0] if len(stores) == 1 else JoinedStore(stores)
 
-    @cached_property
-    def embeddings(self) -> FeatureStore | None:
-        """The store of question token embeddings, if there is one."""
-        path = self.hparams["question_embeddings"]
-        return FeatureStore(path) if path is not None else None
-
-    @cached_property
-    def text_encoder_folder(self) -> Path | None:
-        """Where the text encoder is that training begins with, if there is one."""
-        name = self.hparams["text_encoder"]
-        if name is None:
-            return None
-        if self.hparams["question_embeddings"] is not None:
-            raise ValueError("give either data.text_encoder, to train it, or data.question_embeddings, made by one")
-        return local_folder(
-            name,
-            self.hparams["allow_download"],
-            kind=KIND,
-            files=FILES,
-            permission="set data.allow_download",
-        )
-
-    @cached_property
-    def vocabularies(self) -> Vocabularies:
-        """Words and answers: of the checkpoint or model directory if one was named, else of the training questions."""
-        options = self.hparams
-        if options["vocabulary_from"] is not None:
-            found = read_vocabularies(options["vocabulary_from"])
-            check_vocabularies(found, options)
-            return found
-        reader: PretrainedTokenizer | None = None
-        if self.text_encoder_folder is not None:
-            reader = PretrainedTokenizer.load(self.text_encoder_folder)
-        return make_vocabularies(self._questions("train").records, options, tokenizer=reader)
-
-    @cached_property
-    def word_vectors(self) -> WordVectors | None:
-        """The vectors of the vocabulary's words, if there is such a file; how many were found is reported."""
-        path = self.hparams["word_vectors"]
-        if path is None:
-            return None
-        words = self.vocabularies.words
-        if not isinstance(words, Vocabulary):
-            raise ValueError("data.word_vectors needs words; remove it, or data.question_embeddings and text_encoder")
-        found = read_word_vectors(path, words)
-        self._word_vectors_record = found.coverage(
-            words, [record.question for record in self._questions("train").records]
-        )
-        known = self._word_vectors_record
-        rank_zero_info(
-            f"{path}: vectors of {found.dim} numbers for {known['words_found']} of the {known['words']} words, "
-            f"{100 * known['share_of_question_words']:.1f} % of the words in the training questions"
-        )
-        return found
-
-    @property
-    def word_vectors_record(self) -> dict[str, Any] | None:
-        """Which word vectors training began with; plain values."""
-        return self._word_vectors_record
-
     @property
     def num_words(self) -> int | None:
         """Rows a word embedding needs; None with question embeddings or a text encoder."""
-        words = self.vocabularies.words
+        words = self.text.vocabularies.words
         return len(words) if isinstance(words, Vocabulary) else None
 
     @property
     def question_dim(self) -> int | None:
         """Width of the question embeddings, of a store or of a text encoder; None with a vocabulary of words."""
-        words = self.vocabularies.words
+        words = self.text.vocabularies.words
         if isinstance(words, PretrainedTokenizer):
             return words.dim
-        return None if self.embeddings is None else self.embeddings.dim
+        return None if self.text.embeddings is None else self.text.embeddings.dim
 
     @property
     def text_config(self) -> str | None:
         """Architecture of the text encoder that is trained, see `FinetunedQuestionEncoder`; None if there is none."""
-        words = self.vocabularies.words
+        words = self.text.vocabularies.words
         return words.config if isinstance(words, PretrainedTokenizer) else None
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Longer questions are cut to so many tokens."""
-        words, limit = self.vocabularies.words, self.hparams["max_tokens"]
-        return words.limit(limit) if isinstance(words, PretrainedTokenizer) else limit
-
-    @property
-    def text_encoder_record(self) -> dict[str, Any] | None:
-        """What the text encoder is, or was when training began; plain values."""
-        if self.embeddings is not None:
-            return dict(self.embeddings.record)
-        words = self.vocabularies.words
-        if self._text_encoder_record is None and isinstance(words, PretrainedTokenizer):
-            folder, name = self.text_encoder_folder, self.hparams["text_encoder"]
-            assert folder is not None, "vocabularies sees to it"
-            kind, limit = json.loads(words.config)["model_type"], words.limit(self.hparams["max_tokens"])
-            self._text_encoder_record = encoder_record(name, folder, kind=kind, max_tokens=limit)
-        return self._text_encoder_record
 
     @property
     def region_dim(self) -> int:
@@ -246,12 +161,12 @@ class VQADataModule(LightningDataModule):
     @property
     def num_answers(self) -> int | None:
         """Size of the answer vocabulary; None where answers are written."""
-        return len(self.vocabularies.answers) if self.hparams["answers"] == "choices" else None
+        return len(self.text.vocabularies.answers) if self.hparams["answers"] == "choices" else None
 
     @property
     def num_answer_words(self) -> int | None:
         """Size of the vocabulary of answer words; None where answers are chosen."""
-        return len(self.vocabularies.answers) if self.hparams["answers"] == "words" else None
+        return len(self.text.vocabularies.answers) if self.hparams["answers"] == "words" else None
 
     def setup(self, stage: str) -> None:
         """Read the splits that a stage ("fit", "validate", "test", "predict") needs, so that mistakes show at once."""
@@ -272,11 +187,11 @@ class VQADataModule(LightningDataModule):
             self._splits[name] = make_split(
                 name,
                 self._questions(name),
-                self.vocabularies,
+                self.text.vocabularies,
                 self.features,
                 self.hparams,
-                embeddings=self.embeddings,
-                max_tokens=self.max_tokens,
+                embeddings=self.text.embeddings,
+                max_tokens=self.text.max_tokens,
             )
         return self._splits[name]
 
@@ -316,14 +231,7 @@ class VQADataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the vocabularies, what made the features, and what decides the order of batches."""
-        return {
-            "vocabularies": self.vocabularies.to_json(),
-            "extractor": dict(self.features.record),
-            "text_encoder": self.text_encoder_record,
-            "max_tokens": self.max_tokens,
-            "word_vectors": self._word_vectors_record,
-            "order": self.order.record,
-        }
+        return self.text.state_dict() | {"extractor": dict(self.features.record), "order": self.order.record}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that the data are those of the checkpoint.
@@ -331,14 +239,10 @@ class VQADataModule(LightningDataModule):
         Raises:
             ValueError: another vocabulary, extractor or text encoder; when training, another order of batches.
         """
-        if state_dict["vocabularies"] != self.vocabularies.to_json():
-            raise ValueError("the vocabularies differ from the checkpoint's; set vocabulary_from to the checkpoint")
+        self.text.load_state_dict(state_dict)
         self.check_inputs(state_dict["extractor"], state_dict["text_encoder"], state_dict["max_tokens"])
-        self._word_vectors_record = state_dict.get("word_vectors")
-        if self.embeddings is None:
-            self._text_encoder_record = state_dict["text_encoder"]
         if self.trainer is not None and self.trainer.training:
-            self.order.check(state_dict["order"], word_vectors=self._word_vectors_record)
+            self.order.check(state_dict["order"], word_vectors=self.text.word_vectors_record)
 
     def check_inputs(
         self, extractor: dict[str, Any], text_encoder: dict[str, Any] | None, max_tokens: int | None
@@ -349,11 +253,11 @@ class VQADataModule(LightningDataModule):
             ValueError: questions are cut elsewhere; or features or embeddings were made by something else, and
                 `allow_other_features` is not set.
         """
-        if max_tokens != self.max_tokens:
-            raise ValueError(f"the model was trained with data.max_tokens {max_tokens}, not {self.max_tokens}")
+        if max_tokens != self.text.max_tokens:
+            raise ValueError(f"the model was trained with data.max_tokens {max_tokens}, not {self.text.max_tokens}")
         pairs = [(extractor, self.features)]
-        if text_encoder is not None and self.embeddings is not None:
-            pairs.append((text_encoder, self.embeddings))
+        if text_encoder is not None and self.text.embeddings is not None:
+            pairs.append((text_encoder, self.text.embeddings))
         check_sources(pairs, allow=self.hparams["allow_other_features"])
 
     @property

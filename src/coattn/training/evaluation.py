@@ -72,7 +72,7 @@ def results_by_question(
     them ("t-shirt"). `metric` is what will judge them, by default that of the split.
     """
     ids = [record.question_id for record in data.split(split).records]
-    answers = data.vocabularies.answers
+    answers = data.text.vocabularies.answers
     texts = answers.texts(numbers.tolist())
     if (metric or data.split(split).metric) not in _NORMALISING:
         texts = [answers.as_typed(text) for text in texts]

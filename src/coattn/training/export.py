@@ -59,22 +59,22 @@ def export_model(
         task.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
     device = torch.device(device)
     evaluation = evaluate(task, data, "val", device) if data.hparams["val_questions"] is not None else None
-    embeddings = data.embeddings
+    embeddings = data.text.embeddings
     save_model(
         folder,
         task.model.cpu(),
-        answer_vocabulary=data.vocabularies.answers,
-        question_vocabulary=data.vocabularies.words,
+        answer_vocabulary=data.text.vocabularies.answers,
+        question_vocabulary=data.text.vocabularies.words,
         metric=data.split("train").metric,
         activation=task.objective.activation,
         temperature=1.0 if evaluation is None else evaluation.temperature,
-        max_tokens=data.max_tokens,
+        max_tokens=data.text.max_tokens,
         extractor=data.features.record,
         extractor_weights=data.features.asset(EXTRACTOR),
-        text_encoder=data.text_encoder_record,
+        text_encoder=data.text.encoder_record,
         text_encoder_folder=None if embeddings is None else embeddings.asset(TEXT_ENCODER),
         card=model_card(Path(folder), task, data, evaluation),
-        extra={} if data.word_vectors_record is None else {"word_vectors": data.word_vectors_record},
+        extra={} if data.text.word_vectors_record is None else {"word_vectors": data.text.word_vectors_record},
     )
     return evaluation
 
@@ -146,7 +146,7 @@ def _data(data: VQADataModule) -> dict[str, Any]:
             split = data.split(name)
             images = len({record.image_id for record in split.records})
             rows[name] = f"{files}: {len(split.records)} questions on {images} images"
-    if (vectors := data.word_vectors_record) is not None:
+    if (vectors := data.text.word_vectors_record) is not None:
         share = f"{100 * vectors['share_of_question_words']:.1f} % of the words in the training questions"
         words = f"{vectors['words_found']} of {vectors['words']} words, {share}"
         rows["word vectors"] = f"{vectors['file']}: {words}; the others began as random vectors of like size"
@@ -163,21 +163,21 @@ def _recipe(task: VQATask) -> dict[str, Any]:
 
 
 def _answers(data: VQADataModule) -> str:
-    answers = data.vocabularies.answers
+    answers = data.text.vocabularies.answers
     if isinstance(answers, AnswerWords):
         return f"writes its answers with {len(answers.words)} words (`answers.json`)"
     return f"chooses among {len(answers)} answers (`answers.json`)"
 
 
 def _words(data: VQADataModule) -> str:
-    words = data.vocabularies.words
+    words = data.text.vocabularies.words
     if isinstance(words, PretrainedTokenizer):
-        record = data.text_encoder_record or {}
+        record = data.text.encoder_record or {}
         return f"the language of the text encoder it was trained with, `{record['weights']['id']}` ({record['name']})"
     if words is not None:
         return f"{len(words.words)} words (`question_vocabulary.json`)"
-    assert data.embeddings is not None
-    return f"the language of the text encoder `{data.embeddings.record['name']}`"
+    assert data.text.embeddings is not None
+    return f"the language of the text encoder `{data.text.embeddings.record['name']}`"
 
 
 def _table(rows: dict[str, Any]) -> str:

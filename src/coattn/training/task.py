@@ -210,7 +210,7 @@ class VQATask(LightningModule):
         Raises:
             ValueError: word vectors, and the model's word embeddings have another width, or there are none.
         """
-        vectors, embeddings = data.word_vectors, self._word_embeddings()
+        vectors, embeddings = data.text.word_vectors, self._word_embeddings()
         if vectors is None:
             return
         if not embeddings:
@@ -234,12 +234,12 @@ class VQATask(LightningModule):
         if getattr(self.model.region_encoder, "standardised", False):
             self.model.region_encoder.standardise(*data.region_statistics())  # type: ignore[operator]
         self.check_data(data)
-        if data.word_vectors is not None:
-            rows = data.word_vectors.table(seed=data.seed)
+        if data.text.word_vectors is not None:
+            rows = data.text.word_vectors.table(seed=data.seed)
             for embedding in self._word_embeddings().values():
                 embedding.weight.data.copy_(rows)
-        if self.hparams["text_config"] is not None and data.text_encoder_folder is not None:
-            self.model.question_encoder.load_weights(data.text_encoder_folder)  # type: ignore[operator]
+        if self.hparams["text_config"] is not None and data.text.encoder_folder is not None:
+            self.model.question_encoder.load_weights(data.text.encoder_folder)  # type: ignore[operator]
             self._warn_of_large_steps()
 
     def _warn_of_large_steps(self) -> None:

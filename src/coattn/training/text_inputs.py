@@ -1,0 +1,129 @@
+"""What questions and answers are read with: vocabularies, word vectors, token embeddings or a text encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from coattn.datasets.records import Record
+from coattn.features.store import FeatureStore
+from coattn.pretrained import local_folder
+from coattn.text.pretrained import encoder_record
+from coattn.text.pretrained_tokenizer import FILES, KIND, PretrainedTokenizer
+from coattn.text.vocabulary import Vocabulary
+from coattn.text.word_vectors import WordVectors, read_word_vectors
+from coattn.training.vocabularies import Vocabularies, check_vocabularies, make_vocabularies, read_vocabularies
+
+
+class TextInputs:
+    """The inputs of a training run that are text, each read when it is first asked for.
+
+    Args:
+        options: the settings of a `VQADataModule`.
+        training_records: gives the training questions.
+
+    Attributes:
+        word_vectors_record: which word vectors training began with, plain values; None as long as none were read.
+    """
+
+    def __init__(self, options: Mapping[str, Any], training_records: Callable[[], Sequence[Record]]) -> None:
+        self.options = options
+        self.word_vectors_record: dict[str, Any] | None = None
+        self._training_records = training_records
+        self._encoder_record: dict[str, Any] | None = None
+
+    @cached_property
+    def embeddings(self) -> FeatureStore | None:
+        """The store of question token embeddings, if there is one."""
+        path = self.options["question_embeddings"]
+        return FeatureStore(path) if path is not None else None
+
+    @cached_property
+    def encoder_folder(self) -> Path | None:
+        """Where the text encoder is that training begins with, if there is one."""
+        name = self.options["text_encoder"]
+        if name is None:
+            return None
+        if self.options["question_embeddings"] is not None:
+            raise ValueError("give either data.text_encoder, to train it, or data.question_embeddings, made by one")
+        return local_folder(
+            name,
+            self.options["allow_download"],
+            kind=KIND,
+            files=FILES,
+            permission="set data.allow_download",
+        )
+
+    @cached_property
+    def vocabularies(self) -> Vocabularies:
+        """Words and answers: of the checkpoint or model directory if one was named, else of the training questions."""
+        options = self.options
+        if options["vocabulary_from"] is not None:
+            found = read_vocabularies(options["vocabulary_from"])
+            check_vocabularies(found, options)
+            return found
+        reader = None if self.encoder_folder is None else PretrainedTokenizer.load(self.encoder_folder)
+        return make_vocabularies(self._training_records(), options, tokenizer=reader)
+
+    @cached_property
+    def word_vectors(self) -> WordVectors | None:
+        """The vectors of the vocabulary's words, if there is such a file; how many were found is reported."""
+        path = self.options["word_vectors"]
+        if path is None:
+            return None
+        words = self.vocabularies.words
+        if not isinstance(words, Vocabulary):
+            raise ValueError("data.word_vectors needs words; remove it, or data.question_embeddings and text_encoder")
+        found = read_word_vectors(path, words)
+        known = found.coverage(words, [record.question for record in self._training_records()])
+        self.word_vectors_record = known
+        rank_zero_info(
+            f"{path}: vectors of {found.dim} numbers for {known['words_found']} of the {known['words']} words, "
+            f"{100 * known['share_of_question_words']:.1f} % of the words in the training questions"
+        )
+        return found
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Longer questions are cut to so many tokens."""
+        words, limit = self.vocabularies.words, self.options["max_tokens"]
+        return words.limit(limit) if isinstance(words, PretrainedTokenizer) else limit
+
+    @property
+    def encoder_record(self) -> dict[str, Any] | None:
+        """What the text encoder is, or was when training began; plain values."""
+        if self.embeddings is not None:
+            return dict(self.embeddings.record)
+        words = self.vocabularies.words
+        if self._encoder_record is None and isinstance(words, PretrainedTokenizer):
+            folder, name = self.encoder_folder, self.options["text_encoder"]
+            assert folder is not None, "vocabularies sees to it"
+            kind, limit = json.loads(words.config)["model_type"], words.limit(self.options["max_tokens"])
+            self._encoder_record = encoder_record(name, folder, kind=kind, max_tokens=limit)
+        return self._encoder_record
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the text, plain values."""
+        return {
+            "vocabularies": self.vocabularies.to_json(),
+            "text_encoder": self.encoder_record,
+            "max_tokens": self.max_tokens,
+            "word_vectors": self.word_vectors_record,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Check that the words are those of a checkpoint, and go on with what it says of encoder and vectors.
+
+        Raises:
+            ValueError: the vocabularies differ.
+        """
+        if state["vocabularies"] != self.vocabularies.to_json():
+            raise ValueError("the vocabularies differ from the checkpoint's; set vocabulary_from to the checkpoint")
+        self.word_vectors_record = state.get("word_vectors")
+        if self.embeddings is None:
+            self._encoder_record = state["text_encoder"]
