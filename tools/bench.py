@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import epochs, extract, features, growth, machine, predict, report, targets, train
+from benchmarks import convert, epochs, extract, features, growth, machine, predict, prepare, report, targets, train
 from benchmarks.alone import run_bench
 from benchmarks.context import Context
 from coattn.files import read_json, write_json
@@ -31,6 +31,8 @@ PARTS = {
     "predict": predict,
     "growth": growth,
     "extract": extract,
+    "convert": convert,
+    "prepare": prepare,
     "epochs": epochs,
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import conventional, extract, features, growth, predict, report, train
+from benchmarks import conventional, convert, extract, features, growth, predict, prepare, report, train
 from benchmarks.context import Context
 from benchmarks.conventional import MCAN, NUM_REGIONS, NUM_TOKENS, Sizes
 from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100, DataSet, Shape
@@ -151,6 +151,7 @@ def test_the_file_is_named_after_the_machine(machine: dict, name: str) -> None:
         (predict, "evaluation", "coattn, float32"),
         (predict, "evaluation", predict.CONVENTIONAL),
         (extract, "", extract.CONVENTIONAL),
+        (extract, "", extract.BATCHES),
         (growth, growth.PROCESSES, "1"),
     ],
     ids=lambda value: getattr(value, "__name__", value),
@@ -159,6 +160,19 @@ def test_a_row_runs_alone(part: Any, case: str, implementation: str, tmp_path: P
     row = part.run_once(Context("cpu", quick=True, folder=tmp_path), case, implementation)
     rate = row.get("questions/s", row.get("images/s"))
     assert median_of(rate) > 0
+
+
+def test_what_has_no_conventional_implementation_is_measured(tmp_path: Path) -> None:
+    context = Context("cpu", quick=True, folder=tmp_path)
+    ours, limit = convert.run(context)
+    assert ours["MB/s"]["median"] < limit["MB/s"]["median"]
+    assert ours["share of limit"]["median"] < 1
+    read, scored = prepare.run(context)
+    assert (read["case"], scored["case"]) == (prepare.PREPARE, prepare.SCORE)
+    assert all(0 < row["peak GB"] < 1 and row["s"] > 0 for row in (read, scored))
+    assert not list(tmp_path.iterdir())
+    on_gpu = Context("cuda", quick=True, folder=tmp_path)
+    assert convert.run(on_gpu) == prepare.run(on_gpu) == []
 
 
 @pytest.fixture

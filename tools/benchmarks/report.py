@@ -11,12 +11,14 @@ from benchmarks.context import Row
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
-_FIRST = ("case", "implementation", "size", "questions/s", "ms", "images/s", "ratio")
+_FIRST = ("case", "implementation", "size", "questions/s", "ms", "images/s", "MB/s", "ratio")
 _TITLES = {
     "features": "reading features, questions/s",
     "train": "training MCAN-small, questions/s",
     "predict": "answering, questions/s or milliseconds",
     "extract": "extracting features, images/s",
+    "convert": "converting features, MB/s",
+    "prepare": "preparing and scoring, questions/s",
 }
 _WIDTH = 36
 
@@ -67,7 +69,7 @@ def chart(found: Mapping[str, Any]) -> str:
 
 def _bars(rows: Sequence[Row]) -> Iterator[str]:
     """A line for each row of a case; longer is more, of questions or of milliseconds."""
-    column = next(name for name in ("questions/s", "ms", "images/s") if name in rows[0])
+    column = next(name for name in ("questions/s", "ms", "images/s", "MB/s") if name in rows[0])
     most = max(row[column]["median"] for row in rows)
     names = max(len(row["implementation"]) for row in rows)
     for row in rows:

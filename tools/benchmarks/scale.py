@@ -18,7 +18,7 @@ class Scale(NamedTuple):
         batch_size: of training; evaluation takes twice as many.
         num_images: in a data set; there are five times as many questions (5.4 in VQA v2).
         rounds: how often each measurement is repeated ...
-        reading_rounds: ... and those of reading, which take less time.
+        reading_rounds: ... and those of reading and converting, which take less time.
         steps: training steps in a measurement of batches that are all alike ...
         warmup: ... and before it.
         epoch: where sizes vary a measurement takes all batches of an epoch of this length ...
@@ -34,6 +34,8 @@ class Scale(NamedTuple):
         their_eval_batches: ... and of the conventional, as large as those of training.
         images: to extract features from.
         workers: counts of them that our reading is measured with.
+        tsv_megabytes: size of the file of others' features that is converted.
+        prepared: the part of VQA v2's questions that are prepared and scored.
         growth: for each kind of size its values, and for each of them questions, regions and tokens of a batch.
         vqa_v2: the part of VQA v2 that is trained on for an epoch; none where that would take hours.
     """
@@ -58,6 +60,8 @@ class Scale(NamedTuple):
     their_eval_batches: int
     images: int
     workers: tuple[int, ...]
+    tsv_megabytes: float
+    prepared: float
     growth: dict[str, dict[int, tuple[int, int, int]]]
     vqa_v2: float = 0.0
 
@@ -111,6 +115,8 @@ CPU = Scale(
     their_eval_batches=2,
     images=64,
     workers=(0, 1, 2, 4),
+    tsv_megabytes=100,
+    prepared=1.0,
     growth=growing(batch=(1, 4, 16, 64), regions=(10, 25, 50, 100, 200, 400), tokens=(4, 8, 15, 30, 60), questions=8),
 )
 CUDA = Scale(
@@ -134,6 +140,8 @@ CUDA = Scale(
     their_eval_batches=30,
     images=500,
     workers=(0, 2, 4, 8, 16),
+    tsv_megabytes=100,
+    prepared=1.0,
     vqa_v2=1.0,
     growth=growing(
         batch=(1, 8, 64, 512), regions=(10, 25, 50, 100, 200, 400), tokens=(4, 8, 15, 30, 60), questions=128
@@ -160,6 +168,8 @@ QUICK = Scale(
     their_eval_batches=1,
     images=4,
     workers=(0, 1),
+    tsv_megabytes=1,
+    prepared=1e-3,
     vqa_v2=1e-4,
     growth=growing(batch=(1, 2), regions=(10, 20), tokens=(4, 8), questions=2),
 )

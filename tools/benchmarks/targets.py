@@ -6,6 +6,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from benchmarks import convert, prepare
 from benchmarks.context import Row
 from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100
 from benchmarks.timing import median_of
@@ -50,6 +51,10 @@ CPU = (
     Target("predict", _ONE, "coattn", "ms", "<=", 50),
     Target("predict", _EASY, "coattn", "ms", "<=", 5),
     _GROWTH,
+    Target("convert", convert.CASE, "coattn", "share of limit", ">=", 0.33),
+    Target("prepare", prepare.PREPARE, "coattn", "s", "<=", 180),
+    Target("prepare", prepare.PREPARE, "coattn", "peak GB", "<=", 4),
+    Target("prepare", prepare.SCORE, "coattn", "s", "<=", 30),
 )
 CUDA = (
     *(

@@ -19,11 +19,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from coattn.files import atomic_path
-
-try:
-    import resource
-except ModuleNotFoundError:  # on Windows
-    resource = None  # type: ignore[assignment]
+from coattn.memory import peak_of_process
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 _CLOCK_STEPS = 32  # several devices ask the first one's clock only so often: asking costs a broadcast
@@ -118,13 +114,7 @@ def peak_memory(device: torch.device) -> float | None:
     """The most memory at a time so far, in 1e9 bytes; None where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    if (status := Path("/proc/self/status")).exists():  # getrusage would count what the parent process had
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(fields["VmHWM"].split()[0]) * 1024 / 1e9
-    if resource is None:
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return peak_of_process()
 
 
 class InterruptedTrainingError(Exception):
