@@ -15,6 +15,7 @@ SOURCE = Path(coattn.__file__).parent
 # Each room imports only from rooms that stand before it.
 ROOMS = (
     "files",
+    "memory",
     "unpickle",
     "pretrained",
     "nn",
