@@ -46,7 +46,7 @@ def batch(targets: tuple[int, ...]) -> Batch:
 
 
 def test_what_is_left_on_the_cpu_is_found() -> None:
-    with pytest.raises(RuntimeError, match="two devices, cuda:0 and cpu"):
+    with pytest.raises(RuntimeError, match=r"two (different )?devices,? cuda:0(,| and) cpu"):
         torch.ones(2, device=GPU) + torch.ones(2)
 
 
@@ -56,7 +56,12 @@ def test_answers_and_maps_are_where_the_model_is(name: str) -> None:
         model = test_model.build(name)
     objective = make_objective(model, loss="bce", label_smoothing=0.0)
     for training in (True, False):
-        found = objective.outcome(model.train(training), batch((4,)))
+        try:
+            found = objective.outcome(model.train(training), batch((4,)))
+        except RuntimeError as error:
+            if not isinstance(error.__context__, NotImplementedError):
+                raise
+            pytest.skip(f"this torch cannot fake it: {str(error.__context__).splitlines()[0]}")  # GRUs of torch 2.11
         assert {part.device for part in found} == {GPU}
     inputs = {key: torch.empty_like(value, device=GPU) for key, value in test_model.inputs().items()}
     assert {weights.device for weights in model(**inputs, need_weights=True).maps.values()} == {GPU}

@@ -69,9 +69,10 @@ class Counted:
         return graph.forward
 
 
-def test_graphs_are_shared_by_batches_of_all_sizes() -> None:
+@pytest.mark.parametrize("preset", ["dense", "mcan_small"])
+def test_graphs_are_shared_by_batches_of_all_sizes(preset: str) -> None:
     graphs = Counted()
-    plain = model("dense", dropout=0.0)
+    plain = model(preset, dropout=0.0)
     compiled = copy.deepcopy(plain)
     compile_parts(compiled, backend=graphs)
     for size in (FIRST, *VARIOUS):

@@ -37,7 +37,8 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 class _UnbiasedNorm(torch.autograd.Function):
     """`weight * (x - mean) / (std + eps) + bias` in few passes over memory, in float32 at least; remembers little.
 
-    The result has the type of `x`: in mixed precision sequences stay in bfloat16 from one matrix product to the next.
+    The result is float32 at least. Whoever wants another type converts it: torch 2.11 compiles a function whose result
+    is converted within to one without gradients.
     """
 
     @staticmethod
@@ -50,7 +51,7 @@ class _UnbiasedNorm(torch.autograd.Function):
         divisor = std + eps
         whitened = whitened / (inverse * divisor)
         ctx.save_for_backward(whitened.to(x.dtype), std, divisor, weight)
-        return torch.addcmul(bias, whitened, weight).to(x.dtype)
+        return torch.addcmul(bias, whitened, weight)
 
     @staticmethod
     @once_differentiable
@@ -65,7 +66,7 @@ class _UnbiasedNorm(torch.autograd.Function):
         gradient = torch.addcmul(_dot(given, weight)[..., None] / -dim, given, weight)
         gradient.addcmul_(whitened, steepness, value=-1).div_(divisor)
         of_weight, of_bias = (values.flatten(0, -2).sum(0).to(saved[-1].dtype) for values in (along, given))
-        return gradient.to(gradients[0].dtype), of_weight, of_bias, None
+        return gradient.to(saved[0].dtype), of_weight, of_bias, None
 
 
 def _dot(x: Tensor, weight: Tensor) -> Tensor:
@@ -94,8 +95,12 @@ class UnbiasedLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension of `x` (..., dim)."""
-        return _UnbiasedNorm.apply(x, self.weight, self.bias, self.eps)
+        """Normalise the last dimension of `x` (..., dim).
+
+        The result has the type of `x`: in mixed precision sequences stay in bfloat16 from one matrix product to the
+        next.
+        """
+        return _UnbiasedNorm.apply(x, self.weight, self.bias, self.eps).to(x.dtype)
 
 
 class UnitNorm(nn.Module):

@@ -217,7 +217,7 @@ def _build(torchvision: Any, model: str, given: Mapping[str, Tensor] | None, sou
         # These weights were trained without it; torchvision, too, takes it away from the layers it then calls frozen.
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.eps = 0.0
+                module.eps = 1e-30  # nothing beside a variance; some releases of torch refuse 0
     if given is not None:
         load_weights(network, given, network.state_dict(), source)
     return network
