@@ -1,4 +1,4 @@
-"""Speed, measured in turns with a conventional implementation in the same process: rates, ratios, shares of limits.
+"""Speed, measured in turns with what people compare with, mostly a conventional implementation: rates, ratios, limits.
 
     tools/bench all                           every part; writes benchmarks/cpu.json, or that of the GPU if there is one
     tools/bench features train --device cpu   some parts; --json FILE writes them, and leaves other parts of a file
@@ -48,7 +48,7 @@ def main() -> None:
     add(
         "--folder",
         type=Path,
-        help="for the synthetic data, some GB; kept, but for those of epochs; by default it is temporary",
+        help="for the synthetic data, some GB, most of which is kept; by default it is temporary",
     )
     add("--quick", action="store_true", help="tiny sizes, to see whether everything runs")
     add("--alone", nargs=2, metavar=("CASE", "IMPLEMENTATION"), help="one row, once; prints it and its memory as JSON")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,15 @@ def test_question_embeddings_replace_words(tiny_data: Path, tmp_path: Path) -> N
     short = write_store(tmp_path / "few.h5", [text for text in questions if text != "please is it red?"], dim=5)
     with pytest.raises(ValueError, match=r"few.h5: no embeddings of 1 questions, for example 'please is it red\?'"):
         module(tiny_data, question_embeddings=str(short)).setup("fit")
+
+
+def test_a_copy_for_another_process_reads_for_itself(tiny_data: Path) -> None:
+    data = module(tiny_data)
+    copied = pickle.loads(pickle.dumps(data))
+    copied.hparams["train_questions"] = "elsewhere.json"
+    with pytest.raises(FileNotFoundError, match=r"elsewhere\.json"):
+        _ = copied.text.vocabularies
+    assert data.text.vocabularies.to_json() == module(tiny_data).text.vocabularies.to_json()
 
 
 def test_state_is_checked_when_it_comes_back(tiny_data: Path, tmp_path: Path) -> None:

@@ -79,6 +79,14 @@ def test_a_sum_steps_as_far_as_the_mean_times_the_questions(
         torch.testing.assert_close(steps[1][name], 44 * step, rtol=1e-3, atol=1e-5)  # 44 times a weight's rounding
 
 
+@pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
+def test_steps_may_be_given_without_epochs(schedule: str, tiny_data: Path, tmp_path: Path) -> None:
+    task, data = task_and_data(tiny_data, schedule=schedule, warmup_epochs=0.0)
+    lightning = trainer(tmp_path, max_steps=9, max_epochs=None)
+    lightning.fit(task, data)
+    assert (lightning.global_step, lightning.current_epoch) == (9, 2)
+
+
 def test_statistics_come_from_the_training_images(tiny_data: Path, tmp_path: Path) -> None:
     task, data = task_and_data(tiny_data)
     trainer(tmp_path, max_steps=1).fit(task, data)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.context import Row
+from benchmarks.timing import median_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
@@ -70,10 +71,10 @@ def chart(found: Mapping[str, Any]) -> str:
 def _bars(rows: Sequence[Row]) -> Iterator[str]:
     """A line for each row of a case; longer is more, of questions or of milliseconds."""
     column = next(name for name in ("questions/s", "ms", "images/s", "MB/s") if name in rows[0])
-    most = max(row[column]["median"] for row in rows)
+    most = max(median_of(row[column]) for row in rows)
     names = max(len(row["implementation"]) for row in rows)
     for row in rows:
-        value = row[column]["median"]
+        value = median_of(row[column])
         bar = "█" * max(1, round(_WIDTH * value / most))
         unit = " ms" if column == "ms" else ""
         times = f"  {row['ratio']['median']:.3g} x" if "ratio" in row else ""

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import convert, prepare
+from benchmarks import convert, extract, prepare
 from benchmarks.context import Row
 from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100
 from benchmarks.timing import median_of
@@ -51,6 +51,9 @@ CPU = (
     Target("predict", _ONE, "coattn", "ms", "<=", 50),
     Target("predict", _EASY, "coattn", "ms", "<=", 5),
     _GROWTH,
+    # At most 0.75 of the time of doing one thing after another.
+    Target("extract", extract.CASE, "coattn", "ratio", ">=", 1.33),
+    Target("extract", extract.CASE, "coattn", "times in batches", ">=", 1.33),
     Target("convert", convert.CASE, "coattn", "share of limit", ">=", 0.33),
     Target("prepare", prepare.PREPARE, "coattn", "s", "<=", 180),
     Target("prepare", prepare.PREPARE, "coattn", "peak GB", "<=", 4),

@@ -121,12 +121,17 @@ def extract(
             extractor,
             dtype=dtype,
             flips=flips,
-            batch_size=batch_size or (_CACHED_IMAGES if extractor.parallel else _IMAGES),
+            batch_size=batch_size or images_at_once(extractor),
             num_workers=num_workers or num_cores(),
             bar=bar,
         )
     found = sum(len(part.image_ids) for part in there.values()) // (2 if flips else 1)
     return Report(done=total - len(skipped), found_done=found, skipped=skipped)
+
+
+def images_at_once(extractor: Extractor) -> int:
+    """Images per call of an extractor with which it is fast: few where the CPU's caches should hold them."""
+    return _CACHED_IMAGES if extractor.parallel else _IMAGES
 
 
 def _make_shards(

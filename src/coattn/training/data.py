@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from coattn.datasets.records import Record
 from coattn.features.joined import JoinedStore
 from coattn.features.residency import Features, Residency, open_features
 from coattn.features.store import FeatureStore
@@ -68,8 +69,8 @@ class VQADataModule(LightningDataModule):
         allow_other_features: only warn if features come from another extractor than those a checkpoint was trained on.
         flips: show mirrored images half of the time in training; the store must hold them (`coattn extract --flips`).
         pool: so many optimiser steps are filled together by size, which saves padding; 1 mixes sizes.
-        group_by_image: in training the questions of an image come together, so that it is read once for all of them.
-            Batches are then less mixed, and questions not sorted by length.
+        group_by_image: in training the questions of an image come together, so that it comes from the disk once for
+            all of them. Batches are then less mixed, and questions not sorted by length.
         residency: where features live, see `coattn.features.residency.place`: "device", "pinned", "mmap" or "auto".
         residency_budget: most GB of features on the GPU, or on a CPU in RAM; by what is free if not given.
         curriculum: show only the questions of some types at first, for so many epochs (fractions allowed):
@@ -79,6 +80,9 @@ class VQADataModule(LightningDataModule):
         pin_memory: page-locked texts, for copies to a GPU; by default where one computes. (Features that go to a GPU
             always are.)
         start_method: how workers are started; the platform's way if not given.
+
+    Attributes:
+        text: what questions and answers are read with: vocabularies, word vectors, embeddings or a text encoder.
     """
 
     def __init__(
@@ -122,7 +126,7 @@ class VQADataModule(LightningDataModule):
         self.save_hyperparameters()
         check_settings(self.hparams)
         self._read: dict[str, Questions] = {}
-        self.text = TextInputs(self.hparams, lambda: self._questions("train").records)
+        self.text = TextInputs(self.hparams, self._training_records)
         self._splits: dict[str, Split] = {}
         self._order: TrainingOrder | None = None
         self._resident: tuple[torch.device, list[str], Features] | None = None
@@ -317,6 +321,9 @@ class VQADataModule(LightningDataModule):
             pin_memory=pin_memory,
             start_method=options["start_method"],
         )
+
+    def _training_records(self) -> Sequence[Record]:
+        return self._questions("train").records
 
     def _questions(self, name: str) -> Questions:
         """The questions of a split, read once."""

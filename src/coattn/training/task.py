@@ -175,6 +175,8 @@ class VQATask(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule by optimiser steps."""
+        if math.isinf(self.trainer.num_training_batches):  # Lightning looks by itself only if there are max_epochs
+            self.trainer.fit_loop.setup_data()
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         optimizer = make_optimizer(self.model, self.hparams, fused=not self._scales_gradients())
