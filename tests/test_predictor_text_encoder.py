@@ -12,6 +12,7 @@ from test_predictor import ANSWERS, RECORD, photo
 
 from coattn import presets
 from coattn.checkpoint import save_model
+from coattn.nn import VQAModel
 from coattn.predictor import Predictor
 
 
@@ -23,20 +24,26 @@ def encoder(real_text_encoder: Path) -> Any:
     return TextEncoder.load(real_text_encoder)
 
 
-def test_a_model_on_a_text_encoder_runs_it_live(encoder: Any, tmp_path: Path) -> None:
+def save(folder: Path, encoder: Any, record: dict[str, Any]) -> VQAModel:
+    """A model on this encoder, saved as `folder`/model with this record of it."""
     torch.manual_seed(0)
     model = presets.parallel(region_dim=56, num_answers=4, question_dim=encoder.dim, dim=16, embedding_dim=8)
-    encoder.save(tmp_path / "encoder")
+    encoder.save(folder / "encoder")
     save_model(
-        tmp_path / "model",
+        folder / "model",
         model,
         answer_vocabulary=ANSWERS,
         metric="exact_match",
         activation="sigmoid",
         extractor=RECORD,
-        text_encoder=encoder.record,
-        text_encoder_folder=tmp_path / "encoder",
+        text_encoder=record,
+        text_encoder_folder=folder / "encoder",
     )
+    return model
+
+
+def test_a_model_on_a_text_encoder_runs_it_live(encoder: Any, tmp_path: Path) -> None:
+    model = save(tmp_path, encoder, encoder.record)
     predictor = Predictor.load(tmp_path / "model")
     image = predictor.encode(photo())
     question = "what colour is the circle?"
@@ -60,17 +67,6 @@ def test_a_model_on_a_text_encoder_runs_it_live(encoder: Any, tmp_path: Path) ->
 
 
 def test_another_text_encoder_is_refused(encoder: Any, tmp_path: Path) -> None:
-    model = presets.parallel(region_dim=56, num_answers=4, question_dim=encoder.dim, dim=16, embedding_dim=8)
-    encoder.save(tmp_path / "encoder")
-    save_model(
-        tmp_path / "model",
-        model,
-        answer_vocabulary=ANSWERS,
-        metric="exact_match",
-        activation="sigmoid",
-        extractor=RECORD,
-        text_encoder=encoder.record | {"weights": {"id": "minilm", "sha256": "0" * 64}},
-        text_encoder_folder=tmp_path / "encoder",
-    )
+    save(tmp_path, encoder, encoder.record | {"weights": {"id": "minilm", "sha256": "0" * 64}})
     with pytest.raises(ValueError, match=r"not the text encoder that .* was trained with"):
         Predictor.load(tmp_path / "model").ask(photo(), "is it red")

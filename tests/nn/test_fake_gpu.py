@@ -59,9 +59,9 @@ def test_answers_and_maps_are_where_the_model_is(name: str) -> None:
         try:
             found = objective.outcome(model.train(training), batch((4,)))
         except RuntimeError as error:
-            if not isinstance(error.__context__, NotImplementedError):
+            if "aten::_thnn_fused_gru_cell" not in str(error.__context__):
                 raise
-            pytest.skip(f"this torch cannot fake it: {str(error.__context__).splitlines()[0]}")  # GRUs of torch 2.11
+            pytest.skip("torch 2.11 cannot fake a GRU")
         assert {part.device for part in found} == {GPU}
     inputs = {key: torch.empty_like(value, device=GPU) for key, value in test_model.inputs().items()}
     assert {weights.device for weights in model(**inputs, need_weights=True).maps.values()} == {GPU}

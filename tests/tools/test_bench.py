@@ -23,6 +23,7 @@ from benchmarks.ours import Training, operations
 from benchmarks.scale import QUICK
 from benchmarks.timing import alternate, median_of, ratio, summary
 from coattn.checkpoint import from_openvqa
+from coattn.cli import main
 from coattn.features.store import FeatureStore
 from coattn.nn import VQAModel
 
@@ -185,6 +186,16 @@ def test_what_has_no_conventional_implementation_is_measured(tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
     on_gpu = Context("cuda", quick=True, folder=tmp_path)
     assert convert.run(on_gpu) == prepare.run(on_gpu) == []
+
+
+def test_what_is_prepared_and_scored_is_all_that_was_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split, sizes in {"train": (44, 8), "val": (21, 4)}.items():
+        prepare.write_split(tmp_path, split, *sizes)
+    assert main(["prepare", "vqa-v2", str(tmp_path), str(tmp_path / "out")]) == 0
+    assert "train: 44 questions on 8 images" in capsys.readouterr().out
+    files = [f"--{kind}={tmp_path}/out/val_{kind}.json" for kind in ("questions", "annotations")]
+    assert main(["score", str(tmp_path / "val_results.json"), *files]) == 0
+    assert re.search(r"^vqa_accuracy +21 ", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.fixture

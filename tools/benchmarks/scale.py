@@ -34,9 +34,9 @@ class Scale(NamedTuple):
         their_eval_batches: ... and of the conventional, as large as those of training.
         images: to extract features from.
         workers: counts of them that our reading is measured with.
+        growth: for each kind of size its values, and for each of them questions, regions and tokens of a batch.
         tsv_megabytes: size of the file of others' features that is converted.
         prepared: the part of VQA v2's questions that are prepared and scored.
-        growth: for each kind of size its values, and for each of them questions, regions and tokens of a batch.
         vqa_v2: the part of VQA v2 that is trained on for an epoch; none where that would take hours.
     """
 
@@ -60,9 +60,9 @@ class Scale(NamedTuple):
     their_eval_batches: int
     images: int
     workers: tuple[int, ...]
-    tsv_megabytes: float
-    prepared: float
     growth: dict[str, dict[int, tuple[int, int, int]]]
+    tsv_megabytes: float = 100
+    prepared: float = 1.0
     vqa_v2: float = 0.0
 
     def data(self, folder: Path, shape: Shape, *, num_batches: int | None = None) -> DataSet:
@@ -115,8 +115,6 @@ CPU = Scale(
     their_eval_batches=2,
     images=64,
     workers=(0, 1, 2, 4),
-    tsv_megabytes=100,
-    prepared=1.0,
     growth=growing(batch=(1, 4, 16, 64), regions=(10, 25, 50, 100, 200, 400), tokens=(4, 8, 15, 30, 60), questions=8),
 )
 CUDA = Scale(
@@ -140,8 +138,6 @@ CUDA = Scale(
     their_eval_batches=30,
     images=500,
     workers=(0, 2, 4, 8, 16),
-    tsv_megabytes=100,
-    prepared=1.0,
     vqa_v2=1.0,
     growth=growing(
         batch=(1, 8, 64, 512), regions=(10, 25, 50, 100, 200, 400), tokens=(4, 8, 15, 30, 60), questions=128
