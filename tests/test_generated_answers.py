@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from coattn import presets
-from coattn.checkpoint import load_directory, save_model
+from coattn import models
 from coattn.cli import main
-from coattn.explain import Explanation, default_map, region_weights, sides
-from coattn.features.extractors.descriptor import Descriptor
+from coattn.explain.maps import Explanation, default_map, region_weights, sides
+from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.metrics.calibration import confidences, log_odds
 from coattn.predictor import Predictor
+from coattn.serialization.directory import load_directory, save_model
 from coattn.text.answer_words import AnswerWords
 from coattn.text.vocabulary import Vocabulary
 
@@ -28,7 +28,7 @@ QUESTION = "what is on the table?"
 
 def save(folder: Path, decoder: str = "lstm", attention: str = "additive", **sizes: object) -> Path:
     torch.manual_seed(5)
-    model = presets.generator(
+    model = models.generator(
         num_words=len(WORDS),
         region_dim=56,
         num_answer_words=len(ANSWER_WORDS),
@@ -125,8 +125,8 @@ def test_pictures_show_every_written_word(
     decoder: str, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    from coattn import canvas
-    from coattn.picture import compare, draw
+    from coattn.visualization import canvas
+    from coattn.visualization.attention import compare, draw
 
     written: list[str] = []
     write = canvas.Canvas.text

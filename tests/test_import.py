@@ -12,26 +12,22 @@ import coattn
 
 SOURCE = Path(coattn.__file__).parent
 
-# Each room imports only from rooms that stand before it.
-ROOMS = (
-    "files",
-    "memory",
-    "unpickle",
-    "pretrained",
+# Each layer imports only from layers that stand before it, and from its own folder.
+LAYERS = (
+    "_internal",
     "nn",
     "text",
+    "models",
     "features",
     "datasets",
     "metrics",
-    "presets",
-    "bricks",
-    "checkpoint",
-    "training",
+    "serialization",
+    "weights",
     "explain",
-    "canvas",
-    "picture",
-    "region_picture",
+    "visualization",
     "predictor",
+    "training",
+    "export",
     "apps",
     "cli",
     "__main__",
@@ -39,12 +35,12 @@ ROOMS = (
 HEAVY = ("lightning", "transformers", "h5py", "matplotlib", "torchvision", "PIL", "safetensors", "tqdm")
 
 
-def room_of(path: Path) -> str:
+def folder_of(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and room of each import of this package in a file, those inside functions included."""
+def imported_folders(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and folder of each import of this package in a file, those inside functions included."""
     package = ("coattn", *path.relative_to(SOURCE).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -65,19 +61,19 @@ def sources() -> list[Path]:
     return sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
 
 
-def test_every_room_has_its_place() -> None:
-    assert {room_of(path) for path in sources()} <= set(ROOMS)
+def test_every_folder_has_its_place() -> None:
+    assert {folder_of(path) for path in sources()} <= set(LAYERS)
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: path.relative_to(SOURCE).as_posix())
 def test_imports_point_one_way(path: Path) -> None:
-    room = room_of(path)
-    allowed = {room, *ROOMS[: ROOMS.index(room)]} - ({"files", "unpickle", "pretrained"} if room == "nn" else set())
-    wrong = [f"line {line}: {name}" for line, name in imported_rooms(path) if name not in allowed]
+    folder = folder_of(path)
+    allowed = {folder, *LAYERS[: LAYERS.index(folder)]} - ({"_internal"} if folder == "nn" else set())
+    wrong = [f"line {line}: {name}" for line, name in imported_folders(path) if name not in allowed]
     assert not wrong
 
 
-@pytest.mark.parametrize("path", [p for p in sources() if room_of(p) == "nn"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [p for p in sources() if folder_of(p) == "nn"], ids=lambda path: path.name)
 def test_nn_needs_torch_only(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -95,7 +91,7 @@ def run(code: str) -> str:
     ("statement", "forbidden"),
     [
         ("import coattn", HEAVY),
-        ("import coattn.presets; coattn.VQAModel", HEAVY),
+        ("import coattn.models; coattn.VQAModel", HEAVY),
         ("import coattn; coattn.load", ("lightning", "transformers", "matplotlib", "torchvision", "h5py")),
         ("import coattn; coattn.Predictor", ("lightning", "transformers", "matplotlib", "torchvision")),
         ("import coattn.cli", ("torch", *HEAVY)),
@@ -107,7 +103,7 @@ def test_imports_no_more_than_it_needs(statement: str, forbidden: tuple[str, ...
     run(f"import sys; sys.modules |= {{{names}}}; {statement}")
 
 
-@pytest.mark.parametrize("name", ["checkpoint.from_openvqa", "presets.ban", "nn.VQAModel"])
+@pytest.mark.parametrize("name", ["weights.from_openvqa", "models.ban", "nn.VQAModel"])
 def test_packages_are_there_after_one_import(name: str) -> None:
     package = name.partition(".")[0]
     run(f"import coattn, sys; assert 'coattn.{package}' not in sys.modules; coattn.{name}")

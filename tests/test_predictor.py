@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from coattn import presets
-from coattn.checkpoint import load, save_model
-from coattn.explain import Answer, Explanation, region_weights
-from coattn.features.extractors.descriptor import Descriptor
-from coattn.features.store import FeatureStore, StoreWriter
+from coattn import models
+from coattn.explain.maps import Answer, Explanation, region_weights
+from coattn.features.extract.extractors.descriptor import Descriptor
+from coattn.features.store.reader import FeatureStore, StoreWriter
 from coattn.nn.layers import lengths_to_mask
 from coattn.predictor import EncodedImage, Predictor, _padded
+from coattn.serialization.directory import load, save_model
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 WORDS = Vocabulary(["what", "colour", "is", "the", "circle", "red"])
@@ -37,7 +37,7 @@ def save(folder: Path, *, preset: str = "modular", num_glimpses: int = 1, **chan
     sizes: dict[str, Any] = {"num_words": len(WORDS), "region_dim": 56, "num_answers": len(ANSWERS), "dim": 16}
     if preset == "modular":
         sizes |= {"embedding_dim": 8, "num_glimpses": num_glimpses, "standardised": False}
-    model = presets.PRESETS[preset](**sizes)
+    model = models.PRESETS[preset](**sizes)
     if preset == "modular":
         torch.nn.init.normal_(model.head.classify.weight, std=0.3)  # type: ignore[union-attr,arg-type]
     settings: dict[str, Any] = {

@@ -10,10 +10,10 @@ import pytest
 import torch
 from test_predictor import ANSWERS, RECORD, photo
 
-from coattn import presets
-from coattn.checkpoint import save_model
+from coattn import models
 from coattn.nn import VQAModel
 from coattn.predictor import Predictor
+from coattn.serialization.directory import save_model
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def encoder(real_text_encoder: Path) -> Any:
 def save(folder: Path, encoder: Any, record: dict[str, Any]) -> VQAModel:
     """A model on this encoder, saved as `folder`/model with this record of it."""
     torch.manual_seed(0)
-    model = presets.parallel(region_dim=56, num_answers=4, question_dim=encoder.dim, dim=16, embedding_dim=8)
+    model = models.parallel(region_dim=56, num_answers=4, question_dim=encoder.dim, dim=16, embedding_dim=8)
     encoder.save(folder / "encoder")
     save_model(
         folder / "model",

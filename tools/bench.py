@@ -21,7 +21,7 @@ import torch
 from benchmarks import convert, epochs, extract, features, growth, machine, predict, prepare, report, targets, train
 from benchmarks.alone import run_bench
 from benchmarks.context import Context
-from coattn.files import read_json, write_json
+from coattn._internal.files import read_json, write_json
 from coattn.training.callbacks import peak_memory
 from readme import write_between
 

@@ -33,12 +33,12 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from coattn.checkpoint import load_directory
+from coattn._internal.files import read_json, write_json
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
-from coattn.files import read_json, write_json
 from coattn.metrics.score import score
 from coattn.nn import VQAModel
+from coattn.serialization.directory import load_directory
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
 from readme import write_between

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
+from coattn._internal.files import read_json, write_json
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
-from coattn.files import read_json, write_json
 from coattn.metrics.vqa import exact_match
 
 NAMES = ("daquar", "daquar_question_only")

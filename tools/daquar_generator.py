@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from coattn._internal.files import read_json, write_json
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
-from coattn.files import read_json, write_json
 from coattn.text.answer_words import AnswerWords, written_form
 from coattn.text.answers import answer_key
 from daquar import DATA, bootstrap_by_image, fit_and_test, folder, score

@@ -13,7 +13,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from coattn.files import atomic_path
+from coattn._internal.files import atomic_path
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 LONGEST_CELL = 600  # seconds

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from coattn._internal.files import read_json, write_json
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
-from coattn.files import read_json, write_json
 
 COMMAND = Path(sys.executable).with_name("coattn")
 DATA = Path("data/easy_vqa")

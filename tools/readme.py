@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from coattn.files import atomic_path
+from coattn._internal.files import atomic_path
 
 
 def marks(tool: str) -> tuple[str, str]:

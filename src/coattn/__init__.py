@@ -1,4 +1,4 @@
-"""Visual question answering with stackable co-attention. Importing this needs torch only."""
+"""Visual question answering with stackable co-attention. Importing this package needs torch only."""
 
 from __future__ import annotations
 
@@ -6,42 +6,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coattn import checkpoint as checkpoint
+    from coattn import models as models
     from coattn import nn as nn
-    from coattn import presets as presets
-    from coattn.checkpoint import load as load
-    from coattn.explain import Answer as Answer
-    from coattn.explain import Explanation as Explanation
-    from coattn.explain import region_weights as region_weights
-    from coattn.explain import word_weights as word_weights
-    from coattn.features.store import FeatureStore as FeatureStore
+    from coattn import weights as weights
+    from coattn.explain.maps import Answer as Answer
+    from coattn.explain.maps import Explanation as Explanation
+    from coattn.explain.maps import region_weights as region_weights
+    from coattn.explain.maps import word_weights as word_weights
+    from coattn.features.store.reader import FeatureStore as FeatureStore
     from coattn.nn import VQAGenerator as VQAGenerator
     from coattn.nn import VQAModel as VQAModel
-    from coattn.picture import compare as compare
-    from coattn.picture import draw as draw
     from coattn.predictor import EncodedImage as EncodedImage
     from coattn.predictor import Predictor as Predictor
+    from coattn.serialization.directory import load as load
+    from coattn.visualization.attention import compare as compare
+    from coattn.visualization.attention import draw as draw
 
 __version__ = "0.1.0"
 
-# Each name comes from its module when it is first used, so that none needs what only another one needs.
+# Public name -> defining module. A module is imported when one of its names is first used, so that no name needs the
+# dependencies of another.
 _MODULES = {
-    "Answer": "explain",
+    "Answer": "explain.maps",
     "EncodedImage": "predictor",
-    "Explanation": "explain",
-    "FeatureStore": "features.store",
+    "Explanation": "explain.maps",
+    "FeatureStore": "features.store.reader",
     "Predictor": "predictor",
     "VQAGenerator": "nn",
     "VQAModel": "nn",
-    "compare": "picture",
-    "draw": "picture",
-    "load": "checkpoint",
-    "region_weights": "explain",
-    "word_weights": "explain",
+    "compare": "visualization.attention",
+    "draw": "visualization.attention",
+    "load": "serialization.directory",
+    "region_weights": "explain.maps",
+    "word_weights": "explain.maps",
 }
 
-# Packages whose contents are used under their names: `coattn.checkpoint.from_openvqa`.
-_PACKAGES = ("checkpoint", "nn", "presets")
+# Packages whose contents are used under their names: `coattn.models.mcan_small`, `coattn.weights.from_openvqa`.
+_PACKAGES = ("models", "nn", "weights")
 
 __all__ = sorted([*_MODULES, *_PACKAGES, "__version__"])
 

@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from coattn.checkpoint import ModelDirectory, load_directory
-from coattn.explain import Answer, Explanation, Head
-from coattn.features.extractors.build import build_extractor
-from coattn.features.images import ImageSource, load_image
-from coattn.features.regions import Extractor
-from coattn.features.store import FeatureStore, require_same_extractor, same_extractor
-from coattn.files import require
+from coattn._internal.files import require
+from coattn.explain.maps import Answer, Explanation, Head
+from coattn.features.extract.extractors.build import build_extractor
+from coattn.features.extract.images import ImageSource, load_image
+from coattn.features.extract.regions import Extractor
+from coattn.features.store.reader import FeatureStore, require_same_extractor, same_extractor
 from coattn.metrics.calibration import confidences, log_odds
 from coattn.nn import GeneratorOutput, VQAGenerator, VQAOutput
 from coattn.nn.layers import lengths_to_mask
+from coattn.serialization.directory import ModelDirectory, load_directory
 from coattn.text.answer_words import AnswerWords
 from coattn.text.tokenizer import tokenize
 from coattn.text.vocabulary import UNK, Vocabulary
@@ -216,7 +216,7 @@ class Predictor:
             ModuleNotFoundError: matplotlib is not installed.
         """
         require("matplotlib", "plot")
-        from coattn.picture import draw
+        from coattn.visualization.attention import draw
 
         return draw(self.maps(image, question, top_k=top_k), map=map, head=head, word=word, region=region)
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from coattn import presets
-from coattn.checkpoint import WEIGHTS, save_model
+from coattn import models
 from coattn.cli import main
-from coattn.features.extractors.descriptor import Descriptor
-from coattn.features.store import StoreWriter
+from coattn.features.extract.extractors.descriptor import Descriptor
+from coattn.features.store.reader import StoreWriter
 from coattn.predictor import Predictor
+from coattn.serialization.directory import WEIGHTS, save_model
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 WORDS = Vocabulary(["what", "colour", "is", "it", "red"])
@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     save_model(
         folder,
-        presets.modular(num_words=len(WORDS), region_dim=56, num_answers=3, dim=16, embedding_dim=8),
+        models.modular(num_words=len(WORDS), region_dim=56, num_answers=3, dim=16, embedding_dim=8),
         answer_vocabulary=AnswerVocabulary(["yes", "no", "red"]),
         question_vocabulary=WORDS,
         metric="exact_match",

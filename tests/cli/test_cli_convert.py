@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coattn.checkpoint.convert import PROJECTS
 from coattn.cli import main
 from coattn.cli.convert import PROJECTS as COMMANDS
 from coattn.cli.convert import separated
-from coattn.features.store import FeatureStore
+from coattn.features.store.reader import FeatureStore
+from coattn.weights.convert import PROJECTS
 
 
 def test_merge(tmp_path, capsys):

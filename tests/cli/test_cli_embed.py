@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coattn.cli import main
-from coattn.features.store import FeatureStore
+from coattn.features.store.reader import FeatureStore
 
 
 def test_embed_and_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from coattn.cli import main
-from coattn.features.store import FeatureStore
+from coattn.features.store.reader import FeatureStore
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from coattn import presets
-from coattn.checkpoint import save_model
+from coattn import models
 from coattn.cli import main
 from coattn.cli.extractors import KINDS as EXTRACTORS
-from coattn.features.extractors.build import NETWORKS, PLAIN
-from coattn.features.store import FeatureStore
+from coattn.features.extract.extractors.build import NETWORKS, PLAIN
+from coattn.features.store.reader import FeatureStore
+from coattn.serialization.directory import save_model
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 WORDS = Vocabulary(["what", "colour", "is", "it", "red"])
@@ -31,7 +31,7 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, make_vision_model: Callable[..., Path]) -> dict[str, Path]:
+def encoders(tmp_path_factory: pytest.TempPathFactory, make_vision_model: Callable[..., Path]) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     return {"model": make_vision_model(folder / "dino", "dinov2"), "tower": make_vision_model(folder / "clip", "clip")}
 
@@ -52,10 +52,10 @@ def answers(capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_asks_a_photo_as_its_features_say(
-    kind: str, photos: Path, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, photos: Path, encoders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torchvision")
-    out, options = tmp_path / "out", KINDS[kind].format(**models).split()
+    out, options = tmp_path / "out", KINDS[kind].format(**encoders).split()
     command = ["extract", str(photos), str(out), *options, "--dtype", "float32", "--batch-size", "2"]
     assert main([*command, *([] if kind == "patches" else ["--device", "cpu"])]) == 0
     store = FeatureStore(out)
@@ -63,7 +63,7 @@ def test_a_model_asks_a_photo_as_its_features_say(
     torch.manual_seed(0)
     save_model(
         tmp_path / "model",
-        presets.modular(num_words=len(WORDS), region_dim=store.dim, num_answers=3, dim=16, embedding_dim=8),
+        models.modular(num_words=len(WORDS), region_dim=store.dim, num_answers=3, dim=16, embedding_dim=8),
         answer_vocabulary=AnswerVocabulary(["yes", "no", "red"]),
         question_vocabulary=WORDS,
         metric="exact_match",
@@ -124,12 +124,12 @@ def test_settings_that_cannot_be(
     options: str,
     message: str,
     photos: Path,
-    models: dict[str, Path],
+    encoders: dict[str, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("torchvision")
-    command = [*options.format(**models).split(), *(["--device", "cpu"] if "model" in options else [])]
+    command = [*options.format(**encoders).split(), *(["--device", "cpu"] if "model" in options else [])]
     assert main(["extract", str(photos), str(tmp_path / "out"), *command]) == 2
     error = capsys.readouterr().err
     assert message in error

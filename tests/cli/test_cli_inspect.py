@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from coattn.cli import main
-from coattn.features.store import StoreWriter
+from coattn.features.store.reader import StoreWriter
 
 RECORD = {"name": "test", "settings": {"grid": [2, 2]}, "weights": None, "versions": {}}
 

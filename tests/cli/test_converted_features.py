@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import yaml
 
-from coattn.checkpoint import load_directory
 from coattn.cli import main
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import write_vqa
-from coattn.features.provenance import same_extractor
-from coattn.features.store import FeatureStore
+from coattn.features.store.provenance import same_extractor
+from coattn.features.store.reader import FeatureStore
+from coattn.serialization.directory import load_directory
 
 BOTTOM_UP = {"name": "bottom-up", "settings": {}, "weights": None}
 

@@ -19,6 +19,7 @@ from coattn.datasets.prepared import Dataset, write_dataset
 from coattn.datasets.records import Record
 from coattn.datasets.report import build_report, format_report
 from coattn.datasets.vqa_json import read_vqa
+from coattn.visualization.report import draw_report
 
 
 def dataset(**changes: Any) -> Dataset:
@@ -90,7 +91,7 @@ def test_again_gives_the_same_and_keeps_what_is_not_ours(tmp_path: Path) -> None
     assert content(out) == {**first, "features.h5": b"the user's own"}
     only_train = {"train": dataset().splits["train"]}
     write_dataset(dataset(splits=only_train), out)
-    kept = {"train_questions.json", "train_annotations.json", "report.json", "report.png", "features.h5"}
+    kept = {"train_questions.json", "train_annotations.json", "report.json", "features.h5"}
     assert set(content(out)) == kept
 
 
@@ -176,17 +177,17 @@ def test_coverage_by_vocabulary_size() -> None:
 
 def test_report_as_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
-    assert "report.png" in write_dataset(dataset(), out)["files"]
+    assert "report.png" in write_dataset(dataset(), out, draw=draw_report)["files"]
     with Image.open(out / "report.png") as image:
         assert image.format == "PNG"
         assert min(image.size) > 300
         assert len(np.unique(np.asarray(image.convert("L")))) > 20
     unanswered = {"test": [replace(record, answers=()) for record in dataset().splits["val"]]}
-    assert "report.png" in write_dataset(dataset(splits=unanswered), tmp_path / "unanswered")["files"]
+    assert "report.png" in write_dataset(dataset(splits=unanswered), tmp_path / "unanswered", draw=draw_report)["files"]
 
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
-    report = write_dataset(dataset(), out)
+    report = write_dataset(dataset(), out, draw=draw_report)
     assert report["notes"] == ["no report.png: this needs the package matplotlib: pip install 'coattn[plot]'"]
     assert not (out / "report.png").exists()
 

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import torch
 
-from coattn.features.formats.tsv import OLDER
-from coattn.features.store import FeatureStore
+from coattn.features.convert.formats.tsv import OLDER
+from coattn.features.store.reader import FeatureStore
 
 DIM = 6
 SIZE = (640, 480)

@@ -14,9 +14,9 @@ import pytest
 from feature_files import Made, check, made_images, write_tsv
 
 from coattn.cli import main
-from coattn.features.convert import convert
-from coattn.features.formats.tsv import LXMERT
-from coattn.features.store import FeatureStore
+from coattn.features.convert.formats.tsv import LXMERT
+from coattn.features.convert.run import convert
+from coattn.features.store.reader import FeatureStore
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_kill_loses_at_most_one_shard(tmp_path):
     """kill -9 while it writes; the same command goes on, and the files are those of one go, byte for byte."""
     made = {str(number): Made(number, 36, dim=512) for number in range(120)}
     tsv = write_tsv(tmp_path / "a.tsv", list(made.items()))
-    call = "import sys; from coattn.features.convert import convert; "
+    call = "import sys; from coattn.features.convert.run import convert; "
     call += f"convert('bottom-up-tsv', [{str(tsv)!r}], sys.argv[1], images_per_unit=2, progress=False)"
     whole, out = tmp_path / "whole", tmp_path / "out"
     convert("bottom-up-tsv", [tsv], whole, images_per_unit=2, progress=False)

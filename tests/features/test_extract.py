@@ -13,18 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from coattn.features.extract import extract
-from coattn.features.extractors.build import build_extractor
-from coattn.features.extractors.descriptor import Descriptor
-from coattn.features.merge import merge
-from coattn.features.store import FeatureStore
+from coattn.features.extract.extractors.build import build_extractor
+from coattn.features.extract.extractors.descriptor import Descriptor
+from coattn.features.extract.run import extract
+from coattn.features.store.merge import merge
+from coattn.features.store.reader import FeatureStore
 
 KILLED_RUN = """
 import os, signal, sys, time
 from pathlib import Path
-from coattn.features.extractors.descriptor import Descriptor
-from coattn.features.extract import extract
-from coattn.features.images import find_images
+from coattn.features.extract.extractors.descriptor import Descriptor
+from coattn.features.extract.run import extract
+from coattn.features.extract.images import find_images
 
 class Killed(Descriptor):
     calls = 0

@@ -13,10 +13,10 @@ import pytest
 import torch
 from feature_files import EXPECTED, SIZE, Made, check, flat, made_images, mmf_info, write_dcn, write_npz, write_tsv
 
-from coattn.features.convert import convert
-from coattn.features.formats.tsv import LXMERT
-from coattn.features.provenance import same_extractor
-from coattn.features.store import FeatureStore
+from coattn.features.convert.formats.tsv import LXMERT
+from coattn.features.convert.run import convert
+from coattn.features.store.provenance import same_extractor
+from coattn.features.store.reader import FeatureStore
 
 
 @pytest.fixture

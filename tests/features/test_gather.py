@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from coattn.features.joined import JoinedStore
-from coattn.features.store import FeatureStore, StoreWriter
+from coattn.features.store.joined import JoinedStore
+from coattn.features.store.reader import FeatureStore, StoreWriter
 
 RECORD = {"name": "test", "settings": {}, "weights": None, "versions": {}}
 LENGTHS = [3, 0, 1, 7, 2, 5]

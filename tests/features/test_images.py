@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coattn.features.images import find_images, load_image
+from coattn.features.extract.images import find_images, load_image
 
 RED = (255, 0, 0)
 

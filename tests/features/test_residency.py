@@ -7,9 +7,8 @@ import pytest
 import torch
 from test_gather import LENGTHS, write
 
-from coattn.features.buffers import Buffers
-from coattn.features.joined import JoinedStore
-from coattn.features.residency import (
+from coattn.features.residency.buffers import Buffers
+from coattn.features.residency.residency import (
     Features,
     HeldRows,
     Placement,
@@ -19,6 +18,7 @@ from coattn.features.residency import (
     open_features,
     place,
 )
+from coattn.features.store.joined import JoinedStore
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 GB = 10**9

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from coattn.features.store import FeatureStore, StoreWriter, asset_path, require_same_extractor, same_extractor
+from coattn.features.store.reader import FeatureStore, StoreWriter, asset_path, require_same_extractor, same_extractor
 
 RECORD = {"name": "test", "settings": {"grid": [2, 2]}, "weights": None, "versions": {"numpy": "1"}}
 TOLERANCE = {"float32": 0.0, "float16": 2.0**-11, "int8": 1 / 253}  # of the row's largest magnitude
@@ -145,8 +145,8 @@ def test_the_same_content_is_the_same_bytes(tmp_path, arrays):
 
 
 def test_spooled_rows_are_written_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("coattn.features.writer._SPOOL_BYTES", 64)
-    monkeypatch.setattr("coattn.features.writer._BLOCK_BYTES", 50)
+    monkeypatch.setattr("coattn.features.store.writer._SPOOL_BYTES", 64)
+    monkeypatch.setattr("coattn.features.store.writer._BLOCK_BYTES", 50)
     rows = np.arange(60, dtype=np.float32).reshape(20, 3)
     with StoreWriter(tmp_path / "a.h5", dim=3, record=RECORD) as writer:
         for i in range(20):

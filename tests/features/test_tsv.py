@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from feature_files import EXPECTED, Made, check, made_images, write_tsv
 
-from coattn.features.convert import Conversion, convert
-from coattn.features.formats.tsv import LXMERT, OLDER
-from coattn.features.merge import merge
-from coattn.features.provenance import same_extractor
-from coattn.features.store import FeatureStore
-from coattn.files import sha256_of_file
+from coattn._internal.files import sha256_of_file
+from coattn.features.convert.formats.tsv import LXMERT, OLDER
+from coattn.features.convert.run import Conversion, convert
+from coattn.features.store.merge import merge
+from coattn.features.store.provenance import same_extractor
+from coattn.features.store.reader import FeatureStore
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from coattn.models import LAYERS, make_layer
 from coattn.nn import CoAttentionStack
-from coattn.presets import LAYERS, make_layer
 
 STACKS = {
     **{name: [name] for name in LAYERS},

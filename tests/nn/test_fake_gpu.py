@@ -11,7 +11,7 @@ import test_model
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from coattn import presets
+from coattn import models
 from coattn.training.batches import Batch
 from coattn.training.losses import Loss
 from coattn.training.objectives import make_objective
@@ -50,7 +50,7 @@ def test_what_is_left_on_the_cpu_is_found() -> None:
         torch.ones(2, device=GPU) + torch.ones(2)
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize("name", models.PRESETS)
 def test_answers_and_maps_are_where_the_model_is(name: str) -> None:
     with GPU:
         model = test_model.build(name)

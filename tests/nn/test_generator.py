@@ -9,10 +9,10 @@ import test_model
 import torch
 from torch import Tensor, nn
 
-from coattn import presets
-from coattn.bricks import build, describe
+from coattn import models
 from coattn.nn import AdditiveAttention, LSTMDecoder, VQAGenerator
 from coattn.nn.decoder import BOS, EOS, PAD, length_norm
+from coattn.serialization.registry import build, describe
 
 NUM_WORDS = 7  # of answers, specials included
 KINDS = list(itertools.product(["lstm", "transformer"], ["additive", "dot", "none"]))
@@ -23,7 +23,7 @@ STACKS += [("parallel", "dense", "modular")]
 def generator(decoder: str = "lstm", attention: str = "additive", **sizes: object) -> VQAGenerator:
     torch.manual_seed(0)
     arguments = {"dim": 16, "num_heads": 2, "decoder_heads": 2, "decoder_layers": 2, "dropout": 0.0} | sizes
-    model = presets.generator(
+    model = models.generator(
         region_dim=6, num_answer_words=NUM_WORDS, num_words=20, decoder=decoder, attention=attention, **arguments
     )
     return model.eval()
@@ -219,7 +219,7 @@ def test_every_stack_can_be_read_by_a_decoder(layers: tuple[str, ...]) -> None:
         assert not torch.allclose(model(**batch | change, answer_tokens=some_tokens()), before)
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize("name", models.PRESETS)
 def test_a_decoder_stands_behind_the_parts_of_every_preset(name: str) -> None:
     model, batch = test_model.build(name).eval(), test_model.inputs()
     tokens = model.question_encoder(batch["question"], batch["question_mask"])
@@ -260,7 +260,7 @@ def test_lists_that_training_never_had_are_written(decoder: str) -> None:
     unseen = torch.tensor([2, 9, 16, 21])
     seen = torch.tensor([place for place in range(28) if place not in unseen])
     torch.manual_seed(0)
-    model = presets.generator(
+    model = models.generator(
         region_dim=8, num_answer_words=11, num_words=3, decoder=decoder, dim=32, standardised=False, dropout=0.1
     )
 

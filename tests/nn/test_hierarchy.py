@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from coattn import presets
+from coattn import models
 from coattn.nn import (
     AlternatingPooling,
     CoAttentionOutput,
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="3 pooled pairs, got 0"):
         head(attended, Question(question, (), question[:, 0]), MASK, REGION_MASK)
     with pytest.raises(ValueError, match="'dense'"):
-        presets.PRESETS["hiecoatt_parallel"](region_dim=8, num_answers=4, num_words=10, coattention="dense")
+        models.PRESETS["hiecoatt_parallel"](region_dim=8, num_answers=4, num_words=10, coattention="dense")
 
 
 def test_an_answer_reads_every_level() -> None:

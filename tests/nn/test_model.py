@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from coattn import presets
+from coattn import models
 from coattn.nn import VQAModel
 from coattn.nn.heads import FUSIONS
 
@@ -43,7 +43,7 @@ POOLINGS = {
 def build(name: str, **more: object) -> VQAModel:
     torch.manual_seed(0)
     sizes = {"num_words": 20} if "question_dim" not in more else {}
-    return presets.PRESETS[name](region_dim=6, num_answers=5, **sizes, **ARGUMENTS[name], **more)
+    return models.PRESETS[name](region_dim=6, num_answers=5, **sizes, **ARGUMENTS[name], **more)
 
 
 def inputs() -> dict[str, Tensor]:
@@ -60,10 +60,10 @@ def inputs() -> dict[str, Tensor]:
 
 
 def test_every_preset_is_tested() -> None:
-    assert set(ARGUMENTS) == set(presets.PRESETS)
+    assert set(ARGUMENTS) == set(models.PRESETS)
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize("name", models.PRESETS)
 def test_padding_and_maps_leave_the_logits_alone(name: str) -> None:
     model, batch = build(name).eval(), inputs()
     logits = model(**batch).logits
@@ -82,7 +82,7 @@ def test_padding_and_maps_leave_the_logits_alone(name: str) -> None:
     torch.testing.assert_close(model(**padded).logits, logits, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize("name", models.PRESETS)
 def test_one_answer_by_one_equals_the_batch(name: str) -> None:
     model, batch = build(name).eval(), inputs()
     logits = model(**batch).logits
@@ -93,7 +93,7 @@ def test_one_answer_by_one_equals_the_batch(name: str) -> None:
         torch.testing.assert_close(model(**trimmed).logits[0], logits[i], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize("name", models.PRESETS)
 def test_gradients_reach_every_parameter(name: str) -> None:
     model, batch = build(name).double(), inputs()
     model(**{k: v.double() if v.is_floating_point() else v for k, v in batch.items()}).logits.square().sum().backward()
@@ -163,7 +163,7 @@ def test_sharing_weights_makes_a_stack_small() -> None:
 
 def test_published_number_of_parameters() -> None:
     with torch.device("meta"):
-        model = presets.mcan_small(num_words=20_000, region_dim=2048, num_answers=3129)
+        model = models.mcan_small(num_words=20_000, region_dim=2048, num_answers=3129)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == 57.6
 
 
@@ -171,4 +171,4 @@ def test_published_number_of_parameters() -> None:
 def test_unknown_names_list_the_known_ones(bad: dict[str, object]) -> None:
     arguments = {"layers": ["parallel"], "region_dim": 4, "num_answers": 3, "num_words": 9} | bad
     with pytest.raises(ValueError, match=r"parallel, alternating|lstm, gru, none|sum, product, gated"):
-        presets.stack(**arguments)  # type: ignore[arg-type]
+        models.stack(**arguments)  # type: ignore[arg-type]

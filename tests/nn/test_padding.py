@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coattn import presets
+from coattn import models
 from coattn.nn import OriginalPadding
 from coattn.nn.layers import lengths_to_mask
 from coattn.nn.padding import Inputs
@@ -108,7 +108,7 @@ def test_places_that_were_cut_off_get_zeros() -> None:
 def test_a_faithful_model_attends_to_the_padding_of_an_empty_image_evenly() -> None:
     torch.manual_seed(0)
     sizes = {"region_dim": D, "num_answers": 3, "num_words": 9, "num_layers": 1, "dim": 8, "ffn_dim": 8}
-    model = presets.mcan_small(**sizes, faithful=True, padded_regions=6).eval()
+    model = models.mcan_small(**sizes, faithful=True, padded_regions=6).eval()
     given = inputs()
     masks = {"question_mask": given.question_mask, "region_mask": torch.zeros_like(given.region_mask)}
     out = model(given.question, torch.zeros_like(given.regions), **masks, need_weights=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from coattn import presets
-from coattn.bricks import build, describe
-from coattn.checkpoint import load_directory, save_model
+from coattn import models
 from coattn.nn import PlainQuestionEncoder, RecurrentQuestionEncoder
+from coattn.serialization.directory import load_directory, save_model
+from coattn.serialization.registry import build, describe
 from coattn.text.finetuned import FinetunedQuestionEncoder
 from coattn.text.pretrained import TextEncoder
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
@@ -76,7 +76,7 @@ def test_hidden_states_are_those_of_the_frozen_encoder(kind: str, make_text_enco
 def test_every_parameter_is_trained_and_comes_back(kind: str, make_text_encoder: Make, tmp_path: Path) -> None:
     folder = make_text_encoder(tmp_path / kind, kind, **FAMILIES[kind])
     tokenizer = PretrainedTokenizer.load(folder)
-    model = presets.modular(
+    model = models.modular(
         question_dim=8, region_dim=6, num_answers=3, num_layers=1, dim=8, num_heads=2, embedding_dim=8
     )
     model.question_encoder = FinetunedQuestionEncoder.pretrained(folder, model.question_encoder, dropout=0.0)

@@ -22,10 +22,10 @@ from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100, DataSet, Shape
 from benchmarks.ours import Training, operations
 from benchmarks.scale import QUICK
 from benchmarks.timing import alternate, median_of, ratio, summary
-from coattn.checkpoint import from_openvqa
 from coattn.cli import main
-from coattn.features.store import FeatureStore
+from coattn.features.store.reader import FeatureStore
 from coattn.nn import VQAModel
+from coattn.weights import from_openvqa
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

@@ -14,10 +14,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from coattn._internal.files import read_json, write_json
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import write_vqa
-from coattn.files import read_json, write_json
-from coattn.presets import PRESETS
+from coattn.models import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the features and the training questions of each data set make of a model.

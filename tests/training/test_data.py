@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import RECORD, settings, write_data, write_store
 
-from coattn.features.store import FeatureStore
+from coattn.features.store.reader import FeatureStore
 from coattn.text.vocabulary import UNK
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule

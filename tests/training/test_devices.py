@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny import change, plain_descent
 
+from coattn._internal.files import read_json
 from coattn.cli import main
-from coattn.files import read_json
 from coattn.training.callbacks import read_checkpoint
 from coattn.training.recipe import OPTIMIZERS
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import settings, write_data
 
-from coattn.features.residency import Features
+from coattn.features.residency.residency import Features
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
 from coattn.training.dataset import Draw

@@ -14,13 +14,13 @@ import yaml
 from lightning.pytorch import Trainer
 from tiny import change, records, settings, write_data
 
-from coattn.checkpoint import load_directory
 from coattn.cli import main
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa, write_vqa
 from coattn.metrics.score import score
 from coattn.nn import VQAGenerator
 from coattn.nn.decoder import BOS, EOS
+from coattn.serialization.directory import load_directory
 from coattn.text.answer_words import AnswerWords
 from coattn.text.vocabulary import AnswerVocabulary
 from coattn.training.data import VQADataModule

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny import change, settings
 
-from coattn.checkpoint import load_directory
 from coattn.cli import main
+from coattn.serialization.directory import load_directory
 from coattn.training.callbacks import read_checkpoint
 from coattn.training.parameters import parameter_groups
 from coattn.training.task import VQATask

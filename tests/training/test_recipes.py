@@ -13,11 +13,11 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from coattn.checkpoint import from_openvqa
-from coattn.files import read_json
+from coattn._internal.files import read_json
 from coattn.training.batches import Batch
 from coattn.training.losses import learning_rate_factor
 from coattn.training.task import VQATask
+from coattn.weights import from_openvqa
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BATCH_SIZE = 4

@@ -11,9 +11,9 @@ import torch
 import yaml
 from tiny import RECORD, change, settings, write_store
 
-from coattn.checkpoint import load_directory
 from coattn.cli import main
-from coattn.features.store import FeatureStore
+from coattn.features.store.reader import FeatureStore
+from coattn.serialization.directory import load_directory
 from coattn.text.vocabulary import AnswerVocabulary
 from coattn.training.callbacks import read_checkpoint
 from coattn.training.data import VQADataModule

@@ -15,7 +15,7 @@ from tiny import settings, small_sizes
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from coattn.presets import GENERATORS, PRESETS
+from coattn.models import GENERATORS, PRESETS
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
 from coattn.training.models import build_model

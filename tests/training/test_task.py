@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Trainer
 from tiny import plain_descent, settings, small_sizes
 
+from coattn.models import PRESETS
 from coattn.nn import VQAModel
-from coattn.presets import PRESETS
 from coattn.training.data import VQADataModule
 from coattn.training.models import build_model
 from coattn.training.recipe import OPTIMIZERS

@@ -14,12 +14,12 @@ import pytest
 import torch
 from tiny import change, plain_descent
 
-from coattn.bricks import build, describe
-from coattn.checkpoint import load_directory
+from coattn._internal.files import read_json
 from coattn.cli import main
-from coattn.files import read_json
+from coattn.models import GENERATORS, PRESETS
 from coattn.predictor import Predictor
-from coattn.presets import GENERATORS, PRESETS
+from coattn.serialization.directory import load_directory
+from coattn.serialization.registry import build, describe
 from coattn.text.finetuned import FinetunedQuestionEncoder
 from coattn.training.callbacks import read_checkpoint
 from coattn.training.recipe import OPTIMIZERS

@@ -11,8 +11,8 @@ import yaml
 
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import write_vqa
-from coattn.features.store import StoreWriter
-from coattn.presets import PRESETS
+from coattn.features.store.reader import StoreWriter
+from coattn.models import PRESETS
 
 COLORS = ("red", "green", "blue")
 RECORD = {"name": "test", "settings": {"size": 8}, "weights": None, "versions": {}}

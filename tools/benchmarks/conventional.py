@@ -1,6 +1,6 @@
 """MCAN as published code trains it, to compare with: everything padded, float32, explicit attention, a file per image.
 
-The same model as `coattn.presets.mcan_small` (a test gives both the same weights and compares the logits), with the
+The same model as `coattn.models.mcan_small` (a test gives both the same weights and compares the logits), with the
 habits of the field's code bases (openvqa, mcan-vqa): every image is padded to 100 regions and every question to 14
 tokens; masks are found by looking for rows of zeros; the attention map is computed, filled with -1e9 and kept;
 features come from an .npz file per image, opened for each sample by workers of a DataLoader; targets are dense, made

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.context import Context, Row
 from benchmarks.timing import alternate, ratio, seconds, summary
-from coattn.features.convert import convert
+from coattn.features.convert.run import convert
 
 CASE = "bottom-up attention's TSV to float16"
 OURS, LIMIT = "coattn", "base64 alone"

@@ -22,7 +22,7 @@ from benchmarks.context import Context, Row
 from benchmarks.timing import alternate, ratio, seconds, summary
 
 if TYPE_CHECKING:
-    from coattn.features.regions import Extractor
+    from coattn.features.extract.regions import Extractor
 
 NETWORK, SIZE = "MobileNetV2", "640 x 480"
 CASE = f"{NETWORK}, {SIZE}"
@@ -64,7 +64,7 @@ def run_once(context: Context, case: str, implementation: str) -> Row:
 def make_runs(context: Context, extractor: Extractor, busy: dict[str, list[float]]) -> dict[str, Callable[[], float]]:
     """Measurements of each way, in images per second; `busy` gets how many cores worked meanwhile."""
     from benchmarks.images import draw_images
-    from coattn.features.extract import extract
+    from coattn.features.extract.run import extract
 
     images = draw_images(context.folder / "images", context.scale.images)
     out = context.folder / "extracted"
@@ -86,7 +86,7 @@ def make_runs(context: Context, extractor: Extractor, busy: dict[str, list[float
 
 def operations(extractor: Extractor) -> int:
     """Floating-point operations of the network's matrix products and convolutions for one image; 0 if it has none."""
-    from coattn.features.images import load_image
+    from coattn.features.extract.images import load_image
 
     with FlopCounterMode(display=False) as counter:
         extractor([load_image(np.zeros((480, 640, 3), np.uint8))])
@@ -95,12 +95,12 @@ def operations(extractor: Extractor) -> int:
 
 def make_extractor(context: Context) -> tuple[str, Extractor]:
     """MobileNetV2 with random weights, which takes as long as with good ones; without torchvision the descriptor."""
-    from coattn.features.extractors.descriptor import Descriptor
+    from coattn.features.extract.extractors.descriptor import Descriptor
 
     if context.quick:
         return "descriptor", Descriptor()
     try:
-        from coattn.features.extractors.torchvision_grid import TorchvisionGrid
+        from coattn.features.extract.extractors.torchvision_grid import TorchvisionGrid
 
         return NETWORK, TorchvisionGrid("mobilenet_v2", weights="none", device=context.device)
     except ModuleNotFoundError as error:
@@ -110,7 +110,7 @@ def make_extractor(context: Context) -> tuple[str, Extractor]:
 
 def one_by_one(images: dict[str, Path], out: Path, extractor: Extractor) -> None:
     """Read an image, run the network on it, write an .npz in float32, and then the next."""
-    from coattn.features.images import load_image
+    from coattn.features.extract.images import load_image
 
     out.mkdir()
     for image_id, path in images.items():
@@ -120,9 +120,9 @@ def one_by_one(images: dict[str, Path], out: Path, extractor: Extractor) -> None
 
 def in_batches(images: dict[str, Path], out: Path, extractor: Extractor) -> None:
     """Read all images, run the network on batches of them, and write everything into one store."""
-    from coattn.features.extract import images_at_once
-    from coattn.features.images import load_image
-    from coattn.features.writer import StoreWriter
+    from coattn.features.extract.images import load_image
+    from coattn.features.extract.run import images_at_once
+    from coattn.features.store.writer import StoreWriter
 
     out.mkdir()
     size = images_at_once(extractor)

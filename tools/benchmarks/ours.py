@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.conventional import Sizes
 from benchmarks.machine import synchronise
-from coattn import presets
+from coattn import models
 from coattn.nn import VQAModel
 from coattn.training import VQATask
 from coattn.training.batches import Batch
@@ -149,7 +149,7 @@ class _Repeated:
 
 def make_model(sizes: Sizes) -> VQAModel:
     """Our MCAN of these sizes."""
-    return presets.mcan_small(**sizes._asdict())
+    return models.mcan_small(**sizes._asdict())
 
 
 @cache

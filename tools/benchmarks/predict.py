@@ -22,9 +22,9 @@ from benchmarks.machine import synchronise
 from benchmarks.ours import make_model, make_trainer
 from benchmarks.timing import alternate, ratio, seconds, summary
 from benchmarks.work import FORWARD, conventional_shapes, work
-from coattn import presets
-from coattn.checkpoint.directory import ModelDirectory
+from coattn import models
 from coattn.nn import VQAModel
+from coattn.serialization.directory import ModelDirectory
 from coattn.training import VQATask
 from coattn.training.batches import evaluation_batches
 
@@ -42,7 +42,7 @@ def latency(context: Context) -> list[Row]:
     """Milliseconds for one question, features known: MCAN beside the conventional one, and easy-VQA's model."""
     sizes, device = context.scale.sizes, context.device
     mcan = make_model(sizes)
-    easy = presets.modular(
+    easy = models.modular(
         **yaml.safe_load(EASY_VQA.read_text())["model"]["sizes"],
         region_dim=56,
         num_words=sizes.num_words,

@@ -18,7 +18,7 @@ _NUM_QUESTION_TYPES = 65
 _PROGRAM = """
 import json, sys, time
 from coattn.cli import main
-from coattn.memory import peak_of_process
+from coattn._internal.process_memory import peak_of_process
 start, work = time.perf_counter(), time.process_time()
 status = main(sys.argv[1:])
 taken = {"s": time.perf_counter() - start, "s of one core": time.process_time() - work}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coattn.datasets.rows import Rows
-    from coattn.explain import Answer, Explanation
+    from coattn.explain.maps import Answer, Explanation
     from coattn.predictor import EncodedImage, Predictor
 
 DESCRIPTION = """\
@@ -138,10 +138,10 @@ def _ask_questions(args: argparse.Namespace, predictor: Predictor) -> int:
 
 def _write_picture(args: argparse.Namespace, explanations: Sequence[Explanation]) -> None:
     """One question gives a full picture, several are set side by side."""
-    from coattn.files import atomic_path, require
+    from coattn._internal.files import atomic_path, require
 
     require("matplotlib", "plot")
-    from coattn.picture import compare, draw
+    from coattn.visualization.attention import compare, draw
 
     if len(explanations) == 1:
         picture = draw(explanations[0], map=args.map_name, head=args.head, word=args.word, region=args.region)
@@ -210,7 +210,7 @@ def _answers(predictor: Predictor, image: EncodedImage, questions: Sequence[Any]
 
 
 def _write_table(path: Path, rows: Rows, results: Sequence[Answer | Exception]) -> None:
-    from coattn.files import atomic_path
+    from coattn._internal.files import atomic_path
 
     # A table that has a column of that name, the right answers for example, keeps it.
     prefix = "model_" if set(ADDED) & set(rows.columns) else ""

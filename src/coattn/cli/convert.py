@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from coattn.features.formats import FORMATS
-from coattn.features.layout import FEATURE_DTYPES
+from coattn.features.convert.formats import FORMATS
+from coattn.features.store.layout import FEATURE_DTYPES
 
 DESCRIPTION = """\
 merge: one file of a folder of shards, or of several stores made by the same extractor.
@@ -135,14 +135,14 @@ def separated(argv: Sequence[str]) -> list[str]:
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what came out."""
     if args.kind == "merge":
-        from coattn.features.merge import merge
+        from coattn.features.store.merge import merge
 
         store = merge(args.stores, args.out)
         print(f"{args.out}: {len(store)} images, {store.lengths.sum()} rows of {store.dim}, {store.dtype}")
         return 0
     if args.kind in FORMATS:
         return _convert_features(args)
-    from coattn.checkpoint.convert import convert_checkpoint
+    from coattn.weights.convert import convert_checkpoint
 
     model = convert_checkpoint(
         OTHER_NAMES.get(args.kind, args.kind),
@@ -164,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _convert_features(args: argparse.Namespace) -> int:
     """Convert features; 0 if every record was used, 1 if some could not be."""
-    from coattn.features.convert import convert
+    from coattn.features.convert.run import convert
 
     did = convert(
         args.kind,

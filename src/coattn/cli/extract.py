@@ -6,10 +6,10 @@ import argparse
 import sys
 
 from coattn.cli.extractors import KINDS, add_extractor_arguments, build_from_arguments, positive
-from coattn.features.extract import extract
-from coattn.features.images import find_images
-from coattn.features.layout import FEATURE_DTYPES
-from coattn.features.processes import gather, rank_and_world_size
+from coattn.features.extract.images import find_images
+from coattn.features.extract.processes import gather, rank_and_world_size
+from coattn.features.extract.run import extract
+from coattn.features.store.layout import FEATURE_DTYPES
 
 DESCRIPTION = """\
 Describe each image by regions, cells of a grid or objects, and keep them in a feature store, the folder OUT.

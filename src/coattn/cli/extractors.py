@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from coattn.features.extractors.build import NETWORKS, PLAIN
-from coattn.features.extractors.network import PRECISIONS
-from coattn.features.extractors.transformers_grid import read_vision_model
-from coattn.features.regions import Extractor
+from coattn.features.extract.extractors.build import NETWORKS, PLAIN
+from coattn.features.extract.extractors.network import PRECISIONS
+from coattn.features.extract.extractors.transformers_grid import read_vision_model
+from coattn.features.extract.regions import Extractor
 from coattn.predictor import find_device
 
 

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coattn.features.inspection import describe_store
-from coattn.features.store import FeatureStore
-from coattn.files import atomic_path, decode_utf8, require
+from coattn._internal.files import atomic_path, decode_utf8, require
+from coattn.features.store.inspect import describe_store
+from coattn.features.store.reader import FeatureStore
 
 DESCRIPTION = """\
 Show what a feature store holds and where it comes from, and look through all its rows for values that must not be
@@ -56,8 +56,8 @@ def _draw(args: argparse.Namespace) -> int:
     store = FeatureStore(args.path)
     store.index(args.image)  # its error comes before that of a missing package
     require("matplotlib", "plot")
-    from coattn.features.images import load_image
-    from coattn.region_picture import draw_regions
+    from coattn.features.extract.images import load_image
+    from coattn.visualization.regions import draw_regions
 
     picture = draw_regions(
         store,

@@ -70,8 +70,11 @@ def run(args: argparse.Namespace) -> int:
     """Read, write, and print the report."""
     known = None
     if args.features is not None:
-        from coattn.features.store import FeatureStore
+        from coattn.features.store.reader import FeatureStore
 
         known = FeatureStore(args.features).__contains__
-    print(format_report(write_dataset(args.reader.from_arguments(args), args.out, has_features=known)))
+    from coattn.visualization.report import draw_report
+
+    dataset = args.reader.from_arguments(args)
+    print(format_report(write_dataset(dataset, args.out, has_features=known, draw=draw_report)))
     return 0

@@ -56,13 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, score, print, and write if asked."""
+    from coattn._internal.files import write_json
     from coattn.datasets.results import read_results
     from coattn.datasets.vqa_json import read_vqa
-    from coattn.files import write_json
     from coattn.metrics.score import aligned, compare, judge, summarise
 
     if args.plot is not None:
-        from coattn.metrics.plot import empty_figure, plot_confidence
+        from coattn.visualization.scores import empty_figure, plot_confidence
 
         empty_figure(args.plot)  # what is wrong with it is said before the work, not after
     results = read_results(args.results)

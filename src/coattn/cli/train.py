@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coattn.files import require
+from coattn._internal.files import require
 
 
 def main(arguments: Sequence[str]) -> int:

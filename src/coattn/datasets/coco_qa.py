@@ -12,13 +12,7 @@ from pathlib import Path
 
 from coattn.datasets.json_entries import File
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import (
-    VALIDATION_NOTE,
-    PublishedFiles,
-    coco_names,
-    read_text_file,
-    with_validation,
-)
+from coattn.datasets.published import VALIDATION_NOTE, PublishedFiles, coco_names, read_text_file, with_validation
 from coattn.datasets.reader import VALIDATION, published_reader
 from coattn.datasets.records import Record
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from coattn._internal.files import require
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.reader import Reader
 from coattn.datasets.records import Record, answer_type_of
-from coattn.files import require
 
 _SHAPES = frozenset({"circle", "rectangle", "triangle"})
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 if TYPE_CHECKING:  # imported where a file is read: questions that are at hand already need none
     import msgspec
 
-from coattn.files import parse_json
+from coattn._internal.files import parse_json
 
 File = Path | zipfile.Path  # a file, or a member of a zip archive
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

@@ -14,14 +14,7 @@ from typing import Any
 
 from coattn.datasets.json_entries import File, Place, checked_text, read_bytes, read_json_list
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import (
-    VALIDATION_NOTE,
-    PublishedFiles,
-    identifier,
-    rest,
-    texts,
-    with_validation,
-)
+from coattn.datasets.published import VALIDATION_NOTE, PublishedFiles, identifier, rest, texts, with_validation
 from coattn.datasets.reader import VALIDATION, Option, published_reader
 from coattn.datasets.records import Record, answer_type_of
 
@@ -132,7 +125,7 @@ def _open_or_closed(where: Place) -> str:
 
 
 def _path_records(file: File, split: str) -> Iterator[Record]:
-    from coattn.unpickle import unpickle  # imports numpy, which the command's start does without
+    from coattn._internal.unpickle import unpickle
 
     content = unpickle(read_bytes(file), str(file), encoding="utf-8")
     if not isinstance(content, list):

@@ -15,13 +15,7 @@ from typing import Any
 
 from coattn.datasets.json_entries import Place, read_json_list, type_name
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import (
-    PublishedFiles,
-    coco_names,
-    identifier,
-    rest,
-    texts,
-)
+from coattn.datasets.published import PublishedFiles, coco_names, identifier, rest, texts
 from coattn.datasets.reader import published_reader
 from coattn.datasets.records import Record
 

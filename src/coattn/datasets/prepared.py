@@ -20,12 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coattn._internal.files import read_json, write_json
 from coattn.datasets.json_entries import naming_archive
 from coattn.datasets.records import Record
 from coattn.datasets.report import build_report
-from coattn.datasets.report_picture import draw_report
 from coattn.datasets.vqa_json import write_vqa
-from coattn.files import read_json, write_json
 
 _REPORT = "report.json"
 _SPLIT_NAME = re.compile(r"[\w-]+")
@@ -58,7 +57,11 @@ class Dataset:
 
 
 def write_dataset(
-    dataset: Dataset, out: str | Path, *, has_features: Callable[[str], bool] | None = None
+    dataset: Dataset,
+    out: str | Path,
+    *,
+    has_features: Callable[[str], bool] | None = None,
+    draw: Callable[[Mapping[str, Any], str, Path], None] | None = None,
 ) -> dict[str, Any]:
     """Write the folder of a data set and return its report.
 
@@ -68,6 +71,7 @@ def write_dataset(
         dataset: what to write.
         out: where to.
         has_features: whether there are features of an image, by its id; the report then counts those without.
+        draw: draws the report, given the report, the name of the data set and the file to write; None draws nothing.
 
     Raises:
         ValueError: `out` holds something else, a split's name or the id of an image to copy cannot be part of a file
@@ -88,22 +92,18 @@ def write_dataset(
         if dataset.images:
             write_json(partial / "images.json", _place_images(dataset, partial, folder), indent=1)
         report = build_report(dataset.splits, dataset.metric, has_features)
-        notes = [*dataset.notes, *_draw(report, dataset, partial / "report.png")]
+        notes = [*dataset.notes]
+        if draw is not None:
+            try:
+                draw(report, dataset.name, partial / "report.png")
+            except ModuleNotFoundError as error:
+                notes.append(f"no report.png: {error}")
         files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
         head = {"prepared": dataset.name, "source": dataset.source, "metric": dataset.metric}
         report = {**head, **report, "notes": notes, "skipped": [*dataset.skipped], "files": [*files, _REPORT]}
         write_json(partial / _REPORT, report, indent=1)
         _move(partial, folder, report["files"], stale)
     return report
-
-
-def _draw(report: Mapping[str, Any], dataset: Dataset, path: Path) -> list[str]:
-    """Draw the report; a note where that cannot be."""
-    try:
-        draw_report(report, dataset.name, path)
-    except ModuleNotFoundError as error:
-        return [f"no report.png: {error}"]
-    return []
 
 
 def _files_of_last_time(dataset: Dataset, folder: Path) -> list[str]:

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from coattn._internal.files import decode_utf8, files_below
 from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.json_entries import File, Place, checked_id, checked_text, read_bytes
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.records import Record
-from coattn.files import decode_utf8, files_below
 
 VALIDATION_NOTE = "train and val are together the official training split"
 

@@ -15,9 +15,9 @@ from coattn.datasets.row_records import cell_text
 from coattn.datasets.rows import read_rows, read_text
 from coattn.datasets.table import find_columns
 from coattn.datasets.vqa_json import read_vqa
-from coattn.features.manifest import MANIFEST, Manifest, Unit
-from coattn.features.provenance import same_extractor
-from coattn.features.store import StoreWriter, read_shard
+from coattn.features.store.manifest import MANIFEST, Manifest, Unit
+from coattn.features.store.provenance import same_extractor
+from coattn.features.store.reader import StoreWriter, read_shard
 from coattn.text.pretrained import TextEncoder
 
 TEXT_ENCODER = "text_encoder"

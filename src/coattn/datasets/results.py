@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coattn._internal.files import atomic_path
 from coattn.datasets.json_entries import Place, checked_id, checked_text, kind_of, read_json_file, type_name
 from coattn.datasets.records import Record
-from coattn.files import atomic_path
 
 _EXAMPLE = '[{"question_id": ..., "answer": ...}, ...]'
 

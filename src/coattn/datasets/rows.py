@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coattn.files import parse_json
+from coattn._internal.files import parse_json
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")

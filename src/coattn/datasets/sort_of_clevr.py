@@ -11,13 +11,13 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from coattn._internal.files import parse_json
 from coattn.datasets.image_files import hold_out
 from coattn.datasets.json_entries import File, Place, checked_text
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.published import PublishedFiles, read_text_file
 from coattn.datasets.reader import published_reader
 from coattn.datasets.records import Record, answer_type_of
-from coattn.files import parse_json
 
 _HELD_OUT = 25  # one training image of so many, for validation
 _TYPES = {"nonrel": "non-relational", "binary": "binary", "ternary": "ternary"}

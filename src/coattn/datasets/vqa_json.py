@@ -17,6 +17,7 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
+from coattn._internal.files import atomic_path
 from coattn.datasets.json_entries import (
     File,
     JSONList,
@@ -28,7 +29,6 @@ from coattn.datasets.json_entries import (
     without_collector,
 )
 from coattn.datasets.records import Record
-from coattn.files import atomic_path
 
 METRICS = ("vqa_accuracy", "exact_match")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from coattn.files import require
+from coattn._internal.files import require
 from coattn.metrics.judgement import Judgement, Submission, as_annotated
 
 Similarity = Callable[[str, str], float]

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from coattn.files import require
+from coattn._internal.files import require
+from coattn._internal.hub_cache import explained
 from coattn.nn.question import Question
-from coattn.pretrained import explained
 from coattn.text.pretrained import load_model
 from coattn.text.pretrained_tokenizer import KIND, PretrainedTokenizer, encoder_config
 

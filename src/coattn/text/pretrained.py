@@ -15,8 +15,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from coattn.files import require, sha256_of_file
-from coattn.pretrained import (
+from coattn._internal.files import require, sha256_of_file
+from coattn._internal.hub_cache import (
     CONFIG,
     WEIGHTS,
     check_has_config,

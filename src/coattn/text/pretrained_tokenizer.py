@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from coattn.files import require, sha256_of_file
-from coattn.pretrained import CONFIG, WEIGHTS, check_has_config, explained, matching, no_progress_bar
+from coattn._internal.files import require, sha256_of_file
+from coattn._internal.hub_cache import CONFIG, WEIGHTS, check_has_config, explained, matching, no_progress_bar
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model")
 FILES = (CONFIG, "model.safetensors.index.json", *WEIGHTS, *TOKENIZER_FILES, "README.md", "LICENSE*")
@@ -64,7 +64,7 @@ class PretrainedTokenizer:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read the files of a folder; see `coattn.pretrained.local_folder`.
+        """Read the files of a folder; see `coattn._internal.hub_cache.local_folder`.
 
         Raises:
             ValueError: it has no config.json, or as the class says.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from coattn.files import read_json, sha256_of_file
+from coattn._internal.files import read_json, sha256_of_file
 from coattn.text.vocabulary import PAD, UNK, Vocabulary
 
 UNKNOWN = "<unk>"  # what files that have a vector for unknown words call it

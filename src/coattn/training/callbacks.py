@@ -18,8 +18,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
-from coattn.files import atomic_path
-from coattn.memory import peak_of_process
+from coattn._internal.files import atomic_path
+from coattn._internal.process_memory import peak_of_process
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 _CLOCK_STEPS = 32  # several devices ask the first one's clock only so often: asking costs a broadcast

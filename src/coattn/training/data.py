@@ -12,9 +12,9 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from coattn.datasets.records import Record
-from coattn.features.joined import JoinedStore
-from coattn.features.residency import Features, Residency, open_features
-from coattn.features.store import FeatureStore
+from coattn.features.residency.residency import Features, Residency, open_features
+from coattn.features.store.joined import JoinedStore
+from coattn.features.store.reader import FeatureStore
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import Vocabulary
 from coattn.training.batches import Batch

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coattn.features.store import FeatureStore
+from coattn.features.store.reader import FeatureStore
 from coattn.training.batches import Ragged
 
 

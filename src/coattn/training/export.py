@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from coattn.checkpoint import EXTRACTOR, TEXT_ENCODER, save_model
+from coattn.serialization.directory import EXTRACTOR, TEXT_ENCODER, save_model
 from coattn.text.answer_words import AnswerWords
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.training.callbacks import read_checkpoint

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from coattn.features.pipeline import loading
-from coattn.features.residency import Features, moved
+from coattn.features.extract.pipeline import loading
+from coattn.features.residency.residency import Features, moved
 from coattn.training.batches import Batch
 from coattn.training.dataset import Draw, QuestionDataset, Texts
 

@@ -6,8 +6,8 @@ import difflib
 import inspect
 from typing import Any
 
+from coattn.models import GENERATORS, PRESETS
 from coattn.nn import VQAGenerator, VQAModel
-from coattn.presets import GENERATORS, PRESETS
 
 
 def build_model(
@@ -23,7 +23,7 @@ def build_model(
     """The model of a preset, by name.
 
     Args:
-        preset: name in `coattn.presets.PRESETS` or `GENERATORS`.
+        preset: name in `coattn.models.PRESETS` or `GENERATORS`.
         sizes: the preset's own arguments.
         num_words: size of the question vocabulary, or None ...
         question_dim: ... with token embeddings of this width.

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from coattn.features.joined import JoinedStore
-from coattn.features.manifest import FLIP
-from coattn.features.store import FeatureStore
+from coattn.features.store.joined import JoinedStore
+from coattn.features.store.manifest import FLIP
+from coattn.features.store.reader import FeatureStore
 from coattn.training.batches import BatchPlan, Padding, draw_flips, evaluation_batches, padding_share, share
 from coattn.training.curriculum import EasyFirst
 from coattn.training.dataset import Draw

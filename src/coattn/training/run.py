@@ -28,10 +28,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
-from coattn.checkpoint import load_directory
+from coattn._internal.files import atomic_path
 from coattn.datasets.results import FORMS, Results, write_results
-from coattn.files import atomic_path
 from coattn.metrics.score import METRICS, score
+from coattn.serialization.directory import load_directory
 from coattn.training.callbacks import BEST, LAST, AtomicCheckpointIO, Checkpoints, InterruptedTrainingError
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation import CollectAnswers, results_by_question

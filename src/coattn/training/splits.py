@@ -13,9 +13,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
-from coattn.features.joined import JoinedStore
-from coattn.features.residency import Features
-from coattn.features.store import FeatureStore, require_same_extractor
+from coattn.features.residency.residency import Features
+from coattn.features.store.joined import JoinedStore
+from coattn.features.store.reader import FeatureStore, require_same_extractor
 from coattn.text.answer_words import PAD, AnswerWords
 from coattn.text.answers import answer_key, answer_shares, soft_scores
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer

@@ -61,7 +61,7 @@ class VQATask(LightningModule):
 
     Args:
         model: a model. A dict is taken as `sizes`.
-        preset: name in `coattn.presets.PRESETS` or `GENERATORS`.
+        preset: name in `coattn.models.PRESETS` or `GENERATORS`.
         sizes: the preset's own arguments.
         num_words: size of the question vocabulary; this and the next four follow from the data.
         question_dim: width of given question embeddings, or of a text encoder.

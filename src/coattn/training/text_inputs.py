@@ -10,9 +10,9 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from coattn._internal.hub_cache import local_folder
 from coattn.datasets.records import Record
-from coattn.features.store import FeatureStore
-from coattn.pretrained import local_folder
+from coattn.features.store.reader import FeatureStore
 from coattn.text.pretrained import encoder_record
 from coattn.text.pretrained_tokenizer import FILES, KIND, PretrainedTokenizer
 from coattn.text.vocabulary import Vocabulary

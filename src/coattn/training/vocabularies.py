@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coattn.checkpoint import ANSWERS, CONFIG, read_question_vocabulary
+from coattn._internal.files import read_json
 from coattn.datasets.records import Record
-from coattn.files import read_json
+from coattn.serialization.directory import ANSWERS, CONFIG, read_question_vocabulary
 from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary

@@ -1,0 +1,168 @@
+"""Image files: finding them, naming them, and reading them into plain RGB."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from coattn._internal.files import files_below, read_json
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+_SHOWN_BYTES = 40
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+
+def load_image(source: ImageSource, *, tell: Callable[[str], object] | None = None) -> Image.Image:
+    """Read an image as it is meant to be seen, in RGB.
+
+    Turned upright as EXIF says; transparent pixels over white; grey, palette, CMYK and 16-bit pixels converted; the
+    first picture of an animation or a multi-page file. Up to 178,956,970 pixels are read (Pillow's limit; it warns from
+    half of that on).
+
+    Args:
+        source: a file (JPEG, PNG, WebP, BMP, GIF or TIFF), the bytes of one, a PIL image, or an array (h, w),
+            (h, w, 1), (h, w, 3) or (h, w, 4) of uint8, uint16, or floats in [0, 1].
+        tell: called with one line for a file of several pictures, and for one so large that Pillow warns of it.
+
+    Raises:
+        ValueError: not such an image, damaged, or so large that it may be a decompression bomb; names the file.
+        OSError: the file cannot be opened.
+    """
+    if isinstance(source, np.ndarray):
+        return _to_rgb(_from_array(source).copy())
+    if isinstance(source, Image.Image):
+        return _to_rgb(ImageOps.exif_transpose(source))  # always a copy
+    if isinstance(source, bytes):
+        name, data = "image", source
+    else:
+        name, data = os.fspath(source), Path(source).read_bytes()
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)  # copies of large images cost memory
+            found = _to_rgb(image)
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{name}: too many pixels, it may be a decompression bomb; shrink it first ({error})"
+        ) from None
+    except Image.UnidentifiedImageError:
+        begins = f"it begins with {data[:_SHOWN_BYTES]!r}" if data else "the file is empty"
+        raise ValueError(f"{name}: not an image in one of the formats {', '.join(FORMATS)} ({begins})") from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        raise ValueError(f"{name}: cannot be read as an image ({type(error).__name__}: {error})") from None
+    if tell is not None and _has_several(data):
+        tell(f"{name}: holds several pictures (animation, pages); the first was taken")
+    if tell is not None and found.width * found.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
+        tell(f"{name}: {found.width} x {found.height} pixels, unusually many; it was read all the same")
+    return found
+
+
+def _has_several(data: bytes) -> bool:
+    """Whether a file holds more pictures than one. Those of cameras (MPO) show the same and are not meant."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("GIF", "PNG", "TIFF", "WEBP")) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # another format; or the others are damaged, and the first is not
+        return False
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are floats of unknown range; convert it to 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip 16 bits to white
+        image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    good_shape = array.size > 0 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)))
+    if array.dtype == np.uint16:
+        array = (array // 257).astype(np.uint8)
+    elif array.dtype.kind == "f" and good_shape and array.min() >= 0 and array.max() <= 1:
+        array = np.rint(array * 255).astype(np.uint8)
+    if not good_shape or array.dtype != np.uint8:
+        raise ValueError(
+            f"image array of shape {array.shape} and type {array.dtype}; it must be (h, w), (h, w, 1), (h, w, 3) or "
+            "(h, w, 4) of uint8, uint16, or floats in [0, 1]"
+        )
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
+def find_images(sources: Sequence[str | os.PathLike[str]], *, id_from: str = "path") -> dict[str, Path]:
+    """List images by id.
+
+    Args:
+        sources: JSON files that map image id to path (relative to the JSON's folder), image files, and folders, which
+            are searched for image files at any depth.
+        id_from: how files and folders name their images. "path": the path within the given folder, or the name of the
+            given file, without suffix. "trailing-number": the number at the end of that, so that
+            COCO_train2014_000000458752.jpg is image 458752.
+
+    Returns:
+        Image id to path, in the order of the sources; folders sorted by path.
+
+    Raises:
+        ValueError: two images with one id, a name without a number or not in UTF-8, an empty id, no image at all, or a
+            folder that `coattn prepare` made, whose images.json names the images.
+        OSError: a source does not exist, or a folder may not be read.
+    """
+    found: dict[str, Path] = {}
+    for source in map(Path, sources):
+        for name, path in _list_source(source):
+            image_id = name if source.suffix == ".json" or id_from == "path" else _trailing_number(name, path)
+            _check_id(image_id, path)
+            if image_id in found:
+                raise ValueError(f"{found[image_id]} and {path} would both be image {image_id!r}; rename one of them")
+            found[image_id] = path
+    if not found:
+        raise ValueError(f"no images ({', '.join(sorted(SUFFIXES))}) in {', '.join(map(str, sources))}")
+    return found
+
+
+def _list_source(source: Path) -> list[tuple[str, Path]]:
+    if source.is_dir():
+        if (source / "images.json").is_file():
+            raise ValueError(f"{source}: a prepared data set names its images itself; give {source / 'images.json'}")
+        paths = [path for path in files_below(source) if path.suffix.lower() in SUFFIXES]
+        return [(path.relative_to(source).with_suffix("").as_posix(), path) for path in paths]
+    if source.suffix == ".json":
+        pairs = read_json(source, pairs_hook=tuple)  # a dict would keep only the last of two images with one id
+        if not isinstance(pairs, tuple) or not all(isinstance(path, str) for _, path in pairs):
+            raise ValueError(f"{source}: not a list of images; it must be one JSON object of image id to path")
+        for image_id, path in pairs:
+            if "\0" in path:
+                raise ValueError(
+                    f"{source}: the path of image {image_id!r} is {path!r}; it must not hold a NUL character"
+                )
+        return [(image_id, source.parent / path) for image_id, path in pairs]
+    source.stat()  # raises if there is none
+    return [(source.stem, source)]
+
+
+def _check_id(image_id: str, path: Path) -> None:
+    try:
+        f"{image_id}{path}".encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise ValueError(f"{shown}: its name is not UTF-8, as image ids must be; rename it") from None
+    if not image_id or "\0" in image_id:
+        raise ValueError(f"{path}: its image id is {image_id!r}; it must not be empty or hold a NUL character")
+
+
+def _trailing_number(name: str, path: Path) -> str:
+    match = re.search(r"\d+$", name)
+    if match is None:
+        raise ValueError(f"{path}: its name ends in no number to take as image id")
+    return str(int(match.group()))

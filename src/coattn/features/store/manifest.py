@@ -1,0 +1,78 @@
+"""The manifest of a folder of shards: which images go into which shard, by which extractor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from coattn._internal.files import read_json, write_json
+from coattn.features.store.layout import FEATURE_DTYPES, FORMAT, VERSION
+
+MANIFEST = "manifest.json"
+FLIP = "#flip"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of work: the images of one shard. `images` maps image id to path, relative to the folder."""
+
+    shard: str
+    images: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The plan of a folder, fixed before the first image is read.
+
+    With `flips`, every image is stored twice: as it is, and mirrored left to right under its id with `#flip` behind.
+    """
+
+    extractor: dict[str, Any]
+    dim: int
+    dtype: str
+    flips: bool
+    units: list[Unit]
+
+    @property
+    def images(self) -> dict[str, str]:
+        """All images, id to path relative to the folder, in order."""
+        return {image_id: path for unit in self.units for image_id, path in unit.images.items()}
+
+    def write(self, folder: Path) -> None:
+        """Write `manifest.json` into `folder`, atomically."""
+        write_json(folder / MANIFEST, {"format": FORMAT, "version": VERSION, **asdict(self)}, indent=1)
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read and check `manifest.json`.
+
+        Raises:
+            ValueError: it is not one of ours, or lacks something; the message names the file.
+            OSError: it cannot be read.
+        """
+        path = folder / MANIFEST
+        value = read_json(path)
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise ValueError(f"{path}: not the manifest of a feature store of coattn")
+        if value.get("version") != VERSION:
+            raise ValueError(f"{path}: feature store of version {value.get('version')}; this coattn reads {VERSION}")
+        try:
+            units = [Unit(str(unit["shard"]), dict(unit["images"])) for unit in value["units"]]
+            manifest = cls(dict(value["extractor"]), int(value["dim"]), str(value["dtype"]), value["flips"], units)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: damaged manifest ({type(error).__name__}: {error})") from None
+        strange = [unit.shard for unit in units if Path(unit.shard).name != unit.shard]
+        if strange or manifest.dtype not in FEATURE_DTYPES:
+            raise ValueError(f"{path}: damaged manifest (shard {strange}, dtype {manifest.dtype!r})")
+        return manifest
+
+
+def plan_units(images: Mapping[str, Path], folder: Path, *, images_per_unit: int) -> list[Unit]:
+    """Cut the images, in their order, into units of `images_per_unit`; paths become relative to `folder`."""
+    base = folder.resolve()
+    items = [(image_id, Path(os.path.relpath(path.resolve(), base)).as_posix()) for image_id, path in images.items()]
+    starts = range(0, len(items), images_per_unit)
+    return [Unit(f"shard-{i:05}.h5", dict(items[at : at + images_per_unit])) for i, at in enumerate(starts)]

@@ -1,0 +1,85 @@
+"""Named models as plain functions: the numbers of each architecture are spelled here, once.
+
+Every preset takes, by keyword, `region_dim`, `num_answers`, and `num_words` (token ids) or `question_dim` (given token
+embeddings), then sizes of its own. Those named after a layer are modern stacks of it (`stacks`); those named after a
+paper are the paper's model, in a file of its own. A paper's model is *repaired* unless `faithful=True` asks for the
+padding that its authors' code saw (`coattn.nn.OriginalPadding`): with `padded_tokens` and `padded_regions` places, as
+that code padded, or None for as many as a batch has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coattn.nn import VQAGenerator, VQAModel
+
+from .ban import ban
+from .butd import butd, butd_hengyuan
+from .dcn import dcn
+from .generator import generator
+from .hiecoatt import hiecoatt_alternating, hiecoatt_parallel
+from .mcan import mcan_large, mcan_small
+from .mfb import mfb, mfh
+from .mmnasnet import mmnasnet_large, mmnasnet_small
+from .question_only import question_only
+from .stacks import (
+    LAYERS,
+    alternating,
+    dense,
+    make_layer,
+    make_question_encoder,
+    modular,
+    parallel,
+    stack,
+)
+
+PRESETS: dict[str, Callable[..., VQAModel]] = {
+    "parallel": parallel,
+    "alternating": alternating,
+    "dense": dense,
+    "modular": modular,
+    "stack": stack,
+    "hiecoatt_parallel": hiecoatt_parallel,
+    "hiecoatt_alternating": hiecoatt_alternating,
+    "dcn": dcn,
+    "mcan_small": mcan_small,
+    "mcan_large": mcan_large,
+    "butd": butd,
+    "butd_hengyuan": butd_hengyuan,
+    "ban": ban,
+    "mfb": mfb,
+    "mfh": mfh,
+    "mmnasnet_small": mmnasnet_small,
+    "mmnasnet_large": mmnasnet_large,
+    "question_only": question_only,
+}
+
+# Models that write their answers: they take `num_answer_words` where the others take `num_answers`.
+GENERATORS: dict[str, Callable[..., VQAGenerator]] = {"generator": generator}
+
+__all__ = [
+    "GENERATORS",
+    "LAYERS",
+    "PRESETS",
+    "alternating",
+    "ban",
+    "butd",
+    "butd_hengyuan",
+    "dcn",
+    "dense",
+    "generator",
+    "hiecoatt_alternating",
+    "hiecoatt_parallel",
+    "make_layer",
+    "make_question_encoder",
+    "mcan_large",
+    "mcan_small",
+    "mfb",
+    "mfh",
+    "mmnasnet_large",
+    "mmnasnet_small",
+    "modular",
+    "parallel",
+    "question_only",
+    "stack",
+]

@@ -1,0 +1,376 @@
+"""Model directories: everything that answering needs, in files that anybody can read and that run no code.
+
+    model.safetensors         the weights
+    config.json               the bricks the model is built from, how its answers are judged and calibrated,
+                              and which image extractor and text encoder made its inputs
+    question_vocabulary.json  the words of a model that reads token ids (absent for pretrained question embeddings)
+    answers.json              the answers, in the order of the logits; of a model that writes, the words of answers
+    README.md                 the model card
+    extractor.safetensors     optional: the weights of the image extractor, so that asking works offline
+    text_encoder/             optional: the pretrained text encoder, for the same reason; of one that was trained with
+                              the model its config and tokenizer, for its weights are among the model's
+
+The classes that a config may name are `coattn.serialization.registry.BRICKS`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from coattn._internal.files import read_json
+from coattn.metrics.calibration import Activation
+from coattn.nn import VQAGenerator, VQAModel
+from coattn.serialization.registry import build, check_keys, describe, fits
+from coattn.text.answer_words import AnswerWords, answers_from_json
+from coattn.text.finetuned import FinetunedQuestionEncoder
+from coattn.text.pretrained_tokenizer import PretrainedTokenizer
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+
+FORMAT, VERSION = "coattn model", 1
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
+EXTRACTOR, TEXT_ENCODER = "extractor.safetensors", "text_encoder"
+FILES = frozenset({WEIGHTS, CONFIG, CARD, QUESTIONS, ANSWERS, EXTRACTOR, TEXT_ENCODER})
+CONFIG_KEYS = {
+    "format": str,
+    "version": int,
+    "model": dict,
+    "metric": str,
+    "activation": Activation,
+    "temperature": float,
+    "max_tokens": int | None,
+    "extractor": dict,
+    "text_encoder": dict | None,
+    "extra": dict,
+}
+RECORD_KEYS = ("name", "settings", "weights", "versions")
+LISTED = 10  # names spelled out in an error message
+
+V = TypeVar("V")
+
+
+@dataclass(frozen=True)
+class ModelDirectory:
+    """A model with everything that turns an image and a question into answers."""
+
+    folder: Path
+    model: VQAModel | VQAGenerator
+    question_vocabulary: Vocabulary | PretrainedTokenizer | None
+    answer_vocabulary: AnswerVocabulary | AnswerWords
+    metric: str
+    activation: Activation
+    temperature: float
+    max_tokens: int | None
+    extractor: dict[str, Any]
+    text_encoder: dict[str, Any] | None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def extractor_weights(self) -> Path | None:
+        """The image extractor's own weights, when the directory carries them."""
+        path = self.folder / EXTRACTOR
+        return path if path.is_file() else None
+
+    @property
+    def text_encoder_folder(self) -> Path | None:
+        """The pretrained text encoder, when the directory carries it."""
+        path = self.folder / TEXT_ENCODER
+        return path if path.is_dir() else None
+
+
+def load(folder: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> VQAModel | VQAGenerator:
+    """The model of a model directory, of either kind, in eval mode on `device`. Raises as `load_directory` does."""
+    return load_directory(folder).model.to(device)
+
+
+def save_model(
+    folder: str | os.PathLike[str],
+    model: VQAModel | VQAGenerator,
+    *,
+    answer_vocabulary: AnswerVocabulary | AnswerWords,
+    question_vocabulary: Vocabulary | PretrainedTokenizer | None = None,
+    metric: str,
+    activation: Activation,
+    temperature: float = 1.0,
+    max_tokens: int | None = None,
+    extractor: Mapping[str, Any],
+    extractor_weights: str | os.PathLike[str] | None = None,
+    text_encoder: Mapping[str, Any] | None = None,
+    text_encoder_folder: str | os.PathLike[str] | None = None,
+    card: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a model directory: the whole of it or nothing. An older model directory of that name is replaced.
+
+    Args:
+        folder: where; anything there but a model directory is left alone and refused.
+        model: built of bricks; saved as float32.
+        answer_vocabulary: the answers, in the order of the logits; for a generator the words of answers.
+        question_vocabulary: the words, for a model that reads token ids; or the tokenizer of its text encoder.
+        metric: what judges its answers, "vqa_accuracy" or "exact_match".
+        activation, temperature: what makes confidences of logits, see `coattn.metrics.calibration.confidences`.
+        max_tokens: longer questions are cut, as in training.
+        extractor: the record of the image extractor (name, settings, weights, versions).
+        text_encoder: that of the pretrained text encoder, for a model on question embeddings or one trained with it.
+        extractor_weights, text_encoder_folder: their files, to answer about new images and questions offline.
+        card: the model card, Markdown.
+        extra: anything else worth keeping, as plain values.
+
+    Raises:
+        ValueError: the folder holds something else than a model; the model is not made of bricks, or not for these
+            vocabularies.
+    """
+    from safetensors.torch import save
+
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": describe(model),
+        "metric": metric,
+        "activation": activation,
+        "temperature": float(temperature),
+        "max_tokens": max_tokens,
+        "extractor": dict(extractor),
+        "text_encoder": None if text_encoder is None else dict(text_encoder),
+        "extra": dict(extra or {}),
+    }
+    _check_vocabularies(model, answer_vocabulary, question_vocabulary, str(folder))
+    if question_vocabulary is None and text_encoder is None:
+        raise ValueError(f"{folder}: the model reads embeddings of questions: give the record of their text_encoder")
+    with _replaced_directory(Path(folder)) as partial:
+        (partial / WEIGHTS).write_bytes(save(_tensors(model)))
+        _write(partial / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
+        _write(partial / ANSWERS, json.dumps(answer_vocabulary.to_json(), ensure_ascii=False, indent=0))
+        if isinstance(question_vocabulary, PretrainedTokenizer):
+            question_vocabulary.save(partial / TEXT_ENCODER)
+        elif question_vocabulary is not None:
+            _write(partial / QUESTIONS, json.dumps(question_vocabulary.to_json(), ensure_ascii=False, indent=0))
+        _write(partial / CARD, card)
+        if extractor_weights is not None:
+            _link_or_copy(str(extractor_weights), str(partial / EXTRACTOR))
+        if text_encoder_folder is not None:
+            shutil.copytree(text_encoder_folder, partial / TEXT_ENCODER, copy_function=_link_or_copy)
+
+
+def load_directory(folder: str | os.PathLike[str]) -> ModelDirectory:
+    """Read a model directory, strictly, running no code from it. The model is in eval mode on the CPU.
+
+    Raises:
+        FileNotFoundError: the folder, or one of its files, is not there.
+        ValueError: a key, class, argument or tensor is missing, unknown, or of the wrong type or shape; the message
+            names the file and all that is wrong with it.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(f"{folder}: not a model directory (it has no {CONFIG})")
+    config = _read_config(folder / CONFIG)
+    tensors = _read_tensors(folder / WEIGHTS)
+    model = _assemble(config["model"], tensors, folder)
+
+    answers = _read_vocabulary(answers_from_json, folder / ANSWERS)
+    questions = read_question_vocabulary(folder, config)
+    _check_vocabularies(model, answers, questions, str(folder))
+    kept = {key: value for key, value in config.items() if key not in ("format", "version", "model")}
+    return ModelDirectory(folder, model.eval(), questions, answers, **kept)
+
+
+def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> VQAModel | VQAGenerator:
+    """The model of `config` holding `tensors`. Nothing is allocated before every shape is known to agree."""
+    num_values = sum(tensor.numel() for tensor in tensors.values())
+    _check_sizes(config, num_values, f"{folder / CONFIG}: model")
+    with torch.device("meta"), _Uninitialised():
+        model = build(config, where=f"{folder / CONFIG}: model")
+    if not isinstance(model, VQAModel | VQAGenerator):
+        raise ValueError(f"{folder / CONFIG}: model: a {type(model).__name__} is a part of a model, not a VQAModel")
+    expected = model.state_dict()
+    problems = [f"missing {name} {_kind(expected[name])}" for name in expected if name not in tensors]
+    problems += [f"unexpected {name} {_kind(tensors[name])}" for name in tensors if name not in expected]
+    problems += [
+        f"{name} is {_kind(tensors[name])}, the config needs {_kind(tensor)}"
+        for name, tensor in expected.items()
+        if name in tensors and _kind(tensors[name]) != _kind(tensor)
+    ]
+    if problems:
+        more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        raise ValueError(f"{folder / WEIGHTS}: does not fit {CONFIG}: {'; '.join(problems[:LISTED])}{more}")
+    model.load_state_dict(tensors, assign=True)
+    assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()]), "a buffer is not saved"
+    return model
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out what `torch.nn.init` does: on the meta device it would first import torch's compiler, for seconds."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
+def _check_sizes(value: Any, limit: int, where: str) -> None:
+    """Refuse sizes that no model of `limit` numbers can have, before anything of that size is built."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_sizes(item, limit, f"{where}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_sizes(item, limit, f"{where}[{index}]")
+    elif isinstance(value, int) and abs(value) > limit:
+        raise ValueError(f"{where}: {value} is more than all {limit} numbers in {WEIGHTS}")
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def _tensors(model: VQAModel | VQAGenerator) -> dict[str, Tensor]:
+    return {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _read_vocabulary(from_json: Callable[[Any], V], path: Path) -> V:
+    try:
+        return from_json(read_json(path))
+    except ValueError as error:
+        raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def read_question_vocabulary(
+    folder: str | os.PathLike[str], config: Mapping[str, Any]
+) -> Vocabulary | PretrainedTokenizer | None:
+    """What turns questions into ids for the model in `folder` with this config; None if it reads embeddings.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged.
+    """
+    folder = Path(folder)
+    encoder = config["model"].get("question_encoder")
+    if isinstance(encoder, dict) and encoder.get("class") == FinetunedQuestionEncoder.__name__:
+        if not (folder / TEXT_ENCODER).is_dir():
+            raise FileNotFoundError(f"{folder / TEXT_ENCODER}: the tokenizer of the model's text encoder is missing")
+        return PretrainedTokenizer.load(folder / TEXT_ENCODER)
+    return _read_vocabulary(Vocabulary.from_json, folder / QUESTIONS) if config["text_encoder"] is None else None
+
+
+def _check_vocabularies(
+    model: VQAModel | VQAGenerator,
+    answers: AnswerVocabulary | AnswerWords,
+    questions: Vocabulary | PretrainedTokenizer | None,
+    where: str,
+) -> None:
+    if isinstance(model, VQAGenerator) != isinstance(answers, AnswerWords):
+        kind = "answers to choose from" if isinstance(model, VQAGenerator) else "words to write answers with"
+        raise ValueError(f"{where}: {len(answers)} {kind}, which a {type(model).__name__} has no use for")
+    num_answers = model.decoder.num_answer_words if isinstance(model, VQAGenerator) else model.head.num_answers
+    if len(answers) != num_answers:
+        what = "answer word ids" if isinstance(model, VQAGenerator) else "answers"
+        raise ValueError(f"{where}: {len(answers)} {what}, but the model scores {num_answers}")
+    num_words = None if questions is None else len(questions)
+    wanted = model.question_encoder.num_words
+    if num_words != wanted:
+        raise ValueError(
+            f"{where}: a question vocabulary of {num_words} ids, but the model reads {wanted} "
+            "(None: the embeddings of a text encoder)"
+        )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        # Copies: a mapped file may change under the model, and its tensors are not aligned, which costs bits and time.
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path)
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f'{path}: not a model of coattn (its "format" is not "{FORMAT}")')
+    if config.get("version") != VERSION:
+        raise ValueError(f"{path}: version {config.get('version')!r}, but this coattn reads version {VERSION}")
+    check_keys(config, CONFIG_KEYS, str(path))
+    for key, hint in CONFIG_KEYS.items():
+        if not fits(config[key], hint):
+            raise ValueError(f"{path}: {key}: {config[key]!r:.80} is not of type {hint}")
+    if not 0 < config["temperature"] < math.inf:
+        raise ValueError(f"{path}: temperature: {config['temperature']} is not a positive number")
+    for key in ("extractor", "text_encoder"):
+        if config[key] is not None:
+            check_keys(config[key], RECORD_KEYS, f"{path}: {key}")
+    return config
+
+
+@contextmanager
+def _replaced_directory(target: Path) -> Iterator[Path]:
+    """Yield an empty sibling of `target`; on success sync it and put it in the place of `target`, else remove it."""
+    target = target.resolve()
+    if target.exists():
+        _check_replaceable(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o777 & ~umask)  # mkdtemp makes 0700
+        yield partial
+        for path in [*partial.rglob("*"), partial]:
+            _sync(path)
+        if target.exists():
+            old = partial.with_suffix(".old")  # killed between the next two lines, both models are still there
+            target.rename(old)
+            partial.rename(target)
+            shutil.rmtree(old)
+        else:
+            partial.rename(target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_replaceable(target: Path) -> None:
+    names = {entry.name for entry in target.iterdir()} if target.is_dir() else None
+    if names is None or (names and not {CONFIG, WEIGHTS} <= names):
+        raise ValueError(f"{target}: is there already and is not a model directory; give another name")
+    if foreign := sorted(names - FILES):
+        raise ValueError(f"{target}: replacing this model would delete {', '.join(foreign[:LISTED])}; move it first")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)

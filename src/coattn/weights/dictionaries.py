@@ -1,0 +1,127 @@
+"""The words and the answers of published models: their projects' own dictionaries, or rebuilt from question files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from coattn._internal.files import read_json
+from coattn.text.tokenizer import TOKENIZERS
+from coattn.text.vocabulary import AnswerVocabulary
+
+_PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth")
+
+
+def read_answers(path: str | os.PathLike[str], *, num_answers: int) -> AnswerVocabulary:
+    """The answers in the order of the logits, of an `answer_dict.json`: `[answer -> number, ...]`, or a list of them.
+
+    The empty answer, which openvqa's list holds, stays.
+
+    Raises:
+        ValueError: the file is not such a dictionary, or does not have `num_answers` answers.
+        OSError: it cannot be read.
+    """
+    answers = _numbered(_read(path), f"{path}: a dictionary of answers")
+    if len(answers) != num_answers:
+        raise ValueError(
+            f"{path}: {len(answers)} answers, but the checkpoint scores {num_answers}; give the dictionary it was "
+            "trained with"
+        )
+    try:
+        return AnswerVocabulary(answers)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_words(path: str | os.PathLike[str], *, specials: Sequence[str], num_words: int) -> list[str]:
+    """The words in the order of their ids, of a `token_dict.json`: word -> id, `[word -> id, ...]`, or a list.
+
+    Args:
+        path: the file.
+        specials: what must stand under the first ids.
+        num_words: so many the checkpoint's embedding has.
+
+    Raises:
+        ValueError: the file is not such a dictionary, has other specials, or not `num_words` words.
+        OSError: it cannot be read.
+    """
+    words = _numbered(_read(path), f"{path}: a dictionary of words")
+    check_count(str(path), len(words), num_words, specials)
+    if words[: len(specials)] != list(specials):
+        raise ValueError(
+            f"{path}: the first words are {', '.join(words[: len(specials)])}, but this project's are "
+            f"{', '.join(specials)}; give the dictionary that the checkpoint was trained with"
+        )
+    return words
+
+
+def words_of_questions(
+    paths: Sequence[str | os.PathLike[str]], *, specials: Sequence[str], tokenizer: str
+) -> list[str]:
+    """The specials and then all words of the questions of files, by their first appearance.
+
+    The order of the files decides: give them as the project reads them.
+
+    Raises:
+        ValueError: a file is not one of questions.
+        OSError: a file cannot be read.
+    """
+    words = dict.fromkeys(specials)
+    for path in paths:
+        for question in _questions(path):
+            words |= dict.fromkeys(TOKENIZERS[tokenizer](question))
+    return list(words)
+
+
+def check_count(where: str, found: int, wanted: int, specials: Sequence[str]) -> None:
+    """Raise ValueError, with the likely reason, unless the number of words is that of the checkpoint's embedding.
+
+    Nothing but their number can be checked: words in another order would not be noticed.
+    """
+    if found == wanted:
+        return
+    if specials and abs(found - wanted) == 1:
+        reason = (
+            "a difference of one is the token CLS, which openvqa has and mcan-vqa has not; is it that of the other?"
+        )
+    elif found < wanted:
+        reason = "words are missing: the projects count those of all questions, of val and test too"
+    else:
+        reason = "these are more questions than the checkpoint was trained with, or of another data set"
+    raise ValueError(f"{where}: {found} words, but the checkpoint's embedding has {wanted}; {reason}")
+
+
+def _read(path: str | os.PathLike[str]) -> Any:
+    if Path(path).suffix.lower() in _PICKLES:
+        raise ValueError(
+            f"{path}: is a pickle, which is not read because it can run code; write what it holds as JSON with the "
+            "project's own code, or leave it out where question files can take its place"
+        )
+    return read_json(path)
+
+
+def _numbered(value: Any, where: str) -> list[str]:
+    """The texts by number, of a list, of a dict text -> number, or of a list that begins with such a dict."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = value[0]
+    if isinstance(value, Mapping):
+        if sorted(map(str, value.values())) != sorted(map(str, range(len(value)))):
+            raise ValueError(f"{where} gives each its number, 0 to {len(value) - 1}, each once; this one does not")
+        value = sorted(value, key=lambda text: int(value[text]))
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"{where} is an object from each to its number, or a list, got {str(value)[:40]!r}")
+    return value
+
+
+def _questions(path: str | os.PathLike[str]) -> Iterable[str]:
+    """The texts of a questions file: VQA v2's or CLEVR's list, or GQA's object."""
+    found = read_json(path)
+    listed = found.get("questions", list(found.values())) if isinstance(found, dict) else found
+    if not isinstance(listed, list) or not listed:
+        raise ValueError(f'{path}: not a file of questions (an object with a list "questions")')
+    for number, entry in enumerate(listed):
+        if not isinstance(entry, dict) or not isinstance(entry.get("question"), str):
+            raise ValueError(f'{path}: question number {number} (counted from 0) has no text under "question"')
+        yield entry["question"]

@@ -1,0 +1,58 @@
+"""Writing a file wholly or not at all, and reading JSON that may be damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from coattn._internal.files import atomic_path, read_json, write_json
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    with pytest.raises(TypeError), atomic_path(path) as partial:
+        partial.write_text(b"not text")  # type: ignore[arg-type]
+    assert path.read_text() == "1\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for path, named in (("folder", "folder"), ("file/x.json", "file")):
+        with pytest.raises(OSError, match="director") as caught:
+            write_json(tmp_path / path, 1)
+        assert caught.value.filename == str(tmp_path / named)
+    with pytest.raises(OSError, match="too long") as caught:
+        write_json(tmp_path / ("x" * 250), 1)
+    assert caught.value.filename == str(tmp_path / ("x" * 250))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, atomic_path(tmp_path / "a.json"):
+        Path("/dev/full").write_text("x")
+    assert caught.value.filename == str(tmp_path / "a.json")
+    with pytest.raises(OSError, match="not found here") as caught, atomic_path(tmp_path / "a.json"):
+        raise OSError("not found here")  # no error of the system's
+    assert caught.value.filename is None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"[1,\n2", "not valid JSON .line 2, column 2: .*is the file complete"),
+        (b'["a",\n"\xe9"]', "line 2: not UTF-8 text"),
+        (b"[" * 200_000, "not usable JSON"),
+        (b"9" * 10_000, "not usable JSON"),
+    ],
+)
+def test_damaged_json_is_named(content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\.json: {words}"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json") == [1]
