@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from coattn.datasets import prepared
+from coattn.visualization import report
 
 
 @pytest.fixture
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than all else; test_prepared.py does it."""
-    monkeypatch.setattr(prepared, "_draw", lambda *_: [])
+    monkeypatch.setattr(report, "draw_report", lambda *_: None)
