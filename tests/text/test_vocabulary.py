@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from coattn.text.vocabulary import PAD, UNK, AnswerVocabulary, Vocabulary
+from coattn.text.vocabulary import PAD, UNK, AnswerVocabulary, Vocabulary, unknown_words
 
 QUESTIONS = ["What color is the dog?", "What is it?", "is the DOG red"]
 
@@ -25,6 +25,36 @@ def test_encode_gives_ids_from_two_and_unk_for_unknown_words() -> None:
     assert vocabulary.encode("dog is dog", max_tokens=2) == [3, 2]
     assert vocabulary.tokens("Is the dog?", max_tokens=2) == ["is", "the"]
     assert vocabulary.encode("??") == []
+
+
+def test_questions_in_a_script_without_spaces_choose_the_tokenizer() -> None:
+    vocabulary = Vocabulary.build(["图中有骨头吗？", "is it CT?"])
+    assert (vocabulary.tokenizer, len(vocabulary)) == ("characters", 2 + 9)
+    assert UNK not in vocabulary.encode("有骨头吗")
+    assert Vocabulary.from_json(vocabulary.to_json()).tokenizer == "characters"
+    assert Vocabulary.build(["où est-il?"]).tokenizer == "plain"
+    assert Vocabulary.build(["图中"], tokenizer="treebank").tokenizer == "treebank"
+
+
+def test_vocabularies_made_before_text_was_normalized_know_their_words() -> None:
+    vocabulary = Vocabulary(["图中有骨头吗？", "what’s", "whats", "dog"])
+    assert vocabulary.encode("图中有骨头吗？") == [2]
+    assert vocabulary.encode("What’s") == vocabulary.encode("whats") == [4]
+    assert Vocabulary(["what’s"]).encode("what's") == [2]
+
+
+def test_unknown_words_are_named_as_typed() -> None:
+    vocabulary = Vocabulary.build(["what color is the shape?", "is there a red circle"])
+    assert unknown_words("What Colour is the shape?", vocabulary) == ["Colour"]
+    assert unknown_words("Is there, please, a (Hexagon) or hexagon's T-shirt?", vocabulary) == [
+        "Hexagon",
+        "hexagon's",
+        "T",
+        "shirt",
+    ]
+    assert unknown_words("what color is the “shape” ?! --", vocabulary) == []
+    assert unknown_words("有 red?", vocabulary) == ["有"]
+    assert unknown_words("colour", None) == []
 
 
 def test_answers_are_normalised_and_counted_over_all_annotators() -> None:

@@ -1,33 +1,114 @@
-"""The tokenisers of questions that published VQA models were trained with."""
+"""Normalization of typed text, and the tokenizers of questions that published VQA models were trained with.
+
+Every tokenizer normalizes the text first (`normalize_text`), so that typographic punctuation changes no answer. Text in
+ASCII is never changed by that, so that tokens equal those of the published code.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 
+# Typographic characters, and the plain spelling of each character of the key.
+_PLAIN_SPELLINGS = {
+    "‘’‚‛′‵´＇‹›": "'",
+    "“”„‟″‶«»「」『』《》〈〉＂": '"',
+    "‐‑‒–—―−﹣－": "-",
+    "…": "...",
+    "。｡︒।": ".",
+    "、､،": ",",
+    "؟": "?",
+    "؛": ";",
+    "⁄∕": "/",
+    "【〔": "[",
+    "】〕": "]",
+    "\u00a0\u2007\u202f\u3000": " ",
+    "¿¡": "",  # the mark at the end of the sentence says the same
+    "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff": "",  # soft hyphen, zero width, direction
+    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069": "",
+    "ﬀ": "ff",
+    "ﬁ": "fi",
+    "ﬂ": "fl",
+    "ﬃ": "ffi",
+    "ﬄ": "ffl",
+    "ﬅﬆ": "st",
+}
+_FULL_WIDTH = {number: chr(number - 0xFEE0) for number in range(0xFF01, 0xFF5F)}  # "！" to "～" are ASCII, moved
+_TYPOGRAPHY = str.maketrans(
+    _FULL_WIDTH | {ord(mark): plain for marks, plain in _PLAIN_SPELLINGS.items() for mark in marks}
+)
+
+# Thai, Lao, Tibetan, Burmese, Khmer, Japanese, and Chinese: scripts that are written without spaces between words.
+_UNSPACED = (
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_MARKS = (
+    "".join(chr(number) for number in range(0x0E00, 0x1800) if unicodedata.category(chr(number)).startswith("M"))
+    + "\u3099\u309a\uff9e\uff9f"
+)
+_UNSPACED_CHARACTER = re.compile(f"[{_UNSPACED}][{_MARKS}]*")
+_SPACE_BETWEEN_UNSPACED = re.compile(f"(?<=[{_UNSPACED}]) +| +(?=[{_UNSPACED}])")
+
 _DELETED = ".,'!?\"()*#:;"
-_TABLE = str.maketrans(dict.fromkeys(_DELETED, "") | dict.fromkeys("-/", " "))
+_DELETIONS = str.maketrans(dict.fromkeys(_DELETED, "") | dict.fromkeys("-/", " "))
+
+
+def normalize_text(text: str) -> str:
+    """The text in Unicode's form NFC, with typographic punctuation in ASCII and without invisible characters.
+
+    Quotation marks, apostrophes, dashes, ellipses, full-width forms, no-break spaces and ligatures get their plain
+    spelling; zero-width characters and inverted marks are dropped. ASCII text is returned unchanged.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY)
+
+
+def has_unspaced_script(text: str) -> bool:
+    """Whether the text has characters of a script that is written without spaces, such as Chinese or Thai."""
+    return not text.isascii() and _UNSPACED_CHARACTER.search(text) is not None
+
+
+def separate_characters(text: str) -> str:
+    """The text with a space around each character, marks included, of the scripts that are written without spaces."""
+    return text if text.isascii() else _UNSPACED_CHARACTER.sub(lambda found: f" {found[0]} ", text)
+
+
+def join_characters(text: str) -> str:
+    """The text without the spaces beside characters of the scripts that are written without spaces."""
+    return text if text.isascii() else _SPACE_BETWEEN_UNSPACED.sub("", text)
 
 
 def tokenize(question: str) -> list[str]:
-    """Split a question into words, in lower case, at white space, ``-`` and ``/``; ``.,'!?"()*#:;`` are deleted.
+    """Split a question into lower-case words; scripts that are written without spaces are split into characters.
 
-    "What's on the man's T-shirt?" becomes whats, on, the, mans, t, shirt. A question of nothing but punctuation has no
-    word. The rule is that of openvqa's models (Yu et al. 2019, arXiv 1906.10770) and, before them, of Pythia.
+    The question is split at white space, ``-`` and ``/``; the marks ``.,'!?"()*#:;`` are deleted. "What's on the man's
+    T-shirt?" becomes whats, on, the, mans, t, shirt, and "CT图像？" becomes ct, 图, 像. A question of nothing but
+    punctuation has no word. In ASCII the rule is that of openvqa's models (Yu et al. 2019, arXiv 1906.10770) and of
+    Pythia before them.
     """
-    return question.lower().translate(_TABLE).split()
+    return separate_characters(_without_marks(question)).split()
+
+
+def tokenize_at_spaces(question: str) -> list[str]:
+    """Split a question like `tokenize`, but keep text of scripts without spaces together."""
+    return _without_marks(question).split()
+
+
+def _without_marks(question: str) -> str:
+    return normalize_text(question).lower().translate(_DELETIONS)
 
 
 def tokenize_possessives(question: str) -> list[str]:
-    """Split at white space, in lower case; ``,`` and ``?`` are deleted, and ``'s`` is a word of its own.
+    """Split at white space, in lower case; ``,`` and ``?`` are deleted, and ``'s`` is a separate word.
 
-    "What's on the man's T-shirt?" becomes what, 's, on, the, man, 's, t-shirt. The rule of hengyuan-hu's bottom-up
-    top-down model.
+    "What's on the man's T-shirt?" becomes what, 's, on, the, man, 's, t-shirt. This is the rule of hengyuan-hu's
+    bottom-up top-down model.
     """
-    return question.lower().replace(",", "").replace("?", "").replace("'s", " 's").split()
+    return normalize_text(question).lower().replace(",", "").replace("?", "").replace("'s", " 's").split()
 
 
-# What the Penn Treebank's convention splits off, in this order; each rule gets spaces around what it finds.
+# What the Penn Treebank's convention splits off, in this order; each rule puts spaces around what it finds.
 _TREEBANK = tuple(
     re.compile(rule)
     for rule in (
@@ -42,21 +123,22 @@ _JOINED = re.compile(r"\b(?:can(?=not\b)|gim(?=me\b)|gon(?=na\b)|got(?=ta\b)|lem
 
 
 def tokenize_treebank(question: str) -> list[str]:
-    """Split after the Penn Treebank's convention, in lower case: punctuation and the endings of contractions.
+    """Split by the Penn Treebank's convention, in lower case: punctuation and the endings of contractions.
 
-    "What's on the man's T-shirt? Don't know" becomes what, 's, on, the, man, 's, t-shirt, ?, do, n't, know. The rule of
-    DCN, which takes it from nltk: it equals its `NLTKWordTokenizer` on all but one of 60,000 questions of VQA v2. That
-    a full stop can also end a sentence within a question, nltk knows from a model that is not used here.
+    "What's on the man's T-shirt? Don't know" becomes what, 's, on, the, man, 's, t-shirt, ?, do, n't, know. DCN takes
+    this rule from nltk; the result equals that of its `NLTKWordTokenizer` on all but one of 60,000 questions of VQA v2.
+    A full stop that ends a sentence within a question is not split off: nltk needs a trained model for that.
     """
-    text = re.sub(r"(^|[\s(\[{<])\"", r"\1 `` ", f" {question.lower()} ").replace('"', " '' ")
+    text = re.sub(r"(^|[\s(\[{<])\"", r"\1 `` ", f" {normalize_text(question).lower()} ").replace('"', " '' ")
     for rule in _TREEBANK:
         text = rule.sub(lambda found: f" {found[0]} ", text)
     return _JOINED.sub(lambda found: f"{found[0]} ", text).split()
 
 
-# By the name that a vocabulary keeps.
+# Tokenizers by the name that a vocabulary keeps.
 TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
-    "plain": tokenize,
+    "plain": tokenize_at_spaces,
+    "characters": tokenize,
     "possessives": tokenize_possessives,
     "treebank": tokenize_treebank,
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from coattn.text.answers import answer_key, clean_answer
-from coattn.text.tokenizer import TOKENIZERS
+from coattn.text.tokenizer import TOKENIZERS, has_unspaced_script, normalize_text
 
 PAD = 0
 UNK = 1
@@ -15,11 +15,11 @@ _NUM_SPECIAL = 2
 
 
 class Vocabulary:
-    """The words of questions. Id 0 is padding, 1 any unknown word (`<unk>`), the words themselves follow from 2.
+    """The words of questions. Id 0 is padding, id 1 any unknown word (`<unk>`); the words have the ids from 2.
 
     Args:
         words: distinct, not empty, without the two specials.
-        tokenizer: how questions are split into them, a name of `coattn.text.tokenizer.TOKENIZERS`.
+        tokenizer: how questions are split into words, a name in `coattn.text.tokenizer.TOKENIZERS`.
 
     Attributes:
         words: as given, as a tuple; the word of id i is `words[i - 2]`.
@@ -33,13 +33,21 @@ class Vocabulary:
         if "" in self.words:
             raise ValueError(f"a question vocabulary has an empty word, at place {self.words.index('')}")
         self._ids = {word: number for number, word in enumerate(self.words, start=_NUM_SPECIAL)}
+        # Older vocabularies hold words with typographic punctuation: they are found by their normalized spelling too.
+        for word in self.words:
+            if not word.isascii() and len(tokens := self.tokens(word)) == 1:
+                self._ids.setdefault(tokens[0], self._ids[word])
 
     def __len__(self) -> int:
         """Number of ids, the specials included: the rows an embedding needs."""
         return len(self.words) + _NUM_SPECIAL
 
+    def __contains__(self, word: str) -> bool:
+        """Whether a token of `tokens` is known."""
+        return word in self._ids
+
     def tokens(self, question: str, *, max_tokens: int | None = None) -> list[str]:
-        """The words of a question as asked, known or not, cut at the end to `max_tokens`."""
+        """The words of a question, known or not, cut at the end to `max_tokens`."""
         return TOKENIZERS[self.tokenizer](question)[:max_tokens]
 
     def encode(self, question: str, *, max_tokens: int | None = None) -> list[int]:
@@ -54,11 +62,18 @@ class Vocabulary:
     def build(cls, questions: Iterable[str], *, min_count: int = 1, tokenizer: str = "plain") -> Self:
         """Collect the words that occur at least `min_count` times, by falling count, equal counts by alphabet.
 
-        Give it the questions of the training split only.
+        Args:
+            questions: those of the training split only.
+            min_count: how often a word must occur.
+            tokenizer: a name in `coattn.text.tokenizer.TOKENIZERS`. "plain" becomes "characters" if a question is
+                written in a script without spaces.
 
         Raises:
-            ValueError: no word is left, or unknown tokenizer.
+            ValueError: no word is left, or the tokenizer is unknown.
         """
+        questions = list(questions)
+        if tokenizer == "plain" and any(map(has_unspaced_script, questions)):
+            tokenizer = "characters"
         split = cls([], tokenizer=tokenizer).tokens
         counts = Counter(word for question in questions for word in split(question))
         words = most_common(counts, min_count)
@@ -67,13 +82,13 @@ class Vocabulary:
         return cls(words, tokenizer=tokenizer)
 
     def to_json(self) -> list[str] | dict[str, Any]:
-        """The words, as JSON holds them; with the tokenizer, if it is another than the plain one."""
+        """The words as JSON values; an object with the tokenizer's name unless that is "plain"."""
         words = list(self.words)
         return words if self.tokenizer == "plain" else {"tokenizer": self.tokenizer, "words": words}
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """What `to_json` gave.
+        """The vocabulary that `to_json` described.
 
         Raises:
             ValueError: it is not a list of distinct words, nor that with the name of a tokenizer.
@@ -81,6 +96,39 @@ class Vocabulary:
         if isinstance(value, dict) and value.keys() == {"tokenizer", "words"}:
             return cls(value["words"], tokenizer=value["tokenizer"])
         return cls(value)
+
+
+# Words that change no answer when a model does not know them.
+_FUNCTION_WORDS = """
+    a an the this that these those is are was were be been being am do does did doing has have had having can could
+    will would shall should may might must of in on at by for from to with into onto about and or but so than then as
+    it its he him his she her they them their there here we us our you your i me my please just also very any some
+    what which who whom whose where when why how whats theres
+"""
+_IS_FUNCTION_WORD = frozenset(_FUNCTION_WORDS.split()).__contains__
+
+
+def unknown_words(question: str, vocabulary: object) -> list[str]:
+    """The content words of a question that a vocabulary does not know, as typed, each once.
+
+    Function words ("please", "the") and punctuation are left out. A text encoder's tokenizer has a piece for every
+    word, so for anything but a `Vocabulary` the list is empty.
+    """
+    if not isinstance(vocabulary, Vocabulary):
+        return []
+    unknown: dict[str, None] = {}
+    for chunk in normalize_text(question).split():
+        tokens = vocabulary.tokens(chunk)
+        for token in tokens:
+            if token in vocabulary or _IS_FUNCTION_WORD(token) or not any(map(str.isalnum, token)):
+                continue
+            start = chunk.lower().find(token)
+            if start >= 0:
+                typed = chunk[start : start + len(token)]
+            else:  # the tokenizer deleted marks within the word
+                typed = chunk.strip(".,!?\"'()*#:;") if len(tokens) == 1 else token
+            unknown[typed] = None
+    return list(unknown)
 
 
 class AnswerVocabulary:
