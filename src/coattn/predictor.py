@@ -23,6 +23,7 @@ from coattn.features.store.reader import FeatureStore, require_same_extractor, s
 from coattn.metrics.calibration import confidences, log_odds
 from coattn.nn import GeneratorOutput, VQAGenerator, VQAOutput
 from coattn.nn.layers import lengths_to_mask
+from coattn.nn.maps import parse
 from coattn.serialization.directory import ModelDirectory, load_directory
 from coattn.text.answer_words import AnswerWords
 from coattn.text.tokenizer import tokenize
@@ -179,7 +180,7 @@ class Predictor:
             image=encoded.image,
             size=encoded.size,
             maps={
-                name: (weights[0, :, : len(written)] if name.startswith("decoder.") else weights[0])
+                name: (weights[0, :, : len(written)] if parse(name).rows == "answer" else weights[0])
                 .float()
                 .cpu()
                 .numpy()

@@ -18,9 +18,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from coattn.nn.maps import POOLING, MapName, Rows, Side, parse
+
 Head = int | Literal["mean"] | None
-Side = Literal["question", "regions"]
-Rows = Literal["question", "regions", "answer"]
 
 
 class Answer(NamedTuple):
@@ -161,11 +161,8 @@ def _place(word: int | str, tokens: Sequence[str], owner: str) -> int:
 
 def sides(name: str) -> tuple[Rows | None, Side]:
     """What the rows and the columns of a map stand for; the single row of a pooling stands for nothing."""
-    who, between, whom = name.rpartition(".")[2].rpartition("_to_")
-    columns: Side = "question" if whom == "question" else "regions"
-    if name.startswith("decoder."):
-        return "answer", columns
-    return ("question" if who == "question" else "regions") if between else None, columns
+    _, rows, columns = parse(name)
+    return rows, columns
 
 
 def default_map(maps: Mapping[str, np.ndarray], side: Side) -> str:
@@ -174,7 +171,7 @@ def default_map(maps: Mapping[str, np.ndarray], side: Side) -> str:
     Of a model that writes its answers it is where their words were found, `decoder.<side>`.
     """
     found = (name for name in reversed(list(maps)) if sides(name) in ((None, side), ("answer", side)))
-    return next(found, f"pooling.{side}")
+    return next(found, str(MapName(POOLING, None, side)))
 
 
 def word_weights(

@@ -10,6 +10,7 @@ from coattn.nn.attention import masked_softmax
 from coattn.nn.coattention import CoAttentionOutput
 from coattn.nn.dropout import Dropout
 from coattn.nn.heads import HeadOutput
+from coattn.nn.maps import POOLING, name_maps
 from coattn.nn.question import Question
 
 from .weight_norm import WeightNormClassifier, WeightNormLinear
@@ -152,11 +153,8 @@ class BilinearAttention(nn.Module):
         weights = masked_softmax(logits.flatten(2), pairs.flatten(1)[:, None]).view_as(logits)  # (B, G, T, R)
         for glimpse, (pool, project) in enumerate(zip(self.pool, self.project, strict=True)):
             tokens = tokens + project(pool(tokens, regions, weights[:, glimpse]))[:, None]
-        maps = {
-            "glimpses.question_to_regions": weights,
-            "pooling.question": weights.sum(3)[:, :, None],
-            "pooling.regions": weights.sum(2)[:, :, None],
-        }
+        maps = name_maps("glimpses", question_to_regions=weights)
+        maps |= name_maps(POOLING, question=weights.sum(3)[:, :, None], regions=weights.sum(2)[:, :, None])
         return CoAttentionOutput(tokens, regions, (), maps if need_weights else {})
 
 

@@ -11,6 +11,7 @@ from coattn.nn import OriginalPadding, PlainRegionEncoder, RecurrentQuestionEnco
 from coattn.nn.attention import masked_softmax
 from coattn.nn.coattention import CoAttentionOutput
 from coattn.nn.heads import HeadOutput
+from coattn.nn.maps import POOLING, name_maps
 from coattn.nn.question import Question
 
 from .weight_norm import WeightNormClassifier, WeightNormLinear
@@ -116,7 +117,7 @@ class TopDownAttention(nn.Module):
         regions = regions.to(question.summary.dtype)
         weights = masked_softmax(self.score(question.summary, regions), region_mask)[:, None]  # (B, 1, R)
         attended = (weights @ regions).squeeze(1)
-        maps = {"pooling.regions": weights[:, None]} if need_weights else {}
+        maps = name_maps(POOLING, regions=weights[:, None]) if need_weights else {}
         return CoAttentionOutput(question.tokens, regions, ((question.summary, attended),), maps)
 
 

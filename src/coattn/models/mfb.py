@@ -13,6 +13,7 @@ from coattn.nn.coattention import CoAttentionOutput
 from coattn.nn.dropout import Dropout
 from coattn.nn.heads import HeadOutput
 from coattn.nn.layers import GlimpsePooling
+from coattn.nn.maps import POOLING, name_maps
 from coattn.nn.question import Question
 
 
@@ -130,7 +131,7 @@ class FactorizedCoAttention(nn.Module):
         pooled_question, question_map = self.question_pooling(question.tokens, question_mask)
         fused, _ = self.fuse(pooled_question, regions, region_mask)
         pooled_regions, region_map = self.region_pooling(regions, region_mask, fused)
-        maps = {"pooling.question": question_map, "pooling.regions": region_map} if need_weights else {}
+        maps = name_maps(POOLING, question=question_map, regions=region_map) if need_weights else {}
         return CoAttentionOutput(question.tokens, regions, ((pooled_question, pooled_regions),), maps)
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from coattn.nn import ClassifierHead, OriginalPadding, RecurrentQuestionEncoder, VQAModel
 from coattn.nn.attention import MultiHeadAttention
 from coattn.nn.coattention import CoAttentionOutput
-from coattn.nn.coattention.base import Maps
 from coattn.nn.layers import FeedForward, Residual
+from coattn.nn.maps import MapName, Maps, Side
 from coattn.nn.question import Question
 from coattn.nn.regions import pixel_boxes
 
@@ -219,14 +219,15 @@ class MMNasNetCoAttention(nn.Module):
         for place, step in enumerate(self.question_steps):
             tokens, weights = step(tokens, sources)
             if need_weights and weights is not None:
-                maps[f"layers.{place}.question_to_question"] = weights
+                maps[str(MapName(f"layers.{place}", "question", "question"))] = weights
         sources = Sources(region_mask, tokens, question_mask, regions.relations)
         x = regions.tokens
         for place, step in enumerate(self.region_steps):
             x, weights = step(x, sources)
             if need_weights and weights is not None:
-                whom = "question" if self.region_operations[place] == "GA" else "regions"
-                maps[f"layers.{len(self.question_steps) + place}.regions_to_{whom}"] = weights
+                part = f"layers.{len(self.question_steps) + place}"
+                columns: Side = "question" if self.region_operations[place] == "GA" else "regions"
+                maps[str(MapName(part, "regions", columns))] = weights
         return CoAttentionOutput(tokens, x, (), maps)
 
 

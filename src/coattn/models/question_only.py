@@ -9,6 +9,7 @@ from coattn.nn.coattention import CoAttentionOutput
 from coattn.nn.dropout import Dropout
 from coattn.nn.heads import HeadOutput
 from coattn.nn.layers import AttentionPooling, make_norm
+from coattn.nn.maps import POOLING, name_maps
 from coattn.nn.question import Question
 
 from .stacks import make_question_encoder
@@ -81,7 +82,7 @@ class QuestionOnlyHead(nn.Module):
         if self.summary is not None:
             q = q + self.summary(question.summary)
         logits = self.classify(self.drop(self.normalise(q)))
-        return HeadOutput(logits, {"pooling.question": question_map})
+        return HeadOutput(logits, name_maps(POOLING, question=question_map))
 
 
 def question_only(

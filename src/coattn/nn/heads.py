@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from .coattention import CoAttentionOutput
-from .coattention.base import Maps
 from .dropout import Dropout
 from .layers import MLP, AttentionPooling, GlimpsePooling, make_norm
+from .maps import POOLING, Maps, name_maps
 from .question import Question
 
 
@@ -143,7 +143,7 @@ class ClassifierHead(nn.Module):
         if self.summary is not None:
             q = q + self.summary(question.summary)
         logits = self.classify(self.drop(self.normalise(self.fuse(q, v))))
-        return HeadOutput(logits, {"pooling.question": question_map, "pooling.regions": region_map})
+        return HeadOutput(logits, name_maps(POOLING, question=question_map, regions=region_map))
 
 
 class SummaryHead(nn.Module):
@@ -186,7 +186,7 @@ class SummaryHead(nn.Module):
         v, region_map = self.region_pooling(attended.regions, region_mask)
         q, v = (glimpses.unflatten(1, (self.num_glimpses, -1)).mean(1) for glimpses in (q, v))
         logits = self.classify(torch.cat((v, q), -1))
-        return HeadOutput(logits, {"pooling.question": question_map, "pooling.regions": region_map})
+        return HeadOutput(logits, name_maps(POOLING, question=question_map, regions=region_map))
 
 
 class RecursiveHead(nn.Module):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .coattention import CoAttentionOutput
-from .coattention.base import Maps
 from .decoder import BOS, PAD, AnswerDecoder, DecoderOutput, Memory, map_tensors, write
+from .maps import Maps
 from .padding import Inputs, OriginalPadding
 from .question import Question
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .coattention.base import Maps
+from .maps import Maps, parse
 
 
 class Inputs(NamedTuple):
@@ -111,10 +111,10 @@ class OriginalPadding(nn.Module):
         }
         restored = {}
         for name, weights in maps.items():
-            *to, source = name.rpartition(".")[2].split("_to_")
-            restored[name] = _placed(weights, places[source], 3)
-            if to:
-                restored[name] = _placed(restored[name], places[to[0]], 2)
+            _, rows, columns = parse(name)
+            restored[name] = _placed(weights, places[columns], 3)
+            if rows is not None:
+                restored[name] = _placed(restored[name], places[rows], 2)
         return restored
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image
 
-from coattn.explain.maps import Answer, Explanation, Head, Line, Rows, default_map, heat_map, sides
+from coattn.explain.maps import Answer, Explanation, Head, Line, default_map, heat_map, sides
+from coattn.nn.maps import Rows, parse
 from coattn.visualization.canvas import INK, SCALE, Box, Canvas, shortened, text_width, wrapped
 
 MUTED, FAINT, BLUE, PALE_BLUE = "#66727f", "#e9edf1", "#2b6cb0", "#a9c3dd"
@@ -148,7 +149,7 @@ def _shades(explanation: Explanation, name: str, head: Head, lines: Sequence[Lin
     """The weights (T,) that shade the words, and what the caption says about them."""
     if len(lines) == 1 and lines[0].side == "question":
         return lines[0].weights, ""
-    partner = f"{name.removesuffix('regions')}question"
+    partner = str(parse(name)._replace(columns="question"))
     is_pair = sides(name)[0] in (None, "answer") and partner in explanation.maps
     words = partner if is_pair else default_map(explanation.maps, "question")
     pooling = explanation.maps.get(words)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ..attention import masked_softmax
 from ..dropout import Dropout
-from .base import CoAttentionPooling, LayerOutput, PoolingOutput, ResidualCoAttention, named_maps
+from ..maps import name_maps
+from .base import CoAttentionPooling, LayerOutput, PoolingOutput, ResidualCoAttention
 
 
 class AlternatingCoAttention(ResidualCoAttention):
@@ -52,7 +53,7 @@ class AlternatingCoAttention(ResidualCoAttention):
         regions = self.second_residual(regions, update)
         update, third = self.read_regions(question, regions, region_mask, need_weights=need_weights)
         question = self.third_residual(question, update)
-        maps = named_maps(question_to_question=first, regions_to_question=second, question_to_regions=third)
+        maps = name_maps(question_to_question=first, regions_to_question=second, question_to_regions=third)
         return LayerOutput(self.question_ffn(question), self.region_ffn(regions), maps)
 
 
@@ -118,4 +119,4 @@ class AlternatingPooling(CoAttentionPooling):
         summary, first = self.first(question, question_mask)
         v, second = self.second(regions, region_mask, summary)
         q, third = self.third(question, question_mask, v)
-        return PoolingOutput(q, v, {"first.question": first, "regions": second, "question": third})
+        return PoolingOutput(q, v, name_maps("first", question=first) | name_maps(regions=second, question=third))

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ..attention import MultiHeadAttention
 from ..layers import FeedForward, Residual
-
-Maps = dict[str, Tensor]
+from ..maps import Maps
 
 
 class LayerOutput(NamedTuple):
@@ -125,8 +124,3 @@ class ResidualCoAttention(CoAttentionLayer):
 
     def _feed_forward(self, dim: int) -> FeedForward:
         return FeedForward(dim, ffn_dim=self.ffn_dim, dropout=self.dropout, norm=self.norm)
-
-
-def named_maps(**maps: Tensor | None) -> Maps:
-    """The maps that were computed, by name."""
-    return {name: weights for name, weights in maps.items() if weights is not None}

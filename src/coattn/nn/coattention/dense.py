@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..attention import check_heads, masked_softmax, split_heads
 from ..dropout import Dropout
+from ..maps import name_maps
 from .base import CoAttentionLayer, LayerOutput
 
 
@@ -78,10 +79,8 @@ class DenseCoAttention(CoAttentionLayer):
         heard = to_question.mean(1) @ q
         new_question = question + self.drop(self.question_update(torch.cat((question, seen), -1)).relu())
         new_regions = regions + self.drop(self.region_update(torch.cat((regions, heard), -1)).relu())
-        maps = {}
-        if need_weights:
-            maps = {"question_to_regions": to_regions[..., k:], "regions_to_question": to_question[..., k:]}
-        return LayerOutput(new_question, new_regions, maps)
+        maps = name_maps(question_to_regions=to_regions[..., k:], regions_to_question=to_question[..., k:])
+        return LayerOutput(new_question, new_regions, maps if need_weights else {})
 
 
 def _prepend(rows: Tensor, sequence: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

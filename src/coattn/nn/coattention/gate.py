@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..layers import AttentionPooling, Residual
+from ..maps import name_maps
 from .base import CoAttentionLayer, LayerOutput
 
 
@@ -47,5 +48,6 @@ class QuestionGate(CoAttentionLayer):
     ) -> LayerOutput:
         """See `CoAttentionLayer.forward`. Map: `regions_to_question` (B, H, R, T), alike for all regions."""
         gate, weights = self.pool(question, question_mask)  # (B, region_dim), (B, H, 1, T)
-        maps = {"regions_to_question": weights.expand(-1, -1, regions.shape[1], -1)} if need_weights else {}
-        return LayerOutput(question, self.residual(regions, regions * gate[:, None]), maps)
+        maps = name_maps(regions_to_question=weights.expand(-1, -1, regions.shape[1], -1))  # (B, H, R, T)
+        regions = self.residual(regions, regions * gate[:, None])
+        return LayerOutput(question, regions, maps if need_weights else {})

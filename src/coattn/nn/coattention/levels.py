@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ..maps import POOLING, Maps, prefix_maps
 from ..question import Question
-from .base import CoAttentionPooling, Maps
+from .base import CoAttentionPooling
 from .stack import CoAttentionOutput
 
 LEVELS = ("word", "phrase", "question")
@@ -54,5 +55,5 @@ class HierarchicalCoAttention(nn.Module):
             q, v, level_maps = pooling(level, regions, question_mask, region_mask)
             pooled.append((q, v))
             if need_weights:
-                maps |= {f"{name}.pooling.{key}": weights for key, weights in level_maps.items()}
+                maps |= prefix_maps(f"{name}.{POOLING}", level_maps)
         return CoAttentionOutput(question.tokens, regions, tuple(pooled), maps)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .base import LayerOutput, ResidualCoAttention, named_maps
+from ..maps import name_maps
+from .base import LayerOutput, ResidualCoAttention
 
 
 class QuestionSelfAttention(ResidualCoAttention):
@@ -32,7 +33,7 @@ class QuestionSelfAttention(ResidualCoAttention):
         """See `CoAttentionLayer.forward`. Map: `question_to_question` (B, H, T, T)."""
         update, weights = self.read_itself(question, question, question_mask, need_weights=need_weights)
         question = self.ffn(self.residual(question, update))
-        return LayerOutput(question, regions, named_maps(question_to_question=weights))
+        return LayerOutput(question, regions, name_maps(question_to_question=weights))
 
 
 class RegionQuestionAttention(ResidualCoAttention):
@@ -55,7 +56,7 @@ class RegionQuestionAttention(ResidualCoAttention):
         """See `CoAttentionLayer.forward`. Map: `regions_to_question` (B, H, R, T)."""
         update, weights = self.read_question(regions, question, question_mask, need_weights=need_weights)
         regions = self.ffn(self.guided_residual(regions, update))
-        return LayerOutput(question, regions, named_maps(regions_to_question=weights))
+        return LayerOutput(question, regions, name_maps(regions_to_question=weights))
 
 
 class RegionGuidedAttention(RegionQuestionAttention):
@@ -84,7 +85,7 @@ class RegionGuidedAttention(RegionQuestionAttention):
         question, regions, maps = super().forward(
             question, regions, question_mask, region_mask, need_weights=need_weights
         )
-        return LayerOutput(question, regions, named_maps(regions_to_regions=weights) | maps)
+        return LayerOutput(question, regions, name_maps(regions_to_regions=weights) | maps)
 
 
 class ModularCoAttention(ResidualCoAttention):

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ..attention import attend, check_heads, masked_softmax, merge_heads, split_heads
 from ..dropout import Dropout
-from .base import CoAttentionPooling, LayerOutput, PoolingOutput, ResidualCoAttention, named_maps
+from ..maps import name_maps
+from .base import CoAttentionPooling, LayerOutput, PoolingOutput, ResidualCoAttention
 
 
 class ParallelCoAttention(ResidualCoAttention):
@@ -62,7 +63,7 @@ class ParallelCoAttention(ResidualCoAttention):
         heard, region_map = attend(v, q, question_values, question_mask, dropout_p=dropout_p, need_weights=need_weights)
         question = self.question_residual(question, self.question_merge(merge_heads(seen)))
         regions = self.region_residual(regions, self.region_merge(merge_heads(heard)))
-        maps = named_maps(question_to_regions=question_map, regions_to_question=region_map)
+        maps = name_maps(question_to_regions=question_map, regions_to_question=region_map)
         return LayerOutput(self.question_ffn(question), self.region_ffn(regions), maps)
 
 
@@ -112,5 +113,5 @@ class ParallelPooling(CoAttentionPooling):
         return PoolingOutput(
             (question_map @ question)[:, 0],
             (region_map @ regions)[:, 0],
-            {"question": question_map[:, None], "regions": region_map[:, None]},
+            name_maps(question=question_map[:, None], regions=region_map[:, None]),
         )

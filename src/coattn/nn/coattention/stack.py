@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..maps import Maps, prefix_maps
 from ..question import Question
-from .base import CoAttentionLayer, Maps
+from .base import CoAttentionLayer
 
 
 class CoAttentionOutput(NamedTuple):
@@ -82,5 +83,5 @@ class CoAttentionStack(nn.Module):
             if self.checkpoint_activations and torch.is_grad_enabled():
                 layer = partial(checkpoint, layer, use_reentrant=False)
             tokens, regions, layer_maps = layer(tokens, regions, question_mask, region_mask)
-            maps |= {f"layers.{step}.{name}": weights for name, weights in layer_maps.items()}
+            maps |= prefix_maps(f"layers.{step}", layer_maps)
         return CoAttentionOutput(tokens, regions, (), maps)

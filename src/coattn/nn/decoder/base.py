@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ..attention import ATTENTIONS
 from ..coattention import CoAttentionOutput
-from ..coattention.base import Maps
 from ..dropout import Dropout
 from ..layers import masked_mean
+from ..maps import Maps, name_maps
 from ..question import Question
 
 PAD, BOS, EOS = 0, 1, 2
@@ -100,14 +100,11 @@ class SideAttention(nn.Module):
             Source(*self.regions.remember(attended.regions), region_mask),
         )
 
-    def forward(
-        self, queries: Tensor, sources: tuple[Source, Source], *, need_weights: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, queries: Tensor, sources: tuple[Source, Source], *, need_weights: bool) -> tuple[Tensor, Maps]:
         """Context (B, S, D) of each of the `queries` (B, S, D), and the maps `question` and `regions` if asked for."""
         words, question_map = self.question.read(queries, *sources[0], need_weights=need_weights)
         places, region_map = self.regions.read(queries, *sources[1], need_weights=need_weights)
-        maps = {} if question_map is None or region_map is None else {"question": question_map, "regions": region_map}
-        return words + places, maps
+        return words + places, name_maps(question=question_map, regions=region_map)
 
 
 class AnswerDecoder(nn.Module, ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..maps import DECODER, prefix_maps
 from .base import AnswerDecoder, DecoderOutput, Memory, SideAttention, State
 
 
@@ -73,10 +74,8 @@ class LSTMDecoder(AnswerDecoder):
                 x = cells[layer][0]
             known.append(torch.cat((x, *inputs), -1))
         logits = self._scores(self.normalise(self.join(torch.stack(known, 1))))
-        names = maps[0] if maps else {}
-        return DecoderOutput(
-            logits, tuple(cells), {f"decoder.{name}": torch.cat([step[name] for step in maps], 2) for name in names}
-        )
+        joined = {name: torch.cat([step[name] for step in maps], 2) for name in (maps[0] if maps else ())}
+        return DecoderOutput(logits, tuple(cells), prefix_maps(DECODER, joined))
 
     def _side_attentions(self) -> list[SideAttention]:
         return [] if self.look is None else [self.look]

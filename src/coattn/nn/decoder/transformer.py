@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..attention import MultiHeadAttention
-from ..coattention.base import Maps
 from ..layers import FeedForward, Residual
+from ..maps import DECODER, Maps, prefix_maps
 from .base import AnswerDecoder, DecoderOutput, Memory, SideAttention, Source, State
 
 
@@ -28,7 +28,7 @@ class DecoderLayer(nn.Module):
 
     def forward(
         self, x: Tensor, sources: tuple[Source, Source] | None, past: State, *, need_weights: bool
-    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+    ) -> tuple[Tensor, State, Maps]:
         """The words `x` (B, S, D), which follow the keys and values `past` (B, H, P, d) of earlier ones."""
         k, v = self.read_itself.remember(x)
         if past:
@@ -36,7 +36,7 @@ class DecoderLayer(nn.Module):
         num_new, num_all = x.shape[1], k.shape[2]
         causal = torch.ones(num_new, num_all, dtype=torch.bool, device=x.device).tril(num_all - num_new)
         x = self.self_residual(x, self.read_itself.read(x, k, v, causal[None, None])[0])
-        maps: dict[str, Tensor] = {}
+        maps: Maps = {}
         if self.look is not None and self.look_residual is not None and sources is not None:
             context, maps = self.look(x, sources, need_weights=need_weights)
             x = self.look_residual(x, context)
@@ -110,8 +110,7 @@ class TransformerDecoder(AnswerDecoder):
             sources = memory.sources[number] if memory.sources else None
             x, past, found = layer(x, sources, state[number] if state else (), need_weights=need_weights)
             kept.append(past)
-            prefix = "decoder" if number == self.num_layers - 1 else f"decoder.layers.{number}"
-            maps |= {f"{prefix}.{name}": weights for name, weights in found.items()}
+            maps |= prefix_maps(DECODER if number == self.num_layers - 1 else f"{DECODER}.layers.{number}", found)
         return DecoderOutput(self._scores(x), tuple(kept), maps)
 
     def _side_attentions(self) -> list[SideAttention]:
