@@ -16,9 +16,9 @@ from torch import Tensor
 
 from coattn._internal.files import require
 from coattn.explain.maps import Answer, Explanation, Head
+from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.images import ImageSource, load_image
-from coattn.features.extract.regions import Extractor
 from coattn.features.store.reader import FeatureStore, require_same_extractor, same_extractor
 from coattn.metrics.calibration import confidences, log_odds
 from coattn.nn import GeneratorOutput, VQAGenerator, VQAOutput

@@ -170,7 +170,7 @@ def test_all_ways_of_extracting_store_the_same(tmp_path: Path) -> None:
     for way, path in ((extract.OURS, "extracted"), (extract.BATCHES, "extracted/store.h5")):
         extract.run_once(context, "", way)
         store = FeatureStore(tmp_path / path)
-        found.append(store.gather(np.array([store.index(name) for name in sorted(store.image_ids)])).features)
+        found.append(store.read_flat(np.array([store.index(name) for name in sorted(store.image_ids)])).features)
     np.testing.assert_array_equal(*found)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import settings, write_data
 
-from coattn.features.residency.residency import Features
+from coattn.features.residency.features import Features
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
 from coattn.training.dataset import Draw
@@ -99,8 +99,8 @@ def test_reading_ahead_uses_all_cores_whatever_other_threads_said(tiny_data: Pat
         torch.set_num_threads(3)
         loader = reading(data, ahead=True)
         torch.set_num_threads(1)  # as the thread does that makes memory page-locked
-        gather = loader._features.gather
-        loader._features.gather = lambda images: used.append(torch.get_num_threads()) or gather(images)
+        batch = loader._features.batch
+        loader._features.batch = lambda images: used.append(torch.get_num_threads()) or batch(images)
         list(loader)
     finally:
         torch.set_num_threads(usual)

@@ -22,7 +22,7 @@ from benchmarks.context import Context, Row
 from benchmarks.timing import alternate, ratio, seconds, summary
 
 if TYPE_CHECKING:
-    from coattn.features.extract.regions import Extractor
+    from coattn.features.extract.extractors.base import Extractor
 
 NETWORK, SIZE = "MobileNetV2", "640 x 480"
 CASE = f"{NETWORK}, {SIZE}"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks.timing import seconds
-from coattn.features.residency.residency import physical_memory
+from coattn.features.residency.placement import physical_memory
 
 _MATRIX_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 

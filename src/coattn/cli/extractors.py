@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import NETWORKS, PLAIN
 from coattn.features.extract.extractors.network import PRECISIONS
 from coattn.features.extract.extractors.transformers_grid import read_vision_model
-from coattn.features.extract.regions import Extractor
 from coattn.predictor import find_device
 
 
@@ -26,7 +26,7 @@ class Kind(NamedTuple):
     batch_size: int | None = None
 
 
-class Option(NamedTuple):
+class ExtractorOption(NamedTuple):
     """An option of some extractors: its flag, theirs, help, and what else argparse takes."""
 
     flag: str
@@ -87,102 +87,104 @@ def positive(text: str) -> int:
 _GRIDS, _NETWORKS = ("torchvision", "transformers"), tuple(NETWORKS)
 _SWITCH = {"action": "store_true", "default": None}
 OPTIONS = (
-    Option(
+    ExtractorOption(
         "--grid",
         ("descriptor", "patches", *_GRIDS),
         "rows x columns (descriptor: 4x4; patches: 8x8; networks: the map as it is)",
         {"type": _pair, "metavar": "RxC"},
     ),
-    Option(
+    ExtractorOption(
         "--size",
         ("descriptor", "patches", *_GRIDS),
         "resize to (descriptor: 16 pixels a cell; patches: 8 a cell; torchvision: 224x224; transformers: the model's)",
         {"type": _pair, "metavar": "HxW"},
     ),
-    Option(
+    ExtractorOption(
         "--levels",
         ("objects",),
         "values per colour channel that are told apart (5)",
         {"type": positive, "metavar": "N"},
     ),
-    Option(
+    ExtractorOption(
         "--min-area",
         ("objects",),
         "least area of an object, in parts of the image (0.001)",
         {"type": float, "metavar": "SHARE"},
     ),
-    Option(
+    ExtractorOption(
         "--max-objects",
         ("objects",),
         "most objects of an image, the largest are kept (32)",
         {"type": positive, "metavar": "N"},
     ),
-    Option(
+    ExtractorOption(
         "--max-side",
         ("objects", "detector"),
         "the longer side has at most so many pixels (objects: 256; detector: 1333, MobileNet 320: 640)",
         {"type": positive, "metavar": "PIXELS"},
     ),
-    Option(
+    ExtractorOption(
         "--min-side",
         ("detector",),
         "resize until the shorter side has so many pixels (800, MobileNet 320: 320)",
         {"type": positive, "metavar": "PIXELS"},
     ),
-    Option(
+    ExtractorOption(
         "--regions",
         ("detector",),
         "so many boxes of each image, or from N to M, as many as reach --confidence; 10-100 is usual (36)",
         {"type": _range, "metavar": "N or N-M"},
     ),
-    Option(
+    ExtractorOption(
         "--confidence",
         ("detector",),
         "of a box that counts, with --regions N-M (0.2)",
         {"type": float, "metavar": "C"},
     ),
-    Option(
+    ExtractorOption(
         "--nms",
         ("detector",),
         "most overlap of two boxes of a class, intersection over union (0.5)",
         {"type": float, "metavar": "IOU"},
     ),
-    Option(
+    ExtractorOption(
         "--model",
         _NETWORKS,
         "torchvision: resnet50, vit_b_16 ...; detector: fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2, "
         "fasterrcnn_mobilenet_v3_large_fpn or ..._320_fpn; transformers: a folder, or a name on the Hub",
         {"metavar": "NAME"},
     ),
-    Option(
+    ExtractorOption(
         "--weights",
         _NETWORKS,
         "default: download torchvision's, transformers: those of the folder; none: random; or .pth, .safetensors; of "
         "torchvision also others by their name, for example IMAGENET1K_V1",
         {"metavar": "default|none|NAME|FILE"},
     ),
-    Option(
+    ExtractorOption(
         "--allow-download",
         ("transformers",),
         "fetch a model that is not on this machine",
         _SWITCH,
     ),
-    Option(
+    ExtractorOption(
         "--global",
         _GRIDS,
         "add the whole image as last region: the class token, or the mean of the map",
         {"dest": "global_region", **_SWITCH},
     ),
-    Option(
+    ExtractorOption(
         "--scales",
         _GRIDS,
         "several input sizes, in parts of --size, their regions one after another, for example 1.0 0.5",
         {"type": float, "nargs": "+", "metavar": "S"},
     ),
-    Option("--tf-same-padding", ("torchvision",), "for weights that come from TensorFlow", _SWITCH),
-    Option("--precision", _NETWORKS, "of the network's arithmetic (float32)", {"choices": tuple(PRECISIONS)}),
-    Option("--compile", _NETWORKS, "compile the network first: worth it for many images", _SWITCH),
-    Option("--device", _NETWORKS, "for example cuda, cpu (default: a GPU if there is one)", {"metavar": "NAME"}),
+    ExtractorOption("--tf-same-padding", ("torchvision",), "for weights that come from TensorFlow", _SWITCH),
+    ExtractorOption("--precision", _NETWORKS, "of the network's arithmetic (float32)", {"choices": tuple(PRECISIONS)}),
+    ExtractorOption("--compile", _NETWORKS, "compile the network first: worth it for many images", _SWITCH),
+    ExtractorOption(
+        "--device", _NETWORKS, "for example cuda, cpu (default: a GPU if there is one)", {"metavar": "NAME"}
+    ),
 )
 
 

@@ -12,7 +12,8 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from coattn.datasets.records import Record
-from coattn.features.residency.residency import Features, Residency, open_features
+from coattn.features.residency.features import Features, open_features
+from coattn.features.residency.placement import Residency
 from coattn.features.store.joined import JoinedStore
 from coattn.features.store.reader import FeatureStore
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer

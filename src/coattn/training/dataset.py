@@ -48,7 +48,7 @@ class QuestionEmbeddings(NamedTuple):
 
     def padded(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The embeddings (B, T, E) of some questions, zeros at padding, and the mask (B, T)."""
-        rows = self.store.gather_padded(self.entries[positions])
+        rows = self.store.read_padded(self.entries[positions])
         return rows.features, np.arange(rows.features.shape[1]) < rows.lengths[:, None]
 
 

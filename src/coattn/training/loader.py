@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from coattn.features.extract.pipeline import loading
-from coattn.features.residency.residency import Features, moved
+from coattn.features.residency.features import Features
+from coattn.features.residency.held import moved
 from coattn.training.batches import Batch
 from coattn.training.dataset import Draw, QuestionDataset, Texts
 
@@ -110,7 +111,7 @@ def make_batch(draw: Draw, texts: Texts, features: Features) -> Batch:
     region_mask, boxes, image_sizes = (moved(torch.from_numpy(part), features.device) for part in parts)
     return Batch(
         **texts._asdict(),
-        regions=features.gather(draw.images),
+        regions=features.batch(draw.images),
         region_mask=region_mask,
         boxes=boxes,
         image_sizes=image_sizes,

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from coattn.features.residency.residency import Residency
+from coattn.features.residency.placement import Residency
 from coattn.training.splits import Targets
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
-from coattn.features.residency.residency import Features
+from coattn.features.residency.features import Features
 from coattn.features.store.joined import JoinedStore
 from coattn.features.store.reader import FeatureStore, require_same_extractor
 from coattn.text.answer_words import PAD, AnswerWords

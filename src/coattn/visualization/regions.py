@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from coattn.features.store.manifest import FLIP
-from coattn.features.store.reader import FeatureStore, Rows
+from coattn.features.store.reader import FeatureStore, StoredRegions
 from coattn.visualization.canvas import INK, SCALE, Box, Canvas, shortened, text_width
 
 MARGIN, IMAGE, LEGEND, LINE = 24, 760, 300, 23
@@ -69,7 +69,7 @@ def draw_regions(
     return page.finish(max(panel.y + panel.height, bottom) + MARGIN)
 
 
-def _shape(rows: Rows, photo: Image.Image | None, name: str) -> tuple[int, int]:
+def _shape(rows: StoredRegions, photo: Image.Image | None, name: str) -> tuple[int, int]:
     """Width and height of the image, as far as they are known."""
     width, height = (int(side) for side in rows.size)
     if photo is None:
@@ -99,7 +99,7 @@ def _legend(
     page: Canvas,
     x: float,
     y: float,
-    rows: Rows,
+    rows: StoredRegions,
     numbered: np.ndarray,
     names: Sequence[str] | None,
     attribute_names: Sequence[str] | None,

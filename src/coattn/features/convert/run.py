@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from coattn.features.convert.formats import Entry, ImageRegions, Source, open_source
+from coattn.features.convert.formats import FeatureSource, ImageRegions, SourceImage, open_source
 from coattn.features.convert.formats.base import id_rule
-from coattn.features.store.folder import open_folder, remove_leftovers
 from coattn.features.store.layout import DETECTION_DTYPES, Part, Skipped, feature_dtype
-from coattn.features.store.manifest import Manifest, Unit
+from coattn.features.store.manifest import Manifest, Unit, open_folder, remove_leftovers
 from coattn.features.store.reader import read_shard
 from coattn.features.store.writer import StoreWriter
 
@@ -48,8 +47,8 @@ class Conversion:
 
 
 class _Item(NamedTuple):
-    source: Source
-    entry: Entry
+    source: FeatureSource
+    entry: SourceImage
 
 
 def convert(
@@ -110,7 +109,7 @@ def convert(
     return _summary(shards, dropped, repeated)
 
 
-def _plan(sources: Sequence[Source], id_of: Callable[[str], str]) -> tuple[dict[str, _Item], list[Skipped], int]:
+def _plan(sources: Sequence[FeatureSource], id_of: Callable[[str], str]) -> tuple[dict[str, _Item], list[Skipped], int]:
     """Each image once, the records left out because another of the image is usable, and how many came again."""
     found: dict[str, list[_Item]] = {}
     dropped: list[Skipped] = []
@@ -178,7 +177,7 @@ def _first_shape(items: Mapping[str, _Item]) -> tuple[int, int]:
     raise ValueError(f"{reasons[0]}; {len(reasons)} records, and none of them can be used")
 
 
-def _record(sources: Sequence[Source], extractor: str | None) -> dict[str, Any]:
+def _record(sources: Sequence[FeatureSource], extractor: str | None) -> dict[str, Any]:
     """What made the features."""
     names = {source.extractor: source.path for source in sources}
     if extractor is None and len(names) > 1:
@@ -249,7 +248,7 @@ def _write_shard(
         writer.record = {**manifest.extractor, "versions": {"sources": _origins(items, unit), "cut_boxes": cut}}
 
 
-def _read(source: Source, entry: Entry) -> ImageRegions:
+def _read(source: FeatureSource, entry: SourceImage) -> ImageRegions:
     """Read an image; whatever goes wrong becomes an error of the record, unlike an error of writing.
 
     Raises:
@@ -327,8 +326,8 @@ def _origins(items: Mapping[str, _Item], unit: Unit) -> list[dict[str, Any]]:
     ]
 
 
-def _by_source(items: Sequence[_Item]) -> list[tuple[Source, list[Entry]]]:
-    found: dict[int, tuple[Source, list[Entry]]] = {}
+def _by_source(items: Sequence[_Item]) -> list[tuple[FeatureSource, list[SourceImage]]]:
+    found: dict[int, tuple[FeatureSource, list[SourceImage]]] = {}
     for source, entry in items:
         found.setdefault(id(source), (source, []))[1].append(entry)
     return list(found.values())
@@ -338,7 +337,7 @@ def _fingerprint(items: Sequence[_Item]) -> str:
     return " ".join(source.fingerprint(entries) for source, entries in _by_source(items))
 
 
-def _reason(error: Exception, entry: Entry) -> str:
+def _reason(error: Exception, entry: SourceImage) -> str:
     """What is wrong with a record, without the file's name, which stands before it."""
     text = str(error)
     for place in (entry.where, *map(str, entry.files)):

@@ -23,14 +23,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from coattn._internal.files import atomic_path
+from coattn.features.extract.extractors.base import Extractor, Regions
 from coattn.features.extract.extractors.build import WEIGHTS, build_extractor
 from coattn.features.extract.images import find_images, load_image
 from coattn.features.extract.pipeline import computing, in_background, loading
 from coattn.features.extract.processes import num_cores
-from coattn.features.extract.regions import Extractor, Regions
-from coattn.features.store.folder import open_folder, remove_leftovers
 from coattn.features.store.layout import Part, Skipped, feature_dtype
-from coattn.features.store.manifest import FLIP, Manifest, Unit, plan_units
+from coattn.features.store.manifest import FLIP, Manifest, Unit, open_folder, plan_units, remove_leftovers
 from coattn.features.store.reader import asset_path, read_shard
 from coattn.features.store.writer import StoreWriter
 

@@ -78,7 +78,7 @@ def _scan(store: FeatureStore, *, per_dimension: bool) -> dict[str, Any]:
     dimensions = _Dimensions(store.dim)
     bad_images: dict[str, None] = {}
     for start in range(0, len(store), _IMAGES_AT_ONCE):
-        batch = store.gather(np.arange(start, min(start + _IMAGES_AT_ONCE, len(store))))
+        batch = store.read_flat(np.arange(start, min(start + _IMAGES_AT_ONCE, len(store))))
         features = batch.features.astype(np.float32)
         finite = np.isfinite(features)
         sound = finite.all(axis=1)

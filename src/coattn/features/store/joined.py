@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from coattn.features.residency.gather import MappedRows
+from coattn.features.store.mapped import MappedStore
 from coattn.features.store.reader import FeatureStore, require_same_extractor
 
 
-class JoinedStore(MappedRows):
+class JoinedStore(MappedStore):
     """Several feature stores of one extractor, read as one: the images of the first, then those of the next.
 
     Raises:

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coattn.features.residency.gather import GatheredRows, MappedRows, PaddedRows
 from coattn.features.store.layout import DETECTION_DTYPES, Part, Skipped, read_part
 from coattn.features.store.manifest import FLIP, MANIFEST, Manifest, Unit
+from coattn.features.store.mapped import FlatBatch, MappedStore, PaddedBatch
 from coattn.features.store.provenance import joined_record, require_same_extractor, same_extractor
 from coattn.features.store.writer import StoreWriter
 
 __all__ = [
     "FeatureStore",
-    "GatheredRows",
-    "PaddedRows",
-    "Rows",
+    "FlatBatch",
+    "PaddedBatch",
     "StoreWriter",
+    "StoredRegions",
     "asset_path",
     "require_same_extractor",
     "same_extractor",
@@ -34,7 +34,7 @@ __all__ = [
 _COCO_NAME = re.compile(r"COCO_\w+_0*(\d+)(?:\.jpg)?")
 
 
-class Rows(NamedTuple):
+class StoredRegions(NamedTuple):
     """The n regions of one image: features (n, D) float32, boxes (n, 4) float32, size (2,) int32 width and height."""
 
     features: np.ndarray
@@ -46,7 +46,7 @@ class Rows(NamedTuple):
     attribute_scores: np.ndarray | None = None
 
 
-class FeatureStore(MappedRows):
+class FeatureStore(MappedStore):
     """Read a feature store. Images are counted 0 ... len-1 in stored order; `index` turns an id into that number.
 
     Opening checks every header and reads no row. Rows are memory-mapped when first asked for, in each process anew, so
@@ -106,7 +106,7 @@ class FeatureStore(MappedRows):
         match = None if name in self._index else _COCO_NAME.fullmatch(name)
         return match.group(1) if match is not None and match.group(1) in self._index else name
 
-    def read(self, index: int) -> Rows:
+    def read(self, index: int) -> StoredRegions:
         """Read one image by position."""
         part, start = int(self._part_of[index]), int(self._first_row[index])
         rows = slice(start, start + int(self.lengths[index]))
@@ -115,7 +115,7 @@ class FeatureStore(MappedRows):
         if self.dtype == "int8":
             features *= self._map(part, "scale")[rows, None].astype(np.float32)
         detections = (self._map(part, name)[rows].copy() if name in columns else None for name in DETECTION_DTYPES)
-        return Rows(features, self._map(part, "boxes")[rows].copy(), self.sizes[index], *detections)
+        return StoredRegions(features, self._map(part, "boxes")[rows].copy(), self.sizes[index], *detections)
 
     def asset(self, name: str) -> Path | None:
         """File or folder kept with the store, e.g. `extractor.safetensors` or `text_encoder`; None if it has none."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from coattn.features.convert.formats.base import Entry, ImageRegions, Source
+from coattn.features.convert.formats.base import FeatureSource, ImageRegions, SourceImage
 
-__all__ = ["FORMATS", "Entry", "ImageRegions", "Source", "open_source"]
+__all__ = ["FORMATS", "FeatureSource", "ImageRegions", "SourceImage", "open_source"]
 
 # What each format is, in a line, and the class that reads it.
 FORMATS = {
@@ -23,7 +23,7 @@ FORMATS = {
 }
 
 
-def open_source(kind: str, path: Path, *, progress: bool = False) -> Source:
+def open_source(kind: str, path: Path, *, progress: bool = False) -> FeatureSource:
     """Open a file or folder of the format `kind` and list its images.
 
     Raises:
@@ -32,5 +32,5 @@ def open_source(kind: str, path: Path, *, progress: bool = False) -> Source:
         ModuleNotFoundError: a package that the format needs is not installed.
     """
     module, _, name = FORMATS[kind][1].partition(".")
-    opened: Callable[..., Source] = getattr(import_module(f"coattn.features.convert.formats.{module}"), name)
+    opened: Callable[..., FeatureSource] = getattr(import_module(f"coattn.features.convert.formats.{module}"), name)
     return opened(path, progress=progress)

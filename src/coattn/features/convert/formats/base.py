@@ -18,7 +18,7 @@ from coattn._internal.files import files_below, sha256_of_file
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
-class Entry(NamedTuple):
+class SourceImage(NamedTuple):
     """An image of a source.
 
     Attributes:
@@ -66,7 +66,7 @@ class ImageRegions(NamedTuple):
     attribute_scores: np.ndarray | None = None
 
 
-class Source(ABC):
+class FeatureSource(ABC):
     """A file or folder of features. `read` raises ValueError or OSError for an image that cannot be read.
 
     Attributes:
@@ -76,26 +76,26 @@ class Source(ABC):
     """
 
     path: Path
-    entries: Sequence[Entry]
+    entries: Sequence[SourceImage]
     extractor: str
 
     @abstractmethod
-    def read(self, entry: Entry) -> ImageRegions:
+    def read(self, entry: SourceImage) -> ImageRegions:
         """Read the regions of one image."""
 
     @abstractmethod
-    def origins(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    def origins(self, entries: Iterable[SourceImage]) -> list[dict[str, Any]]:
         """Which files `entries` come from, with their hash, to be kept with the features."""
 
     @abstractmethod
-    def fingerprint(self, entries: Iterable[Entry]) -> str:
+    def fingerprint(self, entries: Iterable[SourceImage]) -> str:
         """A hash that tells whether the files of `entries` have changed, as far as it is cheap to see."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing open
         """Close what is open."""
 
 
-class FileSource(Source):
+class FileSource(FeatureSource):
     """A source in one file, perhaps with a second that numbers its images."""
 
     def __init__(self, path: Path, *, sha256: str | None = None, tables: Sequence[Path] = ()) -> None:
@@ -103,31 +103,31 @@ class FileSource(Source):
         hashes = {path: sha256 or sha256_of_file(path), **{table: sha256_of_file(table) for table in tables}}
         self._origins = [{"file": file.name, "sha256": value} for file, value in hashes.items()]
 
-    def origins(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    def origins(self, entries: Iterable[SourceImage]) -> list[dict[str, Any]]:
         """The file, the same for all entries."""
         return self._origins
 
-    def fingerprint(self, entries: Iterable[Entry]) -> str:
+    def fingerprint(self, entries: Iterable[SourceImage]) -> str:
         """The hash of the file."""
         return hashlib.sha256(json.dumps(self._origins).encode()).hexdigest()
 
 
-class FolderSource(Source):
+class FolderSource(FeatureSource):
     """A folder with a file or two for each image, or a single such file."""
 
-    def __init__(self, path: Path, entries: Sequence[Entry], *, kind: str) -> None:
+    def __init__(self, path: Path, entries: Sequence[SourceImage], *, kind: str) -> None:
         self.path = path
         self.entries = entries
         if not entries:
             raise ValueError(f"{path}: holds no {kind}")
 
-    def origins(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    def origins(self, entries: Iterable[SourceImage]) -> list[dict[str, Any]]:
         """The folder, with a hash over the hashes of the files that were read."""
         files = [file for entry in entries for file in entry.files if file.exists()]
         digest = hashlib.sha256("".join(map(sha256_of_file, files)).encode())
         return [{"file": self.path.name, "sha256": digest.hexdigest(), "files": len(files)}]
 
-    def fingerprint(self, entries: Iterable[Entry]) -> str:
+    def fingerprint(self, entries: Iterable[SourceImage]) -> str:
         """A hash of the files' names and sizes: cheap, but blind to a file replaced by one of the same size."""
         files = [file for entry in entries for file in entry.files]
         sizes = [[file.name, file.stat().st_size if file.exists() else -1] for file in files]

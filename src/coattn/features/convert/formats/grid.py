@@ -12,8 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from coattn.features.convert.formats.arrays import read_torch
-from coattn.features.convert.formats.base import Entry, FolderSource, ImageRegions, files_of, image_name
-from coattn.features.extract.regions import grid_boxes
+from coattn.features.convert.formats.base import FolderSource, ImageRegions, SourceImage, files_of, image_name
+from coattn.features.extract.extractors.base import grid_boxes
 
 
 class GridFeats(FolderSource):
@@ -25,10 +25,10 @@ class GridFeats(FolderSource):
     extractor = "grid-feats"
 
     def __init__(self, path: Path, *, progress: bool = False) -> None:
-        entries = [Entry(image_name(file), (file,)) for file in files_of(path, ".pth")]
+        entries = [SourceImage(image_name(file), (file,)) for file in files_of(path, ".pth")]
         super().__init__(path, entries, kind=".pth files")
 
-    def read(self, entry: Entry) -> ImageRegions:
+    def read(self, entry: SourceImage) -> ImageRegions:
         """Read one file."""
         grid = read_torch(entry.files[0], "a tensor")
         if not isinstance(grid, Tensor) or grid.dim() not in (3, 4) or (grid.dim() == 4 and len(grid) != 1):

@@ -16,7 +16,7 @@ import numpy as np
 
 from coattn._internal.unpickle import ARRAYS, read_pickle
 from coattn.features.convert.formats.arrays import as_rows, read_torch
-from coattn.features.convert.formats.base import Entry, FileSource, ImageRegions, number
+from coattn.features.convert.formats.base import FileSource, ImageRegions, SourceImage, number
 
 
 class _Hdf5(FileSource):
@@ -35,7 +35,7 @@ class _Hdf5(FileSource):
         if missing := [name for name in names if not isinstance(has.get(name), h5py.Dataset)]:
             raise ValueError(f"{path}: has no {missing[0]} (it has {', '.join(sorted(has)) or 'nothing'})")
         by_row = sorted((int(row), str(name)) for name, row in table.items())
-        self.entries = [Entry(name, (path,), f"image {row}", row) for row, name in by_row]
+        self.entries = [SourceImage(name, (path,), f"image {row}", row) for row, name in by_row]
         super().__init__(path, tables=[table_path])
 
     def rows(self, name: str, index: Any) -> np.ndarray:
@@ -68,7 +68,7 @@ class Hengyuan(_Hdf5):
         names = ("image_features", "image_bb", "spatial_features")
         super().__init__(path, table, read_pickle(table, allowed=ARRAYS), names)
 
-    def read(self, entry: Entry) -> ImageRegions:
+    def read(self, entry: SourceImage) -> ImageRegions:
         """Read one image."""
         index = entry.key
         if "pos_boxes" in self.file:
@@ -93,7 +93,7 @@ class DenseCoAttention(_Hdf5):
         names = ("features", "boxes", "img_start_idx", "img_end_idx", "image_w", "image_h")
         super().__init__(path, table, read_torch(table, "a table"), names)
 
-    def read(self, entry: Entry) -> ImageRegions:
+    def read(self, entry: SourceImage) -> ImageRegions:
         """Read one image."""
         names = {"img_start_idx": 0, "img_end_idx": -1, "image_w": 1, "image_h": 1}
         first, last, width, height = (

@@ -15,16 +15,16 @@ from coattn._internal.files import require
 from coattn._internal.unpickle import ARRAYS, unpickle
 from coattn.features.convert.formats.arrays import as_rows, detections, read_npy
 from coattn.features.convert.formats.base import (
-    Entry,
     FileSource,
     FolderSource,
     ImageRegions,
+    SourceImage,
     files_of,
     image_name,
     number,
 )
 from coattn.features.convert.formats.grid import square_grid
-from coattn.features.extract.regions import grid_boxes
+from coattn.features.extract.extractors.base import grid_boxes
 
 _INFO = "_info.npy"
 
@@ -38,10 +38,12 @@ class MmfNpy(FolderSource):
 
     def __init__(self, path: Path, *, progress: bool = False) -> None:
         files = [file for file in files_of(path, ".npy") if not file.name.endswith(_INFO)]
-        entries = [Entry(image_name(file), tuple(f for f in (file, _info_of(file)) if f.exists())) for file in files]
+        entries = [
+            SourceImage(image_name(file), tuple(f for f in (file, _info_of(file)) if f.exists())) for file in files
+        ]
         super().__init__(path, entries, kind=".npy files")
 
-    def read(self, entry: Entry) -> ImageRegions:
+    def read(self, entry: SourceImage) -> ImageRegions:
         """Read one image."""
         values = []
         for path in entry.files:
@@ -82,11 +84,11 @@ class MmfLmdb(FileSource):
                 raise ValueError(f"{path}: the value under 'keys' is no list of keys")
             keys = [key.encode() if isinstance(key, str) else bytes(key) for key in found]
         texts = [(key, key.decode("utf-8", errors="replace")) for key in keys]
-        self.entries = [Entry(text.rpartition("/")[2], (data,), repr(text), key) for key, text in texts]
+        self.entries = [SourceImage(text.rpartition("/")[2], (data,), repr(text), key) for key, text in texts]
         super().__init__(data)
         self.path = path
 
-    def read(self, entry: Entry) -> ImageRegions:
+    def read(self, entry: SourceImage) -> ImageRegions:
         """Read one image."""
         try:
             value = self._transaction.get(entry.key)

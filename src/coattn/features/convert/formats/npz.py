@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from coattn.features.convert.formats.arrays import Npz, as_rows, detections
-from coattn.features.convert.formats.base import Entry, FolderSource, ImageRegions, files_of, image_name, number
+from coattn.features.convert.formats.base import FolderSource, ImageRegions, SourceImage, files_of, image_name, number
 from coattn.features.convert.formats.grid import square_grid
 
 # By width of the cells of a grid, which has no boxes.
@@ -27,7 +27,7 @@ class NpzFolder(FolderSource):
     """
 
     def __init__(self, path: Path, *, progress: bool = False) -> None:
-        entries = [Entry(image_name(file), (file,)) for file in files_of(path, ".npz")]
+        entries = [SourceImage(image_name(file), (file,)) for file in files_of(path, ".npz")]
         super().__init__(path, entries, kind=".npz files")
         self.extractor = self._guess()
 
@@ -45,7 +45,7 @@ class NpzFolder(FolderSource):
                 continue
         return "bottom-up"
 
-    def read(self, entry: Entry) -> ImageRegions:
+    def read(self, entry: SourceImage) -> ImageRegions:
         """Read one file."""
         with Npz(entry.files[0]) as arrays:
             x = as_rows(arrays["x"], "x")

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from coattn.features.convert.formats.base import Entry, FileSource, ImageRegions, number
+from coattn.features.convert.formats.base import FileSource, ImageRegions, SourceImage, number
 
 OLDER = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
 LXMERT = (
@@ -52,7 +52,7 @@ class BottomUpTsv(FileSource):
         self.entries, sha256 = self._index(path, progress=progress)
         super().__init__(path, sha256=sha256)
 
-    def _index(self, path: Path, *, progress: bool) -> tuple[list[Entry], str]:
+    def _index(self, path: Path, *, progress: bool) -> tuple[list[SourceImage], str]:
         """Where each line lies, and the hash of the file, in one pass."""
         digest, entries, start, line = hashlib.sha256(), [], 0, 0
         place = self._columns.index("image_id")
@@ -69,12 +69,12 @@ class BottomUpTsv(FileSource):
                 name = head[place].strip() if place < len(head) else b""
                 if name not in _HEADS and (end - start > _LONGEST_NAME or b"".join(head).strip()):
                     shown = name[:_LONGEST_NAME].decode("utf-8", errors="replace") or f"line {line}"
-                    entries.append(Entry(shown, (path,), f"line {line}", (start, end)))
+                    entries.append(SourceImage(shown, (path,), f"line {line}", (start, end)))
                 bar.update(end - start)
                 start = end
         return entries, digest.hexdigest()
 
-    def read(self, entry: Entry) -> ImageRegions:
+    def read(self, entry: SourceImage) -> ImageRegions:
         """Decode one line."""
         with memoryview(self._text) as content, content[slice(*entry.key)] as line, ExitStack() as stack:
             fields = [stack.enter_context(line[start:end]) for start, end in self._fields(*entry.key)]

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.extract.extractors.detector import Detector
 from coattn.features.extract.extractors.objects import Objects
 from coattn.features.extract.extractors.patches import Patches
 from coattn.features.extract.extractors.torchvision_grid import TorchvisionGrid
 from coattn.features.extract.extractors.transformers_grid import TransformersGrid
-from coattn.features.extract.regions import Extractor
 
 WEIGHTS = "extractor.safetensors"
 PLAIN: dict[str, Callable[..., Extractor]] = {"descriptor": Descriptor, "objects": Objects, "patches": Patches}

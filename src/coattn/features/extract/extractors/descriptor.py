@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from coattn.features.extract.regions import Regions, grid_boxes
+from coattn.features.extract.extractors.base import Regions, grid_boxes
 
 _COLOUR_BINS = 3  # per channel
 _DIRECTIONS = 16

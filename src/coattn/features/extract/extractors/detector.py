@@ -19,9 +19,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from coattn._internal.files import require
+from coattn.features.extract.extractors.base import Regions
 from coattn.features.extract.extractors.network import Loaded, NetworkExtractor, Running
 from coattn.features.extract.extractors.weights import always_the_same, find_torchvision_weights, load_weights, state_of
-from coattn.features.extract.regions import Regions
 
 
 class Boxes(NamedTuple):

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coattn.features.extract.extractors.base import Regions, grid_boxes
 from coattn.features.extract.extractors.weights import hash_tensors
-from coattn.features.extract.regions import Regions, grid_boxes
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 RESAMPLINGS = {method.name.lower(): method for method in Image.Resampling}

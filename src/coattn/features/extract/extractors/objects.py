@@ -10,7 +10,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from coattn.features.extract.regions import Regions
+from coattn.features.extract.extractors.base import Regions
 
 _DIM = 13
 

@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from coattn.features.extract.regions import Regions, grid_boxes
+from coattn.features.extract.extractors.base import Regions, grid_boxes
 
 
 class Patches:

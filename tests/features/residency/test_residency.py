@@ -5,17 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_gather import LENGTHS, write
+from stores import LENGTHS, write
 
 from coattn.features.residency.buffers import Buffers
-from coattn.features.residency.residency import (
-    Features,
-    HeldRows,
+from coattn.features.residency.features import Features, open_features
+from coattn.features.residency.held import HeldRows
+from coattn.features.residency.placement import (
     Placement,
     Residency,
     available_memory,
     free_on_device,
-    open_features,
     place,
 )
 from coattn.features.store.joined import JoinedStore
@@ -55,10 +54,10 @@ def test_unknown_modes_and_budgets_are_refused(tmp_path: Path) -> None:
 
 def test_copied_files_are_unmapped_and_still_can_be_read(tmp_path: Path) -> None:
     store = write(tmp_path / "a.h5")
-    before = store.gather(np.arange(3)).features
+    before = store.read_flat(np.arange(3)).features
     HeldRows(store, np.arange(3), torch.device("cpu"))
     assert not store._maps
-    np.testing.assert_array_equal(store.gather(np.arange(3)).features, before)
+    np.testing.assert_array_equal(store.read_flat(np.arange(3)).features, before)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -85,10 +84,10 @@ def test_batches_are_the_same_wherever_features_live(dtype: str, device: str, tm
     }
     random = np.random.default_rng(0)
     for images in (*(random.integers(0, len(store), 7) for _ in range(5)), np.array([1]), everything, np.array([4, 4])):
-        expected = store.gather_padded(images).features
+        expected = store.read_padded(images).features
         for name, source in sources.items():
             source.expect(images)
-            got = source.gather(images)
+            got = source.batch(images)
             assert got.device.type == device, name
             assert got.numpy(force=True).dtype == expected.dtype, name
             assert got.numpy(force=True).tobytes() == expected.tobytes(), name
@@ -101,9 +100,9 @@ def test_page_locked_memory_is_lent_again_only_after_it_was_copied(mode: Residen
     everything = np.arange(len(store))
     features = open_features(store, everything, mode, "cuda")[0]
     torch.cuda._sleep(1_000_000_000)  # the copies have to queue behind it
-    got = [features.gather(everything[[number]]) for number in range(len(store)) for _ in range(20)]
+    got = [features.batch(everything[[number]]) for number in range(len(store)) for _ in range(20)]
     for number, gathered in enumerate(got):
-        expected = store.gather_padded(everything[[number // 20]]).features
+        expected = store.read_padded(everything[[number // 20]]).features
         assert gathered.numpy(force=True).tobytes() == expected.tobytes()
 
 
@@ -151,12 +150,12 @@ def test_a_batch_keeps_its_memory_for_as_long_as_anyone_holds_a_part_of_it(tmp_p
     features, _ = open_features(store, np.arange(6), "mmap")
     random = np.random.default_rng(0)
     draws = [random.integers(0, 6, 5) for _ in range(20)]
-    held = [features.gather(draw) for draw in draws]
+    held = [features.batch(draw) for draw in draws]
     views = [batch[2:, :1].transpose(0, 1) for batch in held]
-    expected = [store.gather_padded(draw).features for draw in draws]
+    expected = [store.read_padded(draw).features for draw in draws]
     assert all(np.array_equal(batch.numpy(), rows) for batch, rows in zip(held, expected, strict=True))
     del held
-    others = [features.gather(draw[::-1].copy()) for draw in draws]
+    others = [features.batch(draw[::-1].copy()) for draw in draws]
     assert all(
         np.array_equal(view.numpy(), rows[2:, :1].swapaxes(0, 1)) for view, rows in zip(views, expected, strict=True)
     )

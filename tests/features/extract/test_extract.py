@@ -209,7 +209,7 @@ def test_the_batch_size_changes_nothing(photos, tmp_path):
     for size in (1, 3):
         extract(photos, tmp_path / f"{size}", Descriptor(), batch_size=size, dtype="float32", progress=False)
     one, three = FeatureStore(tmp_path / "1"), FeatureStore(tmp_path / "3")
-    np.testing.assert_array_equal(one.gather(np.arange(10)).features, three.gather(np.arange(10)).features)
+    np.testing.assert_array_equal(one.read_flat(np.arange(10)).features, three.read_flat(np.arange(10)).features)
 
 
 # --- another run in the same folder ---
@@ -308,7 +308,7 @@ def test_merged_is_equal(photos, tmp_path):
     one = merge([tmp_path / "out"], tmp_path / "one.h5")
     assert (one.image_ids, one.record, one.dtype) == (shards.image_ids, shards.record, "int8")
     order = np.array([9, 0, 5])
-    for here, there in zip(one.gather(order), shards.gather(order), strict=True):
+    for here, there in zip(one.read_flat(order), shards.read_flat(order), strict=True):
         np.testing.assert_array_equal(here, there)
     assert one.asset("extractor.safetensors").read_bytes() == b"1"
     assert (one.asset("text_encoder") / "config.json").exists()

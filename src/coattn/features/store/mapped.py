@@ -13,7 +13,7 @@ import numpy as np
 from coattn.features.store.layout import FEATURE_DTYPES, Part
 
 
-class GatheredRows(NamedTuple):
+class FlatBatch(NamedTuple):
     """The regions of several images one after another.
 
     features (sum n, D) as stored, int8 as float32; boxes (sum n, 4) float32; sizes (B, 2) int32; lengths (B,) int64.
@@ -25,7 +25,7 @@ class GatheredRows(NamedTuple):
     lengths: np.ndarray
 
 
-class PaddedRows(NamedTuple):
+class PaddedBatch(NamedTuple):
     """The regions of B images beside one another, R the most that one of them has (at least 1), zeros at padding.
 
     features (B, R, D) as stored, int8 as float32; boxes (B, R, 4) float32; sizes (B, 2) int32; lengths (B,) int64.
@@ -37,7 +37,7 @@ class PaddedRows(NamedTuple):
     lengths: np.ndarray
 
 
-class MappedRows:
+class MappedStore:
     """The images of some files, counted 0 ... M-1. Files are mapped when first read, in each process anew, so that this
     may be pickled, forked and shared by threads.
 
@@ -77,7 +77,7 @@ class MappedRows:
         return len(self.lengths)
 
     @property
-    def gathered_dtype(self) -> np.dtype:
+    def read_dtype(self) -> np.dtype:
         """The type of gathered features: as stored, int8 as float32."""
         return FEATURE_DTYPES["float32" if self.dtype == "int8" else self.dtype]
 
@@ -91,39 +91,39 @@ class MappedRows:
         """What a row takes in memory, with its scale."""
         return self.dim * self.stored_dtype.itemsize + (2 if self.dtype == "int8" else 0)
 
-    def gather(self, positions: np.ndarray, *, out: np.ndarray | None = None) -> GatheredRows:
+    def read_flat(self, positions: np.ndarray, *, out: np.ndarray | None = None) -> FlatBatch:
         """Read several images by position, in the order asked.
 
         Args:
             positions: (B,) integers; repeats are allowed.
-            out: where to put the features, (at least sum n, D) of `gathered_dtype`. A buffer used again and again is
+            out: where to put the features, (at least sum n, D) of `read_dtype`. A buffer used again and again is
                 twice as fast as fresh memory.
         """
         positions = np.asarray(positions, np.int64)
         lengths = self.lengths[positions]
         total = int(lengths.sum())
-        features = np.empty((total, self.dim), self.gathered_dtype) if out is None else out[:total]
+        features = np.empty((total, self.dim), self.read_dtype) if out is None else out[:total]
         self.copy_rows(positions, features, np.cumsum(lengths) - lengths)
-        return GatheredRows(features, self.column("boxes")[self.rows(positions)], self.sizes[positions], lengths)
+        return FlatBatch(features, self.column("boxes")[self.rows(positions)], self.sizes[positions], lengths)
 
-    def gather_padded(self, positions: np.ndarray, *, out: np.ndarray | None = None) -> PaddedRows:
+    def read_padded(self, positions: np.ndarray, *, out: np.ndarray | None = None) -> PaddedBatch:
         """Read several images by position, in the order asked. Each row is copied once, to where it stays.
 
         Args:
             positions: (B,) integers; repeats are allowed.
-            out: where to put the features, contiguous, of `gathered_dtype` and at least B * R * D large; those returned
+            out: where to put the features, contiguous, of `read_dtype` and at least B * R * D large; those returned
                 are a view of it. A buffer used again and again is twice as fast as fresh memory.
         """
         positions = np.asarray(positions, np.int64)
         lengths, rows = self.padded_rows(positions)
         shape = (*rows.shape, self.dim)
-        buffer = np.empty(shape, self.gathered_dtype) if out is None else out.reshape(-1)[: math.prod(shape)]
+        buffer = np.empty(shape, self.read_dtype) if out is None else out.reshape(-1)[: math.prod(shape)]
         features = buffer.reshape(shape)
         self.copy_padded(positions, features)
-        return PaddedRows(features, self.column("boxes").take(rows, axis=0), self.sizes[positions], lengths)
+        return PaddedBatch(features, self.column("boxes").take(rows, axis=0), self.sizes[positions], lengths)
 
     def copy_padded(self, positions: np.ndarray, features: np.ndarray) -> None:
-        """Fill contiguous `features` (B, R, D), of `gathered_dtype`, with those of images, and zeros behind them."""
+        """Fill contiguous `features` (B, R, D), of `read_dtype`, with those of images, and zeros behind them."""
         lengths = self.lengths[positions]
         most = features.shape[1]
         self.copy_rows(positions, features.reshape(-1, self.dim), np.arange(len(positions)) * most)
@@ -156,7 +156,7 @@ class MappedRows:
     def copy_rows(self, positions: np.ndarray, features: np.ndarray, starts: np.ndarray) -> None:
         """Copy the features of images to rows of `features` (any, D) that begin at `starts`.
 
-        `features` is contiguous and of `gathered_dtype`; or of `stored_dtype`, and int8 is then copied as it is.
+        `features` is contiguous and of `read_dtype`; or of `stored_dtype`, and int8 is then copied as it is.
         """
         columns = (starts, self._part_of[positions], self._first_row[positions], self.lengths[positions])
         places = zip(*(column.tolist() for column in columns), strict=True)
@@ -212,7 +212,7 @@ class MappedRows:
         positions = np.arange(len(self)) if positions is None else np.asarray(positions)
         count, mean, squares = 0, np.zeros(self.dim), np.zeros(self.dim)
         for start in range(0, len(positions), 64):
-            block = self.gather(positions[start : start + 64]).features.astype(np.float64)
+            block = self.read_flat(positions[start : start + 64]).features.astype(np.float64)
             if len(block):
                 block_mean = block.mean(axis=0)
                 shift, total = block_mean - mean, count + len(block)

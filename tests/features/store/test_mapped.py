@@ -6,21 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stores import LENGTHS, RECORD, write
 
 from coattn.features.store.joined import JoinedStore
-from coattn.features.store.reader import FeatureStore, StoreWriter
-
-RECORD = {"name": "test", "settings": {}, "weights": None, "versions": {}}
-LENGTHS = [3, 0, 1, 7, 2, 5]
-
-
-def write(path: Path, *, dtype: str = "float16", dim: int = 12, seed: int = 0, record: dict = RECORD) -> FeatureStore:
-    random = np.random.default_rng(seed)
-    with StoreWriter(path, dim=dim, dtype=dtype, record=record) as writer:
-        for number, length in enumerate(LENGTHS):
-            corners = np.sort(random.random((length, 2, 2)), axis=1).reshape(-1, 4).astype(np.float32)
-            writer.add(str(number), random.normal(size=(length, dim)).astype(np.float32), corners, (40, 30 + number))
-    return FeatureStore(path)
 
 
 @given(
@@ -35,10 +23,10 @@ def test_padded_rows_are_those_of_each_image(
 ) -> None:
     store = write(tmp_path / "a.h5", dtype=dtype, dim=dim)
     longest = max([LENGTHS[position] for position in positions], default=0) or 1
-    out = np.full(len(positions) * longest * dim + 5, 77, store.gathered_dtype) if given_buffer else None
-    got = store.gather_padded(np.array(positions, int), out=out)
+    out = np.full(len(positions) * longest * dim + 5, 77, store.read_dtype) if given_buffer else None
+    got = store.read_padded(np.array(positions, int), out=out)
     assert got.features.shape == (len(positions), longest, dim)
-    assert got.features.dtype == store.gathered_dtype
+    assert got.features.dtype == store.read_dtype
     assert got.lengths.tolist() == [LENGTHS[position] for position in positions]
     for row, position in enumerate(positions):
         one, length = store.read(position), LENGTHS[position]
@@ -58,16 +46,16 @@ def test_bits_are_kept(tmp_path: Path) -> None:
     with (tmp_path / "a.h5").open("r+b") as file:
         file.seek(store.parts[0].columns["features"].offset)
         file.write(bits := np.array([0x7E01, 0x8000, 0xFC00, 0x0001], "<u2").tobytes())
-    assert store.gather_padded(np.array([0])).features[0, 0].tobytes() == bits
-    assert store.gather(np.array([2, 0])).features[1].tobytes() == bits
+    assert store.read_padded(np.array([0])).features[0, 0].tobytes() == bits
+    assert store.read_flat(np.array([2, 0])).features[1].tobytes() == bits
 
 
 def test_joined_stores_read_as_one(tmp_path: Path) -> None:
     whole, parts = write(tmp_path / "whole.h5"), [write(tmp_path / f"{name}.h5") for name in "ab"]
     joined, number = JoinedStore(parts), len(LENGTHS)
     order = np.array([number + 5, 3, number, 3, 0])
-    assert all(map(np.array_equal, joined.gather(order), whole.gather(order % number)))
-    assert all(map(np.array_equal, joined.gather_padded(order), whole.gather_padded(order % number)))
+    assert all(map(np.array_equal, joined.read_flat(order), whole.read_flat(order % number)))
+    assert all(map(np.array_equal, joined.read_padded(order), whole.read_padded(order % number)))
     assert joined.index("4") == 4
     assert "9" not in joined
     with pytest.raises(ValueError, match="no features of image '9'"):
@@ -84,8 +72,8 @@ def test_joined_stores_of_several_types_give_float32(tmp_path: Path) -> None:
     joined = JoinedStore(stores)
     positions = np.array([3, len(LENGTHS) + 3, 2 * len(LENGTHS) + 3])
     expected = np.stack([store.read(3).features for store in stores])
-    got = joined.gather_padded(positions).features
+    got = joined.read_padded(positions).features
     assert got.dtype == np.float32
     np.testing.assert_array_equal(got, expected)
-    np.testing.assert_array_equal(joined.gather(positions).features, expected.reshape(-1, 12))
-    assert joined.gather_padded(positions[:1]).features.dtype == np.float32, "whichever images come together"
+    np.testing.assert_array_equal(joined.read_flat(positions).features, expected.reshape(-1, 12))
+    assert joined.read_padded(positions[:1]).features.dtype == np.float32, "whichever images come together"

@@ -1,0 +1,113 @@
+"""Copies of feature rows in the memory of one device.
+
+Letters: B images, R regions, D width of a feature row, N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from coattn.features.residency.placement import SMALL
+from coattn.features.store.mapped import MappedStore
+
+_LOAD_BYTES = 1 << 26  # read or uploaded at once
+
+
+class HeldRows:
+    """The rows of some images in the memory of one device, as stored.
+
+    Attributes:
+        starts: (M,) int64, where the rows of each image of the store begin; -1 for those that are not held.
+        features: (N + 1, D) as stored, zeros at the end.
+        scale: (N + 1, 1) float32 of int8 features, else None.
+
+    Args:
+        store: where they come from.
+        images: (K,) their positions.
+        device: where to.
+        progress: show a bar with rate and time left, if there is much to read.
+    """
+
+    def __init__(self, store: MappedStore, images: np.ndarray, device: torch.device, *, progress: bool = False) -> None:
+        images = np.sort(images)  # files are read from front to back
+        lengths = store.lengths[images]
+        total = int(lengths.sum())
+        self.starts = np.full(len(store), -1)
+        self.starts[images] = np.cumsum(lengths) - lengths
+        self.features = _empty_rows(total + 1, store.dim, store.stored_dtype, device)
+        self.features[-1] = 0
+        rows = np.concatenate([store.rows(images), [-1]])
+        self.scale: Tensor | None = None
+        if store.dtype == "int8":
+            self.scale = torch.from_numpy(store.column("scale")[rows, None].astype(np.float32)).to(device)
+        size = total * store.row_bytes
+        with tqdm(
+            total=size,
+            unit="B",
+            unit_scale=True,
+            desc=f"features to {'RAM' if device.type == 'cpu' else device}",
+            disable=not progress or size < SMALL or None,
+        ) as bar:
+            for chunk, ahead in _chunks(store, images):
+                store.expect(ahead)
+                self._load(store, chunk)
+                bar.update(int(store.lengths[chunk].sum()) * store.row_bytes)
+        store.unmap()
+
+    def _load(self, store: MappedStore, images: np.ndarray) -> None:
+        lengths = store.lengths[images]
+        first, count = int(self.starts[images[0]]), int(lengths.sum())
+        target = self.features[first : first + count]
+        if target.device.type == "cpu":
+            store.copy_rows(images, target.numpy(), self.starts[images] - first)
+            return
+        # Torch lends a page-locked buffer again only when copies out of it are done.
+        staging = torch.empty_like(target, device="cpu", pin_memory=True)
+        store.copy_rows(images, staging.numpy(), self.starts[images] - first)
+        target.copy_(staging, non_blocking=True)
+
+    def holds(self, images: np.ndarray) -> np.ndarray:
+        """(B,) bool."""
+        return self.starts[images] >= 0
+
+    def batch(self, images: np.ndarray, lengths: np.ndarray, *, out: Tensor | None = None) -> Tensor:
+        """Features (B, R, D) of images with so many rows each; zeros at padding, and where an image is not held."""
+        places = np.arange(max(int(lengths.max(initial=0)), 1))
+        held = (places < lengths[:, None]) & self.holds(images)[:, None]
+        rows = np.where(held, self.starts[images][:, None] + places, len(self.features) - 1)
+        index = moved(torch.from_numpy(rows), self.features.device)
+        shape = (*rows.shape, self.features.shape[1])
+        if self.scale is None:
+            flat = None if out is None else out.view(-1, shape[2])
+            return torch.index_select(self.features, 0, index.view(-1), out=flat).view(shape)
+        stored = self.features.index_select(0, index.view(-1)).view(shape)
+        return torch.mul(stored, self.scale[index], out=out)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on `device`, which nothing waits for."""
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def torch_dtype(dtype: np.dtype) -> torch.dtype:
+    """The type of torch with the same bits."""
+    return torch.from_numpy(np.empty(0, dtype)).dtype
+
+
+def _empty_rows(count: int, dim: int, dtype: np.dtype, device: torch.device) -> Tensor:
+    """(count, dim). In RAM numpy asks for huge pages, from which rows are gathered twice as fast."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty((count, dim), dtype))
+    return torch.empty(count, dim, dtype=torch_dtype(dtype), device=device)
+
+
+def _chunks(store: MappedStore, images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images in portions to be read at once, each with the one after it."""
+    ends = np.cumsum(store.lengths[images]) * store.row_bytes
+    chunks = np.split(images, np.flatnonzero(np.diff(ends // _LOAD_BYTES)) + 1)
+    yield from zip(chunks, [*chunks[1:], images[:0]], strict=True)
