@@ -1,11 +1,11 @@
-"""Speed, measured in turns with what people compare with, mostly a conventional implementation: rates, ratios, limits.
+"""Measure speed: rates, ratios to a conventional implementation measured in turns, and shares of the machine's limits.
 
-    tools/bench all                           every part; writes benchmarks/cpu.json, or that of the GPU if there is one
-    tools/bench features train --device cpu   some parts; --json FILE writes them, and leaves other parts of a file
-    tools/bench all --quick                   tiny sizes: says whether everything runs, and nothing about speed
-    tools/bench --write-readme                puts a chart of benchmarks/*.json into README.md
+    tools/bench all                           measure every part; write benchmarks/cpu.json, or the file of the GPU
+    tools/bench features train --device cpu   measure some parts; --json FILE updates these parts of a file
+    tools/bench all --quick                   use tiny sizes, to check that everything runs
+    tools/bench report                        write the charts of benchmarks/*.json into docs/benchmarks.md
 
-It needs torch, numpy, h5py and lightning, and no installation: PYTHONPATH=src python tools/bench.py all
+Requires torch, numpy, h5py and lightning. Without installation: PYTHONPATH=src python tools/bench.py all
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.alone import run_bench
 from benchmarks.context import Context
 from coattn._internal.files import read_json, write_json
 from coattn.training.callbacks import peak_memory
-from readme import write_between
+from pages import DOCS, write_generated
 
 PARTS = {
     "features": features,
@@ -42,31 +42,23 @@ def main() -> None:
         prog="tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; or all")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the GPU, if there is one")
-    add("--json", type=Path, metavar="FILE", help="where to write; by default only `all` writes: benchmarks/NAME.json")
-    add(
-        "--folder",
-        type=Path,
-        help="for the synthetic data, some GB, most of which is kept; by default it is temporary",
-    )
-    add("--quick", action="store_true", help="tiny sizes, to see whether everything runs")
-    add("--alone", nargs=2, metavar=("CASE", "IMPLEMENTATION"), help="one row, once; prints it and its memory as JSON")
-    add("--write-readme", action="store_true", help="put a chart of benchmarks/*.json between its marks in README.md")
+    add("parts", nargs="+", metavar="PART", help=f"{', '.join(PARTS)}, all, or report")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: the GPU if there is one)")
+    add("--json", type=Path, metavar="FILE", help="file to update (default: benchmarks/NAME.json for `all`, else none)")
+    add("--folder", type=Path, help="where to keep some GB of synthetic data (default: a temporary folder)")
+    add("--quick", action="store_true", help="use tiny sizes, to check that everything runs")
+    add("--alone", nargs=2, metavar=("CASE", "IMPLEMENTATION"), help="measure one row once; print it as JSON")
     arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - {*PARTS, "all"}:
-        parser.error(f"there is no part {unknown.pop()!r}; there are {', '.join(PARTS)}; or say all")
-    if not (arguments.parts or arguments.write_readme):
-        parser.error(f"say what to measure: {', '.join(PARTS)}, or all")
-    if arguments.parts:
+    if unknown := set(arguments.parts) - {*PARTS, "all", "report"}:
+        parser.error(f"there is no part {unknown.pop()!r}; the parts are {', '.join(PARTS)}; all; report")
+    if arguments.parts == ["report"]:
+        write_generated(DOCS / "benchmarks.md", "tools/bench report", report.charts())
+    else:
         measure(arguments)
-    if arguments.write_readme:
-        charts = [report.chart(read_json(path)) for path in sorted(report.FOLDER.glob("*.json"))]
-        write_between(report.ROOT / "README.md", "tools/bench", "\n".join(charts))
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Measure some parts, print their tables, and write them where they are to be written."""
+    """Measure the given parts, print their tables, and write the JSON file."""
     device = arguments.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -86,14 +78,14 @@ def measure(arguments: argparse.Namespace) -> None:
             measure_part(context, parts[0], path)
         else:
             if everything and path is not None:
-                write_json(path, {})  # nothing of an earlier run stays
+                write_json(path, {})  # a complete run replaces the file
             for part in parts:
                 print(f"\n{part}", flush=True)
                 run_bench(context, part, *([] if path is None else ["--json", str(path)]))
 
 
 def measure_part(context: Context, part: str, path: Path | None) -> None:
-    """Measure one part, in this process; others before it would leave it less memory, and the machine another."""
+    """Measure one part in this process. Each part has its own, because earlier parts would leave it less memory."""
     described, limits = machine.describe(context.device), context.measured_limits()
     print("\n".join(f"{name}: {value}" for name, value in (described | limits).items()), flush=True)
     found = {"machine": described, "limits": {part: limits}, part: PARTS[part].run(context)}
@@ -102,12 +94,12 @@ def measure_part(context: Context, part: str, path: Path | None) -> None:
         print(f"\n{report.table('targets', checked)}")
     if path is not None:
         write(path, found, with_targets=not context.quick)
-        print(f"\n{path}: the same as JSON")
+        print(f"\n{path}: the same numbers as JSON")
         draw_growth(found, path.with_name(f"{path.stem}_growth.png"))
 
 
 def write(path: Path, found: dict[str, Any], *, with_targets: bool) -> None:
-    """What was found, in place of the same in a file that may be there; its other parts stay."""
+    """Update the measured parts of the JSON file; its other parts are kept."""
     before = read_json(path) if path.exists() else {}
     found = before | found | {"limits": before.get("limits", {}) | found["limits"]}
     if with_targets:
@@ -116,14 +108,14 @@ def write(path: Path, found: dict[str, Any], *, with_targets: bool) -> None:
 
 
 def draw_growth(found: dict[str, Any], picture: Path) -> None:
-    """How cost grows as a picture, if that was measured."""
+    """Draw how cost grows, if that part was measured."""
     if not found.get("growth"):
         return
     try:
         report.plot_growth(found["growth"], picture)
         print(f"{picture}: how cost grows")
     except ModuleNotFoundError as error:
-        print(f"no picture of how cost grows: it needs {error.name}")
+        print(f"no picture of how cost grows: {error.name} is not installed")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     tools/compare                           makes what is missing, one run after the other, and prints the table
     tools/compare --jobs 2                  two runs at a time, for example one per core
     tools/compare --only sort_of_clevr      only the configurations with that in their names; may be given repeatedly
-    tools/compare --write-readme            puts the table into README.md too
+    tools/compare --report                  only writes the table of benchmarks/experiments/comparison.json into docs/
 
 A run trains with one of configs/compare/*.yaml and a seed, keeps the weights that are best on the validation questions,
 and answers the test questions once. Killed at any moment and started again, a run goes on from its last checkpoint, and
@@ -41,10 +41,10 @@ from coattn.nn import VQAModel
 from coattn.serialization.directory import load_directory
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
-from readme import write_between
+from pages import DOCS, write_generated
 
 SEEDS = (0, 1, 2)
-REPORT = Path("runs/compare/report.json")
+REPORT = Path("benchmarks/experiments/comparison.json")
 MODELS = {
     "hiecoatt_parallel": "HieCoAtt parallel",
     "hiecoatt_alternating": "HieCoAtt alternating",
@@ -86,8 +86,11 @@ def main() -> None:
     add("--seeds", type=int, default=len(SEEDS), metavar="N", help="only the first N seeds (%(default)s)")
     add("--only", action="append", default=[], metavar="TEXT", help="only configurations with TEXT in their names")
     add("--sort-of-clevr", metavar="FOLDER", help="its files, until they are prepared in data/sort_of_clevr")
-    add("--write-readme", action="store_true", help="put the table between its marks in README.md")
+    add("--report", action="store_true", help="run nothing; write the table of the report into docs/comparison.md")
     arguments = parser.parse_args()
+    if arguments.report:
+        write_generated(DOCS / "comparison.md", "tools/compare", format_table(read_json(REPORT)))
+        return
     configs = find_configs()
     chosen = [
         config for config in configs if not arguments.only or any(text in config.path.stem for text in arguments.only)
@@ -109,8 +112,7 @@ def main() -> None:
     report = make_report(configs)
     write_json(REPORT, report, indent=1)
     print(f"\n{format_table(report)}\n{REPORT}: the same with the scores of each seed")
-    if arguments.write_readme:
-        write_between(Path("README.md"), "tools/compare", format_table(report))
+    write_generated(DOCS / "comparison.md", "tools/compare", format_table(report))
 
 
 def find_configs() -> list[Config]:

@@ -1,4 +1,4 @@
-"""What was measured: tables for people, JSON to keep, and a chart of the JSON for README.md."""
+"""Tables and charts of measured numbers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.context import Row
 from benchmarks.timing import median_of
+from coattn._internal.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
@@ -25,13 +26,13 @@ _WIDTH = 36
 
 
 def default_path(machine: Mapping[str, Any]) -> Path:
-    """benchmarks/cpu.json, or by the GPU's name: benchmarks/h200.json for an "NVIDIA H200"."""
+    """The JSON file of a machine: benchmarks/cpu.json, or one named after the GPU, benchmarks/h200.json for an H200."""
     name = machine["gpu"]["name"].lower().removeprefix("nvidia ") if "gpu" in machine else "cpu"
     return FOLDER / f"{re.sub('[^a-z0-9]+', '_', name)}.json"
 
 
 def table(title: str, rows: Sequence[Row]) -> str:
-    """Rows with their union of columns, aligned; a spread stands behind its median."""
+    """Rows as an aligned text table with the union of their columns; a spread follows its median in parentheses."""
     found = dict.fromkeys(name for row in rows for name in row)
     columns = [*(name for name in _FIRST if name in found), *(name for name in found if name not in _FIRST)]
     cells = [columns, *([_cell(row.get(name)) for name in columns] for row in rows)]
@@ -55,7 +56,7 @@ def _cell(value: Any) -> str:
 
 
 def chart(found: Mapping[str, Any]) -> str:
-    """Bars in text, indented as code: of each case what every implementation did."""
+    """The bars of every case of one machine as indented text, and its targets."""
     machine = found["machine"]
     name = machine["gpu"]["name"] if "gpu" in machine else f"{machine['processor']}, {machine['cores']} cores"
     lines = [f"{name} ({', '.join(machine['flags'])}), torch {machine['torch']}; medians; x: times the conventional"]
@@ -64,12 +65,17 @@ def chart(found: Mapping[str, Any]) -> str:
         for case in dict.fromkeys(row["case"] for row in rows):
             lines += ["", f"{title}: {case}", *_bars([row for row in rows if row["case"] == case])]
     if found.get("targets"):
-        lines += ["", *table("what was aimed at", found["targets"]).splitlines()]
+        lines += ["", *table("targets", found["targets"]).splitlines()]
     return "".join(f"    {line}".rstrip() + "\n" for line in lines)
 
 
+def charts() -> str:
+    """The charts of all measured machines."""
+    return "\n".join(chart(read_json(path)) for path in sorted(FOLDER.glob("*.json")))
+
+
 def _bars(rows: Sequence[Row]) -> Iterator[str]:
-    """A line for each row of a case; longer is more, of questions or of milliseconds."""
+    """One line per row of a case: name, number, a bar proportional to the number, and the ratio."""
     column = next(name for name in ("questions/s", "ms", "images/s", "MB/s") if name in rows[0])
     most = max(median_of(row[column]) for row in rows)
     names = max(len(row["implementation"]) for row in rows)
@@ -86,7 +92,7 @@ def _number(value: float) -> str:
 
 
 def plot_growth(rows: Sequence[Row], path: Path) -> None:
-    """A picture of how the time of a question grows in each size, beside its arithmetic.
+    """Draw the time per question against each size, beside the operations per question.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.

@@ -1,0 +1,131 @@
+"""README.md and docs/: links lead somewhere, commands parse, Python runs."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coattn import models
+from coattn.cli import COMMANDS, main
+from coattn.features.extract.extractors.descriptor import Descriptor
+from coattn.serialization.directory import save_model
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("configs/**/*.md"), *ROOT.glob("findings/*.md")]
+)
+TRAINING = {"fit", "validate", "test", "predict"}
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{name(page)}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{name(page)}: {link}"
+
+
+def command_lines(page: Path) -> Iterator[list[str]]:
+    """The `coattn` command lines of the page's code blocks, split into words."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^ {4,}(?:\$ )?(coattn [a-z].+|torchrun .+)$", text, re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        if "coattn" in words:
+            yield words[words.index("coattn") + 1 :]
+
+
+LINES = [(name(page), words) for page in PAGES for words in command_lines(page)]
+
+
+def parse(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit status of a command that parses its arguments and then ends without running."""
+    if words[0] in TRAINING:
+        words = [*words, "--print_config"]
+    else:
+        monkeypatch.setattr(importlib.import_module(f"coattn.cli.{words[0]}"), "run", lambda arguments: 0)
+    try:
+        return main(words)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
+@pytest.mark.parametrize(("page", "words"), LINES, ids=[f"{page}-{words[0]}" for page, words in LINES])
+def test_command_lines_parse(
+    page: str, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    if words[0] not in COMMANDS:
+        pytest.skip(f"there is no coattn {words[0]} yet")
+    status = parse(words, monkeypatch)
+    assert status == 0, f"{page}: coattn {shlex.join(words)}\n{capsys.readouterr().err}"
+
+
+def test_a_wrong_command_line_does_not_parse(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse(["ask", "model", "--no-such-option"], monkeypatch) == 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_in_the_text_exist(page: Path) -> None:
+    named = re.findall(r"`coattn ([a-z][\w-]*)", page.read_text(encoding="utf-8"))
+    assert set(named) <= set(COMMANDS)
+
+
+@pytest.fixture
+def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with what the README's Python reads: an untrained small model and an image."""
+    words, answers = Vocabulary(["what", "color", "is"]), AnswerVocabulary(["green", "no"])
+    sizes = {"num_words": len(words), "region_dim": 56, "num_answers": len(answers), "dim": 16, "embedding_dim": 8}
+    save_model(
+        tmp_path / "runs/easy_vqa/model",
+        models.modular(**sizes, standardised=False),
+        answer_vocabulary=answers,
+        question_vocabulary=words,
+        metric="exact_match",
+        activation="softmax",
+        temperature=1.0,
+        max_tokens=8,
+        extractor=Descriptor().record,
+    )
+    image = tmp_path / "data/easy_vqa/images/test/7.png"
+    image.parent.mkdir(parents=True)
+    Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(image)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_python_of_the_readme_runs(quickstart: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    assert (quickstart / "where.png").exists()
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    assert any("```python" in line for line in lines[:40])
