@@ -13,8 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from coattn import models
 from coattn.training.batches import Batch
-from coattn.training.losses import Loss
-from coattn.training.objectives import make_objective
+from coattn.training.objectives import Loss, make_objective
 
 pytestmark = [
     pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch that knows of CUDA"),

@@ -15,7 +15,7 @@ from tiny import SMALL, settings, small_sizes, write_data, write_store
 from coattn.cli import main
 from coattn.datasets.vqa_json import read_vqa
 from coattn.text.tokenizer import tokenize
-from coattn.training.models import build_model
+from coattn.training.model import build_model
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("**/*.yaml"))

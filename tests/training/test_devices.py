@@ -12,14 +12,14 @@ from tiny import change, plain_descent
 from coattn._internal.files import read_json
 from coattn.cli import main
 from coattn.training.callbacks import read_checkpoint
-from coattn.training.recipe import OPTIMIZERS
+from coattn.training.optim import OPTIMIZERS
 
 SCRIPT = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from tiny import plain_descent
 from coattn.cli import main
-from coattn.training.recipe import OPTIMIZERS
+from coattn.training.optim import OPTIMIZERS
 OPTIMIZERS["adam"] = plain_descent
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

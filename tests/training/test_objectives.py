@@ -24,10 +24,10 @@ from coattn.serialization.directory import load_directory
 from coattn.text.answer_words import AnswerWords
 from coattn.text.vocabulary import AnswerVocabulary
 from coattn.training.data import VQADataModule
+from coattn.training.dataset import Questions, encode_answers
 from coattn.training.evaluation import CollectAnswers, results_by_question
-from coattn.training.models import build_model
+from coattn.training.model import build_model
 from coattn.training.objectives import make_objective
-from coattn.training.splits import Questions, encode_answers
 from coattn.training.task import VQATask
 
 SIZES = {"dim": 16, "num_heads": 2, "embedding_dim": 8, "dropout": 0.0, "max_length": 4, "num_beams": 2}

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from coattn.training.callbacks import Checkpoints, read_checkpoint
-from coattn.training.run import main
+from coattn.training.cli import main
 
 # Batches of 4 and two of them to a step: six steps in an epoch, with validations in its midst and at its end.
 HARD = ["--data.batch_size", "4", "--trainer.accumulate_grad_batches", "2", "--trainer.val_check_interval", "5"]

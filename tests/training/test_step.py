@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from coattn.models import GENERATORS, PRESETS
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
-from coattn.training.models import build_model
+from coattn.training.model import build_model
 from coattn.training.objectives import make_objective
 from coattn.training.task import VQATask
 

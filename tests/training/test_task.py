@@ -11,8 +11,8 @@ from tiny import plain_descent, settings, small_sizes
 from coattn.models import PRESETS
 from coattn.nn import VQAModel
 from coattn.training.data import VQADataModule
-from coattn.training.models import build_model
-from coattn.training.recipe import OPTIMIZERS
+from coattn.training.model import build_model
+from coattn.training.optim import OPTIMIZERS
 from coattn.training.task import VQATask
 
 DIMS = {"num_words": 8, "question_dim": None, "region_dim": 8, "num_answers": 5}

@@ -22,7 +22,7 @@ from coattn.serialization.directory import load_directory
 from coattn.serialization.registry import build, describe
 from coattn.text.finetuned import FinetunedQuestionEncoder
 from coattn.training.callbacks import read_checkpoint
-from coattn.training.recipe import OPTIMIZERS
+from coattn.training.optim import OPTIMIZERS
 from coattn.training.task import VQATask
 
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -171,7 +171,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from tiny import plain_descent
 from coattn.cli import main
-from coattn.training.recipe import OPTIMIZERS
+from coattn.training.optim import OPTIMIZERS
 OPTIMIZERS["adam"] = plain_descent
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -19,8 +19,8 @@ from coattn.features.store.reader import FeatureStore
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.batches import Ragged
 from coattn.training.data import VQADataModule
-from coattn.training.splits import Questions
-from coattn.training.vocabularies import Vocabularies
+from coattn.training.dataset import Questions
+from coattn.training.text_inputs import Vocabularies
 
 _RECORD: dict[str, object] = {"name": "synthetic", "settings": {}, "weights": None}
 _BLOCK_ROWS = 8192

@@ -1,4 +1,4 @@
-"""coattn fit, validate, test and predict: everything but the imports is in `coattn.training.run`."""
+"""coattn fit, validate, test and predict: everything but the imports is in `coattn.training.cli`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def main(arguments: Sequence[str]) -> int:
     """
     require("lightning", "train")
     require("jsonargparse", "train")
-    from coattn.training.run import main as run
+    from coattn.training.cli import main as run
 
     return run(arguments)

@@ -18,13 +18,11 @@ from coattn.features.store.joined import JoinedStore
 from coattn.features.store.reader import FeatureStore
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import Vocabulary
-from coattn.training.batches import Batch
-from coattn.training.curriculum import Curriculum
-from coattn.training.dataset import Draw
+from coattn.training.batches import Batch, Draw
+from coattn.training.dataset import Questions, Split, Targets, as_list, check_sources, make_split, read_files
 from coattn.training.loader import BatchLoader
-from coattn.training.order import TrainingOrder, evaluation_draws
+from coattn.training.order import Curriculum, TrainingOrder, evaluation_draws
 from coattn.training.settings import check_settings
-from coattn.training.splits import Questions, Split, Targets, as_list, check_sources, make_split, read_files
 from coattn.training.text_inputs import TextInputs
 
 Paths = str | list[str]

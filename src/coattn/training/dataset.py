@@ -1,38 +1,276 @@
-"""From questions to the texts of batches: a data set that reads those of a whole batch at once."""
+"""The questions of a split: read from files, encoded as arrays, and handed out a batch at a time."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import Dataset
 
-from coattn.features.store.reader import FeatureStore
-from coattn.training.batches import Ragged
+from coattn.datasets.records import Record
+from coattn.datasets.vqa_json import read_vqa
+from coattn.features.residency.features import Features
+from coattn.features.store.joined import JoinedStore
+from coattn.features.store.reader import FeatureStore, require_same_extractor
+from coattn.text.answer_words import PAD, AnswerWords
+from coattn.text.answers import answer_key, answer_shares, soft_scores
+from coattn.text.pretrained_tokenizer import PretrainedTokenizer
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+from coattn.training.batches import Batch, Draw, Ragged, Texts, make_batch
+from coattn.training.text_inputs import Vocabularies
+
+Targets = Literal["soft", "typed", "share", "single"]
+_SCORING: dict[Targets, Callable[[Sequence[str], AnswerVocabulary], tuple[list[int], list[float]]]] = {
+    "soft": soft_scores,
+    "typed": partial(soft_scores, as_typed=True),
+    "share": answer_shares,
+    "single": soft_scores,
+}
 
 
-class Draw(NamedTuple):
-    """What to read: positions (B,) of questions in their split, images (B,) of the store, and the batch's divisor.
+class Questions(NamedTuple):
+    """The records of a split in the order of its files, and the metric that judges the answers."""
 
-    Everything random is in here already, so it does not matter who reads.
+    records: list[Record]
+    metric: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The questions of a split, ready to be read.
+
+    Attributes:
+        records: in the order of the files.
+        metric: what judges the answers.
+        images: (N,) int64, position in the feature store of each question's image.
+        dataset: reads the texts of its batches.
+        features: the store that has the images.
     """
 
-    positions: np.ndarray
+    records: list[Record]
+    metric: str
     images: np.ndarray
-    divisor: float
+    dataset: QuestionDataset
+    features: FeatureStore | JoinedStore
+
+    @property
+    def num_regions(self) -> np.ndarray:
+        """(N,) int64, regions of each question's image."""
+        return self.features.lengths[self.images]
+
+    @property
+    def num_tokens(self) -> np.ndarray:
+        """(N,) int64, tokens of each question."""
+        return self.dataset.questions.lengths
+
+    def batch(self, positions: np.ndarray) -> Batch:
+        """Some of the questions (B,), read at once."""
+        draw = Draw(positions, self.images[positions], float(len(positions)))
+        return make_batch(draw, self.dataset[draw], Features(self.features))
 
 
-class Texts(NamedTuple):
-    """What a `Batch` holds but for its images: the fields of the same names."""
+def read_questions(name: str, questions: Sequence[str], annotations: Sequence[str]) -> Questions:
+    """Read the files of a split as one.
 
-    question: Tensor
-    question_mask: Tensor
-    target_rows: Tensor
-    target_answers: Tensor
-    target_scores: Tensor
-    positions: Tensor
+    Args:
+        name: of the split.
+        questions: files of questions.
+        annotations: their answers, one file for each; none at all where they are unknown.
+
+    Raises:
+        ValueError: the files are not what they should be, or do not belong together.
+        OSError: a file cannot be read.
+    """
+    files = [read_vqa(path, answers, split=name) for path, answers in itertools.zip_longest(questions, annotations)]
+    records = [record for file in files for record in file.records]
+    if not records:
+        raise ValueError(f"{', '.join(questions)}: no questions")
+    if len(metrics := sorted({file.metric for file in files})) > 1:
+        raise ValueError(f"{', '.join(annotations)}: judged by different metrics, {' and '.join(metrics)}")
+    if len(files) > 1:
+        seen: set[str] = set()
+        for record in records:
+            if str(record.question_id) in seen:
+                raise ValueError(f"{', '.join(questions)}: question_id {record.question_id!r} is in more than one file")
+            seen.add(str(record.question_id))
+    return Questions(records, metrics[0])
+
+
+def read_files(name: str, options: Mapping[str, Any]) -> Questions:
+    """The questions of a split from the files that the settings of a `VQADataModule` name.
+
+    Raises:
+        ValueError: there are no files, not one of annotations for each of questions, or `read_questions` refuses them.
+    """
+    source = "test" if name == "predict" and options["predict_questions"] is None else name
+    questions = as_list(options[f"{source}_questions"])
+    annotations = [] if name == "predict" else as_list(options[f"{name}_annotations"])
+    if not questions:
+        raise ValueError(f"there are no {name} questions; set data.{source}_questions")
+    if name != "predict" and len(annotations) != len(questions):
+        raise ValueError(
+            f"{len(questions)} files in data.{name}_questions, but {len(annotations)} in data.{name}_annotations; "
+            "give one for each"
+        )
+    return read_questions(name, questions, annotations)
+
+
+def make_split(
+    name: str,
+    questions: Questions,
+    vocabularies: Vocabularies,
+    features: FeatureStore | JoinedStore,
+    options: Mapping[str, Any],
+    *,
+    embeddings: FeatureStore | None,
+    max_tokens: int | None,
+) -> Split:
+    """Questions as numbers, with the places of their images.
+
+    Args:
+        name: of the split; only "train" has targets of its own, and may leave out questions.
+        questions: its records.
+        vocabularies: words and answers.
+        features: where the images are.
+        options: the settings of a `VQADataModule`.
+        embeddings: of the questions, where there is no vocabulary of words.
+        max_tokens: longer questions are cut.
+
+    Raises:
+        ValueError: an image has no features, a question no embeddings, or no training question a known answer.
+    """
+    words, answers = vocabularies
+    targets: Targets = options["targets"] if name == "train" else "soft"
+    if name == "train" and options["known_answers_only"]:
+        questions = with_known_answers(questions, answers, targets)
+    images = image_positions(
+        features,
+        [str(record.image_id) for record in questions.records],
+        what=f"data.{name}_questions",
+        fix="extract them, or remove their questions",
+    )
+    if words is not None:
+        tokens: Ragged | QuestionEmbeddings = encode_questions(questions.records, words, max_tokens)
+    else:
+        assert embeddings is not None, "there is one or the other"
+        tokens = find_embeddings(questions.records, embeddings)
+    dataset = QuestionDataset(tokens, *encode_answers(questions, answers, targets))
+    return Split(*questions, images, dataset, features)
+
+
+def as_list(paths: str | list[str] | None) -> list[str]:
+    """Paths of a setting that takes one, several or none."""
+    return [] if paths is None else [paths] if isinstance(paths, str) else list(paths)
+
+
+def image_positions(
+    features: FeatureStore | JoinedStore, image_ids: Sequence[str], *, what: str, fix: str
+) -> np.ndarray:
+    """Where a store has the image of each question, (N,) int64.
+
+    Raises:
+        ValueError: it misses some; the message counts them, and says `what` needs them and how to `fix` it.
+    """
+    missing = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in features]
+    if missing:
+        raise ValueError(
+            f"{features.path}: no features of {len(missing)} of the {len(set(image_ids))} images of {what}, "
+            f"for example {', '.join(map(repr, missing[:3]))}; {fix}"
+        )
+    positions = {image_id: features.index(image_id) for image_id in dict.fromkeys(image_ids)}
+    return np.array([positions[image_id] for image_id in image_ids], np.int64)
+
+
+def encode_questions(
+    records: Sequence[Record], words: Vocabulary | PretrainedTokenizer, max_tokens: int | None
+) -> Ragged:
+    """The token ids of each question."""
+    return Ragged.build(words.encode_all([record.question for record in records], max_tokens=max_tokens), np.int32)
+
+
+def find_embeddings(records: Sequence[Record], store: FeatureStore) -> QuestionEmbeddings:
+    """The token embeddings of each question.
+
+    Raises:
+        ValueError: the store misses some.
+    """
+    missing = list(dict.fromkeys(record.question for record in records if record.question not in store))
+    if missing:
+        raise ValueError(
+            f"{store.path}: no embeddings of {len(missing)} questions, for example {missing[0]!r}; "
+            "embed the questions of all splits with `coattn embed`"
+        )
+    return QuestionEmbeddings(store, np.array([store.index(record.question) for record in records], np.int64))
+
+
+def encode_answers(
+    questions: Questions, answers: AnswerVocabulary | AnswerWords, targets: Targets = "soft"
+) -> tuple[Ragged, np.ndarray]:
+    """Which answers are right for each question, and what each is worth (`VQADataModule`).
+
+    Answers are given by their number in the vocabulary, or as the ids of their words, all padded to the longest.
+    """
+    ids, scores = [], []
+    for record in questions.records:
+        # Exact match knows one answer per question; the official metric all of them; a question to predict none.
+        alone = record.answers and (questions.metric == "exact_match" or targets == "single")
+        given = [record.answer] if alone else record.answers
+        numbers, worth = _worth(given, answers, targets) if given else ([], [])
+        ids.append(numbers)
+        scores.append(worth)
+    if isinstance(answers, AnswerWords):
+        longest = max((len(words) for row in ids for words in row), default=1)
+        rows = Ragged.build([[words + [PAD] * (longest - len(words)) for words in row] for row in ids], np.int32)
+        packed = rows._replace(values=rows.values.reshape(-1, longest))
+    else:
+        packed = Ragged.build(ids, np.int32)
+    return packed, Ragged.build(scores, np.float32).values
+
+
+def _worth(
+    given: Sequence[str], answers: AnswerVocabulary | AnswerWords, targets: Targets
+) -> tuple[list[Any], list[float]]:
+    """The answers that can be given, by number or as ids of words, and what each is worth."""
+    if isinstance(answers, AnswerVocabulary):
+        return _SCORING[targets](given, answers)
+    keys = AnswerVocabulary(list(dict.fromkeys(map(answer_key, given))))
+    typed = {answer_key(text): text for text in reversed(given)}
+    scored = zip(*_SCORING[targets](given, keys), strict=True)
+    written = [(answers.encode(typed[keys.answers[number]]), worth) for number, worth in scored]
+    return [ids for ids, _ in written if ids], [worth for ids, worth in written if ids]
+
+
+def with_known_answers(questions: Questions, answers: AnswerVocabulary | AnswerWords, targets: Targets) -> Questions:
+    """The questions of which some answer is worth something.
+
+    Raises:
+        ValueError: there are none.
+    """
+    known = encode_answers(questions, answers, targets)[0].lengths > 0
+    if not known.any():
+        raise ValueError(f"no training question has an answer among the {len(answers)} of the vocabulary")
+    return questions._replace(records=list(itertools.compress(questions.records, known)))
+
+
+def check_sources(pairs: Iterable[tuple[dict[str, Any], FeatureStore | JoinedStore]], *, allow: bool) -> None:
+    """Refuse stores made by something else than the record beside each says; with `allow` only warn.
+
+    Raises:
+        ValueError: the message names the store and both makers.
+    """
+    for wanted, store in pairs:
+        try:
+            require_same_extractor(wanted, store.record, wanted_by="the model", found_in=str(store.path))
+        except ValueError as error:
+            if not allow:
+                raise ValueError(f"{error}, or let --allow-other-features only warn") from None
+            rank_zero_warn(f"{error} (--allow-other-features lets it pass)")
 
 
 class QuestionEmbeddings(NamedTuple):

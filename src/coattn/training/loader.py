@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from coattn.features.extract.pipeline import loading
 from coattn.features.residency.features import Features
-from coattn.features.residency.held import moved
-from coattn.training.batches import Batch
-from coattn.training.dataset import Draw, QuestionDataset, Texts
+from coattn.training.batches import Batch, Draw, Texts, make_batch
+from coattn.training.dataset import QuestionDataset
 
 _AHEAD = 2  # batches that a thread has ready
 
@@ -100,23 +98,6 @@ class BatchLoader:
 
     def _batch(self, item: tuple[Draw, Texts]) -> Batch:
         return make_batch(*item, self._features)
-
-
-def make_batch(draw: Draw, texts: Texts, features: Features) -> Batch:
-    """A batch of texts and of the images they are about; what is of images lies where `features` gathers."""
-    store = features.store
-    lengths, rows = store.padded_rows(draw.images)
-    mask = np.arange(rows.shape[1]) < lengths[:, None]
-    parts = (mask, store.column("boxes").take(rows, axis=0), store.sizes[draw.images].astype(np.float32))
-    region_mask, boxes, image_sizes = (moved(torch.from_numpy(part), features.device) for part in parts)
-    return Batch(
-        **texts._asdict(),
-        regions=features.batch(draw.images),
-        region_mask=region_mask,
-        boxes=boxes,
-        image_sizes=image_sizes,
-        divisor=draw.divisor,
-    )
 
 
 def _unchanged(texts: Texts) -> Texts:

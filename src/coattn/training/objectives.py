@@ -1,11 +1,11 @@
-"""What training asks of a model, and how its answers are judged: one that chooses, or one that writes them.
+"""Losses on soft scores, and the objective of each kind of model: one that chooses answers, one that writes them.
 
 Letters: B questions, A answers of the vocabulary, S target answers, L words, V word ids.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,44 @@ from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.decoder import BOS, EOS, PAD
 from coattn.text.answer_words import COMMA
 from coattn.training.batches import Batch
-from coattn.training.losses import ACTIVATIONS, Loss, answer_losses
+
+Loss = Literal["bce", "cross_entropy", "kl"]
+Reduction = Literal["mean", "sum"]
+
+# What makes confidences of logits, for each loss.
+ACTIVATIONS: dict[str, Literal["sigmoid", "softmax"]] = {"bce": "sigmoid", "cross_entropy": "softmax", "kl": "softmax"}
+
+
+def answer_losses(logits: Tensor, targets: Tensor, loss: Loss) -> Tensor:
+    """The loss of each question. Training takes the mean, or the sum, over the questions of an optimiser step.
+
+    - `bce`: binary cross-entropy of every answer with its soft score, *summed* over the answers: what bottom-up
+      top-down attention and its successors train with. Their code then divides by the batch (hengyuan-hu: the mean) or
+      by nothing (openvqa, DCN: the sum; learning rate and clipping then go with the batch size).
+    - `cross_entropy`: the scores are made to sum to 1; with one answer, minus the log of its probability. A question
+      without a known answer has loss 0.
+    - `kl`: Kullback-Leibler divergence with the scores as they are, not made to sum to 1: with the data's targets
+      "share", what MFB and MFH train with in openvqa.
+
+    Args:
+        logits: (B, A).
+        targets: (B, A) soft scores in [0, 1].
+        loss: which.
+
+    Returns:
+        (B,)
+
+    Raises:
+        ValueError: unknown loss.
+    """
+    if loss == "bce":
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1)
+    if loss == "cross_entropy":
+        share = targets / targets.sum(dim=1, keepdim=True).clamp(min=1e-6)
+        return -(share * F.log_softmax(logits, dim=1)).sum(dim=1)
+    if loss == "kl":
+        return F.kl_div(F.log_softmax(logits, dim=1), targets, reduction="none").sum(dim=1)
+    raise ValueError(f"loss must be one of {', '.join(ACTIVATIONS)}, got {loss!r}")
 
 
 class Outcome(NamedTuple):
@@ -74,7 +111,7 @@ class Choosing:
     """A classifier: soft scores of the vocabulary's answers.
 
     Args:
-        loss: see `coattn.training.losses.answer_losses`.
+        loss: see `answer_losses`.
     """
 
     def __init__(self, loss: Loss) -> None:

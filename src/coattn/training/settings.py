@@ -8,7 +8,7 @@ from typing import Any, get_args
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from coattn.features.residency.placement import Residency
-from coattn.training.splits import Targets
+from coattn.training.dataset import Targets
 
 
 def check_settings(options: Mapping[str, Any]) -> None:

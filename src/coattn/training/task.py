@@ -18,15 +18,21 @@ from coattn.metrics.calibration import confidences
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
 from coattn.text.finetuned import FinetunedQuestionEncoder
-from coattn.training import execution
 from coattn.training.batches import Batch
 from coattn.training.callbacks import ExactResume, PeakMemory
 from coattn.training.data import VQADataModule
-from coattn.training.losses import Loss, Reduction, Schedule, Warmup
-from coattn.training.models import build_model
-from coattn.training.objectives import make_objective
-from coattn.training.parameters import freeze_parts, scale_of
-from coattn.training.recipe import check_recipe, make_optimizer, make_schedule, plain
+from coattn.training.model import build_model, compile_parts, remember_inputs_only
+from coattn.training.objectives import Loss, Reduction, make_objective
+from coattn.training.optim import (
+    Schedule,
+    Warmup,
+    check_recipe,
+    freeze_parts,
+    make_optimizer,
+    make_schedule,
+    plain,
+    scale_of,
+)
 
 _LARGE_TEXT_RATE = 2e-4
 _ARCHITECTURE = (
@@ -72,7 +78,7 @@ class VQATask(LightningModule):
         num_answer_words: size of the vocabulary of answer words, for one that writes it.
         frozen_layers: the text encoder's embeddings and so many of its lowest layers are not trained.
         text_dropout: of the text encoder; its own if not given.
-        loss: see `coattn.training.losses.answer_losses`; a model that writes has "cross_entropy" of its words.
+        loss: see `coattn.training.objectives.answer_losses`; a model that writes has "cross_entropy" of its words.
         label_smoothing: for a model that writes, see `coattn.training.objectives.Writing`.
         reduction: whether an optimiser step minimises the mean or the sum of the losses of its questions, on however
             many devices and in however many accumulated batches they come.
@@ -83,13 +89,13 @@ class VQATask(LightningModule):
         betas: of Adam.
         eps: of the optimiser, added outside the square root.
         weight_decay: of the optimiser; decoupled for "adamw", else added to the gradient.
-        schedule: see `coattn.training.losses.learning_rate_factor`, also for the next five.
+        schedule: see `coattn.training.optim.learning_rate_factor`, also for the next five.
         warmup_epochs: epochs (fractions allowed) of the way up.
         warmup: its form, "linear" or "stairs".
         decay_epochs: for the schedule "step"; every seven epochs is [7, 14, 21].
         decay_rate: for the schedules "step" and "exponential".
         decay_steps: for the schedule "exponential", optimiser steps in which the learning rate falls by `decay_rate`.
-        compile: compile the model with `torch.compile`, see `coattn.training.execution.compile_parts`. It takes minutes
+        compile: compile the model with `torch.compile`, see `coattn.training.compile_parts`. It takes minutes
             to begin; on the CPU it gains nothing.
         checkpoint_activations: train with less memory and a third more to compute, see
             `coattn.nn.CoAttentionStack.checkpoint_activations`; for models that are stacks of layers.
@@ -161,9 +167,9 @@ class VQATask(LightningModule):
         self.objective = make_objective(self.model, loss=loss, label_smoothing=label_smoothing)
         freeze_parts(self.model, lr_scale or {})
         if checkpoint_activations:
-            execution.checkpoint_activations(self.model)
+            remember_inputs_only(self.model)
         if compile:
-            execution.compile_parts(self.model)
+            compile_parts(self.model)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits, float32: (B, A) of all answers, or (S, L, V) of all words at each place of the S target answers."""

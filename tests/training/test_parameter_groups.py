@@ -12,7 +12,7 @@ from tiny import change, settings
 from coattn.cli import main
 from coattn.serialization.directory import load_directory
 from coattn.training.callbacks import read_checkpoint
-from coattn.training.parameters import parameter_groups
+from coattn.training.optim import parameter_groups
 from coattn.training.task import VQATask
 
 DIMS = {"num_words": 8, "question_dim": None, "region_dim": 8, "num_answers": 5}

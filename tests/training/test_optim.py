@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from coattn.training.losses import answer_losses, learning_rate_factor
+from coattn.training.objectives import answer_losses
+from coattn.training.optim import learning_rate_factor
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 3.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
 TARGETS = torch.tensor([[1.0, 0.0, 0.0], [0.3, 0.0, 0.6], [0.0, 0.0, 0.0]], dtype=torch.float64)

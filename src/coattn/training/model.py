@@ -1,4 +1,4 @@
-"""The model of a preset, by name, as a YAML asks for it."""
+"""Build the model of a preset by name, and choose how it is executed while it trains."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import difflib
 import inspect
 from typing import Any
 
+from torch import nn
+
 from coattn.models import GENERATORS, PRESETS
-from coattn.nn import VQAGenerator, VQAModel
+from coattn.nn import CoAttentionStack, VQAGenerator, VQAModel
 
 
 def build_model(
@@ -60,3 +62,39 @@ def build_model(
 def _hint(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+
+
+COMPILED_PARTS = ("region_encoder", "coattention", "head")
+
+
+def compile_parts(model: VQAModel | VQAGenerator, *, backend: Any = "inductor") -> None:
+    """Compile the parts of a model, in place, for batches of any size; the names of weights stay.
+
+    Numbers of questions, tokens and regions are symbols from the start, so that the ragged shapes of bucketed batches
+    share their graphs: one for each of `COMPILED_PARTS` in training, and one in validation. At most so many again for
+    each of these: the first batch has two sizes that are equal by chance; a batch has a single question, token or
+    region; the precision is another (that of an export is, and `evaluation.evaluate` leaves it uncompiled). The
+    question encoder is left out (torch does not compile recurrences, and would cut the model there), and so is an
+    answer decoder. No CUDA graphs: one would have to be recorded for each shape.
+
+    Args:
+        model: the model.
+        backend: of `torch.compile`.
+    """
+    for name in COMPILED_PARTS:
+        if isinstance(part := getattr(model, name, None), nn.Module):
+            part.compile(dynamic=True, backend=backend)
+
+
+def remember_inputs_only(model: VQAModel | VQAGenerator) -> None:
+    """Let the co-attention layers remember their inputs only, see `CoAttentionStack.checkpoint_activations`.
+
+    Raises:
+        ValueError: the model has no stack of layers.
+    """
+    if not isinstance(model.coattention, CoAttentionStack):
+        raise ValueError(
+            f"checkpoint_activations is for stacks of co-attention layers, and this model has a "
+            f"{type(model.coattention).__name__}; remove it"
+        )
+    model.coattention.checkpoint_activations = True

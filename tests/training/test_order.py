@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from coattn.training.batches import BatchPlan, Ragged, draw_flips, evaluation_batches, padding_share, share
+from coattn.training.batches import Ragged
+from coattn.training.order import BatchPlan, draw_flips, evaluation_batches, padding_share, share
 
 
 @st.composite

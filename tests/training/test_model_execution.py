@@ -15,9 +15,8 @@ from tiny import settings, small_sizes
 from coattn.nn import VQAModel
 from coattn.nn.layers import UnbiasedLayerNorm
 from coattn.training.data import VQADataModule
-from coattn.training.execution import COMPILED_PARTS, checkpoint_activations, compile_parts
 from coattn.training.export import export_model
-from coattn.training.models import build_model
+from coattn.training.model import COMPILED_PARTS, build_model, compile_parts, remember_inputs_only
 from coattn.training.task import VQATask
 
 DIMS = {"num_words": 8, "question_dim": None, "region_dim": 8, "num_answers": 5}
@@ -142,7 +141,7 @@ def test_compiled_code_computes_the_same(checkpointed: bool) -> None:
     plain = model(dropout=0.0)
     compiled = copy.deepcopy(plain)
     if checkpointed:
-        checkpoint_activations(compiled)
+        remember_inputs_only(compiled)
     compile_parts(compiled)
     for size in (FIRST, VARIOUS[0]):
         torch.testing.assert_close(
@@ -169,7 +168,7 @@ def remembered(model: VQAModel) -> int:
 def test_activations_computed_again_are_the_same(preset: str, need_weights: bool) -> None:
     plain = model(preset, num_layers=6, dropout=0.5)
     checkpointed = copy.deepcopy(plain)
-    checkpoint_activations(checkpointed)
+    remember_inputs_only(checkpointed)
     exact, again = (gradients(which, inputs(*FIRST), need_weights=need_weights) for which in (plain, checkpointed))
     assert len(exact) > 10
     for a, b in zip(exact, again, strict=True):
