@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from coattn._internal.files import atomic_path, read_json, write_json
+from coattn._internal.files import (
+    atomic_folder,
+    atomic_path,
+    read_json,
+    remove_leftovers,
+    sha256_of_file,
+    write_json,
+)
 
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -56,3 +64,43 @@ def test_damaged_json_is_named(content: bytes, words: str, tmp_path: Path) -> No
         read_json(tmp_path / "a.json")
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
     assert read_json(tmp_path / "a.json") == [1]
+
+
+def test_a_killed_writers_file_is_removed_by_the_next_and_a_living_ones_kept(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    dead, dead_folder = tmp_path / ".a.json.x1.partial", tmp_path / ".a.json.x2.partial"
+    dead.write_text("half")
+    dead_folder.mkdir()
+    (dead_folder / "file").write_text("half")
+    with atomic_path(target) as living:
+        living.write_text("[1]")
+        write_json(target, [2])
+        assert living.exists()
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([living.name, "a.json"])
+    assert read_json(target) == [1]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    with pytest.raises(FileNotFoundError), atomic_folder(target) as partial:
+        (partial / "none" / "file").write_text("half")
+    assert not list(tmp_path.iterdir())
+    with atomic_folder(target) as partial:
+        (partial / "file").write_text("whole")
+        remove_leftovers(target)
+    assert (target / "file").read_text() == "whole"
+    assert target.stat().st_mode & 0o700 == 0o700
+    with pytest.raises(OSError, match="not empty"), atomic_folder(target) as partial:
+        (partial / "file").touch()
+    assert list(tmp_path.iterdir()) == [target]
+    assert (target / "file").read_text() == "whole"
+
+
+def test_pipes_and_devices_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"pipe\.json: is a named pipe, not a regular file"):
+        read_json(tmp_path / "pipe.json")
+    with pytest.raises(ValueError, match=r"zero\.json: is a device, not a regular file"):
+        sha256_of_file(tmp_path / "zero.json")

@@ -43,6 +43,9 @@ class StandIn:
         folder.mkdir()
         (folder / "config.json").write_text("{}")
 
+    def is_saved_in(self, folder: Path) -> bool:
+        return (folder / "config.json").exists() and (folder / "config.json").read_text() == "{}"
+
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,3 +135,12 @@ def test_equal_to_the_real_encoder_live(tmp_path: Path, dtype: str, relative: fl
     for question in questions:  # live: one at a time, as `coattn ask` does
         rows = torch.from_numpy(store.read(store.index(question)).features)
         torch.testing.assert_close(rows, live.encode([question])[0], rtol=relative, atol=absolute)
+
+
+def test_a_damaged_copy_of_the_encoder_is_made_again(tmp_path: Path) -> None:
+    embed(tmp_path / "out", StandIn(), ["what is it?"])
+    copy = tmp_path / "out" / "text_encoder" / "config.json"
+    copy.write_bytes(b"")  # a power cut before the copy was on the disk
+    embedded = embed(tmp_path / "out", StandIn(), ["what is it?"])
+    assert embedded == (0, 1)
+    assert copy.read_text() == "{}"

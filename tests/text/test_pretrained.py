@@ -67,6 +67,15 @@ def test_a_copy_is_the_same_encoder(tiny_bert: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "tiny bert"]
 
 
+def test_a_damaged_copy_is_noticed(tiny_bert: Path, tmp_path: Path) -> None:
+    encoder = TextEncoder.load(tiny_bert)
+    assert not encoder.is_saved_in(tmp_path / "copy")
+    encoder.save(tmp_path / "copy")
+    assert encoder.is_saved_in(tmp_path / "copy")
+    (tmp_path / "copy" / "model.safetensors").write_bytes(b"")
+    assert not encoder.is_saved_in(tmp_path / "copy")
+
+
 def test_another_tokenizer_or_setting_is_another_encoder(tiny_bert: Path) -> None:
     def identity() -> str:
         return json.dumps(TextEncoder.load(tiny_bert).record["settings"])

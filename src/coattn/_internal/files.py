@@ -1,12 +1,15 @@
-"""Reading and writing files so that an error names the file and nothing is ever half-written."""
+"""Read and write files so that errors name the file and nothing is ever half-written."""
 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import importlib
 import json
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,71 +17,197 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: temporary files are not locked, and leftovers stay
+    fcntl = None  # type: ignore[assignment]
+
+Place = str | os.PathLike[str]
+
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success sync it and rename it to `path`, on any error remove it.
+def atomic_path(path: Place) -> Iterator[Path]:
+    """Yield a temporary file beside `path`. On success it is synced and renamed to `path`; on an error it is removed.
+
+    The temporary file is locked while its process lives. Unlocked ones, left by killed processes, are removed first.
 
     Raises:
-        OSError: `path` is a folder, or cannot be written; names `path`, not the temporary one.
+        OSError: `path` is a folder, or cannot be written. The error names `path`, not the temporary file.
     """
     target = Path(path)
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    except OSError as error:
-        error.filename = str(target)
-        raise
-    os.close(handle)
-    partial = Path(name)
+    partial, lock = _make_partial(target, _make_file)
     try:
         yield partial
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o666 & ~umask)  # mkstemp makes 0600; the result is an ordinary file
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(partial)
         partial.replace(target)
+        sync(target.parent)
     except OSError as error:
-        if error.errno is not None and error.filename in (None, name, partial):  # a full disk names no file
+        if error.errno is not None and error.filename in (None, str(partial), partial):  # a full disk names no file
             error.filename = str(target)
         raise
     finally:
         partial.unlink(missing_ok=True)
+        os.close(lock)
 
 
-def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = None) -> None:
+@contextmanager
+def atomic_folder(path: Place) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`. On success all its files are synced and it is renamed to `path`.
+
+    Locks and leftovers are treated as in `atomic_path`.
+
+    Raises:
+        OSError: `path` exists and is not an empty folder, or cannot be written.
+    """
+    target = Path(path)
+    partial, lock = _make_partial(target, tempfile.mkdtemp)
+    try:
+        yield partial
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o777 & ~umask)  # mkdtemp makes 0700
+        for place, _, names in os.walk(partial):
+            for name in names:
+                sync(Path(place, name))
+            sync(Path(place))
+        partial.rename(target)
+        sync(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        os.close(lock)
+
+
+def _make_file(*, prefix: str, suffix: str, dir: str) -> str:
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=dir)
+    os.close(handle)
+    return name
+
+
+def _make_partial(target: Path, make: Callable[..., str]) -> tuple[Path, int]:
+    """A locked temporary file or folder beside `target`, and the open handle that holds the lock."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
+    remove_leftovers(target)
+    while True:
+        try:
+            partial = Path(make(prefix=f".{target.name}.", suffix=".partial", dir=str(target.parent)))
+        except OSError as error:
+            error.filename = str(target)
+            raise
+        try:
+            lock = os.open(partial, os.O_RDONLY)
+        except FileNotFoundError:  # another process took it for a leftover before it was locked
+            continue
+        _lock(lock)
+        if partial.exists():
+            return partial, lock
+        os.close(lock)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file or folder for as long as its process lives; False if another process holds the lock."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # locked, or a network file system without locks
+        return False
+    return fcntl is not None
+
+
+def remove_leftovers(target: Place) -> None:
+    """Remove the temporary files and folders that killed processes left while they were writing `target`."""
+    path = Path(target)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        try:
+            handle = os.open(leftover, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            if _lock(handle) and leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            elif _lock(handle):
+                leftover.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the entries of a folder, written to the disk: a power cut after this loses nothing of it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot sync a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def require_regular(path: Place) -> None:
+    """Refuse pipes, sockets and devices, which may never end. Links are followed.
+
+    Raises:
+        ValueError: it is neither a regular file nor a folder.
+        OSError: there is no such file.
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = next(name for test, name in _SPECIAL if test(mode))
+        raise ValueError(f"{os.fspath(path)}: is a {kind}, not a regular file; give a regular file")
+
+
+_SPECIAL: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISFIFO, "named pipe"),
+    (stat.S_ISSOCK, "socket"),
+    (lambda mode: True, "device"),
+)
+
+
+def read_bytes(path: Place) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        ValueError: it is a pipe, socket or device.
+        OSError: it cannot be read.
+    """
+    require_regular(path)
+    return Path(path).read_bytes()
+
+
+def write_json(path: Place, value: Any, *, indent: int | None = None) -> None:
     """Write `value` as UTF-8 JSON, atomically."""
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(value, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | os.PathLike[str], *, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+def read_json(path: Place, *, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Read a JSON file.
 
     Args:
         path: the file.
-        pairs_hook: makes of an object's pairs what stands for it, duplicates included; a dict if not given.
+        pairs_hook: converts the pairs of each object, duplicates included. By default an object becomes a dict.
 
     Raises:
         ValueError: the file is not UTF-8 JSON; the message names the file and the place.
         OSError: the file cannot be read.
     """
-    return parse_json(Path(path).read_bytes(), path, pairs_hook=pairs_hook)
+    return parse_json(read_bytes(path), path, pairs_hook=pairs_hook)
 
 
 def parse_json(
     content: str | bytes, where: object, *, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None
 ) -> Any:
-    """The value of JSON text, which messages call `where`; see `read_json`.
+    """Parse JSON text. `where` names it in messages; see `read_json`.
 
     Raises:
-        ValueError: it is not UTF-8 JSON, or holds lists in lists without end, or numbers of thousands of digits.
+        ValueError: it is not UTF-8 JSON, or its lists are nested too deeply, or a number has thousands of digits.
     """
     text = decode_utf8(content, where) if isinstance(content, bytes) else content
     try:
@@ -91,7 +220,7 @@ def parse_json(
 
 
 def decode_utf8(content: bytes, where: object) -> str:
-    """The text of a file's content, which messages call `where`, without byte order mark.
+    """Decode UTF-8 and remove a byte order mark. `where` names the content in messages.
 
     Raises:
         ValueError: it is not UTF-8; the message names line and byte.
@@ -105,11 +234,11 @@ def decode_utf8(content: bytes, where: object) -> str:
         ) from None
 
 
-def files_below(folder: str | os.PathLike[str]) -> list[Path]:
-    """The files of a folder, at any depth, sorted; links that lead nowhere too, for their reader to name.
+def files_below(folder: Place) -> list[Path]:
+    """The files of a folder at any depth, sorted. Broken links are included, so that their reader can name them.
 
     Raises:
-        OSError: a folder may not be read; `Path.rglob` would leave its files out without a word.
+        OSError: a folder may not be read. (`Path.rglob` would silently leave out its files.)
     """
     return sorted(Path(place, name) for place, _, names in os.walk(folder, onerror=_raise) for name in names)
 
@@ -118,14 +247,15 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def sha256_of_file(path: str | os.PathLike[str]) -> str:
+def sha256_of_file(path: Place) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
+    require_regular(path)
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import `module`, or say which extra of this package brings it.
+    """Import `module`, or name the extra of this package that installs it.
 
     Raises:
         ModuleNotFoundError: with the command that installs the extra.

@@ -156,7 +156,7 @@ def _write_picture(args: argparse.Namespace, explanations: Sequence[Explanation]
 
 def _ask_table(args: argparse.Namespace, predictor: Predictor, rows: Rows, image: str, question: str) -> int:
     """Answer every row, each image extracted once; rows that cannot be answered say why."""
-    from tqdm import tqdm
+    from coattn._internal.progress import progress
 
     if args.features is None:
         _ = predictor.extractor  # what is wrong with it would be wrong for every row
@@ -165,7 +165,7 @@ def _ask_table(args: argparse.Namespace, predictor: Predictor, rows: Rows, image
     for number, row in enumerate(rows.rows):
         by_image.setdefault(str(row.cells.get(image, "")).strip(), []).append(number)
     results: dict[int, Answer | Exception] = {}
-    with tqdm(total=len(rows.rows), unit=" questions", disable=None) as progress:
+    with progress("ask", len(rows.rows), unit="questions") as advance:
         for name, numbers in by_image.items():
             try:
                 if not name:
@@ -175,7 +175,7 @@ def _ask_table(args: argparse.Namespace, predictor: Predictor, rows: Rows, image
             except (ValueError, OSError) as error:
                 found = [error] * len(numbers)
             results |= zip(numbers, found, strict=True)
-            progress.update(len(numbers))
+            advance(len(numbers))
     for number, row in enumerate(rows.rows):
         if row.problem:
             results[number] = ValueError(row.problem)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 import torch
-from tqdm import tqdm
 
+from coattn._internal.progress import progress
 from coattn.cli.extractors import positive
 from coattn.datasets.question_embeddings import embed_questions, read_questions
 from coattn.datasets.table import given_columns
@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     encoder = TextEncoder.load(
         args.encoder, allow_download=args.allow_download, max_tokens=args.max_tokens, device=find_device(args.device)
     )
-    with tqdm(total=len(questions), unit=" questions", desc="embed") as bar:
+    with progress("embed", len(questions), unit="questions") as advance:
         embedded = embed_questions(
-            questions, args.out, encoder, dtype=args.dtype, batch_size=args.batch_size, progress=bar.update
+            questions, args.out, encoder, dtype=args.dtype, batch_size=args.batch_size, progress=advance
         )
     print(f"{args.out}: {embedded.done} questions embedded, {embedded.found} found, width {encoder.dim}, {args.dtype}")
     return 0

@@ -6,6 +6,7 @@ that was broken off goes on where it stopped.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -113,13 +114,16 @@ def _open_folder(folder: Path, plan: Manifest, encoder: TextEncoder) -> None:
             )
         if there.units != plan.units:
             raise ValueError(f"{folder} holds the embeddings of other questions; give another folder")
-        return
-    if folder.exists() and any(path.name != TEXT_ENCODER for path in folder.iterdir() if not path.name.startswith(".")):
+    elif folder.exists() and any(
+        path.name != TEXT_ENCODER for path in folder.iterdir() if not path.name.startswith(".")
+    ):
         raise ValueError(f"{folder} exists and is no store of question embeddings; give another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / TEXT_ENCODER).exists():
+    if not encoder.is_saved_in(folder / TEXT_ENCODER):
+        shutil.rmtree(folder / TEXT_ENCODER, ignore_errors=True)  # a damaged copy
         encoder.save(folder / TEXT_ENCODER)
-    plan.write(folder)
+    if not (folder / MANIFEST).exists():
+        plan.write(folder)
 
 
 def _write_shard(folder: Path, plan: Manifest, unit: Unit, encoder: TextEncoder, batch_size: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from coattn._internal.files import require, sha256_of_file
+from coattn._internal.files import atomic_folder, require, sha256_of_file
 from coattn._internal.hub_cache import (
     CONFIG,
     WEIGHTS,
@@ -118,12 +118,18 @@ class TextEncoder:
         target = Path(folder)
         if target.exists():
             raise FileExistsError(f"{target} exists already; the files of an encoder go into a new folder")
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for path in matching(self._folder, FILES):
-            shutil.copyfile(path, partial / path.name)
-        partial.rename(target)
+        with atomic_folder(target) as partial:
+            for path in matching(self._folder, FILES):
+                shutil.copyfile(path, partial / path.name)
+
+    def is_saved_in(self, folder: str | os.PathLike[str]) -> bool:
+        """Whether a folder holds this encoder's files, whole and unchanged (compared by SHA-256)."""
+        files = matching(self._folder, FILES)
+        copies = [Path(folder) / path.name for path in files]
+        return all(
+            copy.is_file() and sha256_of_file(copy) == sha256_of_file(path)
+            for path, copy in zip(files, copies, strict=True)
+        )
 
     @torch.no_grad()
     def _run(self, ids: Sequence[Sequence[int]]) -> list[Tensor]:

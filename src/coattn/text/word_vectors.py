@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from coattn._internal.files import read_json, sha256_of_file
+from coattn._internal.progress import progress
 from coattn.text.vocabulary import PAD, UNK, Vocabulary
 
 UNKNOWN = "<unk>"  # what files that have a vector for unknown words call it
@@ -159,12 +159,11 @@ class _Taken:
 
 def _text_lines(path: Path) -> Iterator[_Line]:
     dim, measure, unreported, size = 0, "", 0, path.stat().st_size
-    bar = tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=size < _LARGE or None)
-    with path.open("rb") as file, bar:
+    with path.open("rb") as file, progress(path.name, size, unit="B", shown=size >= _LARGE) as advance:
         for row, raw in enumerate(file, start=1):
             unreported += len(raw)
             if unreported > _REPORT_BYTES:
-                bar.update(unreported)
+                advance(unreported)
                 unreported = 0
             line = raw.rstrip(b" \r\n").removeprefix(b"\xef\xbb\xbf" if row == 1 else b"")
             num_spaces = line.count(b" ")
@@ -187,7 +186,7 @@ def _text_lines(path: Path) -> Iterator[_Line]:
             if (rest := text.split(" ")[1:]) and all(map(_is_number, rest)):
                 raise ValueError(f"{path}: line {row}: {num_spaces} numbers after the word, but {measure} {dim}")
             yield _Line(text, numbers, dim, f"line {row}")
-        bar.update(unreported)
+        advance(unreported)
 
 
 def _split_behind_spaces(line: bytes, dim: int) -> tuple[bytes, bytes]:

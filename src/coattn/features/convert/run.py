@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -11,12 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from coattn._internal.files import remove_leftovers
+from coattn._internal.progress import Advance, tell
+from coattn._internal.progress import progress as show_progress
 from coattn.features.convert.formats import FeatureSource, ImageRegions, SourceImage, open_source
 from coattn.features.convert.formats.base import id_rule
 from coattn.features.store.layout import DETECTION_DTYPES, Part, Skipped, feature_dtype
-from coattn.features.store.manifest import Manifest, Unit, open_folder, remove_leftovers
+from coattn.features.store.manifest import Manifest, Unit, open_folder
 from coattn.features.store.reader import read_shard
 from coattn.features.store.writer import StoreWriter
 
@@ -104,8 +105,8 @@ def convert(
         open_folder(folder, manifest)
         for entry in dropped:
             _tell(entry)
-        with tqdm(total=len(items), unit="image", desc=folder.name, disable=not progress) as bar:
-            shards = [_shard(folder, manifest, unit, items, clip_boxes, bar) for unit in manifest.units]
+        with show_progress(folder.name, len(items), shown=progress) as advance:
+            shards = [_shard(folder, manifest, unit, items, clip_boxes, advance) for unit in manifest.units]
     return _summary(shards, dropped, repeated)
 
 
@@ -199,15 +200,15 @@ def _units(items: Mapping[str, _Item], images_per_unit: int) -> list[Unit]:
 
 
 def _shard(
-    folder: Path, manifest: Manifest, unit: Unit, items: Mapping[str, _Item], clip_boxes: bool, bar: tqdm
+    folder: Path, manifest: Manifest, unit: Unit, items: Mapping[str, _Item], clip_boxes: bool, advance: Advance
 ) -> tuple[Part, bool]:
     """The shard of a unit, and whether it was there before."""
     fingerprint = _fingerprint([items[name] for name in unit.images])
     part = _finished(folder, manifest, unit, fingerprint)
     if part is None:
-        _write_shard(folder / unit.shard, manifest, unit, items, fingerprint, clip_boxes, bar)
+        _write_shard(folder / unit.shard, manifest, unit, items, fingerprint, clip_boxes, advance)
         return read_shard(folder, manifest, unit), False
-    bar.update(len(unit.images))
+    advance(len(unit.images))
     for entry in part.skipped:
         _tell(entry)
     return part, True
@@ -230,14 +231,14 @@ def _write_shard(
     items: Mapping[str, _Item],
     fingerprint: str,
     clip_boxes: bool,
-    bar: tqdm,
+    advance: Advance,
 ) -> None:
     remove_leftovers(path)
     cut = 0
     with StoreWriter(path, dim=manifest.dim, dtype=manifest.dtype, record=manifest.extractor) as writer:
         for name in unit.images:
             source, entry = items[name]
-            bar.update()
+            advance(1)
             try:
                 cut += _add(writer, name, _read(source, entry), clip_boxes=clip_boxes)
             except ValueError as error:
@@ -346,7 +347,7 @@ def _reason(error: Exception, entry: SourceImage) -> str:
 
 
 def _tell(entry: Skipped) -> None:
-    tqdm.write(f"skipped {entry.path}, image {entry.image_id!r}: {entry.reason}", file=sys.stderr)
+    tell(f"skipped {entry.path}, image {entry.image_id!r}: {entry.reason}")
 
 
 def _finished(folder: Path, manifest: Manifest, unit: Unit, fingerprint: str) -> Part | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -20,16 +19,17 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
-from coattn._internal.files import atomic_path
+from coattn._internal.files import atomic_path, remove_leftovers
+from coattn._internal.progress import Advance, tell
+from coattn._internal.progress import progress as show_progress
 from coattn.features.extract.extractors.base import Extractor, Regions
 from coattn.features.extract.extractors.build import WEIGHTS, build_extractor
 from coattn.features.extract.images import find_images, load_image
 from coattn.features.extract.pipeline import computing, in_background, loading
 from coattn.features.extract.processes import num_cores
 from coattn.features.store.layout import Part, Skipped, feature_dtype
-from coattn.features.store.manifest import FLIP, Manifest, Unit, open_folder, plan_units, remove_leftovers
+from coattn.features.store.manifest import FLIP, Manifest, Unit, open_folder, plan_units
 from coattn.features.store.reader import asset_path, read_shard
 from coattn.features.store.writer import StoreWriter
 
@@ -111,7 +111,7 @@ def extract(
     name = folder.name if world_size == 1 else f"{folder.name}, process {rank} of {world_size}"
     with (
         warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),  # told with the file's name
-        tqdm(total=total, initial=total - missing, unit="image", desc=name, disable=not progress) as bar,
+        show_progress(name, total, done=total - missing, shown=progress) as advance,
     ):
         skipped += _make_shards(
             todo,
@@ -122,7 +122,7 @@ def extract(
             flips=flips,
             batch_size=batch_size or images_at_once(extractor),
             num_workers=num_workers or num_cores(),
-            bar=bar,
+            advance=advance,
         )
     found = sum(len(part.image_ids) for part in there.values()) // (2 if flips else 1)
     return Report(done=total - len(skipped), found_done=found, skipped=skipped)
@@ -143,7 +143,7 @@ def _make_shards(
     flips: bool,
     batch_size: int,
     num_workers: int,
-    bar: tqdm,
+    advance: Advance,
 ) -> list[Skipped]:
     """Extract units, one after another; return what could not be read."""
     skipped: list[Skipped] = []
@@ -162,10 +162,10 @@ def _make_shards(
                 unfinished.enter_context(writer)
                 for batch in islice(described, -(-len(unit.images) // batch_size)):
                     for image_id, _, reason in batch.skipped:
-                        tqdm.write(f"skipped image {image_id!r} ({images[image_id]}): {reason}", file=sys.stderr)
+                        tell(f"skipped image {image_id!r} ({images[image_id]}): {reason}")
                     skipped += batch.skipped
                     write(partial(_add, writer, batch))
-                    bar.update(batch.number)
+                    advance(batch.number)
                 if written is not None:
                     written.result()  # no more than two shards are in memory, this one and the one before it
                 writer.sources = _fingerprint(unit, images, {entry.image_id for entry in skipped})
@@ -184,7 +184,7 @@ class _Loaded(NamedTuple):
 
 def _load(extractor: Extractor, path: Path) -> _Loaded:
     try:
-        image = load_image(path, tell=partial(tqdm.write, file=sys.stderr))
+        image = load_image(path, tell=tell)
     except OSError as error:
         return _Loaded(path, None, reason=error.strerror or str(error))
     except ValueError as error:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from coattn._internal.progress import progress as show_progress
 from coattn.features.residency.placement import SMALL
 from coattn.features.store.mapped import MappedStore
 
@@ -46,17 +46,12 @@ class HeldRows:
         if store.dtype == "int8":
             self.scale = torch.from_numpy(store.column("scale")[rows, None].astype(np.float32)).to(device)
         size = total * store.row_bytes
-        with tqdm(
-            total=size,
-            unit="B",
-            unit_scale=True,
-            desc=f"features to {'RAM' if device.type == 'cpu' else device}",
-            disable=not progress or size < SMALL or None,
-        ) as bar:
+        what = f"features to {'RAM' if device.type == 'cpu' else device}"
+        with show_progress(what, size, unit="B", shown=progress and size >= SMALL) as advance:
             for chunk, ahead in _chunks(store, images):
                 store.expect(ahead)
                 self._load(store, chunk)
-                bar.update(int(store.lengths[chunk].sum()) * store.row_bytes)
+                advance(int(store.lengths[chunk].sum()) * store.row_bytes)
         store.unmap()
 
     def _load(self, store: MappedStore, images: np.ndarray) -> None:

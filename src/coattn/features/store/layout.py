@@ -101,7 +101,11 @@ def write_part(
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype("<i8")
     # Page-aligned columns; rows would otherwise straddle one page more than they must.
     aligned = {"alignment_threshold": 4096, "alignment_interval": 4096}
-    with naming_full_disk(path), atomic_path(path) as partial, h5py.File(partial, "w", **aligned) as file:
+    with (
+        naming_full_disk(path),
+        atomic_path(path) as partial,
+        h5py.File(partial, "w", locking=False, **aligned) as file,
+    ):
         for name, (dtype, row_shape, blocks) in columns.items():
             dataset = file.create_dataset(name, (int(offsets[-1]), *row_shape), dtype)
             start = 0

@@ -113,9 +113,3 @@ def _check_same_plan(folder: Path, ours: Manifest, theirs: Manifest) -> None:
             "they come in another order" if first is None else f"{first!r} was {old.get(first)}, is {new.get(first)}"
         )
         raise ValueError(f"{folder}: was begun with other images ({len(old)} then, {len(new)} now; {where}); {fix}")
-
-
-def remove_leftovers(target: Path) -> None:
-    """Remove the temporary files of a killed process that was writing `target`."""
-    for leftover in target.parent.glob(f".{target.name}.*.partial"):
-        leftover.unlink()

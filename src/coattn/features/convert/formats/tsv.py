@@ -15,8 +15,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from coattn._internal.progress import progress as show_progress
 from coattn.features.convert.formats.base import FileSource, ImageRegions, SourceImage, number
 
 OLDER = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
@@ -59,7 +59,7 @@ class BottomUpTsv(FileSource):
         size = len(self._text)
         with (
             memoryview(self._text) as content,
-            tqdm(total=size, unit="B", unit_scale=True, desc=f"scan {path.name}", disable=not progress) as bar,
+            show_progress(f"scan {path.name}", size, unit="B", shown=progress) as advance,
         ):
             while start < size:
                 line += 1
@@ -70,7 +70,7 @@ class BottomUpTsv(FileSource):
                 if name not in _HEADS and (end - start > _LONGEST_NAME or b"".join(head).strip()):
                     shown = name[:_LONGEST_NAME].decode("utf-8", errors="replace") or f"line {line}"
                     entries.append(SourceImage(shown, (path,), f"line {line}", (start, end)))
-                bar.update(end - start)
+                advance(end - start)
                 start = end
         return entries, digest.hexdigest()
 
