@@ -47,7 +47,7 @@ def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(
     ("typed", "hint"),
-    [("scor", "did you mean 'score'?"), ("validat", "did you mean 'validate'?"), ("xyz", "the commands are prepare, ")],
+    [("scor", "did you mean 'score'?"), ("validat", "did you mean 'validate'?"), ("xyz", "known are prepare, ")],
 )
 def test_unknown_command_gets_a_hint(typed: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([typed, "--json"]) == 2
@@ -127,3 +127,35 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     output = capsys.readouterr().out
     assert output.startswith(f"usage: coattn {command}")
     assert f"\n  coattn {command} " in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "tabel", "a.csv", "out"], "NAME: there is no 'tabel'; did you mean 'table'?"),
+        (
+            ["prepare", "table", "a.csv", "out", "--imags", "x"],
+            "there is no argument '--imags'; did you mean '--images'?",
+        ),
+        (["extract", "a", "b", "--dtype", "float23"], "--dtype: there is no 'float23'; did you mean 'float32'?"),
+        (
+            ["extract", "a", "b", "--grid", "x"],
+            "--grid: 'x' is not two positive numbers like 4x4; see coattn extract --help",
+        ),
+        (
+            ["score"],
+            "the following arguments are required: results, --questions, --annotations; see coattn score --help",
+        ),
+        (["fit", "--model.lr", "abc"], "model.lr must be a number, got 'abc'"),
+        (["fit", "--modl.lr", "3"], "there is no setting 'modl.lr'; did you mean 'model.lr'?"),
+    ],
+)
+def test_all_mistakes_look_alike(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr() == ("", f"coattn: error: {message}\n")
+
+
+def test_answers_cannot_control_the_terminal(score_raises, capsys: pytest.CaptureFixture[str]) -> None:
+    score_raises(ValueError("answers.json: \x1b]0;owned\x07"))
+    assert main(["score"]) == 2
+    assert capsys.readouterr().err == "coattn: error: answers.json: \\u001b]0;owned\\u0007\n"

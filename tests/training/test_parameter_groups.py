@@ -44,7 +44,7 @@ def test_parts_get_their_learning_rates() -> None:
     ("scales", "message"),
     [
         ({"question_encoder.embeding": 0}, "no part 'question_encoder.embeding'; did you mean"),
-        ({"": 1}, "no part ''; parts are question_encoder, region_encoder, coattention, head"),
+        ({"": 1}, "no part ''; known are question_encoder, "),
         ({"head": -1}, "the factor of 'head' must be 0 or more, got -1"),
         ({"head": float("inf")}, "must be 0 or more, got inf"),
     ],

@@ -204,8 +204,8 @@ def test_one_seed_rules_everything(config: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data.batchsize", "3"], "no setting data.batchsize; did you mean data.batch_size?"),
-        (["--trainer.max_epoch", "3"], "did you mean trainer.max_epochs?"),
+        (["--data.batchsize", "3"], "no setting 'data.batchsize'; did you mean 'data.batch_size'?"),
+        (["--trainer.max_epoch", "3"], "did you mean 'trainer.max_epochs'?"),
         (["--model.sizes.dims", "3"], "no argument 'dims'; did you mean 'dim'?"),
         (["--model.preset", "modulr"], "did you mean 'modular'?"),
         (["--model.num_words", "3"], "model.num_words follows from the data"),
@@ -229,9 +229,9 @@ def test_mistakes_on_the_command_line(
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"model": {"lrr": 1.0}}, "no setting model.lrr; did you mean model.lr?"),
+        ({"model": {"lrr": 1.0}}, "no setting 'model.lrr'; did you mean 'model.lr'?"),
         ({"model": {"num_answers": 3}}, "model.num_answers is set to 3, but follows from the data"),
-        ({"optimizer": {"lr": 1.0}}, "no setting optimizer.lr; did you mean model.optimizer?"),
+        ({"optimizer": {"lr": 1.0}}, "no setting 'optimizer.lr'; did you mean 'model.optimizer'?"),
         ({"data": {"batch_size": "many"}}, "data.batch_size"),
     ],
 )

@@ -7,14 +7,15 @@ argparse needs help. The training commands are the exception: Lightning reads th
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from coattn import __version__
+from coattn._internal.hints import did_you_mean
+from coattn._internal.terminal import printable_output
+from coattn.cli.arguments import ArgumentParser
 
 COMMANDS = {
     "prepare": "turn a data set or your own table into questions and annotations",
@@ -33,28 +34,32 @@ _TRAINING = ("fit", "validate", "test", "predict")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 done, 2 the user has to change something, 130 interrupted, 141 if
-    whoever reads the output closed it.
+    """Run one command.
 
-    A mistake of the user (ValueError, OSError, a missing package) becomes one line on stderr. With COATTN_TRACEBACK=1
-    in the environment it stays an exception.
+    A mistake of the user (ValueError, OSError, a missing package) becomes one line on standard error. With
+    COATTN_TRACEBACK=1 in the environment it remains an exception. Control characters in the output are escaped.
+
+    Returns:
+        The exit status: 0 if all is done, 1 if some items could not be processed, 2 if the user has to change
+        something, 130 if interrupted, 141 if the reader of the output closed it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        status = _dispatch(arguments)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # the reader, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt:
-        print("coattn: interrupted", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        if os.environ.get("COATTN_TRACEBACK") == "1":
-            raise
-        print(f"coattn: error: {_message(error)}", file=sys.stderr)
-        return 2
+    with printable_output():
+        try:
+            status = _dispatch(arguments)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # the reader, for example `head`, has closed the pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except KeyboardInterrupt:
+            print("coattn: interrupted", file=sys.stderr)
+            return 130
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            if os.environ.get("COATTN_TRACEBACK") == "1":
+                raise
+            print(f"coattn: error: {_message(error)}", file=sys.stderr)
+            return 2
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -69,20 +74,13 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"coattn {__version__}")
         return 0
     if command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the commands are {', '.join(COMMANDS)}"
-        raise ValueError(f"there is no command {command!r}; {hint}")
+        raise ValueError(f"there is no command {command!r}{did_you_mean(command, COMMANDS)}")
     if command in _TRAINING:
         return importlib.import_module("coattn.cli.train").main(arguments)
     module = importlib.import_module(f"coattn.cli.{command}")
-    parser = argparse.ArgumentParser(
-        prog=f"coattn {command}",
-        description=module.DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = ArgumentParser(prog=f"coattn {command}", description=module.DESCRIPTION)
     module.add_arguments(parser)
-    parse = getattr(module, "parse", argparse.ArgumentParser.parse_args)
+    parse = getattr(module, "parse", ArgumentParser.parse_args)
     return module.run(parse(parser, rest))
 
 

@@ -10,7 +10,6 @@ runs/NAME/predictions/      result files
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import logging
 import re
@@ -29,6 +28,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 from coattn._internal.files import atomic_path
+from coattn._internal.hints import did_you_mean, wrong_setting
 from coattn.datasets.results import FORMS, Results, write_results
 from coattn.metrics.score import METRICS, score
 from coattn.serialization.directory import load_directory
@@ -321,13 +321,11 @@ class _CommandLine(LightningCLI):
             return f"{files}: not valid YAML: {' '.join(message.split())}"
         unknown = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
         if unknown is None:
-            return " ".join(message.split())
+            return wrong_setting(message)
         name = unknown[1] or unknown[2]
         parser = self._subcommand_parsers.get(arguments[0], self.parser)
         known = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"see coattn {arguments[0]} --help"
-        return f"there is no setting {name}; {hint}"
+        return f"there is no setting {name!r}{did_you_mean(name, known)}"
 
 
 class _Parser(LightningArgumentParser):

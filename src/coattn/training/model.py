@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
 from torch import nn
 
+from coattn._internal.hints import did_you_mean
 from coattn.models import GENERATORS, PRESETS
 from coattn.nn import CoAttentionStack, VQAGenerator, VQAModel
 
@@ -38,7 +38,7 @@ def build_model(
     """
     presets: dict[str, Any] = PRESETS | GENERATORS
     if preset not in presets:
-        raise ValueError(f"there is no preset {preset!r}{_hint(preset, list(presets))}")
+        raise ValueError(f"there is no preset {preset!r}{did_you_mean(preset, presets)}")
     given = {"num_words": num_words, "question_dim": question_dim, "region_dim": region_dim}
     if preset in GENERATORS:
         given["num_answer_words"] = num_answer_words
@@ -52,16 +52,11 @@ def build_model(
         if name in given:
             raise ValueError(f"model.{name} follows from the data; remove it from the sizes of the model")
         if name not in known:
-            raise ValueError(f"the preset {preset!r} has no argument {name!r}{_hint(name, known)}")
+            raise ValueError(f"the preset {preset!r} has no argument {name!r}{did_you_mean(name, known)}")
     try:
         return presets[preset](**sizes, **given)
     except TypeError as error:
         raise ValueError(f"the preset {preset!r} cannot be built with {sizes}: {error}") from error
-
-
-def _hint(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
 COMPILED_PARTS = ("region_encoder", "coattention", "head")

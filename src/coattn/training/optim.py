@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
+from coattn._internal.hints import did_you_mean
 from coattn.training.objectives import Reduction
 
 Schedule = Literal["constant", "step", "exponential", "cosine", "one_cycle"]
@@ -132,14 +132,10 @@ def freeze_parts(model: nn.Module, lr_scale: Mapping[str, float]) -> None:
     Raises:
         ValueError: there is no such part, or a factor is negative or not finite.
     """
-    known = {name for name, _ in [*model.named_modules(), *model.named_parameters()]} - {""}
+    known = [name for name, _ in [*model.named_modules(), *model.named_parameters()] if name]
     for part, scale in lr_scale.items():
         if part not in known:
-            near = difflib.get_close_matches(part, known, n=1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"parts are {', '.join(n for n, _ in model.named_children())}"
-            )
-            raise ValueError(f"lr_scale: the model has no part {part!r}; {hint}")
+            raise ValueError(f"lr_scale: the model has no part {part!r}{did_you_mean(part, known)}")
         if not 0 <= scale < math.inf:
             raise ValueError(f"lr_scale: the factor of {part!r} must be 0 or more, got {scale}")
     for name, parameter in model.named_parameters():

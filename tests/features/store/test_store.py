@@ -176,7 +176,7 @@ def test_integer_ids_are_found_as_text(tmp_path):
 
 
 def test_an_unknown_id_names_the_nearest(path):
-    with pytest.raises(ValueError, match=r"a\.h5: no features of image 'imgg3' among 5 images; nearest: 'img3'"):
+    with pytest.raises(ValueError, match=r"a\.h5: no features of image 'imgg3' among 5 images; did you mean 'img3'"):
         FeatureStore(path).index("imgg3")
 
 

@@ -5,7 +5,6 @@ A store is one HDF5 file (`layout`) or a folder of such files with a `manifest.j
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from coattn._internal.hints import did_you_mean
 from coattn.features.store.layout import DETECTION_DTYPES, Part, Skipped, read_part
 from coattn.features.store.manifest import FLIP, MANIFEST, Manifest, Unit
 from coattn.features.store.mapped import FlatBatch, MappedStore, PaddedBatch
@@ -97,8 +97,7 @@ class FeatureStore(MappedStore):
             if entry.image_id == name.removesuffix(FLIP):
                 raise ValueError(f"{self.path}: image {name!r} ({entry.path}) could not be read: {entry.reason}")
         near = [other for other in self.image_ids if name and (name in other or other in name)]
-        near = near[:3] or difflib.get_close_matches(name, self.image_ids, n=3)
-        hint = f"; nearest: {', '.join(map(repr, near))}" if near else f"; its ids look like {self.image_ids[:3]}"
+        hint = f"; nearest: {', '.join(map(repr, near[:3]))}" if near else did_you_mean(name, self.image_ids)
         raise ValueError(f"{self.path}: no features of image {name!r} among {len(self)} images{hint}")
 
     def _stored_name(self, name: str) -> str:

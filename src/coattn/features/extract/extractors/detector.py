@@ -5,7 +5,6 @@ Letters: B images, N proposals of all of them, C classes with the background, D 
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections import defaultdict
@@ -19,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from coattn._internal.files import require
+from coattn._internal.hints import did_you_mean
 from coattn.features.extract.extractors.base import Regions
 from coattn.features.extract.extractors.network import Loaded, NetworkExtractor, Running
 from coattn.features.extract.extractors.weights import always_the_same, find_torchvision_weights, load_weights, state_of
@@ -95,8 +95,7 @@ class Detector(NetworkExtractor):
         self._operations, self._list_images = torchvision.ops, detection.image_list.ImageList
         known = [name for name in torchvision.models.list_models(module=detection) if name.startswith("fasterrcnn")]
         if model not in known:
-            near = difflib.get_close_matches(model, known, n=4) or known
-            raise ValueError(f"torchvision has no Faster R-CNN {model!r}; it has {', '.join(near)}")
+            raise ValueError(f"torchvision has no Faster R-CNN {model!r}{did_you_mean(model, known)}")
         if not 1 <= min_regions <= max_regions or not 0 <= confidence <= 1 or not 0 < nms <= 1:
             raise ValueError(
                 "detector: it must be 1 <= min_regions <= max_regions, confidence in [0, 1] and nms above 0, at most "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from coattn._internal.files import require
+from coattn._internal.hints import did_you_mean
 from coattn.features.extract.extractors.network import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -78,8 +78,7 @@ class TorchvisionGrid(GridExtractor):
         models = torchvision.models
         known = models.list_models(module=models)
         if model not in known:
-            near = difflib.get_close_matches(model, known, n=3) or known[:3]
-            raise ValueError(f"torchvision has no classification model {model!r}; nearest: {', '.join(near)}")
+            raise ValueError(f"torchvision has no classification model {model!r}{did_you_mean(model, known)}")
         self.model, self.tf_same_padding = model, tf_same_padding
         network = _build(models, model, size)
         self._patch: int | None = network.patch_size if model.startswith("vit_") else None

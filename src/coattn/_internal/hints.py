@@ -1,0 +1,52 @@
+"""Hints for messages: the one "did you mean", and the messages of jsonargparse in plain words."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+_MOST = 20  # Longer lists of names are cut: a message stays readable with a store of a million images.
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "a mapping",
+    "NoneType": "null",
+}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest known name, or the known names if none is near, to be added to a message about an unknown one.
+
+    Args:
+        name: The unknown name, as the user typed it. Its case does not matter.
+        known: The names that would have been accepted, in the order in which a list shows them.
+
+    Returns:
+        "; did you mean 'x'?", or "; known are a, b, c", or an empty text if nothing is known.
+    """
+    names = list(known)
+    by_folded = {other.casefold(): other for other in reversed(names)}
+    if near := difflib.get_close_matches(name.casefold(), by_folded, n=1):
+        return f"; did you mean {by_folded[near[0]]!r}?"
+    rest = f", ... ({len(names)} in all)" if len(names) > _MOST else ""
+    return f"; known are {', '.join(names[:_MOST])}{rest}" if names else ""
+
+
+def wrong_setting(message: str) -> str:
+    """The message of jsonargparse about a value of a wrong type, as one plain sentence; any other message unchanged."""
+    text = " ".join(message.split())
+    setting, value = re.search(r'Parser key "([\w.]+)"', text), re.search(r"(?:Got|Given) value: (.*)", text)
+    expected = re.findall(r"Expected an? (<class '[\w.]+'>|typing\.Literal\[.*?\])", text)
+    if setting is None or value is None or not expected:
+        return re.sub(r'Parser key "([\w.]+)":', r"\1:", text)
+    kinds = []
+    for kind in dict.fromkeys(expected):
+        choices = re.findall(r"'([^']+)'", kind) if kind.startswith("typing") else []
+        name = kind.split("'")[1].rpartition(".")[2]
+        kinds.append(f"one of {', '.join(choices)}" if choices else _TYPES.get(name, name))
+    return f"{setting[1]} must be {' or '.join(kinds)}, got {value[1]!r}"

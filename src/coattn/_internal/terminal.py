@@ -1,0 +1,48 @@
+"""Output that cannot control the terminal: answers, file names and messages may come from anybody."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+# All control characters of Unicode but tab and line feed. A carriage return is let through at the two ends of a write,
+# where progress bars put it, and so is a write that only moves the cursor between bars.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|(?<!^)\r(?!$)")
+_BETWEEN_BARS = re.compile(r"\n*(\x1b\[A)*")
+
+
+def printable(text: str) -> str:
+    r"""A text with its control characters written as \u001b, which is also valid inside a JSON string."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class _PrintableStream:
+    """A text stream that escapes what is written to it, and is otherwise the stream that it wraps."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(text if _BETWEEN_BARS.fullmatch(text) else printable(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def printable_output() -> Iterator[None]:
+    """Escape control characters in all that is written to standard output and standard error meanwhile."""
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_PrintableStream(stream) for stream in streams)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams

@@ -1,0 +1,45 @@
+"""The argument parser of all commands but Lightning's: its mistakes are ValueErrors, in the style of all others."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from coattn._internal.hints import did_you_mean
+
+_UNKNOWN = "unrecognized arguments: "
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser that takes no shortened options, keeps the line breaks of its texts, and raises ValueError."""
+
+    def __init__(self, **options: Any) -> None:
+        defaults: dict[str, Any] = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(**(defaults | options))
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a mistake of the command line.
+
+        Raises:
+            ValueError: Always.
+        """
+        if message.startswith(_UNKNOWN):
+            name = message.removeprefix(_UNKNOWN).split()[0].partition("=")[0]
+            message = f"there is no argument {name!r}{did_you_mean(name, self._options()) if name[0] == '-' else ''}"
+        see = "" if message.endswith("?") else f"; see {self.prog} --help"
+        raise ValueError(f"{message.removeprefix('argument ')}{see}")
+
+    def _options(self) -> Iterator[str]:
+        """All options of this parser and of its subparsers."""
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    yield from parser._options()
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is not among the choices of an argument, with the nearest one."""
+        if action.choices is not None and value not in action.choices:
+            hint = did_you_mean(str(value), map(str, action.choices))
+            raise argparse.ArgumentError(action, f"there is no {str(value)!r}{hint}")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from coattn._internal.hints import did_you_mean, wrong_setting
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("modulr", ["dense", "modular"], "; did you mean 'modular'?"),
+        ("Answer_Type", ["answer", "answer_type"], "; did you mean 'answer_type'?"),
+        ("ANSWERS", ["Answer", "image"], "; did you mean 'Answer'?"),
+        ("xyz", ["dense", "modular"], "; known are dense, modular"),
+        ("", ["dense"], "; known are dense"),
+        ("xyz", [], ""),
+    ],
+)
+def test_the_nearest_name_or_all(name: str, known: list[str], hint: str) -> None:
+    assert did_you_mean(name, known) == hint
+
+
+def test_a_long_list_is_cut() -> None:
+    hint = did_you_mean("xyz", (f"img{number}" for number in range(1000)))
+    assert hint.startswith("; known are img0, img1, ")
+    assert hint.endswith("img19, ... (1000 in all)")
+
+
+@pytest.mark.parametrize(
+    ("message", "plain"),
+    [
+        (
+            "Parser key \"model.lr\":\n  Expected a <class 'float'>. Got value: abc",
+            "model.lr must be a number, got 'abc'",
+        ),
+        (
+            "Parser key \"data.targets\": Expected a typing.Literal['soft', 'share']. Got value: sof",
+            "data.targets must be one of soft, share, got 'sof'",
+        ),
+        (
+            'Parser key "trainer.max_epochs": Does not validate against any of the Union subtypes\n'
+            "  Subtypes: [<class 'int'>, <class 'NoneType'>]\n  Errors:\n    - Expected a <class 'int'>\n"
+            "    - Expected a <class 'NoneType'>\n  Given value type: <class 'str'>\n  Given value: x",
+            "trainer.max_epochs must be a whole number or null, got 'x'",
+        ),
+        ('Parser key "config": File does not exist: a.yaml', "config: File does not exist: a.yaml"),
+        ("something else", "something else"),
+    ],
+)
+def test_messages_about_settings_in_plain_words(message: str, plain: str) -> None:
+    assert wrong_setting(message) == plain
