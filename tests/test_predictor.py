@@ -11,8 +11,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+import coattn
 from coattn import models
-from coattn.explain.maps import Answer, Explanation, region_weights
+from coattn.explain.answers import Answer
+from coattn.explain.maps import Explanation, region_weights
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.store.reader import FeatureStore, StoreWriter
 from coattn.nn.layers import lengths_to_mask
@@ -216,9 +218,14 @@ def test_a_question_needs_a_word(question: Any, predictor: Predictor) -> None:
         predictor.ask(photo(), question)
 
 
-def test_a_question_without_a_known_word_is_answered_with_a_warning(predictor: Predictor) -> None:
-    with pytest.warns(UserWarning, match="knows no word of the question 'Où ça'"):
-        assert len(predictor.ask(photo(), "Où ça")) == 4
+def test_unknown_words_are_named(predictor: Predictor) -> None:
+    with pytest.warns(UserWarning, match="does not know the word “hexagon”. The question was: is it a hexagon"):
+        answers = predictor.ask(photo(), "is it a hexagon?")
+    assert (answers.unknown_words, answers.withheld, len(answers)) == (("hexagon",), False, 4)
+    assert answers.reasons == ("The model does not know the word “hexagon”.",)
+    assert "does not know the word “hexagon”" in repr(answers)
+    known = predictor.ask(photo(), "is the circle red?")
+    assert (known.unknown_words, known.reasons) == ((), ())
 
 
 def test_a_long_question_is_cut_as_in_training(predictor: Predictor) -> None:
@@ -325,7 +332,6 @@ def test_maps_come_with_their_words_and_boxes(predictor: Predictor) -> None:
 
 
 def test_a_picture(predictor: Predictor) -> None:
-    pytest.importorskip("matplotlib")
     picture = predictor.explain(photo(), "is the circle red?")
     assert picture.width > 900
     name = next(name for name, weights in predictor.maps(photo(), "red").maps.items() if len(weights) > 1)
@@ -335,18 +341,17 @@ def test_a_picture(predictor: Predictor) -> None:
 
 
 def test_glimpses_are_not_averaged_unasked(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     predictor = Predictor.load(save(tmp_path / "model", num_glimpses=2))
     with pytest.raises(ValueError, match=r"pooling\.regions has the heads 0 to 1"):
-        predictor.explain(photo(), "is it red")
-    assert predictor.explain(photo(), "is it red", head="mean").width > 900
+        predictor.explain(photo(), "is it red", map="pooling.regions")
+    assert predictor.explain(photo(), "is it red", map="pooling.regions", head="mean").width > 900
 
 
 @pytest.mark.parametrize(("preset", "head"), [("hiecoatt_parallel", None), ("hiecoatt_alternating", None), ("dcn", 1)])
 def test_papers_that_pool_in_their_own_way_show_a_map_unasked(preset: str, head: int | None, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     predictor = Predictor.load(save(tmp_path / "model", preset=preset))
-    assert predictor.explain(photo(), "what colour is it", head=head).width > 900
+    assert coattn.draw(predictor.maps(photo(), "what colour is it"), head=head).width > 900
+    assert predictor.explain(photo(), "what colour is it").width > 900
     shares = [region.weight for region in region_weights(predictor.maps(photo(), "what colour is it"), head=head)]
     assert sum(shares) == pytest.approx(1, abs=1e-5)
 

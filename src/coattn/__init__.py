@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from coattn import models as models
     from coattn import nn as nn
     from coattn import weights as weights
-    from coattn.explain.maps import Answer as Answer
+    from coattn.explain.answers import Answer as Answer
+    from coattn.explain.answers import Answers as Answers
     from coattn.explain.maps import Explanation as Explanation
     from coattn.explain.maps import region_weights as region_weights
     from coattn.explain.maps import word_weights as word_weights
@@ -27,7 +28,8 @@ __version__ = "0.1.0"
 # Public name -> defining module. A module is imported when one of its names is first used, so that no name needs the
 # dependencies of another.
 _MODULES = {
-    "Answer": "explain.maps",
+    "Answer": "explain.answers",
+    "Answers": "explain.answers",
     "EncodedImage": "predictor",
     "Explanation": "explain.maps",
     "FeatureStore": "features.store.reader",

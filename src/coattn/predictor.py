@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,20 +15,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from coattn._internal.files import require
-from coattn.explain.maps import Answer, Explanation, Head
+from coattn.explain.ablation import Ablation
+from coattn.explain.abstain import unknown_reason
+from coattn.explain.answers import Answer, Answers
+from coattn.explain.attribution import attribute, find_method
+from coattn.explain.maps import Explanation, Head
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.images import ImageSource, load_image
 from coattn.features.store.reader import FeatureStore, require_same_extractor, same_extractor
 from coattn.metrics.calibration import confidences, log_odds
 from coattn.nn import GeneratorOutput, VQAGenerator, VQAOutput
+from coattn.nn.decoder import PAD
 from coattn.nn.layers import lengths_to_mask
 from coattn.nn.maps import parse
 from coattn.serialization.directory import ModelDirectory, load_directory
 from coattn.text.answer_words import AnswerWords
-from coattn.text.tokenizer import tokenize
-from coattn.text.vocabulary import UNK, Vocabulary
+from coattn.text.pretrained_tokenizer import PretrainedTokenizer
+from coattn.text.reading import question_words, read_questions
+from coattn.text.vocabulary import Vocabulary, unknown_words
 
 if TYPE_CHECKING:
     from coattn.text.pretrained import TextEncoder
@@ -40,7 +46,7 @@ class EncodedImage:
     Attributes:
         features: (R, D) float32; those of `Predictor.encode` are on its device, uploaded once for all questions.
         boxes: (R, 4) float32, x1 y1 x2 y2 in [0, 1] of the image.
-        size: width and height of the image in pixels.
+        size: width and height of the image in pixels; (0, 0) if not known.
         image: the image itself, or None when only its features were in a store.
     """
 
@@ -127,12 +133,20 @@ class Predictor:
             rows = store.read(store.index(image))
             width, height = rows.size.tolist()
             shown = None if picture is None else load_image(picture)
+            if shown is not None and width and height:
+                if abs(shown.width * height / (shown.height * width) - 1) > 0.02:
+                    raise ValueError(
+                        f"the picture has {shown.width} x {shown.height} pixels, but the features of image {image!r} "
+                        f"were made from one of {width} x {height}; give the picture of that image"
+                    )
+            elif shown is not None:  # the store does not know the size
+                width, height = shown.size
             return self._image(rows.features, rows.boxes, (width, height), shown)
         shown = load_image(image)
         regions = self.extractor([shown])[0]
         return self._image(regions.features, regions.boxes, shown.size, shown)
 
-    def ask(self, image: AnyImage, question: str, *, top_k: int = 5) -> list[Answer]:
+    def ask(self, image: AnyImage, question: str, *, top_k: int = 5) -> Answers:
         """Answer one question about one image.
 
         Args:
@@ -152,7 +166,7 @@ class Predictor:
 
     def ask_many(
         self, questions: Sequence[tuple[AnyImage, str]], *, top_k: int = 5, batch_size: int = 64
-    ) -> list[list[Answer]]:
+    ) -> list[Answers]:
         """Answer many questions, `batch_size` at a time; see `ask`.
 
         Args:
@@ -160,22 +174,107 @@ class Predictor:
             top_k: number of answers to each.
             batch_size: bounds the memory; changes answers by rounding only.
         """
-        answers: list[list[Answer]] = []
+        answers: list[Answers] = []
         for start in range(0, len(questions), batch_size):
             batch = questions[start : start + batch_size]
             images = [self._encoded(image) for image, _ in batch]
             output = self._run(images, [question for _, question in batch], top_k=top_k)
-            answers += [self._ranked(output, row, top_k) for row in range(len(batch))]
+            pairs = enumerate(zip(images, batch, strict=True))
+            answers += [self._answers(output, row, image, question, top_k) for row, (image, (_, question)) in pairs]
         return answers
 
     def maps(self, image: AnyImage, question: str, *, top_k: int = 5) -> Explanation:
         """Answer one question and keep every attention map, with the words and boxes that belong to it; see `ask`."""
         encoded = self._encoded(image)
         output = self._run([encoded], [question], top_k=top_k, need_weights=True)
-        written = self._written(output, 0)
+        return self._explanation(encoded, question, output, top_k)
+
+    def attribute(self, image: AnyImage, question: str, *, method: str = "dependence", top_k: int = 5) -> Explanation:
+        """Answer one question and measure how much each region and word matters for the best answer.
+
+        Args:
+            image: see `ask`.
+            question: see `ask`.
+            method: a name of `coattn.explain.methods.METHODS`, which says what each measures and costs. The default
+                shows each region and word alone and leaves each out. Image features are computed once.
+            top_k: number of answers.
+
+        Returns:
+            The explanation with its `attribution`, and the attention maps.
+
+        Raises:
+            ValueError: as `ask`; no such method, or this model has no attention maps for it.
+        """
+        find_method(method)
+        encoded = self._encoded(image)
+        output = self._run([encoded], [question], top_k=top_k, need_weights=True)
+        explanation = self._explanation(encoded, question, output, top_k)
+        if isinstance(output, GeneratorOutput):
+            answer = output.tokens[0, 0]
+            answer = answer[answer != PAD]
+        else:
+            answer = output.logits[0].float().argmax()[None]
+        ablation = Ablation(
+            self.model,
+            question=read_questions([question], self._reader, self.directory.max_tokens)[0].to(self.device),
+            regions=encoded.features.to(self.device),
+            boxes=encoded.boxes,
+            size=_sizes([encoded.size]),
+            answer=answer,
+            activation=self.directory.activation,
+            temperature=self.directory.temperature,
+        )
+        text = self._texts(answer[None] if isinstance(output, GeneratorOutput) else answer)[0]
+        found = attribute(method, ablation, text, explanation.words, explanation.maps)
+        return dataclasses.replace(explanation, attribution=found)
+
+    def explain(
+        self,
+        image: AnyImage,
+        question: str,
+        *,
+        method: str | None = None,
+        map: str | None = None,
+        head: Head = None,
+        word: int | str | None = None,
+        region: int | None = None,
+        top_k: int = 5,
+    ) -> Image.Image:
+        """A picture of what the best answer depends on, or of one attention map.
+
+        Args:
+            image: see `ask`.
+            question: see `ask`.
+            method: see `attribute`; "dependence" when neither it nor a map is named.
+            map: the name of one map of `maps`, to show where the answer was read.
+            head: which head of it, or "mean"; needed where there are several.
+            word: show the attention of this word, by text or place; of the answer, in a decoder's map.
+            region: show the attention of this region, by number.
+            top_k: number of answers.
+
+        Raises:
+            ValueError: as `attribute`; or no such map, head, word or region, or one of them must be named.
+        """
+        from coattn.visualization.attention import draw
+
+        if any(choice is not None for choice in (map, head, word, region)):
+            if method is not None:
+                raise ValueError("name a method, or a map with its head, word or region, not both")
+            return draw(self.maps(image, question, top_k=top_k), map=map, head=head, word=word, region=region)
+        return draw(self.attribute(image, question, method=method or "dependence", top_k=top_k))
+
+    def _explanation(
+        self, encoded: EncodedImage, question: str, output: VQAOutput | GeneratorOutput, top_k: int
+    ) -> Explanation:
+        """The answers and maps of a pass over one question."""
+        written: list[str] = []
+        vocabulary = self.directory.answer_vocabulary
+        if isinstance(output, GeneratorOutput) and isinstance(vocabulary, AnswerWords):
+            written = vocabulary.decode(output.tokens[0, 0].tolist())
+        tokens, words = question_words(question, self._reader, self.directory.max_tokens)
         return Explanation(
             question=question,
-            tokens=self._tokens(question),
+            tokens=tokens,
             boxes=encoded.boxes.numpy(),
             image=encoded.image,
             size=encoded.size,
@@ -186,40 +285,10 @@ class Predictor:
                 .numpy()
                 for name, weights in output.maps.items()
             },
-            answers=tuple(self._ranked(output, 0, top_k)),
+            answers=self._answers(output, 0, encoded, question, top_k),
             written=tuple(written),
+            words=words,
         )
-
-    def explain(
-        self,
-        image: AnyImage,
-        question: str,
-        *,
-        map: str | None = None,
-        head: Head = None,
-        word: int | str | None = None,
-        region: int | None = None,
-        top_k: int = 5,
-    ) -> Image.Image:
-        """A picture of where the model looked, and what it answers; needs the extra `plot`.
-
-        Args:
-            image: see `ask`.
-            question: see `ask`.
-            map: the name of one map of `maps`; `coattn.explain.default_map` of the regions when None.
-            head: which head of it, or "mean"; needed where there are several.
-            word: show the attention of this word, by text or place; of the answer, in a decoder's map.
-            region: show the attention of this region, by number.
-            top_k: number of answers.
-
-        Raises:
-            ValueError: as `ask`; or no such map, head, word or region, or one of them must be named.
-            ModuleNotFoundError: matplotlib is not installed.
-        """
-        require("matplotlib", "plot")
-        from coattn.visualization.attention import draw
-
-        return draw(self.maps(image, question, top_k=top_k), map=map, head=head, word=word, region=region)
 
     @cached_property
     def extractor(self) -> Extractor:
@@ -272,10 +341,10 @@ class Predictor:
         """One forward pass, or search, over pairs of image and question, padded to the longest."""
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
-        question, question_mask = _padded(self._read(questions))
+        question, question_mask = _padded(read_questions(questions, self._reader, self.directory.max_tokens))
         regions, region_mask = _padded([image.features.to(self.device) for image in images])
         boxes, _ = _padded([image.boxes for image in images])
-        sizes = torch.tensor([image.size for image in images], dtype=torch.float32)
+        sizes = _sizes([image.size for image in images])
         ask: Callable[..., VQAOutput | GeneratorOutput] = self.model
         if isinstance(self.model, VQAGenerator):
             ask = partial(self.model.generate, num_beams=max(top_k, self.model.num_beams))
@@ -286,46 +355,9 @@ class Predictor:
                 question_mask=question_mask.to(self.device),
                 region_mask=region_mask.to(self.device),
                 boxes=boxes.to(self.device),
-                image_sizes=sizes.to(self.device),
+                image_sizes=None if sizes is None else sizes.to(self.device),
                 need_weights=need_weights,
             )
-
-    def _read(self, questions: Sequence[str]) -> list[Tensor]:
-        """Questions to token ids (T,) or token embeddings (T, E)."""
-        for question in questions:
-            if not isinstance(question, str):
-                raise ValueError(f"a question is text, got {question!r}")
-            if not tokenize(question):
-                raise ValueError(f"the question {question!r} has no word in it")
-        return self._token_ids(questions) if self.text_encoder is None else self._embedded(questions, self.text_encoder)
-
-    def _token_ids(self, questions: Sequence[str]) -> list[Tensor]:
-        vocabulary, limit = self.directory.question_vocabulary, self.directory.max_tokens
-        assert vocabulary is not None
-        rows = []
-        for question in questions:
-            ids = vocabulary.encode(question)
-            if limit is not None and len(ids) > limit:
-                unit = "words" if isinstance(vocabulary, Vocabulary) else "tokens"
-                _warn(f"question of {len(ids)} {unit} cut to {limit}, as in training: {question!r}")
-                ids = vocabulary.encode(question, max_tokens=limit)
-            if isinstance(vocabulary, Vocabulary) and set(ids) == {UNK}:
-                _warn(f"the model knows no word of the question {question!r}")
-            rows.append(torch.tensor(ids))
-        return rows
-
-    def _embedded(self, questions: Sequence[str], encoder: TextEncoder) -> list[Tensor]:
-        rows = encoder.encode(questions)
-        for question, row in zip(questions, rows, strict=True):
-            if len(row) == encoder.max_tokens:
-                _warn(f"question cut to {len(row)} tokens, or just as long: {question!r}")
-        return rows
-
-    def _tokens(self, question: str) -> tuple[str, ...]:
-        if self.text_encoder is not None:
-            return tuple(self.text_encoder.tokens(question))
-        assert self.directory.question_vocabulary is not None
-        return tuple(self.directory.question_vocabulary.tokens(question, max_tokens=self.directory.max_tokens))
 
     def _ranked(self, output: VQAOutput | GeneratorOutput, row: int, top_k: int) -> list[Answer]:
         """The best answers to one question; equal ones in the order of the vocabulary."""
@@ -342,16 +374,29 @@ class Predictor:
             )
         best = logits.argsort(descending=True, stable=True)[:top_k]  # of the logits: confidences may round to equal
         shares = confidences(logits, self.directory.temperature, self.directory.activation)[best]
-        vocabulary = self.directory.answer_vocabulary
-        texts = map(vocabulary.as_typed, vocabulary.texts(answers[best].tolist()))
-        return [Answer(text, share) for text, share in zip(texts, shares.tolist(), strict=True)]
+        return [Answer(*pair) for pair in zip(self._texts(answers[best]), shares.tolist(), strict=True)]
 
-    def _written(self, output: VQAOutput | GeneratorOutput, row: int) -> list[str]:
-        """The words of the best answer to one question; none if it was chosen, not written."""
+    def _texts(self, answers: Tensor) -> list[str]:
+        """Answers (K,), or of a model that writes (K, S), as people type them."""
         vocabulary = self.directory.answer_vocabulary
-        if not isinstance(output, GeneratorOutput) or not isinstance(vocabulary, AnswerWords):
-            return []
-        return vocabulary.decode(output.tokens[row, 0].tolist())
+        return [vocabulary.as_typed(text) for text in vocabulary.texts(answers.tolist())]
+
+    def _answers(
+        self, output: VQAOutput | GeneratorOutput, row: int, image: EncodedImage, question: str, top_k: int
+    ) -> Answers:
+        """The best answers to one question, with the doubts about them."""
+        unknown = unknown_words(question, self._reader)
+        reasons = [unknown_reason(unknown)] if unknown else []
+        for reason in reasons:
+            _warn(f"{reason} The question was: {question}")
+        return Answers(self._ranked(output, row, top_k), reasons=reasons, unknown_words=unknown)
+
+    @property
+    def _reader(self) -> Vocabulary | PretrainedTokenizer | TextEncoder:
+        """What reads questions: the model's vocabulary or tokenizer, or its frozen text encoder."""
+        reader = self.directory.question_vocabulary or self.text_encoder
+        assert reader is not None
+        return reader
 
 
 def _warn(message: str) -> None:
@@ -370,6 +415,11 @@ def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     padded = rows[0].new_zeros((*mask.shape, *rows[0].shape[1:]))
     padded[mask] = torch.cat(list(rows))
     return padded, mask
+
+
+def _sizes(sizes: Sequence[tuple[int, int]]) -> Tensor | None:
+    """Sizes of images as (B, 2); None if one is not known, which a model that needs them refuses."""
+    return torch.tensor(sizes, dtype=torch.float32) if all(width and height for width, height in sizes) else None
 
 
 def find_device(name: str) -> torch.device:

@@ -18,6 +18,7 @@ from coattn.predictor import Predictor
 from coattn.serialization.directory import WEIGHTS, save_model
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
+DOUBTS = ("withheld", "reasons", "unknown_words")
 WORDS = Vocabulary(["what", "colour", "is", "it", "red"])
 
 
@@ -119,7 +120,6 @@ def test_a_store_gives_the_same_answers(
 
 
 def test_draws_pictures(model: str, photo: str, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
     one, head, several = (tmp_path / "maps" / name for name in ("one.png", "head.jpg", "several.webp"))
     assert main(["ask", model, photo, "is it red", "--map", str(one)]) == 0
     name = "layers.2.regions_to_question"
@@ -128,11 +128,10 @@ def test_draws_pictures(model: str, photo: str, store: str, tmp_path: Path, caps
     assert main(["ask", model, photo, "is it red", "what is it", "--map", str(several), "--json"]) == 0
     assert [Image.open(path).format for path in (one, head, several)] == ["PNG", "JPEG", "WEBP"]
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["head.jpg", "one.png", "several.webp"]
-    assert f"{one} shows where the model looked" in capsys.readouterr().out
+    assert f"{one} explains the answer" in capsys.readouterr().out
 
 
 def test_draws_the_image_of_an_id(model: str, photo: str, store: str, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     pictures = [tmp_path / "without.png", tmp_path / "with.png"]
     base = ["ask", model, "photo/0", "is it red", "--features", store, "--map"]
     assert main([*base, str(pictures[0])]) == 0
@@ -156,7 +155,6 @@ def test_draws_the_image_of_an_id(model: str, photo: str, store: str, tmp_path: 
 def test_a_map_that_is_not_there(
     choice: list[str], message: str, model: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib")
     out = tmp_path / "out.png"
     error = refused([model, photo, "is it red", *(word.format(out=out) for word in choice)], capsys)
     assert message in error
@@ -210,15 +208,24 @@ def test_a_broken_model_is_named(model: str, photo: str, tmp_path: Path, capsys:
     assert WEIGHTS in refused([str(tmp_path), photo, "is it red"], capsys)
 
 
-def test_an_unknown_question_is_answered_with_a_warning(
-    model: str, photo: str, capsys: pytest.CaptureFixture[str]
+def test_unknown_words_are_named_everywhere(
+    model: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["ask", model, photo, "Wo?", "Wer?", "Wo?", "--json"]) == 0
+    assert main(["ask", model, photo, "what color is it?", "--json"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.count("\n") == 3
-    assert captured.err == "".join(
-        f"coattn: warning: the model knows no word of the question '{question}'\n" for question in ("Wo?", "Wer?")
-    )
+    (entry,) = [json.loads(line) for line in captured.out.splitlines()]
+    assert (entry["unknown_words"], entry["withheld"]) == (["color"], False)
+    assert entry["reasons"] == ["The model does not know the word “color”."]
+    assert len(entry["answers"]) == 3
+    reason = "The model does not know the word “color”."
+    assert captured.err == f"coattn: warning: {reason} The question was: what color is it?\n"
+    assert main(["ask", model, photo, "what color is it?", "--top-k", "1"]) == 0
+    assert f"      !    {reason}" in capsys.readouterr().out
+    table = write_table(tmp_path / "in.csv", f"image,question\n{photo},what color is it?\n{photo},is it red?\n")
+    assert main(["ask", model, "--table", table, "--out", str(tmp_path / "out.csv")]) == 0
+    unknown, known = read_table(tmp_path / "out.csv")
+    assert (unknown["unknown_words"], unknown["reasons"], unknown["withheld"]) == ("color", reason, "no")
+    assert (known["unknown_words"], known["reasons"], known["withheld"]) == ("", "", "no")
 
 
 # Tables
@@ -240,7 +247,7 @@ def test_answers_a_table(model: str, photos: Path, tmp_path: Path, capsys: pytes
     out = tmp_path / "answers" / "out.csv"
     assert main(["ask", model, "--table", table, "--out", str(out)]) == 0
     rows = read_table(out)
-    assert list(rows[0]) == ["id", "image", "question", "note", "answer", "confidence", "error"]
+    assert list(rows[0]) == ["id", "image", "question", "note", "answer", "confidence", *DOUBTS, "error"]
     assert [row["note"] for row in rows] == ['a, "b"', "ü", ""]
     predictor = Predictor.load(model)
     for row, (name, question) in zip(rows, [(0, "is it red"), (1, "what is it"), (0, "red")], strict=True):
@@ -293,7 +300,9 @@ def test_a_table_keeps_its_own_answers(model: str, photos: Path, tmp_path: Path)
     (row,) = read_table(tmp_path / "out.csv")
     assert row["answer"] == "blue"
     assert row["model_answer"] in ("yes", "no", "red")
-    assert set(row) == {"image", "question", "answer", "model_answer", "model_confidence", "model_error"}
+    assert set(row) == {"image", "question", "answer", "model_answer", "model_confidence", "model_error"} | {
+        f"model_{name}" for name in DOUBTS
+    }
 
 
 def test_a_table_without_a_column_says_which_it_has(

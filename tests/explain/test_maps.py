@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from coattn.explain.maps import Answer, Explanation, Line, default_map, heat_map, region_weights, sides, word_weights
+from coattn.explain.answers import Answer, Answers
+from coattn.explain.maps import Explanation, default_map, region_weights, word_weights
+from coattn.text.reading import Word
 
 TOKENS = ("is", "it", "it", "red")
 BOXES = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1], [0, 0, 1, 0.5]])
@@ -32,21 +34,8 @@ def explanation() -> Explanation:
             "pooling.question": rows(1, 1, 4),
             "pooling.regions": rows(1, 1, 3),
         },
-        answers=(Answer("yes", 0.9),),
+        answers=Answers([Answer("yes", 0.9)]),
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("layers.0.question_to_regions", ("question", "regions")),
-        ("layers.11.regions_to_question", ("regions", "question")),
-        ("pooling.regions", (None, "regions")),
-        ("pooling.question", (None, "question")),
-    ],
-)
-def test_sides(name: str, expected: tuple[str | None, str]) -> None:
-    assert sides(name) == expected
 
 
 def test_a_pooling_names_its_words_and_regions() -> None:
@@ -68,7 +57,7 @@ def test_the_last_pooling_is_meant_where_none_is_named() -> None:
     e = dataclasses.replace(e, maps=levels | {"question.pooling.question": e.maps["pooling.question"]})
     assert [word.weight for word in word_weights(e)] == e.maps["question.pooling.question"][0, 0].tolist()
     assert default_map(e.maps, "regions") == "question.pooling.regions"
-    with pytest.raises(ValueError, match=r"no map is called 'pooling\.regions'; this model gives none"):
+    with pytest.raises(ValueError, match=r"no map is called 'pooling\.regions'; this model has none"):
         region_weights(dataclasses.replace(e, maps={}))
 
 
@@ -88,9 +77,7 @@ def test_a_head_that_is_not_there(head: object) -> None:
 
 
 def test_a_map_that_is_not_there_lists_the_others() -> None:
-    with pytest.raises(
-        ValueError, match=r"no map is called 'pooling'; this model gives layers\.0\.question_to_regions,"
-    ):
+    with pytest.raises(ValueError, match=r"no map is called 'pooling'; this model has layers\.0\.question_to_regions,"):
         explanation().weights("pooling")
 
 
@@ -151,12 +138,14 @@ def test_weights_of_the_other_side_are_refused() -> None:
     assert [row.token for row in word_weights(e, "layers.0.question_to_regions", head=0, region=1)] == list(TOKENS)
 
 
-def test_weights_spread_over_their_boxes() -> None:
-    boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]])
-    line = Line("regions", np.array([0.25, 0.75]), None, None, True)
-    heat = heat_map(boxes, line, 40, 40)
-    assert heat.sum() == pytest.approx(1, rel=1e-3)
-    assert heat[:, 0].mean() < heat[:, 19].mean() < heat[:, 39].mean()
-    column = line._replace(is_row=False, weights=np.array([0.25, 0.75]))
-    nested = np.array([[0, 0, 1, 1], [0, 0, 1, 1]])
-    assert heat_map(nested, column, 40, 40).max() == pytest.approx(0.75)  # not the sum
+def test_a_line_knows_the_uniform_share() -> None:
+    e = explanation()
+    assert e.line("pooling.regions").uniform == pytest.approx(1 / 3)
+    assert e.line("layers.0.regions_to_question", head=0, word=0).uniform == pytest.approx(1 / 4)
+
+
+def test_pieces_of_a_word_add_up() -> None:
+    words = (Word("[CLS]", (0,), special=True), Word("itit", (1, 2)), Word("red", (3,), known=False))
+    e = dataclasses.replace(explanation(), words=words)
+    np.testing.assert_allclose(e.by_word(np.array([0.1, 0.2, 0.3, 0.4])), [0.1, 0.5, 0.4])
+    assert explanation().words == tuple(Word(token, (place,)) for place, token in enumerate(TOKENS))

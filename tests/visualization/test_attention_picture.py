@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from coattn.explain.maps import Answer, Explanation
-
-pytest.importorskip("matplotlib")
-
+from coattn.explain.answers import Answer, Answers
+from coattn.explain.maps import Attribution, Explanation
+from coattn.text.reading import Word
 from coattn.visualization import attention as picture
 from coattn.visualization import canvas
 from coattn.visualization.attention import compare, draw
+from coattn.visualization.parts import shape
 
 GRID = np.array([[c / 4, r / 4, (c + 1) / 4, (r + 1) / 4] for r in range(4) for c in range(4)])
 
@@ -43,7 +44,7 @@ def explanation(question: str = "what is red", regions: np.ndarray = GRID, stron
             "pooling.question": rows(1, 1, num_words),
             "pooling.regions": pooling,
         },
-        answers=(Answer("red", 0.9), Answer("a very long answer that has to be shortened somewhere", 0.004)),
+        answers=Answers([Answer("red", 0.9), Answer("a very long answer that has to be shortened somewhere", 0.004)]),
     )
 
 
@@ -80,8 +81,8 @@ def test_heat_lies_where_the_attention_is() -> None:
         change[change < 60] = 0
         rows, columns = np.nonzero(change)
         row, column = divmod(strongest, 4)
-        width, height = 612 * picture.SCALE, 612 * 80 / 120 * picture.SCALE  # of the image on the page
-        left = picture.MARGIN * picture.SCALE
+        width, height = 632 * canvas.SCALE, 632 * 80 / 120 * canvas.SCALE  # of the image on the page
+        left = picture.MARGIN * canvas.SCALE
         assert left + width * column / 4 - 1 <= np.median(columns) <= left + width * (column + 1) / 4 + 1
         top = rows.min() if row == 0 else None
         assert top is None or np.median(rows) - top <= height / 4
@@ -92,7 +93,7 @@ def test_heat_lies_where_the_attention_is() -> None:
     [
         (
             {"map": "layers.0.question_to_regions", "head": 1},
-            "Image: layers.0.question_to_regions, head 1 (of 0–1); where each word looks.",
+            "Image: layers.0.question_to_regions, head 1 (of 0 to 1); where each word looks.",
         ),
         (
             {"map": "layers.0.question_to_regions", "head": "mean", "word": "red"},
@@ -104,7 +105,7 @@ def test_heat_lies_where_the_attention_is() -> None:
         ),
         (
             {"map": "layers.0.regions_to_question", "head": 0, "region": 3},
-            "Words: layers.0.regions_to_question, head 0 (of 0–1); where the region outlined in blue looks.",
+            "Words: layers.0.regions_to_question, head 0 (of 0 to 1); where the region outlined in blue looks.",
         ),
         (
             {"map": "layers.0.question_to_regions", "head": 0, "region": 3},
@@ -112,7 +113,7 @@ def test_heat_lies_where_the_attention_is() -> None:
         ),
         (
             {"map": "layers.0.question_to_question", "head": 0},
-            "Table: layers.0.question_to_question, head 0 (of 0–1); each row shows where one word looks, in percent.",
+            "Table: layers.0.question_to_question, head 0 (of 0 to 1); each row shows where one word looks,",
         ),
         ({"map": "layers.0.question_to_question", "head": 0, "word": 1}, "where “is” looks."),
         ({"map": "layers.0.regions_to_regions", "head": 0}, "each row shows where one region looks, in percent."),
@@ -142,7 +143,7 @@ def test_words_are_shaded_by_the_glimpse_that_is_shown(texts: list[str]) -> None
     glimpses["pooling.question"] = np.array([[[0.8, 0.1, 0.1]], [[0.2, 0.35, 0.45]]])
     draw(dataclasses.replace(e, maps=glimpses), head=1)
     assert {"20 %", "35 %", "45 %"} <= set(texts)
-    assert "Words: pooling.question, head 1 (of 0–1)." in " ".join(texts)
+    assert "Words: pooling.question, head 1 (of 0 to 1)." in " ".join(texts)
     texts.clear()
     draw(dataclasses.replace(e, maps=glimpses), map="layers.0.question_to_regions", head=1, word=0)
     assert "pooling.question" not in " ".join(texts)  # whose glimpses are not the heads of a layer
@@ -233,3 +234,62 @@ def test_threads_do_not_disturb_each_other() -> None:
         thread.join()
     assert all(np.array_equal(picture, expected) for picture in pictures)
     assert len(pictures) == 2
+
+
+def attributed(regions: np.ndarray, words: Sequence[float] = (2.0, -1.0, 0.5)) -> Explanation:
+    found = Attribution("dependence", "red", regions, np.array(words), True, 46, "", 37.1)
+    return dataclasses.replace(explanation(), attribution=found)
+
+
+def test_an_attribution_says_answer_method_sign_and_faithfulness(texts: list[str]) -> None:
+    values = np.zeros(16)
+    values[[3, 7]] = 4.0, -2.5
+    draw(attributed(values))
+    assert "What the answer depends on: “red”" in texts
+    assert {"+2.0", "-1.0", "+0.5", "+4.0", "-2.5"} <= set(texts)
+    assert "+0.0" not in texts  # no box without an effect
+    caption = " ".join(texts)
+    assert "Method dependence (46 passes of the model)" in caption
+    assert "37.1 points better than a random order" in caption
+    assert {"against -4.0", "for +4.0 log-odds"} <= set(texts)
+
+
+def test_for_and_against_have_different_colors(texts: list[str]) -> None:
+    pictures = [np.asarray(draw(attributed(np.full(16, sign)))).astype(float).sum((0, 1)) for sign in (4.0, -4.0)]
+    assert pictures[0][0] > pictures[1][0]  # red for
+    assert pictures[0][2] < pictures[1][2]  # blue against
+
+
+def test_a_uniform_map_looks_uniform(texts: list[str]) -> None:
+    maps = {"pooling.regions": np.full((1, 1, 16), 1 / 16)}
+    uniform = np.asarray(draw(dataclasses.replace(explanation(), maps=maps)))
+    nothing = np.asarray(draw(dataclasses.replace(explanation(), maps={"pooling.regions": np.zeros((1, 1, 16))})))
+    assert np.array_equal(uniform, nothing)
+    assert "uniform share 6.2 % or less" in texts
+    assert not [text for text in texts if text == "6.2 %"]  # no box is drawn
+
+
+def test_unknown_words_look_unknown(texts: list[str]) -> None:
+    words = (Word("what", (0,)), Word("is", (1,)), Word("red", (2,), known=False))
+    picture = draw(dataclasses.replace(attributed(np.zeros(16)), words=words))
+    assert texts.count("unknown") == 1
+    assert np.asarray(picture).tobytes() != np.asarray(draw(attributed(np.zeros(16)))).tobytes()
+
+
+def test_doubts_are_shown(texts: list[str]) -> None:
+    doubt = "The model does not know the word “red”."
+    draw(dataclasses.replace(explanation(), answers=Answers([], withheld=True, reasons=[doubt])))
+    assert "I don't know" in texts
+    assert doubt in " ".join(texts)
+
+
+def test_a_photo_is_not_stretched() -> None:
+    wide = dataclasses.replace(explanation(), image=Image.new("RGB", (300, 100)), size=(0, 0))
+    assert shape(wide) == (300, 100)
+    assert shape(dataclasses.replace(wide, image=None)) == (1, 1)  # nothing is known of its shape
+    assert draw(dataclasses.replace(wide, image=None)).width == 1536
+
+
+def test_letters_of_other_scripts_are_found_or_replaced() -> None:
+    assert canvas.text_width("é", 20) > 0
+    assert canvas.text_width("\x1b[31mred", 20) > canvas.text_width("red", 20)  # shown, not obeyed

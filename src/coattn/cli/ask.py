@@ -9,12 +9,14 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coattn.datasets.rows import Rows
-    from coattn.explain.maps import Answer, Explanation
+    from coattn.explain.answers import Answers
+    from coattn.explain.maps import Explanation
     from coattn.predictor import EncodedImage, Predictor
 
 DESCRIPTION = """\
@@ -27,7 +29,7 @@ EXAMPLE = """\
   coattn ask runs/mine/model 42 "what is on the table?" --features features/val --image images/42.jpg --map 42.png
   coattn ask runs/mine/model --table questions.csv --images photos --out answers.csv"""
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-ADDED = ("answer", "confidence", "error")
+ADDED = ("answer", "confidence", "withheld", "reasons", "unknown_words", "error")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,16 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object per question, one on a line")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ..., or auto")
 
-    picture = parser.add_argument_group("picture of the attention")
-    picture.add_argument("--map", metavar="FILE", type=Path, help=f"write it here ({', '.join(PICTURES)})")
+    picture = parser.add_argument_group("picture of what the answer depends on, or of the attention")
+    picture.add_argument("--map", metavar="FILE", type=Path, help=f"Write the picture here ({', '.join(PICTURES)}).")
     picture.add_argument(
-        "--map-name",
+        "--method",
         metavar="NAME",
-        help="which map (default: the last pooling of the regions, or where the words of a written answer were found)",
+        help="Explain the answer by this method: dependence (default), attention, rollout, shapley or surrogate.",
     )
-    picture.add_argument("--head", type=_head, metavar="N|mean", help="which head of it, where it has several")
-    picture.add_argument("--word", type=_word, metavar="WORD|N", help="only the attention of this word (or place)")
-    picture.add_argument("--region", type=int, metavar="N", help="only the attention of this region")
+    picture.add_argument("--map-name", metavar="NAME", help="Show this attention map instead of what is depended on.")
+    picture.add_argument("--head", type=_head, metavar="N|mean", help="Show this head of a map that has several.")
+    picture.add_argument(
+        "--word", type=_word, metavar="WORD|N", help="Show only the attention of this word (or place)."
+    )
+    picture.add_argument("--region", type=int, metavar="N", help="Show only the attention of this region.")
 
     store = parser.add_argument_group("images of a feature store")
     store.add_argument("--features", metavar="STORE", type=Path, help="take the image's features from here, by its id")
@@ -106,9 +111,13 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--images is for image files of a --table")
     if args.picture is not None and args.features is None:
         raise ValueError("--image FILE shows the image of an id of --features STORE")
-    chosen = [args.map_name, args.head, args.word, args.region]
-    if args.map is None and any(value is not None for value in chosen):
-        raise ValueError("--map-name, --head, --word and --region choose what --map FILE shows: give --map too")
+    of_map = any(value is not None for value in (args.map_name, args.head, args.word, args.region))
+    if args.map is None and (of_map or args.method is not None):
+        raise ValueError(
+            "--method, --map-name, --head, --word and --region choose what --map FILE shows: give --map too"
+        )
+    if of_map and args.method is not None:
+        raise ValueError("--method explains the answer and --map-name, --head, --word, --region show a map: choose one")
     if args.map is not None and args.map.suffix.lower() not in PICTURES:
         raise ValueError(f"--map {args.map}: the name must end in {', '.join(PICTURES)}")
 
@@ -117,30 +126,39 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _ask_questions(args: argparse.Namespace, predictor: Predictor) -> int:
+    from coattn.explain.answers import UNSURE
+
     encoded = predictor.encode(args.image, picture=args.picture)
     if args.map is None:
         answers = predictor.ask_many([(encoded, question) for question in args.questions], top_k=args.top_k)
     else:
-        explanations = [predictor.maps(encoded, question, top_k=args.top_k) for question in args.questions]
-        answers = [list(explanation.answers) for explanation in explanations]
+        of_map = any(value is not None for value in (args.map_name, args.head, args.word, args.region))
+        explain = predictor.maps if of_map else partial(predictor.attribute, method=args.method or "dependence")
+        explanations = [explain(encoded, question, top_k=args.top_k) for question in args.questions]
+        answers = [explanation.answers for explanation in explanations]
         _write_picture(args, explanations)
-    for number, (question, ranked) in enumerate(zip(args.questions, answers, strict=True)):
+    for number, (question, found) in enumerate(zip(args.questions, answers, strict=True)):
         if args.json:
-            listed = [{"answer": text, "confidence": confidence} for text, confidence in ranked]
-            print(json.dumps({"image": args.image, "question": question, "answers": listed}, ensure_ascii=False))
-        else:
-            lines = [f"{100 * confidence:6.1f} %  {text}" for text, confidence in ranked]
-            print("\n".join([*([""] if number else []), question, *lines]))
+            entry = {
+                "image": args.image,
+                "question": question,
+                "answers": [{"answer": text, "confidence": confidence} for text, confidence in found],
+                "withheld": found.withheld,
+                "reasons": list(found.reasons),
+                "unknown_words": list(found.unknown_words),
+            }
+            print(json.dumps(entry, ensure_ascii=False))
+            continue
+        lines = [UNSURE] if found.withheld else [f"{100 * confidence:6.1f} %  {text}" for text, confidence in found]
+        print("\n".join([*([""] if number else []), question, *lines, *(f"      !    {why}" for why in found.reasons)]))
     if args.map is not None and not args.json:
-        print(f"\n{args.map} shows where the model looked")
+        print(f"\n{args.map} explains the answer")
     return 0
 
 
 def _write_picture(args: argparse.Namespace, explanations: Sequence[Explanation]) -> None:
     """One question gives a full picture, several are set side by side."""
-    from coattn._internal.files import atomic_path, require
-
-    require("matplotlib", "plot")
+    from coattn._internal.files import atomic_path
     from coattn.visualization.attention import compare, draw
 
     if len(explanations) == 1:
@@ -164,7 +182,7 @@ def _ask_table(args: argparse.Namespace, predictor: Predictor, rows: Rows, image
     by_image: dict[str, list[int]] = {}
     for number, row in enumerate(rows.rows):
         by_image.setdefault(str(row.cells.get(image, "")).strip(), []).append(number)
-    results: dict[int, Answer | Exception] = {}
+    results: dict[int, Answers | Exception] = {}
     with progress("ask", len(rows.rows), unit="questions") as advance:
         for name, numbers in by_image.items():
             try:
@@ -199,18 +217,19 @@ def _finder(args: argparse.Namespace) -> Any:
     return lambda name: args.table.parent / name
 
 
-def _answers(predictor: Predictor, image: EncodedImage, questions: Sequence[Any]) -> list[Answer | Exception]:
-    """The best answer to each question about one image, or what is wrong with the question."""
+def _answers(predictor: Predictor, image: EncodedImage, questions: Sequence[Any]) -> list[Answers | Exception]:
+    """The best answer to each question about one image, with its doubts, or what is wrong with the question."""
     try:
-        return [ranked[0] for ranked in predictor.ask_many([(image, text) for text in questions], top_k=1)]
+        return list(predictor.ask_many([(image, text) for text in questions], top_k=1))
     except ValueError as error:
         if len(questions) == 1:
             return [error]
         return [answer for text in questions for answer in _answers(predictor, image, [text])]
 
 
-def _write_table(path: Path, rows: Rows, results: Sequence[Answer | Exception]) -> None:
+def _write_table(path: Path, rows: Rows, results: Sequence[Answers | Exception]) -> None:
     from coattn._internal.files import atomic_path
+    from coattn.explain.answers import UNSURE
 
     # A table that has a column of that name, the right answers for example, keeps it.
     prefix = "model_" if set(ADDED) & set(rows.columns) else ""
@@ -220,9 +239,11 @@ def _write_table(path: Path, rows: Rows, results: Sequence[Answer | Exception]) 
         for row, result in zip(rows.rows, results, strict=True):
             cells = [row.cells.get(column, "") for column in rows.columns]
             if isinstance(result, Exception):
-                writer.writerow([*cells, "", "", result])
-            else:
-                writer.writerow([*cells, result.text, f"{result.confidence:.4f}", ""])
+                writer.writerow([*cells, *[""] * (len(ADDED) - 1), result])
+                continue
+            best = (UNSURE, "") if result.withheld else (result[0].text, f"{result[0].confidence:.4f}")
+            doubts = (" ".join(result.reasons), ", ".join(result.unknown_words))
+            writer.writerow([*cells, *best, "yes" if result.withheld else "no", *doubts, ""])
 
 
 # Small parts

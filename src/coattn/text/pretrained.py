@@ -53,7 +53,7 @@ class TextEncoder:
         self.dim: int = model.config.hidden_size
         self.max_tokens: int = record["settings"]["max_tokens"]
         self._folder = folder
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._model = model.eval().requires_grad_(False)
 
     @classmethod
@@ -96,7 +96,7 @@ class TextEncoder:
         Returns:
             For each question its rows, (T_i, E) float32 on the CPU.
         """
-        ids = self._tokenizer.encode_all(questions, max_tokens=self.max_tokens)
+        ids = self.tokenizer.encode_all(questions, max_tokens=self.max_tokens)
         order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
         encoded: list[Tensor] = [torch.empty(0)] * len(ids)
         for start in range(0, len(order), batch_size):
@@ -107,7 +107,7 @@ class TextEncoder:
 
     def tokens(self, question: str) -> list[str]:
         """The token that each row of `encode([question])` stands for, as text for people."""
-        return self._tokenizer.tokens(question, max_tokens=self.max_tokens)
+        return self.tokenizer.tokens(question, max_tokens=self.max_tokens)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Copy the encoder's files, byte for byte, into a new folder from which `load` gives the same encoder.

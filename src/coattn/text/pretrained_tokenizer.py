@@ -97,6 +97,16 @@ class PretrainedTokenizer:
             for number, token in zip(ids, self._tokenizer.convert_ids_to_tokens(ids), strict=True)
         ]
 
+    def word_numbers(self, question: str, *, max_tokens: int | None = None) -> list[int | None]:
+        """The number of the word that each token belongs to, None for tokens that the encoder adds; cut as `encode`."""
+        cut = {} if max_tokens is None else {"truncation": True, "max_length": max_tokens}
+        encoded = self._tokenizer(question, **cut, verbose=False)
+        try:
+            return encoded.word_ids()
+        except ValueError:  # a tokenizer without word boundaries: each token is a word
+            added = self._tokenizer.get_special_tokens_mask(encoded["input_ids"], already_has_special_tokens=True)
+            return [None if special else place for place, special in enumerate(added)]
+
     def limit(self, max_tokens: int | None) -> int:
         """`max_tokens`, or the most that the encoder admits.
 

@@ -9,11 +9,11 @@ from PIL import Image, ImageOps
 
 from coattn.features.store.manifest import FLIP
 from coattn.features.store.reader import FeatureStore, StoredRegions
-from coattn.visualization.canvas import INK, SCALE, Box, Canvas, shortened, text_width
+from coattn.visualization.canvas import Box, Canvas, shortened, text_width
+from coattn.visualization.color import INK, MUTED
 
 MARGIN, IMAGE, LEGEND, LINE = 24, 760, 300, 23
 COLORS = ("#1f6fb4", "#d95f0e", "#2a8c4a", "#c7252e", "#7d54b2", "#8c5a3c", "#c2488f", "#4f5b66", "#8a8c12", "#128f9e")
-MUTED = "#66727f"
 _MOST_NUMBERED = 24  # more would hide the image
 
 
@@ -51,8 +51,7 @@ def draw_regions(
         page.pixels(panel, np.full((1, 1, 3), 0.93))
     else:
         photo = ImageOps.mirror(photo) if name.endswith(FLIP) else photo
-        pixels = photo.convert("RGB").resize((round(panel.width * SCALE), round(panel.height * SCALE)))
-        page.pixels(panel, np.asarray(pixels) / 255)
+        page.image(panel, photo.convert("RGB"))
     order = np.argsort(-rows.scores, kind="stable") if rows.scores is not None else np.arange(len(rows.boxes))
     numbered = order[:_MOST_NUMBERED]
     for number in order[_MOST_NUMBERED:]:
@@ -91,7 +90,7 @@ def _tag(page: Canvas, panel: Box, box: np.ndarray, text: str, color: str, other
     while any(abs(x - other.x) < max(width, other.width) and abs(y - other.y) < 17 for other in others):
         y += 3
     page.chip(Box(x, y, width, 17), color, radius=2)
-    page.text(x + width / 2, y + 8.5, text, 12, color="white", weight="bold", ha="center")
+    page.text(x + width / 2, y + 8.5, text, 12, color="white", weight="bold", align="center")
     return Box(x, y, width, 17)
 
 
@@ -107,7 +106,7 @@ def _legend(
     """Number, name and score of the numbered regions, one a line; returns the y below."""
     for rank, number in enumerate(numbered):
         page.chip(Box(x, y + 2, 30, 18), COLORS[rank % len(COLORS)], radius=2)
-        page.text(x + 15, y + 11, str(number), 12, color="white", weight="bold", ha="center")
+        page.text(x + 15, y + 11, str(number), 12, color="white", weight="bold", align="center")
         words = [
             _name(values[number], known, kind)
             for values, known, kind in (
@@ -120,10 +119,10 @@ def _legend(
         text = " ".join(words) or f"{100 * area:.1f} % of the image"
         score = "" if rows.scores is None else f"{rows.scores[number]:.2f}"
         page.text(x + 40, y + 11, shortened(text, 14, LEGEND - 90), 14, color=INK)
-        page.text(x + LEGEND, y + 11, score, 13, color=MUTED, ha="right")
+        page.text(x + LEGEND, y + 11, score, 13, color=MUTED, align="right")
         y += LINE
     if rest := len(rows.boxes) - len(numbered):
-        page.text(x, y + 11, f"and {rest} more, in grey", 13, color=MUTED)
+        page.text(x, y + 11, f"and {rest} more, in gray", 13, color=MUTED)
         y += LINE
     return y
 
