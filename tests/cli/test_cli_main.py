@@ -93,7 +93,7 @@ def test_interrupt(score_raises, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_training_commands_get_the_whole_command_line(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setitem(sys.modules, "coattn.cli.train", SimpleNamespace(main=lambda argv: seen.append(argv) or 3))
+    monkeypatch.setitem(sys.modules, "coattn.cli.fit", SimpleNamespace(main=lambda argv: seen.append(argv) or 3))
     assert main([command, "--config", "x.yaml"]) == 3
     assert seen == [[command, "--config", "x.yaml"]]
 

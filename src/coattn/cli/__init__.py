@@ -2,7 +2,7 @@
 
 Such a module has `DESCRIPTION`, `add_arguments(parser)` and `run(args) -> exit status`, and `parse(parser, argv)` where
 argparse needs help. The training commands are the exception: Lightning reads their command line itself, so
-`train.main(argv)` gets all of it.
+`fit.main(argv)` gets all of it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ COMMANDS = {
     "embed": "questions to a store of token embeddings of a pretrained text encoder",
     "convert": "other people's features to a store, their checkpoints to model directories; merge stores",
     "inspect": "show what is in a feature store",
+    "configs": "list the configurations that come with coattn, or copy one",
+    "models": "list the models, or show the sizes of one",
     "fit": "train a model from a YAML configuration",
     "validate": "score a checkpoint on the validation split",
     "test": "score a checkpoint on the test split",
@@ -76,7 +78,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise ValueError(f"there is no command {command!r}{did_you_mean(command, COMMANDS)}")
     if command in _TRAINING:
-        return importlib.import_module("coattn.cli.train").main(arguments)
+        return importlib.import_module("coattn.cli.fit").main(arguments)
     module = importlib.import_module(f"coattn.cli.{command}")
     parser = ArgumentParser(prog=f"coattn {command}", description=module.DESCRIPTION)
     module.add_arguments(parser)
