@@ -56,7 +56,7 @@ def main() -> None:
 
 def things(answer: str) -> frozenset[str]:
     """The things of a list, each in its normal form."""
-    return frozenset(written_form(answer).split(", "))
+    return frozenset(written_form(answer, "plain").split(", "))
 
 
 def overlaps(name: str, seed: int, records: Sequence[Record], lists: Mapping[str, frozenset[str]]) -> list[float]:
@@ -74,8 +74,8 @@ def overlaps(name: str, seed: int, records: Sequence[Record], lists: Mapping[str
 def kinds(train: Sequence[Record], test: Sequence[Record]) -> dict[str, np.ndarray]:
     """Which test questions are of which kind, by the answer that people gave."""
     chosen = {answer_key(record.answer) for record in train}
-    words = AnswerWords.build([record.answer for record in train])
-    written = [written_form(record.answer) for record in test]
+    words = AnswerWords.build([record.answer for record in train], form="plain")
+    written = [written_form(record.answer, "plain") for record in test]
     is_list = np.array(["," in text for text in written])
     is_long = np.array([" " in text for text in written]) & ~is_list
     unseen = np.array([answer_key(record.answer) not in chosen for record in test])

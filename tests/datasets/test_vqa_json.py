@@ -77,6 +77,7 @@ def test_unknown_answers(tmp_path: Path) -> None:
     [
         ((1, 1), {}, "exact_match"),
         ((1, 2), {}, "vqa_accuracy"),
+        ((3, 3), {"metric": "soft_accuracy"}, "soft_accuracy"),
         ((1, 1), {"metric": "vqa_accuracy"}, "vqa_accuracy"),
         ((3, 3), {"metric": "exact_match"}, "exact_match"),
     ],

@@ -63,7 +63,7 @@ def test_exact_match_uses_the_one_answer_of_the_record() -> None:
         record(2, "dog", "dog", "cat"),
         Record(3, 1, "q?", ("a",), multiple_choice_answer="b"),
     ]
-    scores = score({1: "cat", 2: "the dog", 3: "a"}, records, "exact_match")
+    scores = score({1: "cat", 2: "Dog", 3: "a"}, records, "exact_match")
     assert scores.by_question == {"1": 100, "2": 100, "3": 0}
     assert scores.overall == 66.67
 

@@ -179,10 +179,13 @@ def test_anls_by_hand(prediction: str, answers: list[str], similarity: float) ->
 @pytest.mark.parametrize(
     ("prediction", "answer", "f1"),
     [
-        ("left lung", "the left lung.", 1),
+        ("left lung", "Left lung.", 1),
         ("lung", "left lung", 2 / 3),
         ("left left lung", "left lung", 0.8),
         ("heart", "left lung", 0),
+        ("HER2+", "HER2-", 0),
+        ("liver and spleen", "liver, spleen", 0.8),
+        ("肝脏", "肝脏和脾脏", 4 / 7),
         ("", "lung", 0),
     ],
 )
@@ -209,13 +212,14 @@ def test_closed_and_open_questions() -> None:
 
 
 def test_a_okvqa_is_judged_as_by_its_authors() -> None:
-    # min(1, matches / 3) of the direct answers as they are; a choice is right or wrong, and others are no choice.
+    # min(1, matches / 3) of the direct answers as they are; a choice is right or wrong, and what is no choice is wrong.
     right = {"choices": ("bus", "car", "Tram", "boat"), "multiple_choice_answer": "Tram"}
     answers = ("tram", "tram", "Tram", "Tram", "Tram", "bus", "train", "train", "t", "u")
     records = [Record(number, number, "what is it?", answers, **right) for number in range(5)]
     judgement = judge_a_okvqa(Submission(records, ["tram", "Tram", "bus", "TRAM", "train"]))
     np.testing.assert_allclose(judgement.worth, [2 / 3, 1, 1 / 3, 0, 2 / 3])
-    np.testing.assert_array_equal(judgement.means["multiple choice"], [np.nan, 1, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(judgement.means["multiple choice"], [0, 1, 0, 0, 0])
+    assert judgement.notes == ["multiple choice: 3 of 5 answers are none of the choices and count as wrong"]
 
 
 def test_direct_answers_of_difficult_questions_do_not_count() -> None:
@@ -227,7 +231,7 @@ def test_direct_answers_of_difficult_questions_do_not_count() -> None:
     ]
     judgement = judge_a_okvqa(Submission(records, ["Tram", "x", "Tram", "bus"]))
     np.testing.assert_array_equal(judgement.worth, [1, 0, np.nan, np.nan])
-    np.testing.assert_array_equal(judgement.means["multiple choice"], [1, np.nan, 1, 0])
+    np.testing.assert_array_equal(judgement.means["multiple choice"], [1, 0, 1, 0])
     with pytest.raises(ValueError, match="none of the 2 questions counts for the metric a_okvqa"):
         score({2: "Tram", 3: "bus"}, records[2:], "a_okvqa")
     unclear = Record(7, 1, "what is it?", ("Tram",), extra={"difficult_direct_answer": "no"})

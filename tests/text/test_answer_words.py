@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from coattn.nn import decoder
 from coattn.text import answer_words
 from coattn.text.answer_words import COMMA, EOS, AnswerWords, answers_from_json, written_form
-from coattn.text.answers import answer_key, normalize_answer
+from coattn.text.answers import answer_key, normalize_answer, plain_key
 from coattn.text.vocabulary import AnswerVocabulary
 
 WORDS = AnswerWords(["chair", "garbage", "bin", "2"])
@@ -41,6 +41,26 @@ def test_what_is_written_scores_like_what_was_typed(typed: str) -> None:
         ids = words.encode(typed)
         assert ids is not None
         assert answer_key(words.texts([ids])[0]) == answer_key(typed)
+
+
+@given(st.text(st.sampled_from("ab1 ,.-+'肝脏。"), max_size=12) | st.text(max_size=8))
+def test_what_is_written_as_typed_is_the_same_answer(typed: str) -> None:
+    if plain_key(typed).strip(", "):
+        words = AnswerWords.build([typed], form="plain")
+        ids = words.encode(typed)
+        assert ids is not None
+        assert plain_key(words.texts([ids])[0]) == plain_key(typed)
+
+
+def test_answers_as_typed_keep_signs_and_are_written_in_characters() -> None:
+    words = AnswerWords.build(["HER2+", "her2-", "1,000 mm", "肝脏、脾脏"], form="plain")
+    assert {*words.words} == {"her2+", "her2-", "1,000", "mm", "肝", "脏", "脾"}
+    ids = words.encode("肝脏，脾脏。")
+    assert ids is not None
+    assert words.texts([ids]) == ["肝脏,脾脏"]
+    again = AnswerWords.from_json(words.to_json())
+    assert (again.words, again.form) == (words.words, "plain")
+    assert AnswerWords(["肝脏"]).encode("肝脏") == [4, EOS]  # as saved by older versions
 
 
 def test_ids_and_back() -> None:

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coattn.datasets.records import METRICS, answer_type_of
 from coattn.metrics.vqa import vqa_accuracy
-from coattn.text.answers import answer_key, answer_shares, normalize_answer, soft_scores
+from coattn.text.answers import (
+    answer_form,
+    answer_key,
+    answer_shares,
+    normalize_answer,
+    plain_key,
+    soft_scores,
+)
 from coattn.text.vocabulary import AnswerVocabulary
 
 PEERS = Path(__file__).parents[1] / "golden"
@@ -207,3 +215,47 @@ def test_a_normal_form_has_no_outer_or_double_space_and_no_article(text: str) ->
     normal = normalize_answer(text)
     assert normal == " ".join(normal.split())
     assert not {"a", "an", "the"} & set(normal.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (" Left  lung. ", "left lung"),
+        ("...", "..."),
+        ("3.5 mm.", "3.5 mm"),
+        ("“T–shirt”", '"t-shirt"'),
+        ("garbage_bin ,Table", "garbage bin, table"),
+        ("1,5 mm", "1,5 mm"),
+        ("肝 脏。", "肝脏"),
+        ("CT 图像", "ct图像"),
+        ("", ""),
+    ],
+)
+def test_plain_keys(text: str, key: str) -> None:
+    assert plain_key(text) == key
+
+
+@given(st.text(max_size=12))
+def test_a_plain_key_is_its_own_key(text: str) -> None:
+    assert plain_key(plain_key(text)) == plain_key(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        *[(text, "yes/no") for text in ("Yes.", "no", "是", "否。", "没有", "はい")],
+        *[(text, "number") for text in ("2", "two", "-1", "3.5", "1,000", "0", "zero", "１２")],
+        *[(text, "other") for text in ("none", "None", "2 dogs", "<5", "A", "3:30", "1,5", "", "不知道")],
+    ],
+)
+def test_types_of_answers(answer: str, kind: str) -> None:
+    assert answer_type_of(answer) == kind
+
+
+def test_the_metric_decides_the_form() -> None:
+    assert {metric for metric in METRICS if answer_form(metric) == "vqa"} == {
+        "vqa_accuracy",
+        "multiple_choice",
+        "textvqa",
+        "vizwiz",
+    }

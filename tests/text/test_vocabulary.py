@@ -81,6 +81,18 @@ def test_answers_are_known_as_they_are_mostly_typed() -> None:
             AnswerVocabulary.from_json({"answers": ["no"], "typed": typed})
 
 
+def test_answers_as_typed_stay_apart() -> None:
+    lists = [["HER2+", "HER2-", "her2+ ", "HER2+."], ["-1", "1", "none", "0"], ["C++", "C", "the left"], ["B+", "B-"]]
+    vocabulary = AnswerVocabulary.build(lists, form="plain")
+    assert vocabulary.answers[0] == "her2+"
+    assert vocabulary.typed["her2+"] == "HER2+"
+    assert {*vocabulary.answers} == {"her2+", "her2-", "-1", "1", "none", "0", "c++", "c", "the left", "b+", "b-"}
+    again = AnswerVocabulary.from_json(json.loads(json.dumps(vocabulary.to_json())))
+    assert (again.answers, again.typed, again.form) == (vocabulary.answers, vocabulary.typed, "plain")
+    with pytest.raises(ValueError, match="must be one of vqa, plain, got 'other'"):
+        AnswerVocabulary.from_json({"answers": ["no"], "form": "other", "typed": {}})
+
+
 def test_published_lists_may_hold_the_empty_answer() -> None:
     assert AnswerVocabulary(["yes", ""]).index[""] == 1
 

@@ -151,7 +151,7 @@ def test_lists_are_learnt_and_judged_as_officially(decoder: str, listed_data: Pa
     results, logged, official = trained_and_judged(listed_data, tmp_path, max_epochs=20, decoder=decoder)
     assert logged == pytest.approx(official, abs=0.005)
     assert official > 80
-    assert "red, colour" in results.answers.values()
+    assert "red, the colour" in results.answers.values()
 
 
 def test_several_people_are_judged_by_soft_scores(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_fit_test_predict_and_what_comes_of_it(listed_data: Path, config: Path, 
     directory = load_directory(model)
     assert isinstance(directory.model, VQAGenerator)
     assert directory.activation == "sigmoid"
-    assert "writes its answers with 6 words" in (model / "README.md").read_text()
+    assert "writes its answers with 7 words" in (model / "README.md").read_text()
     assert main(["test", "--config", str(config), *given, "--ckpt_path", str(model)]) == 0
     results = answers_of(tmp_path / "run/predictions/test.json")
     questions = read_vqa(files["test_questions"], files["test_annotations"])

@@ -48,7 +48,7 @@ def read_textvqa(files: str | Path, *, images: str | Path | None = None) -> Data
     """
     found = PublishedFiles(files)
     splits = _splits(found, "TextVQA_0.5.1_{}.json", "data", _textvqa)
-    return found.dataset("textvqa", splits, metric="vqa_accuracy", images=images)
+    return found.dataset("textvqa", splits, metric="textvqa", images=images)
 
 
 def read_a_okvqa(files: str | Path, *, images: str | Path | None = None) -> Dataset:

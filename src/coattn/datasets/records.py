@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coattn.text.answers import normalize_answer
+from coattn.text.answers import is_number, is_yes_no
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,20 @@ class Record:
 
 
 def answer_type_of(answer: str) -> str:
-    """The type of an answer of a data set that states none: "yes/no", "number" or "other", by its normal form."""
-    normal = normalize_answer(answer)
-    if normal in ("yes", "no"):
+    """The type of an answer of a data set that names none: "yes/no", "number" or "other"."""
+    if is_yes_no(answer):
         return "yes/no"
-    return "number" if normal.replace(".", "", 1).isdecimal() else "other"
+    return "number" if is_number(answer) else "other"
+
+
+# The metrics that may judge a data set, by the names that `coattn score` knows.
+METRICS = (
+    *("vqa_accuracy", "exact_match", "soft_accuracy", "multiple_choice", "textvqa", "gqa", "clevr", "wups", "anls"),
+    *("vizwiz", "medical", "a_okvqa"),
+)
+
+
+def default_metric(records: Sequence[Record], *, several: str) -> str:
+    """The metric of a data set that names none: `exact_match` if most questions have one answer, else `several`."""
+    lone = sum(len(record.answers) == 1 for record in records)
+    return "exact_match" if 2 * lone > len(records) else several

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from coattn.datasets.records import Record
-from coattn.text.answers import answer_key, soft_scores
+from coattn.text.answers import FORMS, answer_form, soft_scores
 from coattn.text.tokenizer import tokenize
 from coattn.text.vocabulary import AnswerVocabulary
 
@@ -39,10 +39,10 @@ def build_report(
     """
     source = splits.get("train") or next((records for records in splits.values() if records), [])
     known = [record.answer for record in source if record.answers]
-    vocabulary = AnswerVocabulary.build([[answer] for answer in known]) if known else None
+    vocabulary = AnswerVocabulary.build([[answer] for answer in known], form=answer_form(metric)) if known else None
     described = {}
     for name, records in splits.items():
-        described[name] = _describe(records)
+        described[name] = _describe(records, metric)
         if vocabulary is not None and records and records[0].answers:
             described[name] |= _scores(source, records, metric, vocabulary)
     images = {name: {str(record.image_id) for record in records} for name, records in splits.items()}
@@ -54,13 +54,14 @@ def build_report(
     return {"splits": described, "shared_images": {pair: count for pair, count in shared.items() if count}}
 
 
-def _describe(records: Sequence[Record]) -> dict[str, Any]:
+def _describe(records: Sequence[Record], metric: str) -> dict[str, Any]:
+    typed = {answer for record in records for answer in record.answers}
     longest = max(records, key=lambda record: len(tokenize(record.question)), default=None)
     return {
         "questions": len(records),
         "images": len({str(record.image_id) for record in records}),
-        "answers_as_typed": len({answer for record in records for answer in record.answers}),
-        "answers": len({answer_key(answer) for record in records for answer in record.answers}),
+        "answers_as_typed": len(typed),
+        "answers": len(set(map(FORMS[answer_form(metric)], typed))),
         "answer_types": dict(Counter(record.answer_type for record in records).most_common()),
         "question_types": dict(Counter(record.question_type for record in records).most_common()),
         "longest_question": longest
@@ -88,7 +89,7 @@ def _scores(
 
 
 def _worth(record: Record, metric: str, vocabulary: AnswerVocabulary) -> dict[int, float]:
-    answers = record.answers if metric == "vqa_accuracy" else (record.answer,)
+    answers = (record.answer,) if metric == "exact_match" else record.answers
     return dict(zip(*soft_scores(answers, vocabulary), strict=True))
 
 
@@ -96,7 +97,7 @@ def _guesses(source: Sequence[Record], vocabulary: AnswerVocabulary, look: Calla
     """The most frequent answer, as a vocabulary number, to everything that looks the same."""
     counts: dict[str, Counter[int]] = {}
     for record in source:
-        number = vocabulary.index.get(answer_key(record.answer))
+        number = vocabulary.index.get(vocabulary.key(record.answer))
         if number is not None:
             counts.setdefault(look(record), Counter())[number] += 1
     return {seen: counter.most_common(1)[0][0] for seen, counter in counts.items()}

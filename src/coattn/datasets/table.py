@@ -17,11 +17,10 @@ from typing import Any
 from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.reader import Reader
-from coattn.datasets.records import Record
+from coattn.datasets.records import METRICS, Record, default_metric
 from coattn.datasets.row_records import RowReader
 from coattn.datasets.rows import DELIMITERS, Row, Rows, read_rows
 from coattn.datasets.table_folder import read_folder
-from coattn.datasets.vqa_json import METRICS
 from coattn.text.answers import normalize_answer
 
 _DESCRIPTION = """\
@@ -139,7 +138,7 @@ def read_table(
         val_fraction, test_fraction: share of the images held out. Without a split column 0.1 each. With one, they are
             taken from its train rows, and only if it has no such split itself.
         seed: which images are held out.
-        metric: "vqa_accuracy" or "exact_match"; None chooses by the answers.
+        metric: the name of a metric; None chooses by the answers.
         encoding: of the file.
         delimiter: between cells.
         skip_bad_rows: leave defective rows out and list them, instead of refusing the table.
@@ -159,7 +158,7 @@ def read_table(
     given = {"test": test_fraction, "val": val_fraction}
     splits = _divide(path, records, {name: _fraction(name, given[name], own, path) for name in given}, seed)
     single = sum(len(record.answers) == 1 for record in records)
-    metric = metric or ("exact_match" if 2 * single > len(records) else "vqa_accuracy")
+    metric = metric or default_metric(records, several="soft_accuracy")
     notes = [f"columns: {', '.join(f'{name} = {column!r}' for name, column in reader.columns.items())}"]
     if images is None and not inside:
         notes.insert(0, "without --images the images are ids only; there is no images.json")

@@ -28,9 +28,7 @@ from coattn.datasets.json_entries import (
     type_name,
     without_collector,
 )
-from coattn.datasets.records import Record
-
-METRICS = ("vqa_accuracy", "exact_match")
+from coattn.datasets.records import METRICS, Record, default_metric
 
 _NAMED = "multiple_choice_answer"
 _QUESTION_KEYS = frozenset({"question_id", "image_id", "question", "split", "multiple_choices"})
@@ -39,11 +37,20 @@ _ANNOTATION_KEYS = frozenset({"question_id", "image_id", "answers", "answer_type
 
 @dataclass(frozen=True, slots=True)
 class VQAData:
-    """One split: its records, the metric that judges it (one of METRICS), and the `info` of its files."""
+    """One split.
+
+    Attributes:
+        records: in the order of the questions.
+        metric: the name of the metric that judges it, one of METRICS.
+        info: the `info` of its files.
+        num_without_ids: how many annotations have answers without "answer_id"; each such answer counts as that of
+            another person.
+    """
 
     records: list[Record]
     metric: str
     info: dict[str, Any]
+    num_without_ids: int = 0
 
 
 def read_vqa(
@@ -58,8 +65,8 @@ def read_vqa(
         bare: the files are the lists alone, as those of VQA-CP.
 
     Returns:
-        The records in the order of the questions. The metric is `info.metric`; without it, `exact_match` where every
-        question has one answer and `vqa_accuracy` otherwise.
+        The records in the order of the questions. The metric is `info.metric`; without it, `exact_match` where most
+        questions have one answer and `vqa_accuracy` otherwise.
 
     Raises:
         ValueError: the files are not what they should be; the message names file, record and fix.
@@ -68,14 +75,14 @@ def read_vqa(
     with without_collector():
         questions = read_json_list(questions_path, "" if bare else "questions")
         annotations: dict[str, dict[str, Any]] = {}
-        info = _info(questions_path, questions)
+        info, num_without_ids = _info(questions_path, questions), 0
         if annotations_path is not None:
             answers = read_json_list(annotations_path, "" if bare else "annotations")
             _check_subset(questions_path, questions, annotations_path, answers)
-            annotations = _annotations_by_question(annotations_path, answers.entries)
+            annotations, num_without_ids = _annotations_by_question(annotations_path, answers.entries)
             info = {**info, **_info(annotations_path, answers)}
         records = _records(questions_path, questions.entries, annotations_path, annotations, split)
-    return VQAData(records, _metric(info, records, annotations_path or questions_path), info)
+    return VQAData(records, _metric(info, records, annotations_path or questions_path), info, num_without_ids)
 
 
 def _records(
@@ -167,7 +174,7 @@ def _check_subset(
 
 def _metric(info: Mapping[str, Any], records: Sequence[Record], path: str | File) -> str:
     if "metric" not in info:
-        return "exact_match" if records and all(len(record.answers) == 1 for record in records) else "vqa_accuracy"
+        return default_metric(records, several="vqa_accuracy")
     if info["metric"] not in METRICS:
         raise ValueError(f"{path}: info.metric is {info['metric']!r}, must be one of {', '.join(METRICS)}")
     return info["metric"]
@@ -190,9 +197,13 @@ def _question_fields(question: Any, where: Place) -> dict[str, Any]:
     }
 
 
-def _annotations_by_question(path: str | File, entries: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    """The checked fields of each annotation, by its question id as text; equal texts are kept once."""
+def _annotations_by_question(path: str | File, entries: Iterable[Any]) -> tuple[dict[str, dict[str, Any]], int]:
+    """The checked fields of each annotation, by its question id as text, and how many have answers without an id.
+
+    Equal texts are kept once.
+    """
     by_question: dict[str, dict[str, Any]] = {}
+    num_without_ids = 0
     for index, entry in enumerate(entries):
         where = Place(path, "annotation", index, entry)
         question_id = checked_id(where.get("question_id"), "question_id", where)
@@ -207,6 +218,7 @@ def _annotations_by_question(path: str | File, entries: Iterable[Any]) -> dict[s
             if type(answer) is not dict or type(answer.get("answer")) is not str:
                 where.fail(f'an answer is {answer!r}, must be an object like {{"answer": "yes"}} whose answer is text')
             checked_text(answer["answer"], "an answer", where)
+        num_without_ids += not any("answer_id" in answer for answer in answers)
         by_question[str(question_id)] = {
             "question_id": question_id,
             "answers": tuple([intern(answer["answer"]) for answer in answers]),
@@ -218,12 +230,14 @@ def _annotations_by_question(path: str | File, entries: Iterable[Any]) -> dict[s
         }
         if "image_id" in entry:  # some copies of the official files leave it out
             by_question[str(question_id)]["image_id"] = checked_id(entry["image_id"], "image_id", where)
-    return by_question
+    return by_question, num_without_ids
 
 
 def _voters(answers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    """One number per answer, equal where the entries agree in all but the text; empty where all differ."""
+    """One number per answer, equal where entries agree in all but the text; empty if all differ or none has an id."""
     ids = [answer.get("answer_id") for answer in answers]
+    if not any("answer_id" in answer for answer in answers):
+        return ()
     if all(type(voter) is int for voter in ids) and len(set(ids)) == len(ids):
         return ()
     rests = [{**answer, "answer": None} for answer in answers]

@@ -1,7 +1,8 @@
-"""What every metric takes, the answers to a split, and what it gives: how much each answer is worth."""
+"""The input of every metric, the answers to a split, and its result: how much each answer is worth."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from coattn.datasets.records import Record
-from coattn.text.answers import answer_key
+from coattn.text.answers import answer_key, plain_key
 
 Kind = TypeVar("Kind", dict, list, bool)
+
+# Signs that change the meaning of an answer and that the normal form of VQA deletes.
+_SIGN = re.compile(r"[+<>=*±≤≥]|(?<!\w)[-−]|-(?!\w)|\bnone\b", re.IGNORECASE)
 
 _KINDS = {dict: "an object", list: "a list", bool: "true or false"}
 
@@ -24,9 +28,10 @@ class Submission:
     Attributes:
         records: the questions with their human answers; every one has at least one.
         answers: the answer to each, in the same order.
-        answerable: (N,) how likely each question can be answered at all, or None if nothing was said.
+        answerable: (N,) how likely each question can be answered at all, or None if the results do not say it.
         choices: GQA's choices file, or None.
-        where: what the answers are called in messages, for example their file.
+        where: the name of the answers in messages, for example their file.
+        chosen: the choice for each question, in the same order, where the results name it beside the answer.
     """
 
     records: Sequence[Record]
@@ -34,6 +39,7 @@ class Submission:
     answerable: np.ndarray | None = None
     choices: Mapping[str, Any] | None = None
     where: str = "results"
+    chosen: Sequence[str] | None = None
 
 
 class Spelled(NamedTuple):
@@ -44,13 +50,13 @@ class Spelled(NamedTuple):
 
 
 class Statistic(NamedTuple):
-    """Numbers that are no means over questions.
+    """Numbers that are not means over questions.
 
     Attributes:
-        names: what they are called, K of them.
+        names: their K names.
         num_questions: how many questions they are about.
-        compute: from how often each question counts, (N,) integers, to the K numbers as they are shown. Counting a
-            question twice must give what a copy of it would.
+        compute: from how often each question counts, (N,) integers, to the K numbers as they are shown. A question that
+            counts twice must have the effect of two copies of it.
     """
 
     names: tuple[str, ...]
@@ -63,12 +69,12 @@ class Judgement:
     """How good answers are.
 
     Attributes:
-        worth: (N,) float64 what each answer is worth, in [0, 1]; NaN where the question does not count.
-        groups: by the name of a division, the part that each of the N questions belongs to, "" for none: its means of
-            `worth` are reported.
+        worth: (N,) float64 the worth of each answer, in [0, 1]; NaN where the question does not count.
+        groups: by the name of a division, the part that each of the N questions belongs to, "" for none; the mean of
+            `worth` over each part is reported.
         means: further values (N,) by name, NaN where they do not apply; their means are reported, in percent.
         statistics: further numbers.
-        notes: what the reader of the numbers should know.
+        notes: facts that the reader of the numbers needs.
     """
 
     worth: np.ndarray
@@ -79,7 +85,7 @@ class Judgement:
 
 
 def extra(record: Record, key: str, kind: type[Kind]) -> Kind:
-    """What a data set says of a question beside the usual: its value, or an empty one where it says nothing.
+    """A field that a data set keeps for a question beside the usual ones: its value, or an empty one if absent.
 
     Raises:
         ValueError: it is of another kind.
@@ -98,16 +104,16 @@ def extra(record: Record, key: str, kind: type[Kind]) -> Kind:
 def as_annotated(submission: Submission) -> Spelled:
     """The answers in the spelling of the annotations, for metrics that compare letter by letter.
 
-    Our models answer in the official normal form ("t shirt" for "t-shirt", "light blue white" or, where they write
-    their answers, "light blue, white" for the set "light_blue, white"), in which such metrics would call every answer
-    of that kind wrong. An answer that is written nowhere in the annotations, but is, commas apart, the normal form of
-    one that is, becomes the most frequent of those; a note says of how many, for an official judge would call them
-    wrong. All other answers stay as they are: for files written in the data set's own spelling nothing changes.
+    A model that answers in the normal form of VQA writes "t shirt" for "t-shirt", and "light blue, white" for the set
+    "light_blue, white"; such metrics would call every answer of that kind wrong. An answer that occurs nowhere in the
+    annotations, but is (commas apart) the normal form of one that does, becomes the most frequent of those. Signs are
+    kept: "HER2" never becomes "HER2+". A note says how many answers were respelled, because an official judge would
+    call them wrong. All other answers stay, so that nothing changes for files in the data set's own spelling.
     """
     written = Counter(answer for record in submission.records for answer in record.answers)
     spelling: dict[str, str] = {}
     for answer in sorted(written, key=lambda answer: (-written[answer], answer)):
-        spelling.setdefault(answer_key(answer), answer)
+        spelling.setdefault(plain_key(answer) if _SIGN.search(answer) else answer_key(answer), answer)
     answers = [
         answer if answer in written else spelling.get(answer.replace(",", ""), answer) for answer in submission.answers
     ]

@@ -9,14 +9,17 @@ import numpy as np
 from coattn.datasets.records import Record
 from coattn.metrics.judgement import Judgement, Submission
 from coattn.metrics.vqa import exact_match
-from coattn.text.answers import answer_key
+from coattn.text.answers import is_yes_no, plain_key
+from coattn.text.tokenizer import separate_characters
+
+_AROUND = ".,;:!?()[]{}\"'"
 
 
 def token_f1(prediction: str, answer: str) -> float:
     """The harmonic mean of precision and recall of an answer's words.
 
-    A word counts as often as it stands in both (Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1). Words are those
-    of the official VQA normal form (`coattn.text.answers.answer_key`), as in the evaluation of exact match.
+    A word counts as often as both answers have it (Rajpurkar et al. 2016, arXiv 1606.05250, section 6.1). Words are
+    those of `answer_words`: unlike in that paper signs and articles count, because "HER2+" is not "HER2-".
 
     Returns:
         2 P R / (P + R) in [0, 1]; 0 without a common word.
@@ -25,11 +28,17 @@ def token_f1(prediction: str, answer: str) -> float:
     return 2 * common / (predicted + expected) if common else 0.0
 
 
+def answer_words(text: str) -> list[str]:
+    """The words of an answer: at spaces, without the punctuation around them; each character of Chinese is a word."""
+    chunks = separate_characters(plain_key(text)).split()
+    return [word for chunk in chunks if (word := chunk.strip(_AROUND))]
+
+
 def judge_medical(submission: Submission) -> Judgement:
     """Exact match, closed and open, and token F1 of open answers (VQA-RAD, SLAKE, PathVQA).
 
     A question is closed if its answer type is "closed" or "yes/no", or its answer is yes or no, as in PathVQA, which
-    states no type; else open. Numbers: "closed accuracy" and "open exact match", "open token F1", and "open token
+    names no type; else open. Numbers: "closed accuracy" and "open exact match", "open token F1", and "open token
     recall", the share of the answer's words that were predicted, which some papers call the accuracy of open questions.
     """
     closed = np.array([_is_closed(record) for record in submission.records])
@@ -50,7 +59,7 @@ def _is_closed(record: Record) -> bool:
     kind = record.answer_type.strip().lower()
     if kind in ("open", "closed"):
         return kind == "closed"
-    return kind == "yes/no" or answer_key(record.answer) in ("yes", "no")
+    return kind == "yes/no" or is_yes_no(record.answer)
 
 
 def _token_recall(prediction: str, answer: str) -> float:
@@ -60,5 +69,5 @@ def _token_recall(prediction: str, answer: str) -> float:
 
 def _count_words(prediction: str, answer: str) -> tuple[int, int, int]:
     """Words that are in both, in the prediction, and in the answer."""
-    predicted, expected = (Counter(answer_key(text).split()) for text in (prediction, answer))
+    predicted, expected = (Counter(answer_words(text)) for text in (prediction, answer))
     return (predicted & expected).total(), predicted.total(), expected.total()

@@ -19,13 +19,22 @@ from coattn.metrics.gqa import judge_gqa
 from coattn.metrics.judgement import Judgement, Statistic, Submission
 from coattn.metrics.medical import judge_medical
 from coattn.metrics.vizwiz import judge_vizwiz
-from coattn.metrics.vqa import judge_a_okvqa, judge_exact_match, judge_multiple_choice, judge_vqa
+from coattn.metrics.vqa import (
+    judge_a_okvqa,
+    judge_exact_match,
+    judge_multiple_choice,
+    judge_soft,
+    judge_textvqa,
+    judge_vqa,
+)
 from coattn.metrics.wups import judge_wups
 
 METRICS: dict[str, Callable[[Submission], Judgement]] = {
     "vqa_accuracy": judge_vqa,
     "exact_match": judge_exact_match,
+    "soft_accuracy": judge_soft,
     "multiple_choice": judge_multiple_choice,
+    "textvqa": judge_textvqa,
     "gqa": judge_gqa,
     "clevr": judge_clevr,
     "wups": judge_wups,

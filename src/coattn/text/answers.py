@@ -1,17 +1,22 @@
-"""The normal form of an answer, and how much each answer of a vocabulary is worth for a question.
+"""The forms in which answers are compared, and how much each answer of a vocabulary is worth for a question.
 
-The normal form is that of the official evaluation of VQA (https://github.com/GT-Vision-Lab/VQA, Antol et al. 2015,
-arXiv 1505.00468), written anew from its behaviour and equal to it to the last quirk, because published scores contain
-those quirks.
+A data set compares its answers in one of two forms, which its metric decides (`answer_form`):
+
+- "vqa": the normal form of the official evaluation of VQA (https://github.com/GT-Vision-Lab/VQA, Antol et al. 2015,
+  arXiv 1505.00468), written anew from its behavior and equal to it to the last quirk, because published scores contain
+  those quirks. It deletes signs and articles: "HER2+" and "HER2-" become one answer.
+- "plain": as people typed it; only case, spaces and final stops make no difference. Every other data set uses it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from coattn.text.tokenizer import join_characters, normalize_text
 
 if TYPE_CHECKING:
     from coattn.text.vocabulary import AnswerVocabulary
@@ -30,8 +35,8 @@ _COMMA_BETWEEN_DIGITS = re.compile(r"\d,\d")
 _PERIOD_BEFORE_NO_DIGIT = re.compile(r"\.(?!\d)")
 _MAX_PERIODS = 32
 
-# The words that get a forgotten apostrophe back. Each is recognised with any one of its apostrophes missing: "couldnt",
-# "couldnt've" and "couldn'tve", but not "couldntve".
+# The words whose forgotten apostrophe is restored. Each is recognized with any one of its apostrophes missing:
+# "couldnt", "couldnt've" and "couldn'tve", but not "couldntve".
 _CONTRACTED_WORDS = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
     he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't needn't not've
@@ -51,7 +56,7 @@ _CONTRACTIONS = {
 
 @lru_cache(maxsize=1 << 17)
 def clean_answer(text: str) -> str:
-    r"""Newlines and tabs to spaces, white space stripped at both ends: what the official code does to every answer."""
+    r"""Newlines and tabs as spaces, and no white space at both ends, as the official code cleans every answer."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
@@ -69,8 +74,8 @@ def normalize_answer(text: str) -> str:
     - Other marks stay, ``: ' & $`` among them. A period goes unless a digit follows it, whatever stands before it
       ("1.x" gives "1x", ".5" stays); but only the first 32 such periods go.
     - "none" is "0". An answer of nothing but articles and such marks becomes "".
-    - "dont" and "theyre" get their apostrophe back, but "im", "ive" and "id've" do not: the official table spells them
-      with a capital I and is asked in lower case. "somebody'd" loses its apostrophe.
+    - The apostrophe of "dont" and "theyre" is restored, but not that of "im", "ive" and "id've": the official table
+      spells them with a capital I and is looked up in lower case. "somebody'd" loses its apostrophe.
     - Digits, white space and lower case are Unicode's (Python 3; the Python 2 original knew ASCII digits only).
     """
     text = clean_answer(text)
@@ -85,12 +90,53 @@ def normalize_answer(text: str) -> str:
 
 
 def answer_key(text: str) -> str:
-    """What two answers must share to count as the same: the official normal form, or the text where that is empty.
+    """The key of an answer in the form "vqa": its official normal form, or its text where that is empty.
 
-    Of blood group "A" and of "?" the official form leaves nothing; here they remain "a" and "?", so that they can be
-    learnt, predicted and told apart.
+    The official form of the blood group "A" and of "?" is empty; here they remain "a" and "?", so that they can be
+    learned, predicted and told apart. Typographic punctuation is brought to its plain spelling first.
     """
+    text = normalize_text(text)
     return normalize_answer(text) or clean_answer(text).lower()
+
+
+LIST_COMMA = re.compile(r" ?(?:,(?!\d)|(?<!\d),) ?")  # any comma but that of "1,000"
+
+
+@lru_cache(maxsize=1 << 17)
+def plain_key(text: str) -> str:
+    """The key of an answer in the form "plain": lower case, single spaces, no final stops, plain punctuation.
+
+    "Left lung." becomes "left lung", "HER2+" becomes "her2+", and "肝 脏。" becomes "肝脏": spaces mean nothing beside
+    characters of scripts that are written without them, nor beside the commas of a list. An underscore is a space, as
+    in DAQUAR's "garbage_bin". An answer of nothing but stops keeps them.
+    """
+    words = " ".join(normalize_text(text).lower().replace("_", " ").split())
+    words = LIST_COMMA.sub(", ", join_characters(words)).strip()
+    return words.rstrip(". ") or words
+
+
+FORMS: dict[str, Callable[[str], str]] = {"vqa": answer_key, "plain": plain_key}
+_VQA_METRICS = frozenset({"vqa_accuracy", "multiple_choice", "textvqa", "vizwiz"})
+
+
+def answer_form(metric: str) -> str:
+    """The form, a name in FORMS, in which a data set that this metric judges compares its answers."""
+    return "vqa" if metric in _VQA_METRICS else "plain"
+
+
+_YES_NO = frozenset(["yes", "no", "是", "不是", "否", "有", "没有", "はい", "いいえ", "ใช่", "ไม่ใช่", "มี", "ไม่มี"])
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:,\d{3})*(?:\.\d*)?|\.\d+)")
+
+
+def is_yes_no(answer: str) -> bool:
+    """Whether an answer is yes or no; in Chinese, Japanese and Thai too."""
+    return plain_key(answer) in _YES_NO
+
+
+def is_number(answer: str) -> bool:
+    """Whether an answer is a number in digits, or a number word from "zero" to "ten"."""
+    key = plain_key(answer)
+    return _NUMBER.fullmatch(key) is not None or (key in _NUMBERS and key != "none")
 
 
 def soft_scores(
@@ -99,18 +145,18 @@ def soft_scores(
     """How much each vocabulary entry is worth, given the human answers: the entries worth anything, and their scores.
 
     The score is the official accuracy of predicting the entry: for each human answer left out, min(1, matches among the
-    others / 3), averaged. Of ten answers 1, 2, 3 or at least 4 equal ones give 0.3, 0.6, 0.9 and 1, which is the table
-    that the published models count with.
+    others / 3), averaged. Of ten answers 1, 2, 3 or at least 4 equal ones score 0.3, 0.6, 0.9 and 1, which is the table
+    that the published models use.
 
-    Two differences from the official code, which would make bad targets: a lone answer scores 1 (officially 0, for
-    nothing is left to match), and answers are compared by `answer_key` always (officially as typed if all are the same,
-    so that ten times "Yes" gives "yes" 0).
+    Two differences from the official code, which would make bad targets: a lone answer scores 1 (officially 0, because
+    nothing is left to match), and answers are always compared in the vocabulary's form (officially as typed if all are
+    the same, so that ten times "Yes" scores 0 for "yes").
 
     Args:
         answers: at least one human answer, as typed.
         vocabulary: the answers to score.
-        as_typed: compare answers with the entries as they were typed: "two" is then no "2". So scored DCN and
-            hengyuan-hu's bottom-up top-down attention their training questions (of VQA v2's answers, 1 % differ).
+        as_typed: compare answers with the entries as they were typed: "two" is then not "2". DCN and hengyuan-hu's
+            bottom-up top-down attention scored their training questions so (of VQA v2's answers, 1 % differ).
 
     Returns:
         Numbers of the entries in the order of their first answer, and their scores in (0, 1]. Both are empty if no
@@ -120,17 +166,20 @@ def soft_scores(
         ValueError: there are no answers.
     """
     counts, total = _count_known(answers, vocabulary, as_typed=as_typed), len(answers)
+    return list(counts), [consensus(count, total) for count in counts.values()]
+
+
+def consensus(matches: int, total: int) -> float:
+    """The worth of an answer that `matches` of `total` people typed, each left out in turn; see `soft_scores`."""
     if total == 1:
-        return list(counts), [1.0] * len(counts)
-    return list(counts), [
-        (count * min(3, count - 1) + (total - count) * min(3, count)) / (3 * total) for count in counts.values()
-    ]
+        return float(matches)
+    return (matches * min(3, matches - 1) + (total - matches) * min(3, matches)) / (3 * total)
 
 
 def answer_shares(answers: Sequence[str], vocabulary: AnswerVocabulary) -> tuple[list[int], list[float]]:
-    """The part of the human answers that each vocabulary entry has: how openvqa trains MFB and MFH.
+    """The share of the human answers that each vocabulary entry has: how openvqa trains MFB and MFH.
 
-    Answers outside the vocabulary count in the whole, so the shares of a question may sum to less than 1.
+    Answers outside the vocabulary count in the total, so the shares of a question may sum to less than 1.
 
     Args, Returns, Raises: as `soft_scores`, with shares for scores.
     """
@@ -141,5 +190,5 @@ def answer_shares(answers: Sequence[str], vocabulary: AnswerVocabulary) -> tuple
 def _count_known(answers: Sequence[str], vocabulary: AnswerVocabulary, *, as_typed: bool = False) -> dict[int, int]:
     if not answers:
         raise ValueError("soft scores need at least one human answer, got none")
-    counts = Counter(answers if as_typed else map(answer_key, answers))
+    counts = Counter(answers if as_typed else map(vocabulary.key, answers))
     return {vocabulary.index[key]: count for key, count in counts.items() if key in vocabulary.index}

@@ -59,9 +59,10 @@ def normalize_text(text: str) -> str:
     """The text in Unicode's form NFC, with typographic punctuation in ASCII and without invisible characters.
 
     Quotation marks, apostrophes, dashes, ellipses, full-width forms, no-break spaces and ligatures get their plain
-    spelling; zero-width characters and inverted marks are dropped. ASCII text is returned unchanged.
+    spelling; zero-width characters and inverted marks are dropped. ASCII text is returned unchanged, and so is a text
+    of nothing but dropped characters.
     """
-    return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY)
+    return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY) or text
 
 
 def has_unspaced_script(text: str) -> bool:
@@ -138,7 +139,7 @@ def tokenize_treebank(question: str) -> list[str]:
 # Tokenizers by the name that a vocabulary keeps.
 TOKENIZERS: dict[str, Callable[[str], list[str]]] = {
     "plain": tokenize_at_spaces,
-    "characters": tokenize,
     "possessives": tokenize_possessives,
     "treebank": tokenize_treebank,
+    "characters": tokenize,
 }

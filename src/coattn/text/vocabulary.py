@@ -1,4 +1,4 @@
-"""Vocabularies: the words of questions and the answers a model can give."""
+"""Vocabularies: the words of questions, and the answers that a model can choose from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from coattn.text.answers import answer_key, clean_answer
+from coattn.text.answers import FORMS, clean_answer
 from coattn.text.tokenizer import TOKENIZERS, has_unspaced_script, normalize_text
 
 PAD = 0
@@ -132,23 +132,26 @@ def unknown_words(question: str, vocabulary: object) -> list[str]:
 
 
 class AnswerVocabulary:
-    """The answers a model can give: answer i is output i of its head.
+    """The answers a model can choose from: answer i is output i of its head.
 
     Args:
-        answers: distinct, at least one, in the form of `coattn.text.answers.answer_key`. The empty answer is accepted
-            because published lists (VQA v2's usual 3129) hold it; `build` never makes it.
-        typed: of answers that people mostly type otherwise, how they do: "t shirt" -> "t-shirt".
+        answers: distinct keys of the vocabulary's form, at least one. The empty answer is accepted because published
+            lists (VQA v2's usual 3129) hold it; `build` never makes it.
+        typed: the most frequent spelling of the answers that people mostly type otherwise: "t shirt" -> "t-shirt".
+        form: how answers are compared, a name in `coattn.text.answers.FORMS`.
 
     Attributes:
         answers: as given, as a tuple.
         typed: as given, as a dict.
+        form: as given.
         index: the number of each answer.
     """
 
-    def __init__(self, answers: Sequence[str], *, typed: Mapping[str, str] | None = None) -> None:
+    def __init__(self, answers: Sequence[str], *, typed: Mapping[str, str] | None = None, form: str = "vqa") -> None:
         self.answers = checked_texts(answers, "an answer vocabulary")
         if not self.answers:
             raise ValueError("an answer vocabulary is empty; it needs at least one answer")
+        self.form = checked_form(form, "an answer vocabulary")
         self.index: Mapping[str, int] = {answer: number for number, answer in enumerate(self.answers)}
         self.typed = dict(typed or {})
         for answer, text in self.typed.items():
@@ -159,32 +162,40 @@ class AnswerVocabulary:
         """Number of answers."""
         return len(self.answers)
 
+    def key(self, text: str) -> str:
+        """The key under which `index` has this answer, if it has it."""
+        return FORMS[self.form](text)
+
     def texts(self, numbers: Iterable[int]) -> list[str]:
-        """The answer of each number."""
+        """The answer of each number, as a key."""
         return [self.answers[number] for number in numbers]
 
     def as_typed(self, text: str) -> str:
-        """An answer as people mostly type it, for people, and for judges that compare letter by letter."""
+        """The most frequent spelling of an answer, for people and for metrics that compare letter by letter."""
         return self.typed.get(text, text)
 
     @classmethod
-    def build(cls, answer_lists: Iterable[Sequence[str]], *, size: int | None = None, min_count: int = 1) -> Self:
+    def build(
+        cls, answer_lists: Iterable[Sequence[str]], *, form: str = "vqa", size: int | None = None, min_count: int = 1
+    ) -> Self:
         """Collect the answers given most often, by falling count, equal counts by alphabet; empty ones are left out.
 
         Args:
             answer_lists: the human answers of each question, as typed, of the training split only. For the usual list
                 of VQA v2 give one answer per question, `[record.answer]`, and `min_count=9`.
-            size: at most so many answers; None for all.
+            form: how answers are compared, see `coattn.text.answers.answer_form`.
+            size: the largest number of answers; None keeps all.
             min_count: how often an answer must have been given.
 
         Raises:
-            ValueError: no answer is left.
+            ValueError: no answer is left, or the form is unknown.
         """
+        key_of = FORMS[checked_form(form, "an answer vocabulary")]
         given = Counter(clean_answer(answer) for answers in answer_lists for answer in answers)
         counts: Counter[str] = Counter()
         typed: dict[str, str] = {}
         for text in most_common(given, 1):
-            key = answer_key(text)
+            key = key_of(text)
             counts[key] += given[text]
             typed.setdefault(key, text)
         counts.pop("", None)
@@ -193,27 +204,37 @@ class AnswerVocabulary:
             raise ValueError(
                 f"no answer is left for the vocabulary: {len(counts)} distinct ones, min_count {min_count}, size {size}"
             )
-        return cls(answers, typed={answer: typed[answer] for answer in answers if typed[answer] != answer})
+        return cls(answers, typed={answer: typed[answer] for answer in answers if typed[answer] != answer}, form=form)
 
     def to_json(self) -> list[str] | dict[str, Any]:
-        """The answers, as JSON holds them; with how they are typed, where that is another text."""
+        """The answers as JSON values: a list, or an object where spellings are kept or the form is not "vqa"."""
         answers = list(self.answers)
+        if self.form != "vqa":
+            return {"answers": answers, "form": self.form, "typed": self.typed}
         return {"answers": answers, "typed": self.typed} if self.typed else answers
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """What `to_json` gave.
+        """The vocabulary that `to_json` described.
 
         Raises:
-            ValueError: it is not a list of distinct texts, nor that with how they are typed.
+            ValueError: it is not a list of distinct texts, nor that with spellings and form.
         """
-        if isinstance(value, dict) and value.keys() == {"answers", "typed"} and isinstance(value["typed"], dict):
-            return cls(value["answers"], typed=value["typed"])
+        keys = set(value) if isinstance(value, dict) and isinstance(value.get("typed"), dict) else set()
+        if keys - {"form"} == {"answers", "typed"}:
+            return cls(value["answers"], typed=value["typed"], form=value.get("form", "vqa"))
         return cls(value)
 
 
+def checked_form(form: Any, name: str) -> str:
+    """The form of answers, if it is one of `coattn.text.answers.FORMS`; it may come from a file."""
+    if not isinstance(form, str) or form not in FORMS:
+        raise ValueError(f"the form of {name} must be one of {', '.join(FORMS)}, got {form!r:.40}")
+    return form
+
+
 def most_common(counts: Mapping[str, int], min_count: int) -> list[str]:
-    """What occurs at least `min_count` times, by falling count, equal counts by alphabet."""
+    """The texts that occur at least `min_count` times, by falling count, equal counts by alphabet."""
     kept = [text for text, count in counts.items() if count >= min_count]
     return sorted(kept, key=lambda text: (-counts[text], text))
 

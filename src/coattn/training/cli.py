@@ -30,7 +30,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from coattn._internal.files import atomic_path
 from coattn._internal.hints import did_you_mean, wrong_setting
 from coattn.datasets.results import FORMS, Results, write_results
-from coattn.metrics.score import METRICS, score
+from coattn.metrics.score import score
 from coattn.serialization.directory import load_directory
 from coattn.training.callbacks import BEST, LAST, AtomicCheckpointIO, Checkpoints, InterruptedTrainingError
 from coattn.training.data import VQADataModule
@@ -235,14 +235,14 @@ class _CommandLine(LightningCLI):
         form = self.settings.format
         if form not in FORMS:
             raise ValueError(f"--format is {form!r}, must be one of {', '.join(FORMS)}")
-        results = self._answer("predict", metric=form if form in METRICS else None)
+        results = self._answer("predict")
         if results is not None:
             ending = "txt" if form == "clevr" else "json"
             output = self.settings.output or self.root / "predictions" / f"{self._predicted()}.{ending}"
             self._write_results(results, "predict", Path(output), form=form)
 
-    def _answer(self, split: str, *, metric: str | None = None) -> Results | None:
-        """The answers to a split, by question, for what will judge them; None on all devices but the first."""
+    def _answer(self, split: str) -> Results | None:
+        """The answers to a split, by question; None on all devices but the first."""
         assert self.checkpoint is not None
         collect = CollectAnswers()
         self.trainer.callbacks.append(collect)  # type: ignore[attr-defined]
@@ -257,7 +257,7 @@ class _CommandLine(LightningCLI):
         run(self.model, datamodule=self.datamodule, ckpt_path=path, **arguments)
         if not self.trainer.is_global_zero:
             return None
-        return results_by_question(self.datamodule, split, collect.numbers, collect.confidences, metric=metric)
+        return results_by_question(self.datamodule, split, collect.numbers, collect.confidences)
 
     def _write_results(self, results: Results, split: str, path: Path, *, form: str = "vqa") -> None:
         write_results(path, results, self.datamodule.split(split).records, form=form)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
 
@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from coattn.datasets.records import Record
 from coattn.features.residency.features import Features, open_features
 from coattn.features.residency.placement import Residency
 from coattn.features.store.joined import JoinedStore
@@ -125,7 +124,7 @@ class VQADataModule(LightningDataModule):
         self.save_hyperparameters()
         check_settings(self.hparams)
         self._read: dict[str, Questions] = {}
-        self.text = TextInputs(self.hparams, self._training_records)
+        self.text = TextInputs(self.hparams, self._training_questions)
         self._splits: dict[str, Split] = {}
         self._order: TrainingOrder | None = None
         self._resident: tuple[torch.device, list[str], Features] | None = None
@@ -321,8 +320,8 @@ class VQADataModule(LightningDataModule):
             start_method=options["start_method"],
         )
 
-    def _training_records(self) -> Sequence[Record]:
-        return self._questions("train").records
+    def _training_questions(self) -> Questions:
+        return self._questions("train")
 
     def _questions(self, name: str) -> Questions:
         """The questions of a split, read once."""

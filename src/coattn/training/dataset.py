@@ -19,7 +19,7 @@ from coattn.features.residency.features import Features
 from coattn.features.store.joined import JoinedStore
 from coattn.features.store.reader import FeatureStore, require_same_extractor
 from coattn.text.answer_words import PAD, AnswerWords
-from coattn.text.answers import answer_key, answer_shares, soft_scores
+from coattn.text.answers import answer_shares, soft_scores
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.batches import Batch, Draw, Ragged, Texts, make_batch
@@ -239,8 +239,8 @@ def _worth(
     """The answers that can be given, by number or as ids of words, and what each is worth."""
     if isinstance(answers, AnswerVocabulary):
         return _SCORING[targets](given, answers)
-    keys = AnswerVocabulary(list(dict.fromkeys(map(answer_key, given))))
-    typed = {answer_key(text): text for text in reversed(given)}
+    typed = {answers.key(text): text for text in reversed(given)}
+    keys = AnswerVocabulary(list(dict.fromkeys(map(answers.key, given))), form=answers.form)
     scored = zip(*_SCORING[targets](given, keys), strict=True)
     written = [(answers.encode(typed[keys.answers[number]]), worth) for number, worth in scored]
     return [ids for ids, _ in written if ids], [worth for ids, worth in written if ids]

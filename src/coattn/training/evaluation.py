@@ -16,8 +16,6 @@ from coattn.metrics.score import Scores, score
 from coattn.training.data import VQADataModule
 from coattn.training.task import Answers, VQATask
 
-# Metrics whose official code normalises an answer or not, as the human answers are; they get the normal form.
-_NORMALISING = frozenset({"vqa_accuracy", "multiple_choice", "vizwiz"})
 _MAX_LOGITS = 50_000_000  # numbers kept for the temperature, 200 MB; of more questions every k-th is taken
 
 
@@ -59,23 +57,16 @@ class CollectAnswers(Callback):
 
 
 def results_by_question(
-    data: VQADataModule,
-    split: str,
-    numbers: np.ndarray,
-    confidences: np.ndarray | None = None,
-    *,
-    metric: str | None = None,
+    data: VQADataModule, split: str, numbers: np.ndarray, confidences: np.ndarray | None = None
 ) -> Results:
     """The answer to each question of a split, and how sure of it the model is, by question id.
 
-    Answers are in the official normal form ("t shirt") for the VQA evaluation, which wants that, else as people type
-    them ("t-shirt"). `metric` is what will judge them, by default that of the split.
+    Answers are as people mostly type them ("t-shirt"). The official VQA accuracy normalizes them itself where people
+    disagree, and compares letter by letter where all of them typed the same.
     """
     ids = [record.question_id for record in data.split(split).records]
     answers = data.text.vocabularies.answers
-    texts = answers.texts(numbers.tolist())
-    if (metric or data.split(split).metric) not in _NORMALISING:
-        texts = [answers.as_typed(text) for text in texts]
+    texts = [answers.as_typed(text) for text in answers.texts(numbers.tolist())]
     shares = {} if confidences is None else dict(zip(ids, confidences.tolist(), strict=True))
     return Results(dict(zip(ids, texts, strict=True)), shares)
 

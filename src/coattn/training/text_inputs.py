@@ -17,6 +17,7 @@ from coattn.datasets.records import Record
 from coattn.features.store.reader import FeatureStore
 from coattn.serialization.directory import ANSWERS, CONFIG, read_question_vocabulary
 from coattn.text.answer_words import AnswerWords, answers_from_json
+from coattn.text.answers import answer_form
 from coattn.text.pretrained import encoder_record
 from coattn.text.pretrained_tokenizer import FILES, KIND, PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
@@ -67,13 +68,14 @@ def read_vocabularies(path: str | os.PathLike[str]) -> Vocabularies:
 
 
 def make_vocabularies(
-    records: Sequence[Record], options: Mapping[str, Any], *, tokenizer: PretrainedTokenizer | None
+    records: Sequence[Record], options: Mapping[str, Any], *, form: str, tokenizer: PretrainedTokenizer | None
 ) -> Vocabularies:
     """The words and answers of training questions, by the settings of a `VQADataModule`.
 
     Args:
         records: the training questions.
         options: the settings.
+        form: how answers are compared, see `coattn.text.answers.answer_form`.
         tokenizer: that of a text encoder which is trained with the model, in place of a vocabulary of words.
     """
     words: Vocabulary | PretrainedTokenizer | None = tokenizer
@@ -85,8 +87,10 @@ def make_vocabularies(
         )
     given, least = [record.answer for record in records], options["min_answer_count"]
     if options["answers"] == "words":
-        return Vocabularies(words, AnswerWords.build(given, min_count=least))
-    answers = AnswerVocabulary.build(([answer] for answer in given), size=options["max_answers"], min_count=least)
+        return Vocabularies(words, AnswerWords.build(given, form=form, min_count=least))
+    answers = AnswerVocabulary.build(
+        ([answer] for answer in given), form=form, size=options["max_answers"], min_count=least
+    )
     return Vocabularies(words, answers)
 
 
@@ -120,16 +124,18 @@ class TextInputs:
 
     Args:
         options: the settings of a `VQADataModule`.
-        training_records: gives the training questions.
+        training_questions: returns the training questions and their metric.
 
     Attributes:
         word_vectors_record: which word vectors training began with, plain values; None as long as none were read.
     """
 
-    def __init__(self, options: Mapping[str, Any], training_records: Callable[[], Sequence[Record]]) -> None:
+    def __init__(
+        self, options: Mapping[str, Any], training_questions: Callable[[], tuple[Sequence[Record], str]]
+    ) -> None:
         self.options = options
         self.word_vectors_record: dict[str, Any] | None = None
-        self._training_records = training_records
+        self._training_questions = training_questions
         self._encoder_record: dict[str, Any] | None = None
 
     @cached_property
@@ -163,7 +169,8 @@ class TextInputs:
             check_vocabularies(found, options)
             return found
         reader = None if self.encoder_folder is None else PretrainedTokenizer.load(self.encoder_folder)
-        return make_vocabularies(self._training_records(), options, tokenizer=reader)
+        records, metric = self._training_questions()
+        return make_vocabularies(records, options, form=answer_form(metric), tokenizer=reader)
 
     @cached_property
     def word_vectors(self) -> WordVectors | None:
@@ -175,7 +182,7 @@ class TextInputs:
         if not isinstance(words, Vocabulary):
             raise ValueError("data.word_vectors needs words; remove it, or data.question_embeddings and text_encoder")
         found = read_word_vectors(path, words)
-        known = found.coverage(words, [record.question for record in self._training_records()])
+        known = found.coverage(words, [record.question for record in self._training_questions()[0]])
         self.word_vectors_record = known
         rank_zero_info(
             f"{path}: vectors of {found.dim} numbers for {known['words_found']} of the {known['words']} words, "
