@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.conventional import NUM_TOKENS, Samples
 from coattn.datasets.records import Record
-from coattn.features.store.layout import write_part
+from coattn.features.store.part_writer import write_part
 from coattn.features.store.reader import FeatureStore
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.batches import Ragged

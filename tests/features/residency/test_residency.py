@@ -65,7 +65,7 @@ def test_copied_files_are_unmapped_and_still_can_be_read(tmp_path: Path) -> None
 def test_batches_are_the_same_wherever_features_live(dtype: str, device: str, tmp_path: Path) -> None:
     store = write(tmp_path / "a.h5", dtype="int8" if dtype == "mixed" else dtype)
     if dtype == "mixed":
-        store = JoinedStore([store, write(tmp_path / "b.h5", dtype="float16", seed=1)])  # type: ignore[assignment]
+        store = JoinedStore([store, write(tmp_path / "b.h5", dtype="float16", seed=1, prefix="b")])  # type: ignore[assignment]
     everything, some = np.arange(len(store)), np.array([0, 3, 4])
     row = store.row_bytes
     sources = {

@@ -105,7 +105,7 @@ def test_labels_and_scores(tmp_path):
     with StoreWriter(tmp_path / "a.h5", dim=2, record=RECORD) as writer:
         writer.add(7, np.ones((2, 2)), boxes_of(2), (8, 9), labels=np.array([5, 6]), scores=np.array([0.5, 0.25]))
         with pytest.raises(
-            ValueError, match="'8': labels, scores and attributes must be given for every image or for none"
+            ValueError, match="'8': boxes, labels, scores and attributes must be given for every image or for none"
         ):
             writer.add(8, np.ones((1, 2)), boxes_of(1), (8, 9), labels=np.array([1]))
     rows = FeatureStore(tmp_path / "a.h5").read(0)

@@ -29,7 +29,7 @@ def describe_store(path: Path, *, per_dimension: bool = False) -> dict[str, Any]
         ValueError: not a feature store, or a damaged one.
         OSError: it cannot be opened.
     """
-    store = FeatureStore(path)
+    store = FeatureStore(path, check_finite=False)
     lengths = store.lengths
     return {
         "kind": "feature store",

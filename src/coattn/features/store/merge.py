@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from coattn.features.store.layout import Part, write_part
+from coattn.features.store.layout import Part
 from coattn.features.store.manifest import MANIFEST
+from coattn.features.store.part_writer import write_part
 from coattn.features.store.provenance import joined_record, require_same_extractor
 from coattn.features.store.reader import FeatureStore, asset_path
 

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coattn._internal.hints import did_you_mean
-from coattn.features.store.layout import DETECTION_DTYPES, Part, Skipped, read_part
+from coattn.features.store.layout import DETECTION_DTYPES, Part, Skipped
 from coattn.features.store.manifest import FLIP, MANIFEST, Manifest, Unit
 from coattn.features.store.mapped import FlatBatch, MappedStore, PaddedBatch
+from coattn.features.store.part_reader import read_part
 from coattn.features.store.provenance import joined_record, require_same_extractor, same_extractor
 from coattn.features.store.writer import StoreWriter
 
@@ -35,7 +36,11 @@ _COCO_NAME = re.compile(r"COCO_\w+_0*(\d+)(?:\.jpg)?")
 
 
 class StoredRegions(NamedTuple):
-    """The n regions of one image: features (n, D) float32, boxes (n, 4) float32, size (2,) int32 width and height."""
+    """The n regions of one image.
+
+    features (n, D) float32; boxes (n, 4) float32, zeros if the store has none; size (2,) int32 width and height, 0 0 if
+    unknown; detections (n,), None if the store has none.
+    """
 
     features: np.ndarray
     boxes: np.ndarray
@@ -47,32 +52,38 @@ class StoredRegions(NamedTuple):
 
 
 class FeatureStore(MappedStore):
-    """Read a feature store. Images are counted 0 ... len-1 in stored order; `index` turns an id into that number.
+    """Read a feature store. Images are numbered 0 ... len-1 in stored order; `index` finds the number of an id.
 
-    Opening checks every header and reads no row. Rows are memory-mapped when first asked for, in each process anew, so
-    a store may be pickled, forked and shared by threads.
+    Opening checks every header and reads no row. Rows are memory-mapped on first use, by each process for itself, so
+    that a store may be pickled, forked and shared by threads.
+
+    Args:
+        path: the file or folder.
+        check_finite: refuse features that are NaN or infinite when they are first read.
 
     Attributes:
         path: the file or folder, absolute.
-        record: what made the features (see `provenance`).
+        record: the extractor of the features (see `provenance`).
         dtype: "float16", "float32" or "int8".
         dim: width D of a feature row.
         image_ids: list of M str.
         lengths: (M,) int64, number of regions of each image.
-        sizes: (M, 2) int32, width and height of each original image in pixels.
+        sizes: (M, 2) int32, width and height of each original image in pixels; 0 0 where unknown.
+        has_boxes: whether the boxes of regions are known.
         skipped: images that could not be read when the features were made.
-        parts: the files it is made of.
+        parts: the files of the store.
 
     Raises:
-        ValueError: the store is incomplete, damaged, or another kind of file; the message names the file and the fix.
+        ValueError: the store is incomplete or damaged, or it is another kind of file.
         OSError: there is no such file, or it cannot be opened.
     """
 
     path: Path
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        path = Path(path).absolute()  # still right after a change of directory
+    def __init__(self, path: str | os.PathLike[str], *, check_finite: bool = True) -> None:
+        path = Path(path).absolute()  # stays right when the working directory changes
         super().__init__(path, _folder_parts(path) if path.is_dir() else [read_part(path)])
+        self._unchecked[:] = check_finite
         self.record: dict[str, Any] = joined_record([part.record for part in self.parts])
         self.image_ids = [image_id for part in self.parts for image_id in part.image_ids]
         self.skipped: list[Skipped] = [entry for part in self.parts for entry in part.skipped]
@@ -106,24 +117,27 @@ class FeatureStore(MappedStore):
         return match.group(1) if match is not None and match.group(1) in self._index else name
 
     def read(self, index: int) -> StoredRegions:
-        """Read one image by position."""
+        """Read one image by position.
+
+        Raises:
+            ValueError: features that are NaN or infinite, or a file that was truncated while it was in use.
+        """
+        features = self.read_flat(np.array([index])).features.astype(np.float32, copy=False)
         part, start = int(self._part_of[index]), int(self._first_row[index])
         rows = slice(start, start + int(self.lengths[index]))
         columns = self.parts[part].columns
-        features = self._map(part, "features")[rows].astype(np.float32)
-        if self.dtype == "int8":
-            features *= self._map(part, "scale")[rows, None].astype(np.float32)
-        detections = (self._map(part, name)[rows].copy() if name in columns else None for name in DETECTION_DTYPES)
-        return StoredRegions(features, self._map(part, "boxes")[rows].copy(), self.sizes[index], *detections)
+        found = {n: self._map(part, n)[rows].copy() for n in ("boxes", *DETECTION_DTYPES) if n in columns}
+        boxes = found.pop("boxes") if self.has_boxes else np.zeros((len(features), 4), np.float32)
+        return StoredRegions(features, boxes, self.sizes[index], *(found.get(name) for name in DETECTION_DTYPES))
 
     def asset(self, name: str) -> Path | None:
-        """File or folder kept with the store, e.g. `extractor.safetensors` or `text_encoder`; None if it has none."""
+        """File or folder kept with the store, e.g. `extractor.safetensors` or `text_encoder`; None if absent."""
         path = asset_path(self.path, name)
         return path if path.exists() else None
 
 
 def asset_path(store: str | os.PathLike[str], name: str) -> Path:
-    """Where a store keeps the asset `name`: in the folder of shards, or for a file `X.h5` in the folder `X.assets`."""
+    """Path of the asset `name` of a store: in the folder of shards, or for a file `X.h5` in the folder `X.assets`."""
     path = Path(store)
     return path / name if path.is_dir() else path.with_suffix(".assets") / name
 

@@ -1,4 +1,4 @@
-"""Writing a feature store file, image by image."""
+"""Write a feature store file, image by image."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
-import torch
 
 from coattn.features.store.layout import (
     COLUMN_DTYPES,
-    DETECTION_DTYPES,
     ColumnBlocks,
     Skipped,
     feature_dtype,
-    naming_full_disk,
-    write_part,
 )
+from coattn.features.store.mapped import all_finite
+from coattn.features.store.part_writer import naming_full_disk, write_part
 
 _SPOOL_BYTES = 256 * 2**20  # a shard of `coattn extract` stays in memory
 _BLOCK_BYTES = 8 * 2**20
@@ -29,15 +27,15 @@ _BLOCK_BYTES = 8 * 2**20
 class StoreWriter:
     """Write one HDF5 file of features; nothing appears at `path` unless the `with` block ends without an error.
 
-    Rows wait in memory, above 256 MB in an unnamed temporary file beside `path`, because HDF5 must know their number
-    before it can lay them out in one piece.
+    Rows are collected in memory, above 256 MB in an unnamed temporary file beside `path`, because their number must be
+    known before they can be laid out in one piece.
 
     Args:
         path: the file to write, usually `*.h5`.
         dim: width D of a feature row.
         dtype: float16 (half the size; rounds to about 3 digits), float32, or int8 (a quarter of the size; each row has
             its own scale and is exact to 1/253 of its largest magnitude, if that is above 0.01).
-        record: what made the features (see `provenance`).
+        record: the extractor of the features (see `provenance`).
 
     Raises:
         ValueError: unknown dtype.
@@ -51,7 +49,7 @@ class StoreWriter:
         self.dtype = dtype
         self._stored = feature_dtype(dtype)
         self.record = record
-        self.sources = ""  # fingerprint of the image files; see `extract`
+        self.sources = ""  # a fingerprint of the files that the features are made from
         self._ids: dict[str, None] = {}
         self._lengths: list[int] = []
         self._sizes: list[tuple[int, int]] = []
@@ -84,10 +82,11 @@ class StoreWriter:
         """Append an image.
 
         Args:
-            image_id: kept as text; the same id twice is an error. For question embeddings, the question.
+            image_id: kept as text, and unique in a store. For question embeddings, the question.
             features: (n, D), n may be 0.
-            boxes: (n, 4), x1 y1 x2 y2 in [0, 1] of the image. None (text tokens): zeros.
-            size: width and height of the original image in pixels; (0, 0) for text.
+            boxes: (n, 4), x1 y1 x2 y2 in [0, 1] of the image; None if unknown, and for text tokens. Given for every
+                image or for none.
+            size: width and height of the original image in pixels; (0, 0) if unknown, and for text.
             labels: (n,) class of each region, from a detector; given for every image or for none.
             scores: (n,) confidence of each region, likewise.
             attributes: (n,) attribute of each region, likewise.
@@ -98,12 +97,9 @@ class StoreWriter:
         """
         name = str(image_id)
         features = np.asarray(features)
-        boxes = np.zeros((len(features), 4)) if boxes is None else np.asarray(boxes)
-        optional = dict(zip(DETECTION_DTYPES, (labels, scores, attributes, attribute_scores), strict=True))
-        rows: dict[str, np.ndarray] = {
-            "boxes": boxes,
-            **{key: np.asarray(value) for key, value in optional.items() if value is not None},
-        }
+        optional = {"boxes": boxes, "labels": labels, "scores": scores}
+        optional |= {"attributes": attributes, "attribute_scores": attribute_scores}
+        rows = {key: np.asarray(value) for key, value in optional.items() if value is not None}
         self._check(name, features, rows)
         stored, scale = self._encode(name, features)
         if scale is not None:
@@ -117,7 +113,7 @@ class StoreWriter:
         self._sizes.append(size)
 
     def skip(self, image_id: str, path: str, reason: str) -> None:
-        """Note an image that has no features because it could not be read."""
+        """Record an image that has no features because it could not be read."""
         self._skipped.append(Skipped(image_id, path, reason))
 
     def _check(self, name: str, features: np.ndarray, rows: Mapping[str, np.ndarray]) -> None:
@@ -132,20 +128,20 @@ class StoreWriter:
             shape = (len(features), 4) if key == "boxes" else (len(features),)
             if value.shape != shape:
                 raise ValueError(f"{where} has {key} of shape {value.shape}, its features ask for {shape}")
-        boxes = rows["boxes"]
+        boxes = rows.get("boxes", np.empty((0, 4)))
         if boxes.size and not (boxes.min() >= 0 and boxes.max() <= 1 and (boxes[:, :2] <= boxes[:, 2:]).all()):
             raise ValueError(
                 f"{where} has boxes from {boxes.min():g} to {boxes.max():g}, not x1 <= x2 and y1 <= y2 in [0, 1]; "
                 "divide pixels by the image's width and height"
             )
         if self._ids and rows.keys() != self._columns.keys() - {"scale"}:
-            raise ValueError(f"{where}: labels, scores and attributes must be given for every image or for none")
+            raise ValueError(f"{where}: boxes, labels, scores and attributes must be given for every image or for none")
 
     def _encode(self, name: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """Convert to the stored type: rows, and their scales for int8."""
         with np.errstate(over="ignore", invalid="ignore"):
-            stored, scale = quantise(features) if self.dtype == "int8" else (_cast(features, self._stored), None)
-        if not _all_finite(stored if scale is None else scale):
+            stored, scale = quantize(features) if self.dtype == "int8" else (_cast(features, self._stored), None)
+        if not all_finite(stored if scale is None else scale):
             largest = np.abs(features).max()
             hint = "" if not np.isfinite(largest) else f"; {largest:g} is beyond {self.dtype}, use float32"
             raise ValueError(f"{self.path}: image {name!r} has features that are NaN or infinite{hint}")
@@ -153,14 +149,9 @@ class StoreWriter:
 
     def _finish(self) -> None:
         columns: dict[str, ColumnBlocks] = {"features": (self._stored, (self.dim,), self._feature_blocks())}
-        keys = [
-            "boxes",
-            *(["scale"] if self.dtype == "int8" else []),
-            *sorted(self._columns.keys() - {"boxes", "scale"}),
-        ]
-        for key in keys:
+        needed = {"scale"} if self.dtype == "int8" else set()
+        for key in sorted(self._columns.keys() | needed):
             row_shape = (4,) if key == "boxes" else ()
-            # In one piece: a call of HDF5 for each image would cost more than the features.
             column = np.concatenate([np.empty((0, *row_shape), COLUMN_DTYPES[key]), *self._columns.get(key, [])])
             columns[key] = (column.dtype, row_shape, [column])
         write_part(
@@ -182,24 +173,20 @@ class StoreWriter:
 
 
 def _cast(features: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """To the stored type. Torch rounds to float16 like numpy, to the last bit, in a tenth of the time."""
+    """Convert to the stored type. Torch rounds to float16 exactly as numpy does, in a tenth of the time."""
     if (features.dtype, dtype) == (np.float32, np.float16) and features.size:
+        import torch  # late: stores are read without it
+
         contiguous = np.require(features, np.float32, ["C", "W"])  # torch warns of arrays that cannot be written
         return torch.from_numpy(contiguous).half().numpy()
     return features.astype(dtype)
 
 
-def _all_finite(values: np.ndarray) -> bool:
-    if values.dtype == np.float16:  # by the bits: all of the exponent's are set in NaN and infinity
-        return bool((values.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00)
-    return bool(np.isfinite(values).all())
-
-
-def quantise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (n, D) to int8 (n, D) and scale (n,) float16, so that `int8 * scale` is within half a scale of the row."""
+def quantize(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Convert rows (n, D) to int8 (n, D) and scale (n,) float16: `int8 * scale` is within half a scale of the row."""
     exact = np.abs(features).max(axis=1, initial=0).astype(np.float32) / 127
     scale = exact.astype("<f2")
-    # Rounded up, never down: the largest value then fits in 127 steps even where float16 is coarse.
+    # Round up: the largest value then fits in 127 steps, also where float16 is coarse.
     scale = np.where(scale < exact, np.nextafter(scale, np.float16(np.inf)), scale)
     steps = features / np.where(scale > 0, scale, 1).astype(np.float32)[:, None]
     return np.nan_to_num(np.rint(steps)).astype(np.int8), scale
