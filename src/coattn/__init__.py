@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coattn.predictor import EncodedImage as EncodedImage
     from coattn.predictor import Predictor as Predictor
     from coattn.serialization.directory import load as load
+    from coattn.training.train import train as train
     from coattn.visualization.attention import compare as compare
     from coattn.visualization.attention import draw as draw
 
@@ -40,6 +41,7 @@ _MODULES = {
     "draw": "visualization.attention",
     "load": "serialization.directory",
     "region_weights": "explain.maps",
+    "train": "training.train",
     "word_weights": "explain.maps",
 }
 

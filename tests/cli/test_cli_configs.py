@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from coattn._internal.configs import packaged_configs
 from coattn.cli import main
-from coattn.cli.configs import packaged_configs
 from coattn.cli.fit import _with_packaged_configs
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -47,7 +47,7 @@ def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(
     ("typed", "hint"),
-    [("scor", "did you mean 'score'?"), ("validat", "did you mean 'validate'?"), ("xyz", "known are prepare, ")],
+    [("scor", "did you mean 'score'?"), ("validat", "did you mean 'validate'?"), ("xyz", "known are train, ")],
 )
 def test_unknown_command_gets_a_hint(typed: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([typed, "--json"]) == 2

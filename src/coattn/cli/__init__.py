@@ -18,6 +18,7 @@ from coattn._internal.terminal import printable_output
 from coattn.cli.arguments import ArgumentParser
 
 COMMANDS = {
+    "train": "from a table and a folder of photos to a model: all of the steps below",
     "prepare": "turn a data set or your own table into questions and annotations",
     "extract": "images to a store of region features",
     "embed": "questions to a store of token embeddings of a pretrained text encoder",

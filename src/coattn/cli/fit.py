@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from coattn._internal.configs import packaged_configs
 from coattn._internal.files import require
-from coattn.cli.configs import packaged_configs
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,0 +1,110 @@
+"""Several sets of answers to the same questions side by side, with intervals and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from coattn.datasets.records import Record
+from coattn.datasets.results import Results
+from coattn.metrics.bootstrap import Difference, Images, paired_test
+from coattn.metrics.score import Number, Scores, judge, summarise
+
+ALL = "all questions"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The scores of several sets of answers, and how far the first differs from each other one.
+
+    Attributes:
+        metric: The metric that judged them.
+        scores: The scores of each, by its name; the first is the one that the others are compared with.
+        differences: For all questions and for each answer type, the first minus each other one, by its name, in points.
+    """
+
+    metric: str
+    scores: dict[str, Scores]
+    differences: dict[str, dict[str, Difference]]
+
+    def number(self, name: str, group: str) -> Number:
+        """The score of one set of answers on all questions, or on those of an answer type."""
+        numbers = self.scores[name].numbers
+        return numbers[ALL][self.metric] if group == ALL else numbers["answer type"][group]
+
+    def rows(self) -> list[list[str]]:
+        """The comparison as the cells of a table with titles: the scores, and the first minus the second."""
+        first, second, *_ = self.scores
+        rows = [["", "questions", *self.scores, f"{first} - {second}"]]
+        for group, differences in self.differences.items():
+            row = [group, str(self.number(first, group).count)]
+            for name in self.scores:
+                number = self.number(name, group)
+                interval = "" if number.interval is None else " ({:.1f}-{:.1f})".format(*number.interval)
+                row.append(f"{number.value:.1f}{interval}")
+            value, low, high, p_value = differences[second]
+            rows.append([*row, f"{value:+.1f} ({low:+.1f} to {high:+.1f}), p = {p_value:.2g}"])
+        return rows
+
+    def table(self) -> str:
+        """The comparison as text."""
+        rows = self.rows()
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join(lines)
+
+    def markdown(self) -> str:
+        """The comparison as a table in Markdown."""
+        titles, *rows = (f"| {' | '.join(row)} |" for row in self.rows())
+        return "\n".join([titles, "|" + "---|" * (len(self.scores) + 3), *rows])
+
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as plain values for a JSON file."""
+        return {
+            "metric": self.metric,
+            "scores": {name: scores.to_json() for name, scores in self.scores.items()},
+            "differences": {
+                group: {other: difference._asdict() for other, difference in differences.items()}
+                for group, differences in self.differences.items()
+            },
+        }
+
+
+def compare_answers(
+    answers: Mapping[str, Results], records: Sequence[Record], metric: str, *, num_samples: int = 1000
+) -> Comparison:
+    """Score several sets of answers to the same questions, and test the first against each other one.
+
+    Intervals are those of a bootstrap by image, p-values those of a sign-flip test by image; see `metrics.bootstrap`.
+
+    Args:
+        answers: Sets of answers by name, each with one answer to every question.
+        records: The questions with the human answers.
+        metric: A name in `coattn.metrics.score.METRICS`.
+        num_samples: The number of bootstrap samples.
+
+    Raises:
+        ValueError: Answers and questions do not correspond, or as the metric says.
+    """
+    judged = {name: judge(results, records, metric, where=name) for name, results in answers.items()}
+    scores = {
+        name: summarise(judged[name], results, records, metric, num_samples=num_samples)
+        for name, results in answers.items()
+    }
+    images = Images([record.image_id for record in records])
+    types = np.array([record.answer_type for record in records])
+    first, *others = judged
+    counted = scores[first].numbers["answer type"]
+    groups = sorted(counted, key=lambda name: -counted[name].count)
+    differences: dict[str, dict[str, Difference]] = {}
+    for group in [ALL, *(groups if len(groups) > 1 else [])]:
+        inside = np.ones(len(records), bool) if group == ALL else types == group
+        differences[group] = {}
+        for other in others:
+            one, two = (np.where(inside, judged[name].worth, np.nan) for name in (first, other))
+            value, low, high, p_value = paired_test(one, two, images, num_samples=num_samples)
+            differences[group][other] = Difference(100 * value, 100 * low, 100 * high, p_value)
+    return Comparison(metric, scores, differences)
