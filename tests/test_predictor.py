@@ -13,12 +13,13 @@ from PIL import Image, ImageDraw
 
 import coattn
 from coattn import models
+from coattn._internal.tensors import padded
 from coattn.explain.answers import Answer
 from coattn.explain.maps import Explanation, region_weights
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.store.reader import FeatureStore, StoreWriter
 from coattn.nn.layers import lengths_to_mask
-from coattn.predictor import EncodedImage, Predictor, _padded
+from coattn.predictor import EncodedImage, Predictor
 from coattn.serialization.directory import load, save_model
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
@@ -176,12 +177,12 @@ def test_many_questions_at_once_equal_one_at_a_time(predictor: Predictor) -> Non
 
 def test_one_row_is_padded_without_a_copy() -> None:
     row = torch.rand(3, 2)
-    padded, mask = _padded([row])
-    assert padded.shape == (1, 3, 2)
-    assert padded.data_ptr() == row.data_ptr()
+    values, mask = padded([row])
+    assert values.shape == (1, 3, 2)
+    assert values.data_ptr() == row.data_ptr()
     assert mask.tolist() == [[True] * 3]
-    padded, mask = _padded([row[:0]])
-    assert padded.tolist() == [[[0, 0]]]
+    values, mask = padded([row[:0]])
+    assert values.tolist() == [[[0, 0]]]
     assert mask.tolist() == [[False]]
 
 

@@ -15,25 +15,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from coattn._internal.tensors import find_device, padded
 from coattn.explain.ablation import Ablation
-from coattn.explain.abstain import unknown_reason
-from coattn.explain.answers import Answer, Answers
+from coattn.explain.abstain import Safeguards, check_max_risk
+from coattn.explain.answers import Answers, answer_texts, ranked_answers
 from coattn.explain.attribution import attribute, find_method
 from coattn.explain.maps import Explanation, Head
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.images import ImageSource, load_image
 from coattn.features.store.reader import FeatureStore, require_same_extractor, same_extractor
-from coattn.metrics.calibration import confidences, log_odds
 from coattn.nn import GeneratorOutput, VQAGenerator, VQAOutput
 from coattn.nn.decoder import PAD
-from coattn.nn.layers import lengths_to_mask
 from coattn.nn.maps import parse
 from coattn.serialization.directory import ModelDirectory, load_directory
 from coattn.text.answer_words import AnswerWords
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.reading import question_words, read_questions
-from coattn.text.vocabulary import Vocabulary, unknown_words
+from coattn.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from coattn.text.pretrained import TextEncoder
@@ -135,37 +134,53 @@ class Predictor:
             shown = None if picture is None else load_image(picture)
             if shown is not None and width and height:
                 if abs(shown.width * height / (shown.height * width) - 1) > 0.02:
-                    raise ValueError(
-                        f"the picture has {shown.width} x {shown.height} pixels, but the features of image {image!r} "
-                        f"were made from one of {width} x {height}; give the picture of that image"
-                    )
+                    sizes = f"{shown.width} x {shown.height} pixels, the image of id {image!r} {width} x {height}"
+                    raise ValueError(f"the picture has {sizes}; give the picture of that image")
             elif shown is not None:  # the store does not know the size
                 width, height = shown.size
-            return self._image(rows.features, rows.boxes, (width, height), shown)
+            return EncodedImage(self._tensor(rows.features), torch.from_numpy(rows.boxes), (width, height), shown)
         shown = load_image(image)
         regions = self.extractor([shown])[0]
-        return self._image(regions.features, regions.boxes, shown.size, shown)
+        return EncodedImage(self._tensor(regions.features), torch.from_numpy(regions.boxes), shown.size, shown)
 
-    def ask(self, image: AnyImage, question: str, *, top_k: int = 5) -> Answers:
+    def ask(
+        self,
+        image: AnyImage,
+        question: str,
+        *,
+        top_k: int = 5,
+        max_risk: float | None = None,
+        answer_anyway: bool = False,
+    ) -> Answers:
         """Answer one question about one image.
 
         Args:
             image: an encoded image, or whatever `encode` takes.
-            question: in plain words. Longer ones than in training are cut, with a warning; one without any known word
-                is answered, with a warning.
+            question: in plain words. Longer ones than in training are cut, with a warning.
             top_k: number of answers. A model that writes them searches with as many beams, or its own number if that is
                 more.
+            max_risk: the share of wrong answers that may be given, for example 0.05. Answers that the model's risk
+                certificate does not cover, answers about images unlike those of training, and answers to questions with
+                several unknown words are withheld. When None, doubts are warnings only.
+            answer_anyway: keep the answers that would be withheld, with the reasons.
 
         Returns:
-            The `top_k` best answers, best first (fewer if the model knows fewer).
+            The `top_k` best answers, best first (fewer if the model knows fewer), with the reasons to doubt them; none
+            where they are withheld.
 
         Raises:
-            ValueError: an empty question, `top_k` below 1, or as `encode` says.
+            ValueError: an empty question, `top_k` below 1, `max_risk` outside (0, 1), or as `encode` says.
         """
-        return self.ask_many([(image, question)], top_k=top_k)[0]
+        return self.ask_many([(image, question)], top_k=top_k, max_risk=max_risk, answer_anyway=answer_anyway)[0]
 
     def ask_many(
-        self, questions: Sequence[tuple[AnyImage, str]], *, top_k: int = 5, batch_size: int = 64
+        self,
+        questions: Sequence[tuple[AnyImage, str]],
+        *,
+        top_k: int = 5,
+        batch_size: int = 64,
+        max_risk: float | None = None,
+        answer_anyway: bool = False,
     ) -> list[Answers]:
         """Answer many questions, `batch_size` at a time; see `ask`.
 
@@ -173,14 +188,25 @@ class Predictor:
             questions: pairs of an image and a question. Encode an image that comes up again beforehand, once.
             top_k: number of answers to each.
             batch_size: bounds the memory; changes answers by rounding only.
+            max_risk: see `ask`.
+            answer_anyway: see `ask`.
         """
+        check_max_risk(max_risk)
         answers: list[Answers] = []
         for start in range(0, len(questions), batch_size):
             batch = questions[start : start + batch_size]
             images = [self._encoded(image) for image, _ in batch]
-            output = self._run(images, [question for _, question in batch], top_k=top_k)
-            pairs = enumerate(zip(images, batch, strict=True))
-            answers += [self._answers(output, row, image, question, top_k) for row, (image, (_, question)) in pairs]
+            texts = [question for _, question in batch]
+            output = self._run(images, texts, top_k=top_k)
+            ranked = [ranked_answers(output, row, self.directory, top_k) for row in range(len(batch))]
+            answers += self.safeguards.judged(
+                ranked,
+                [image.features for image in images],
+                texts,
+                self._reader,
+                max_risk=max_risk,
+                answer_anyway=answer_anyway,
+            )
         return answers
 
     def maps(self, image: AnyImage, question: str, *, top_k: int = 5) -> Explanation:
@@ -224,7 +250,7 @@ class Predictor:
             activation=self.directory.activation,
             temperature=self.directory.temperature,
         )
-        text = self._texts(answer[None] if isinstance(output, GeneratorOutput) else answer)[0]
+        text = answer_texts(answer[None] if isinstance(output, GeneratorOutput) else answer, self.directory)[0]
         found = attribute(method, ablation, text, explanation.words, explanation.maps)
         return dataclasses.replace(explanation, attribution=found)
 
@@ -271,6 +297,8 @@ class Predictor:
         vocabulary = self.directory.answer_vocabulary
         if isinstance(output, GeneratorOutput) and isinstance(vocabulary, AnswerWords):
             written = vocabulary.decode(output.tokens[0, 0].tolist())
+        ranked = [ranked_answers(output, 0, self.directory, top_k)]
+        (answers,) = self.safeguards.judged(ranked, [encoded.features], [question], self._reader)
         tokens, words = question_words(question, self._reader, self.directory.max_tokens)
         return Explanation(
             question=question,
@@ -285,7 +313,7 @@ class Predictor:
                 .numpy()
                 for name, weights in output.maps.items()
             },
-            answers=self._answers(output, 0, encoded, question, top_k),
+            answers=answers,
             written=tuple(written),
             words=words,
         )
@@ -327,10 +355,8 @@ class Predictor:
             _warn(str(error))
         return store
 
-    def _image(
-        self, features: np.ndarray, boxes: np.ndarray, size: tuple[int, int], image: Image.Image | None
-    ) -> EncodedImage:
-        return EncodedImage(torch.from_numpy(features).to(self.device), torch.from_numpy(boxes), size, image)
+    def _tensor(self, features: np.ndarray) -> Tensor:
+        return torch.from_numpy(features).to(self.device)
 
     def _encoded(self, image: AnyImage) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode(image)
@@ -341,9 +367,9 @@ class Predictor:
         """One forward pass, or search, over pairs of image and question, padded to the longest."""
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
-        question, question_mask = _padded(read_questions(questions, self._reader, self.directory.max_tokens))
-        regions, region_mask = _padded([image.features.to(self.device) for image in images])
-        boxes, _ = _padded([image.boxes for image in images])
+        question, question_mask = padded(read_questions(questions, self._reader, self.directory.max_tokens))
+        regions, region_mask = padded([image.features.to(self.device) for image in images])
+        boxes, _ = padded([image.boxes for image in images])
         sizes = _sizes([image.size for image in images])
         ask: Callable[..., VQAOutput | GeneratorOutput] = self.model
         if isinstance(self.model, VQAGenerator):
@@ -359,37 +385,10 @@ class Predictor:
                 need_weights=need_weights,
             )
 
-    def _ranked(self, output: VQAOutput | GeneratorOutput, row: int, top_k: int) -> list[Answer]:
-        """The best answers to one question; equal ones in the order of the vocabulary."""
-        if isinstance(output, GeneratorOutput):
-            found = output.scores[row] > -torch.inf
-            logits, answers = log_odds(output.scores[row, found].float()), output.tokens[row, found]
-        else:
-            logits = output.logits[row].float()
-            answers = torch.arange(len(logits), device=logits.device)
-        if not len(logits) or not logits.isfinite().all():
-            raise ValueError(
-                f"{self.directory.folder}: the scores of the answers are not finite; its weights or the image's "
-                "features hold NaN or infinite values"
-            )
-        best = logits.argsort(descending=True, stable=True)[:top_k]  # of the logits: confidences may round to equal
-        shares = confidences(logits, self.directory.temperature, self.directory.activation)[best]
-        return [Answer(*pair) for pair in zip(self._texts(answers[best]), shares.tolist(), strict=True)]
-
-    def _texts(self, answers: Tensor) -> list[str]:
-        """Answers (K,), or of a model that writes (K, S), as people type them."""
-        vocabulary = self.directory.answer_vocabulary
-        return [vocabulary.as_typed(text) for text in vocabulary.texts(answers.tolist())]
-
-    def _answers(
-        self, output: VQAOutput | GeneratorOutput, row: int, image: EncodedImage, question: str, top_k: int
-    ) -> Answers:
-        """The best answers to one question, with the doubts about them."""
-        unknown = unknown_words(question, self._reader)
-        reasons = [unknown_reason(unknown)] if unknown else []
-        for reason in reasons:
-            _warn(f"{reason} The question was: {question}")
-        return Answers(self._ranked(output, row, top_k), reasons=reasons, unknown_words=unknown)
+    @cached_property
+    def safeguards(self) -> Safeguards:
+        """What the model directory knows about when to doubt its answers."""
+        return Safeguards.load(self.directory.folder)
 
     @property
     def _reader(self) -> Vocabulary | PretrainedTokenizer | TextEncoder:
@@ -403,34 +402,6 @@ def _warn(message: str) -> None:
     warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def _padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows (n, ...) of various n -> (B, N, ...) with zeros at padding, and the mask (B, N), True = real.
-
-    A single row is not copied.
-    """
-    if len(rows) == 1 and len(rows[0]):
-        return rows[0][None], torch.ones(1, len(rows[0]), dtype=torch.bool)
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = lengths_to_mask(lengths, max(int(lengths.max()), 1))
-    padded = rows[0].new_zeros((*mask.shape, *rows[0].shape[1:]))
-    padded[mask] = torch.cat(list(rows))
-    return padded, mask
-
-
 def _sizes(sizes: Sequence[tuple[int, int]]) -> Tensor | None:
     """Sizes of images as (B, 2); None if one is not known, which a model that needs them refuses."""
     return torch.tensor(sizes, dtype=torch.float32) if all(width and height for width, height in sizes) else None
-
-
-def find_device(name: str) -> torch.device:
-    """The device of that name; "auto" is an accelerator where there is one.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"the device {name!r} is not there: {str(error).splitlines()[0]}") from None

@@ -188,6 +188,11 @@ def test_one_clear_message(
         ([model, "--table", "x.csv"], "go together"),
         ([model, photo, "is it red", "--out", "x.csv"], "go together"),
         ([model, photo, "is it red", "--images", "."], "--images is for"),
+        ([model, photo, "is it red", "--max-risk", "5"], "--max-risk is a share between 0 and 1"),
+        ([model, photo, "is it red", "--answer-anyway"], "give --max-risk too"),
+        ([model, photo, "is it red", "--method", "rollout"], "give --map too"),
+        ([model, photo, "is it red", "--map", "x.png", "--method", "magic"], "no method of explanation 'magic'"),
+        ([model, photo, "is it red", "--map", "x.png", "--method", "rollout", "--head", "0"], "choose one"),
     ]
     for arguments, message in cases:
         assert message in refused(arguments, capsys)
@@ -218,7 +223,7 @@ def test_unknown_words_are_named_everywhere(
     assert entry["reasons"] == ["The model does not know the word “color”."]
     assert len(entry["answers"]) == 3
     reason = "The model does not know the word “color”."
-    assert captured.err == f"coattn: warning: {reason} The question was: what color is it?\n"
+    assert f"coattn: warning: {reason} The question was: what color is it?\n" in captured.err
     assert main(["ask", model, photo, "what color is it?", "--top-k", "1"]) == 0
     assert f"      !    {reason}" in capsys.readouterr().out
     table = write_table(tmp_path / "in.csv", f"image,question\n{photo},what color is it?\n{photo},is it red?\n")
@@ -226,6 +231,27 @@ def test_unknown_words_are_named_everywhere(
     unknown, known = read_table(tmp_path / "out.csv")
     assert (unknown["unknown_words"], unknown["reasons"], unknown["withheld"]) == ("color", reason, "no")
     assert (known["unknown_words"], known["reasons"], known["withheld"]) == ("", "", "no")
+
+
+def test_what_is_withheld_is_said(model: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    question = [model, photo, "is it red", "--max-risk", "0.05"]  # of a model without a certificate
+    assert main(["ask", *question]) == 0
+    captured = capsys.readouterr()
+    assert "I don't know\n      !    No risk can be promised: the model has no certificate.\n" in captured.out
+    assert f"coattn: note: {model} has no certificate.json and index.safetensors" in captured.err
+    assert main(["ask", *question, "--json"]) == 0
+    (entry,) = as_json(capsys)
+    assert (entry["answers"], entry["withheld"], len(entry["reasons"])) == ([], True, 1)
+    picture = tmp_path / "map.png"
+    assert main(["ask", *question, "--answer-anyway", "--json", "--map", str(picture)]) == 0
+    (entry,) = as_json(capsys)
+    assert (len(entry["answers"]), entry["withheld"], len(entry["reasons"])) == (3, False, 1)
+    assert picture.is_file()
+    table = write_table(tmp_path / "in.csv", f"image,question\n{photo},is it red?\n")
+    assert main(["ask", model, "--table", table, "--out", str(tmp_path / "out.csv"), "--max-risk", "0.05"]) == 0
+    (row,) = read_table(tmp_path / "out.csv")
+    assert (row["answer"], row["confidence"], row["withheld"]) == ("I don't know", "", "yes")
+    assert "no certificate" in row["reasons"]
 
 
 # Tables
@@ -271,7 +297,12 @@ def test_a_row_that_cannot_be_answered_says_why(
         assert message in row["error"]
     captured = capsys.readouterr()
     assert "2 of 6 questions answered" in captured.out
-    assert [line.split(": ")[2] for line in captured.err.splitlines()] == ["line 3", "line 4", "line 5", "line 6"]
+    assert [line.split(": ")[2] for line in captured.err.splitlines() if "note" not in line] == [
+        "line 3",
+        "line 4",
+        "line 5",
+        "line 6",
+    ]
 
 
 def test_a_table_extracts_each_image_once(

@@ -31,6 +31,7 @@ COMMANDS = {
     "test": "score a checkpoint on the test split",
     "predict": "write a result file for the questions of a split",
     "ask": "ask a model about an image",
+    "certify": "add risk certificates and an index of the training images to a model",
     "score": "score a result file with the official metric",
 }
 _TRAINING = ("fit", "validate", "test", "predict")
@@ -80,7 +81,7 @@ def _dispatch(arguments: list[str]) -> int:
         raise ValueError(f"there is no command {command!r}{did_you_mean(command, COMMANDS)}")
     if command in _TRAINING:
         return importlib.import_module("coattn.cli.fit").main(arguments)
-    module = importlib.import_module(f"coattn.cli.{command}")
+    module = importlib.import_module(f"coattn.cli.{command.replace('-', '_')}")
     parser = ArgumentParser(prog=f"coattn {command}", description=module.DESCRIPTION)
     module.add_arguments(parser)
     parse = getattr(module, "parse", ArgumentParser.parse_args)

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=5, metavar="N", help="number of answers (default 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per question, one on a line")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ..., or auto")
+
+    doubt = parser.add_argument_group("doubt")
+    doubt.add_argument(
+        "--max-risk",
+        type=float,
+        metavar="SHARE",
+        help="Withhold answers unless at most this share of them is wrong, for example 0.05. Images unlike those of "
+        "training and several unknown words withhold an answer too; without this option they are warnings.",
+    )
+    doubt.add_argument(
+        "--answer-anyway", action="store_true", help="Show the answers that would be withheld, with the reasons."
+    )
 
     picture = parser.add_argument_group("picture of what the answer depends on, or of the attention")
     picture.add_argument("--map", metavar="FILE", type=Path, help=f"Write the picture here ({', '.join(PICTURES)}).")
@@ -95,8 +108,12 @@ def run(args: argparse.Namespace) -> int:
             args.model, device=args.device, features=args.features, allow_other_features=args.allow_other_features
         )
         if args.table is not None:
-            return _ask_table(args, predictor, rows, image, question)
-        return _ask_questions(args, predictor)
+            status = _ask_table(args, predictor, rows, image, question)
+        else:
+            status = _ask_questions(args, predictor)
+    if predictor.safeguards.missing:
+        print(f"coattn: note: {predictor.safeguards.missing}", file=sys.stderr)
+    return status
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -105,6 +122,10 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--table IN and --out OUT.csv go together")
     if args.table is not None and (args.image or args.map):
         raise ValueError("--table answers the rows of a table: leave out IMAGE, QUESTION and --map")
+    if args.max_risk is not None and not 0 < args.max_risk < 1:
+        raise ValueError(f"--max-risk is a share between 0 and 1, for example 0.05, not {args.max_risk}")
+    if args.answer_anyway and args.max_risk is None:
+        raise ValueError("--answer-anyway shows what --max-risk withholds: give --max-risk too")
     if args.table is None and not args.questions:
         raise ValueError("give an image and at least one question in quotation marks, or a --table")
     if args.images is not None and (args.table is None or args.features is not None):
@@ -129,14 +150,18 @@ def _ask_questions(args: argparse.Namespace, predictor: Predictor) -> int:
     from coattn.explain.answers import UNSURE
 
     encoded = predictor.encode(args.image, picture=args.picture)
-    if args.map is None:
-        answers = predictor.ask_many([(encoded, question) for question in args.questions], top_k=args.top_k)
-    else:
+    answers = predictor.ask_many(
+        [(encoded, question) for question in args.questions],
+        top_k=args.top_k,
+        max_risk=args.max_risk,
+        answer_anyway=args.answer_anyway,
+    )
+    if args.map is not None:
         of_map = any(value is not None for value in (args.map_name, args.head, args.word, args.region))
         explain = predictor.maps if of_map else partial(predictor.attribute, method=args.method or "dependence")
         explanations = [explain(encoded, question, top_k=args.top_k) for question in args.questions]
-        answers = [explanation.answers for explanation in explanations]
-        _write_picture(args, explanations)
+        judged = zip(explanations, answers, strict=True)
+        _write_picture(args, [replace(explanation, answers=found) for explanation, found in judged])
     for number, (question, found) in enumerate(zip(args.questions, answers, strict=True)):
         if args.json:
             entry = {
@@ -189,7 +214,9 @@ def _ask_table(args: argparse.Namespace, predictor: Predictor, rows: Rows, image
                 if not name:
                     raise ValueError("no image is named")
                 encoded = predictor.encode(find(name))
-                found = _answers(predictor, encoded, [rows.rows[number].cells.get(question) for number in numbers])
+                found = _answers(
+                    args, predictor, encoded, [rows.rows[number].cells.get(question) for number in numbers]
+                )
             except (ValueError, OSError) as error:
                 found = [error] * len(numbers)
             results |= zip(numbers, found, strict=True)
@@ -217,14 +244,17 @@ def _finder(args: argparse.Namespace) -> Any:
     return lambda name: args.table.parent / name
 
 
-def _answers(predictor: Predictor, image: EncodedImage, questions: Sequence[Any]) -> list[Answers | Exception]:
+def _answers(
+    args: argparse.Namespace, predictor: Predictor, image: EncodedImage, questions: Sequence[Any]
+) -> list[Answers | Exception]:
     """The best answer to each question about one image, with its doubts, or what is wrong with the question."""
     try:
-        return list(predictor.ask_many([(image, text) for text in questions], top_k=1))
+        pairs = [(image, text) for text in questions]
+        return list(predictor.ask_many(pairs, top_k=1, max_risk=args.max_risk, answer_anyway=args.answer_anyway))
     except ValueError as error:
         if len(questions) == 1:
             return [error]
-        return [answer for text in questions for answer in _answers(predictor, image, [text])]
+        return [answer for text in questions for answer in _answers(args, predictor, image, [text])]
 
 
 def _write_table(path: Path, rows: Rows, results: Sequence[Answers | Exception]) -> None:

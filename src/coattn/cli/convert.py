@@ -37,12 +37,7 @@ OTHER_NAMES = {"DCN": "dcn", "hengyuan-hu": "hengyuan"}
 WITH_MODELS = ("openvqa",)
 WITH_VECTORS = ("dcn",)
 WITHOUT_SETTINGS = ("hengyuan",)
-FEATURE_NAMES = {
-    "bottom-up-tsv": ("bottom-up", "tsv"),
-    "grid-feats-pth": ("grid-feats",),
-    "mmf-lmdb": ("vilbert-lmdb",),
-    "mmf-npy": ("vilbert-npy",),
-}
+FEATURE_NAMES = {"bottom-up-tsv": ("bottom-up", "tsv"), "grid-feats-pth": ("grid-feats",)}
 FLAGS = ("-h", "--help", "--repaired")  # the options without a value
 
 

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from coattn._internal.tensors import find_device
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import NETWORKS, PLAIN
 from coattn.features.extract.extractors.network import PRECISIONS
 from coattn.features.extract.extractors.transformers_grid import read_vision_model
-from coattn.predictor import find_device
 
 
 class Kind(NamedTuple):

@@ -1,12 +1,158 @@
-"""Reasons to doubt an answer, and when to withhold it."""
+"""Reasons to doubt an answer, and when to withhold it.
+
+An answer is doubted for three reasons:
+
+(a) its confidence does not keep the wished risk, by the model's risk certificate (only if a risk is wished for);
+(b) its image is unlike the training images, by the model's index of them;
+(c) its question has content words that the model does not know.
+
+With a wished risk, (a), (b) and more than one unknown word withhold the answer; a single unknown word is named. Without
+a wished risk all reasons are warnings.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor
+
+from coattn._internal.files import atomic_path, read_json
+from coattn.explain.answers import Answer, Answers
+from coattn.explain.image_index import NEIGHBORS, QUANTILE, ImageIndex, mean_features
+from coattn.metrics.certificate import Certificate, certified_threshold
+from coattn.serialization.directory import CERTIFICATE, INDEX
+from coattn.serialization.sections import write_section
+from coattn.text.vocabulary import unknown_words
+
+SECTION = "When to believe it"
+UNLIKE = "The image is unlike the images that the model was trained on."
 
 
-def unknown_reason(words: Sequence[str]) -> str:
-    """The doubt about a question with words that the model does not know."""
-    if len(words) == 1:
-        return f"The model does not know the word “{words[0]}”."
-    return f"The model does not know the words {', '.join(f'“{word}”' for word in words)}."
+@dataclass(frozen=True)
+class Safeguards:
+    """What a model directory knows about when to doubt its answers.
+
+    Attributes:
+        folder: the model directory.
+        certificates: one for each risk; None if they are missing.
+        index: of the training images; None if it is missing.
+    """
+
+    folder: Path
+    certificates: tuple[Certificate, ...] | None
+    index: ImageIndex | None
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read them; an older model directory has none.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        path = Path(folder) / CERTIFICATE
+        certificates = None
+        if path.is_file():
+            try:
+                certificates = tuple(map(Certificate.from_json, read_json(path)))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}: {error}; write it again with `coattn certify {folder}`") from None
+        return cls(Path(folder), certificates, ImageIndex.load(folder))
+
+    @property
+    def missing(self) -> str:
+        """What is missing and how to add it, as a sentence; empty if nothing is."""
+        parts = (
+            (CERTIFICATE, self.certificates, "no risk can be promised"),
+            (INDEX, self.index, "images are not checked"),
+        )
+        missing = [(name, effect) for name, part, effect in parts if part is None]
+        if not missing:
+            return ""
+        names, effects = (" and ".join(each) for each in zip(*missing, strict=True))
+        return f"{self.folder} has no {names}: {effects}; run `coattn certify {self.folder} --config CONFIG`"
+
+    def judged(
+        self,
+        ranked: Sequence[Sequence[Answer]],
+        images: Sequence[Tensor],
+        questions: Sequence[str],
+        reader: object,
+        *,
+        max_risk: float | None = None,
+        answer_anyway: bool = False,
+    ) -> list[Answers]:
+        """The answers to questions with the reasons to doubt them. Each reason is also a warning.
+
+        Args:
+            ranked: the answers to each question, best first.
+            images: the features (R, D) of each question's image; the same tensor for the same image.
+            questions: as asked.
+            reader: the model's vocabulary, tokenizer or text encoder.
+            max_risk: the wished risk, in (0, 1); None makes warnings of all reasons.
+            answer_anyway: withhold nothing.
+        """
+        unlike = dict.fromkeys(map(id, images), False)
+        if self.index is not None and len(images):
+            distinct = {id(image): image.float().cpu().numpy() for image in images}
+            flagged = self.index.are_unlike(mean_features(distinct.values()))
+            unlike = dict(zip(distinct, flagged.tolist(), strict=True))
+        found = []
+        for answers, image, question in zip(ranked, images, questions, strict=True):
+            unknown = unknown_words(question, reader)
+            confidence = answers[0].confidence if answers else 0.0
+            reasons = [] if max_risk is None else self._risk_reasons(confidence, max_risk)
+            withheld = max_risk is not None and (bool(reasons) or unlike[id(image)] or len(unknown) > 1)
+            if unlike[id(image)]:
+                reasons.append(UNLIKE)
+            if unknown:
+                named = ", ".join(f"“{word}”" for word in unknown)
+                reasons.append(f"The model does not know the word{'s' if len(unknown) > 1 else ''} {named}.")
+            for reason in reasons:
+                warnings.warn(f"{reason} The question was: {question}", UserWarning, stacklevel=3)
+            withheld = withheld and not answer_anyway
+            found.append(Answers(answers, withheld=withheld, reasons=reasons, unknown_words=unknown))
+        return found
+
+    def _risk_reasons(self, confidence: float, max_risk: float) -> list[str]:
+        if self.certificates is None:
+            return ["No risk can be promised: the model has no certificate."]
+        threshold = certified_threshold(self.certificates, max_risk)
+        if threshold is None:
+            return [f"A risk of {100 * max_risk:g} % could not be certified for this model."]
+        if confidence >= threshold:
+            return []
+        sure = f"{100 * confidence:.4g} % is below the {100 * threshold:.4g} %"
+        return [f"The confidence of {sure} that keep the risk to at most {100 * max_risk:g} %."]
+
+    def card(self) -> str:
+        """The section of the model card: the certificates in sentences, and what is flagged."""
+        lines = [f"- {certificate.sentence()}" for certificate in self.certificates or ()]
+        if self.index is not None:
+            lines.append(
+                f"- An image is flagged as unlike the training images if it is farther from them than "
+                f"{100 * QUANTILE:g} % of the validation images (mean region features, {NEIGHBORS} nearest of "
+                f"{len(self.index.centers)} training images)."
+            )
+        return "\n".join(lines)
+
+    def save(self) -> None:
+        """Write the files into the model directory, and a section into its card."""
+        if self.certificates is not None:
+            content = [certificate.to_json() for certificate in self.certificates]
+            with atomic_path(self.folder / CERTIFICATE) as partial:
+                partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if self.index is not None:
+            self.index.save(self.folder)
+        write_section(self.folder, SECTION, self.card())
+
+
+def check_max_risk(max_risk: float | None) -> None:
+    """Raise ValueError unless a wished risk is None or in (0, 1)."""
+    if max_risk is not None and not 0 < max_risk < 1:
+        raise ValueError(f"max_risk is a share of wrong answers between 0 and 1, for example 0.05, got {max_risk}")

@@ -9,6 +9,9 @@
     extractor.safetensors     optional: the weights of the image extractor, so that asking works offline
     text_encoder/             optional: the pretrained text encoder, for the same reason; of one that was trained with
                               the model its config and tokenizer, for its weights are among the model's
+    certificate.json          optional: which confidence keeps which risk, see `coattn.explain.abstain`
+    index.safetensors         optional: what training images look like, see `coattn.explain.image_index`
+    faithfulness.json         optional: how faithful explanations are, see `coattn.explain.faithful`
 
 The classes that a config may name are `coattn.serialization.registry.BRICKS`.
 """
@@ -43,7 +46,10 @@ FORMAT, VERSION = "coattn model", 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
 EXTRACTOR, TEXT_ENCODER = "extractor.safetensors", "text_encoder"
-FILES = frozenset({WEIGHTS, CONFIG, CARD, QUESTIONS, ANSWERS, EXTRACTOR, TEXT_ENCODER})
+CERTIFICATE, INDEX, FAITHFULNESS = "certificate.json", "index.safetensors", "faithfulness.json"
+FILES = frozenset(
+    {WEIGHTS, CONFIG, CARD, QUESTIONS, ANSWERS, EXTRACTOR, TEXT_ENCODER, CERTIFICATE, INDEX, FAITHFULNESS}
+)
 CONFIG_KEYS = {
     "format": str,
     "version": int,

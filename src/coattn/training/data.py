@@ -170,6 +170,11 @@ class VQADataModule(LightningDataModule):
         """Size of the vocabulary of answer words; None where answers are chosen."""
         return len(self.text.vocabularies.answers) if self.hparams["answers"] == "words" else None
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are validation questions."""
+        return self.hparams["val_questions"] is not None
+
     def setup(self, stage: str) -> None:
         """Read the splits that a stage ("fit", "validate", "test", "predict") needs, so that mistakes show at once."""
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}[stage]

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from coattn.serialization.directory import EXTRACTOR, TEXT_ENCODER, save_model
+from coattn.serialization.directory import EXTRACTOR, TEXT_ENCODER, load_directory, save_model
 from coattn.text.answer_words import AnswerWords
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.training.callbacks import read_checkpoint
+from coattn.training.certify import make_safeguards
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation import Evaluation, evaluate
 from coattn.training.task import VQATask
@@ -76,6 +77,8 @@ def export_model(
         card=model_card(Path(folder), task, data, evaluation),
         extra={} if data.text.word_vectors_record is None else {"word_vectors": data.text.word_vectors_record},
     )
+    if evaluation is not None:
+        make_safeguards(load_directory(folder), data, device=device).save()
     return evaluation
 
 

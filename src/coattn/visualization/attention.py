@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from coattn.explain.answers import UNSURE
 from coattn.explain.maps import Explanation, Head, Line, default_map
 from coattn.explain.methods import METHODS
 from coattn.nn.maps import Rows, parse
@@ -97,7 +98,8 @@ def _draw_attribution(explanation: Explanation) -> Image.Image:
     words, regions = _attributed(explanation)
     canvas = Canvas(960)
     page = canvas.width - 2 * MARGIN
-    title = f"{method.title[0].upper()}{method.title[1:]}: “{found.answer}”"
+    answer = UNSURE if explanation.answers.withheld else f"“{found.answer}”"
+    title = f"{method.title[0].upper()}{method.title[1:]}: {answer}"
     canvas.text(MARGIN, MARGIN + 4, shortened(title, 15, page, weight="bold"), 15, color=BLUE, weight="bold")
     top = draw_question(canvas, MARGIN, MARGIN + 28, page, explanation, words, size=22)
     box = fitted(explanation, Box(MARGIN, top, page - GAP - 240, MAX_HEIGHT))

@@ -1,0 +1,96 @@
+"""The safeguards of a model directory: risk certificates from validation questions, and an index of training images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from coattn._internal.files import require
+from coattn.explain.abstain import Safeguards
+from coattn.explain.image_index import NEIGHBORS, ImageIndex, mean_features
+from coattn.metrics.calibration import confidences
+from coattn.metrics.certificate import certify
+from coattn.serialization.directory import ModelDirectory
+from coattn.training.data import VQADataModule
+from coattn.training.objectives import Loss, make_objective
+
+MAX_IMAGES = 20_000  # training or validation images that are read for the index
+
+
+def make_safeguards(
+    directory: ModelDirectory, data: VQADataModule, *, device: torch.device | str = "cpu"
+) -> Safeguards:
+    """Certify a model's risk on the validation questions, and index its training images.
+
+    Args:
+        directory: the model, with its fitted temperature.
+        data: what it was trained and validated on. Without validation questions there are no certificates and no index.
+        device: where to validate.
+    """
+    if not data.has_validation:
+        return Safeguards(directory.folder, None, None)
+    confidence, worth = answer_confidences(directory, data, "val", torch.device(device))
+    images = [record.image_id for record in data.split("val").records]
+    train = split_features(data, "train")
+    index = ImageIndex.build(train, split_features(data, "val")) if len(train) > NEIGHBORS else None
+    return Safeguards(directory.folder, tuple(certify(confidence, worth, images)), index)
+
+
+@torch.inference_mode()
+def answer_confidences(
+    directory: ModelDirectory, data: VQADataModule, split: str, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """The calibrated confidence (N,) of the answer to each question of a split, and what it is worth, (N,)."""
+    model = directory.model.eval().to(device)
+    written = data.num_answers is None
+    loss: Loss = "cross_entropy" if written or directory.activation == "softmax" else "bce"
+    objective = make_objective(model, loss=loss, label_smoothing=0.0)
+    found: list[tuple[torch.Tensor, ...]] = []
+    for batch in data.evaluation_loader(split, whole=True):
+        outcome = objective.outcome(model, batch.to(device))
+        shares = confidences(outcome.logits, directory.temperature, directory.activation).amax(1)
+        found.append((batch.positions.cpu(), shares.cpu(), outcome.accuracy.cpu()))
+    positions, confidence, worth = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    order = np.argsort(positions)
+    return confidence[order].astype(np.float64).clip(0, 1), worth[order].astype(np.float64).clip(0, 1)
+
+
+def split_features(data: VQADataModule, split: str) -> np.ndarray:
+    """The mean region features (N, D) of the images of a split; at most `MAX_IMAGES` of them, drawn at random."""
+    places = np.unique(data.split(split).images)
+    if len(places) > MAX_IMAGES:
+        places = np.sort(np.random.default_rng(0).choice(places, MAX_IMAGES, replace=False))
+
+    def images() -> Iterator[np.ndarray]:
+        for start in range(0, len(places), 64):
+            block = data.features.read_flat(places[start : start + 64])
+            yield from np.split(block.features, block.lengths.cumsum()[:-1])
+
+    return mean_features(images())
+
+
+def open_data(config: str | os.PathLike[str], model: str | os.PathLike[str]) -> VQADataModule:
+    """The data of a training configuration, read with the vocabularies of a trained model.
+
+    Raises:
+        FileNotFoundError: there is no such configuration.
+        ValueError: it is not a training configuration.
+    """
+    yaml = require("yaml", "train")
+    jsonargparse = require("jsonargparse", "train")
+    path = Path(config)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such configuration; give --config, the one the model was trained with")
+    try:
+        settings: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        chosen = dict(settings["data"]) | {"vocabulary_from": str(model)}
+        parser = jsonargparse.ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(VQADataModule, "data")
+        return parser.instantiate_classes(parser.parse_object({"data": chosen})).data
+    except (yaml.YAMLError, KeyError, TypeError, jsonargparse.ArgumentError) as error:
+        raise ValueError(f"{path}: not a training configuration with `data`: {' '.join(str(error).split())}") from None
