@@ -39,7 +39,7 @@ def save(folder: Path, decoder: str = "lstm", attention: str = "additive", **siz
         attention=attention,
         **{"standardised": False, "max_length": 6, "num_beams": 3} | sizes,
     )
-    model.decoder.write.weight.data *= 6
+    model.decoder.classify.weight.data *= 6
     save_model(
         folder,
         model,
@@ -177,7 +177,7 @@ def test_ask_shows_what_was_written(
 
 def test_damaged_weights_are_named(photo: Path, tmp_path: Path) -> None:
     predictor = Predictor.load(save(tmp_path / "model"))
-    predictor.model.decoder.write.bias.data[:] = math.nan
+    predictor.model.decoder.classify.bias.data[:] = math.nan
     with pytest.raises(ValueError, match="not finite"):
         predictor.ask(photo, QUESTION)
     with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):

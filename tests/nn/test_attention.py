@@ -3,8 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coattn.nn import MultiHeadAttention, attend
-from coattn.nn.attention import masked_softmax
+from coattn.nn import AdditiveAttention, MultiHeadAttention, attend
+from coattn.nn.attention import masked_softmax, merge_heads, split_heads
 
 
 def _inputs(mask_shape: tuple[int, ...] = (2, 5)) -> tuple[torch.Tensor, ...]:
@@ -110,20 +110,47 @@ def test_multi_head_attention_between_widths() -> None:
         MultiHeadAttention(8, num_heads=3)
 
 
-@pytest.mark.parametrize("itself", [True, False])
-def test_projections_in_one_product_equal_those_one_by_one(itself: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+KINDS = {"dot": MultiHeadAttention, "additive": AdditiveAttention}
+MASKS = {2: (2, 5), 4: (2, 1, 3, 5)}
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("dim", [None, *MASKS])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_method_takes_the_same_masks_and_bias(kind: str, dim: int | None, need_weights: bool) -> None:
     torch.manual_seed(0)
-    layer, joined = MultiHeadAttention(16, num_heads=2), []
-    monkeypatch.setattr(torch, "cat", lambda tensors, cat=torch.cat: joined.append(len(tensors)) or cat(tensors))
-    x = torch.randn(2, 5, 16, dtype=torch.bfloat16)
-    y = x if itself else torch.randn(2, 7, 16, dtype=torch.bfloat16)
-    with torch.autocast("cpu", torch.bfloat16):
-        together, _ = layer(x, y)
-        assert joined == [3 if itself else 2] * 2  # weights and biases
-        with torch.no_grad():
-            apart, _ = layer(x, y)
-    assert len(joined) == 2
-    torch.testing.assert_close(together, apart)
+    attention = KINDS[kind](8, key_dim=6, num_heads=2).eval()
+    queries, source, bias = torch.randn(2, 3, 8), torch.randn(2, 5, 6), torch.randn(2, 2, 3, 5)
+    mask = None if dim is None else torch.rand(MASKS[dim]) > 0.4
+    options = {"bias": bias, "need_weights": need_weights}
+    out, weights = attention(queries, source, mask, **options)
+    cached, cached_weights = attention.attend_to(queries, *attention.project_kv(source), mask, **options)
+    assert torch.equal(out, cached)
+    assert (weights is None) == (cached_weights is None) == (not need_weights)
+    # By hand, from the projections.
+    q, k, v = (
+        split_heads(projected, 2)
+        for projected in (attention.q_proj(queries), attention.k_proj(source), attention.v_proj(source))
+    )
+    scores = attention.scores(q, k)
+    scores = (q @ k.mT / 2 if scores is None else scores) + bias
+    real = None if mask is None else mask.view(2, 1, -1, 5)
+    expected = masked_softmax(scores, real)
+    torch.testing.assert_close(out, attention.out_proj(merge_heads(expected @ v)))
+    if weights is not None:
+        torch.testing.assert_close(weights, expected)
+    assert kind == "dot" or attention.scores(q, k).shape == (2, 2, 3, 5)
+
+
+@pytest.mark.parametrize("method", ["forward", "attend_to"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_method_refuses_a_mask_of_floats_or_of_three_dimensions(kind: str, method: str) -> None:
+    attention = KINDS[kind](8, num_heads=2)
+    x = torch.randn(2, 5, 8)
+    inputs = (x, x) if method == "forward" else (x, *attention.project_kv(x))
+    for mask, message in ((torch.ones(2, 5), "float32"), (torch.ones(2, 5, 5, dtype=torch.bool), r"\(2, 5, 5\)")):
+        with pytest.raises(ValueError, match=f"mask must be bool.*{message}"):
+            getattr(attention, method)(*inputs, mask)
 
 
 def test_gradcheck() -> None:

@@ -94,7 +94,7 @@ def test_gradients_reach_every_parameter(names: list[str]) -> None:
     for name, parameter in stack.named_parameters():
         assert parameter.grad is not None, name
         # Softmax does not see a bias that moves all scores of a row alike.
-        if name.endswith(("key.bias", "score.output.bias")):
+        if name.endswith(("k_proj.bias", "score.output.bias")):
             assert parameter.grad.abs().max() < 1e-12, name
         else:
             assert parameter.grad.abs().max() > 1e-12, name
@@ -160,15 +160,15 @@ def test_alternating_is_an_order_of_steps() -> None:
     """Regions read the question *after* it read itself, and the question the *new* regions."""
     layer = build(["alternating"], 8, 8).layers[0]
     question, regions, question_mask, region_mask = inputs(8, 8)
-    update, _ = layer.read_itself(question, question, question_mask)
+    update, _ = layer.self_attn(question, question, question_mask)
     new_question = layer.first_residual(question, update)
-    update, _ = layer.read_question(regions, new_question, question_mask)
+    update, _ = layer.question_attn(regions, new_question, question_mask)
     new_regions = layer.second_residual(regions, update)
-    update, _ = layer.read_regions(new_question, new_regions, region_mask)
+    update, _ = layer.region_attn(new_question, new_regions, region_mask)
     expected = layer.question_ffn(layer.third_residual(new_question, update))
     torch.testing.assert_close(layer(question, regions, question_mask, region_mask).question, expected)
     # Image first instead: the regions read the raw question.
-    update, _ = layer.read_question(regions, question, question_mask)
+    update, _ = layer.question_attn(regions, question, question_mask)
     other_regions = layer.second_residual(regions, update)
     assert (other_regions - new_regions)[region_mask].abs().max() > 1e-3
 

@@ -32,7 +32,7 @@ def generator(decoder: str = "lstm", attention: str = "additive", **sizes: objec
 def opinionated(decoder: str = "lstm", attention: str = "additive") -> VQAGenerator:
     """As initialised all words are about equally likely, and a search proves little."""
     model = generator(decoder, attention)
-    model.decoder.write.weight.data *= 8
+    model.decoder.classify.weight.data *= 8
     return model
 
 
@@ -70,7 +70,7 @@ def test_word_by_word_equals_teacher_forcing(decoder: str, attention: str) -> No
     assert (logits.softmax(-1)[..., [PAD, BOS]] == 0).all()
     pair, state, steps = model.encode(**inputs()), (), []
     for place in range(tokens.shape[1]):
-        output = model.decoder(tokens[:, place : place + 1], pair.memory, state)
+        output = model.decoder(tokens[:, place : place + 1], pair.context, state)
         state = output.state
         steps.append(output.logits)
     torch.testing.assert_close(torch.cat(steps, 1), logits, atol=1e-6, rtol=1e-6)
@@ -98,10 +98,10 @@ def test_gradients_reach_every_parameter(decoder: str, attention: str) -> None:
     batch = {name: value.double() if value.is_floating_point() else value for name, value in inputs().items()}
     logits = model(**batch, answer_tokens=torch.tensor([[BOS, 3, 4], [BOS, 5, 6], [BOS, EOS, 3]]))
     logits[..., EOS:].log_softmax(-1)[..., 2].sum().backward()
-    unseen = {"key.bias"} if attention != "additive" else set()  # softmax does not see the bias of a key
+    unseen = {"k_proj.bias"} if attention != "additive" else set()  # softmax does not see the bias of a key
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
-        if not name.endswith(tuple(unseen | {"key.bias"} if "look" not in name else unseen)):
+        if not name.endswith(tuple(unseen | {"k_proj.bias"} if "side_attn" not in name else unseen)):
             assert parameter.grad.abs().max() > 1e-12, name
 
 
@@ -305,7 +305,7 @@ def test_additive_scores_are_those_of_the_paper() -> None:
     out, weights = attention(queries, source, torch.tensor([[True] * 4 + [False]]), need_weights=True)
     energies = torch.stack(
         [
-            attention.score[0] @ torch.tanh(attention.query(queries[0, 1]) + attention.key(source[0, j]))
+            attention.score[0] @ torch.tanh(attention.q_proj(queries[0, 1]) + attention.k_proj(source[0, j]))
             for j in range(4)
         ]
     )

@@ -100,7 +100,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         # What softmax does not see: the bias of a key, and the last bias of a pooling's score or of a map's logits.
-        if not parameter_name.endswith(("key.bias", "score.output.bias", "score.bias", "logits.bias")):
+        if not parameter_name.endswith(("k_proj.bias", "score.output.bias", "score.bias", "logits.bias")):
             assert parameter.grad.abs().max() > 1e-12, parameter_name
 
 

@@ -3,7 +3,7 @@
 Every preset takes, by keyword, `region_dim`, `num_answers`, and `num_words` (token ids) or `question_dim` (given token
 embeddings), then sizes of its own. Those named after a layer are modern stacks of it (`stacks`); those named after a
 paper are the paper's model, in a file of its own. A paper's model is *repaired* unless `faithful=True` asks for the
-padding that its authors' code saw (`coattn.nn.OriginalPadding`): with `padded_tokens` and `padded_regions` places, as
+padding that its authors' code saw (`OriginalPadding`): with `padded_tokens` and `padded_regions` places, as
 that code padded, or None for as many as a batch has.
 """
 
@@ -21,6 +21,7 @@ from .hiecoatt import hiecoatt_alternating, hiecoatt_parallel
 from .mcan import mcan_large, mcan_small
 from .mfb import mfb, mfh
 from .mmnasnet import mmnasnet_large, mmnasnet_small
+from .original_padding import OriginalPadding
 from .question_only import question_only
 from .stacks import (
     LAYERS,
@@ -61,6 +62,7 @@ __all__ = [
     "GENERATORS",
     "LAYERS",
     "PRESETS",
+    "OriginalPadding",
     "alternating",
     "ban",
     "butd",

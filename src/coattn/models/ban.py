@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from coattn.nn import OriginalPadding, PlainRegionEncoder, RecurrentQuestionEncoder, VQAModel
+from coattn.nn import PlainRegionEncoder, RecurrentQuestionEncoder, VQAModel
 from coattn.nn.attention import masked_softmax
 from coattn.nn.coattention import CoAttentionOutput
-from coattn.nn.dropout import Dropout
 from coattn.nn.heads import HeadOutput
+from coattn.nn.layers import Dropout
 from coattn.nn.maps import POOLING, name_maps
 from coattn.nn.question import Question
 
+from .original_padding import OriginalPadding
 from .weight_norm import WeightNormClassifier, WeightNormLinear
 
 
@@ -246,7 +247,7 @@ def ban(
     Raises:
         ValueError: `hidden_dim` is no multiple of `dim`.
     """
-    return VQAModel(
+    model = VQAModel(
         RecurrentQuestionEncoder(
             num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim, cell="gru"
         ),
@@ -266,7 +267,7 @@ def ban(
             dropout=classifier_dropout,
             inplace_dropout=inplace_dropout,
         ),
-        padding=OriginalPadding(question=True, empty="nan", num_tokens=padded_tokens, num_regions=padded_regions)
-        if faithful
-        else None,
     )
+    if not faithful:
+        return model
+    return OriginalPadding(model, question=True, empty="nan", num_tokens=padded_tokens, num_regions=padded_regions)

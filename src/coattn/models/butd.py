@@ -7,13 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from coattn.nn import OriginalPadding, PlainRegionEncoder, RecurrentQuestionEncoder, VQAModel
+from coattn.nn import PlainRegionEncoder, RecurrentQuestionEncoder, VQAModel
 from coattn.nn.attention import masked_softmax
 from coattn.nn.coattention import CoAttentionOutput
 from coattn.nn.heads import HeadOutput
 from coattn.nn.maps import POOLING, name_maps
 from coattn.nn.question import Question
 
+from .original_padding import OriginalPadding
 from .weight_norm import WeightNormClassifier, WeightNormLinear
 
 
@@ -215,7 +216,7 @@ def butd(
         padded_regions: see `coattn.models`.
     """
     score = ConcatenationScore(dim, region_dim, hidden_dim=dim, projected=True, activation="elu", dropout=dropout)
-    return VQAModel(
+    model = VQAModel(
         RecurrentQuestionEncoder(num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim),
         region_encoder=PlainRegionEncoder(region_dim, standardised=standardised),
         coattention=TopDownAttention(score),
@@ -229,10 +230,10 @@ def butd(
             dropout=classifier_dropout,
             inplace_dropout=inplace_dropout,
         ),
-        padding=OriginalPadding(question=True, regions=True, num_tokens=padded_tokens, num_regions=padded_regions)
-        if faithful
-        else None,
     )
+    if not faithful:
+        return model
+    return OriginalPadding(model, question=True, regions=True, num_tokens=padded_tokens, num_regions=padded_regions)
 
 
 SCORES: dict[str, type[ConcatenationScore] | type[ProductScore]] = {
@@ -295,7 +296,7 @@ def butd_hengyuan(
     if attention not in SCORES:
         raise ValueError(f"attention must be one of {', '.join(SCORES)}, got {attention!r}")
     in_front = padded_tokens is not None
-    return VQAModel(
+    model = VQAModel(
         RecurrentQuestionEncoder(
             num_words=num_words,
             question_dim=question_dim,
@@ -315,14 +316,15 @@ def butd_hengyuan(
             dropout=classifier_dropout,
             inplace_dropout=inplace_dropout,
         ),
-        padding=OriginalPadding(
-            question=True,
-            regions=True,
-            num_tokens=padded_tokens,
-            num_regions=padded_regions,
-            front=in_front,
-            padding_id=padding_id if in_front and num_words is not None else None,
-        )
-        if faithful
-        else None,
+    )
+    if not faithful:
+        return model
+    return OriginalPadding(
+        model,
+        question=True,
+        regions=True,
+        num_tokens=padded_tokens,
+        num_regions=padded_regions,
+        front=in_front,
+        padding_id=padding_id if in_front and num_words is not None else None,
     )

@@ -7,12 +7,13 @@ from torch import nn
 from coattn.nn import (
     CoAttentionStack,
     DenseCoAttention,
-    OriginalPadding,
     RegionEncoder,
     SkipRecurrentQuestionEncoder,
     SummaryHead,
     VQAModel,
 )
+
+from .original_padding import OriginalPadding
 
 
 def dcn(
@@ -94,9 +95,9 @@ def dcn(
             ]
         ),
         head=SummaryHead(dim, image_dim, num_answers, num_glimpses=num_glimpses, dropout=dropout),
-        padding=OriginalPadding(num_tokens=padded_tokens, num_regions=padded_regions) if faithful else None,
     )
-    return model.apply(_start)
+    model.apply(_start)
+    return OriginalPadding(model, num_tokens=padded_tokens, num_regions=padded_regions) if faithful else model
 
 
 def _start(module: nn.Module) -> None:

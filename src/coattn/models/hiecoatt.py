@@ -10,12 +10,13 @@ from coattn.nn import (
     CoAttentionPooling,
     HierarchicalCoAttention,
     HierarchicalQuestionEncoder,
-    OriginalPadding,
     ParallelPooling,
     RecursiveHead,
     RegionEncoder,
     VQAModel,
 )
+
+from .original_padding import OriginalPadding
 
 
 def hiecoatt(
@@ -78,7 +79,7 @@ def hiecoatt(
             return AlternatingPooling(dim, dim, hidden_dim=attention_dim, dropout=dropout)
         return ParallelPooling(dim, dim, hidden_dim=attention_dim, mask_affinity=not faithful, dropout=dropout)
 
-    return VQAModel(
+    model = VQAModel(
         HierarchicalQuestionEncoder(
             num_words=num_words, question_dim=question_dim, dim=dim, num_layers=recurrent_layers, dropout=dropout
         ),
@@ -93,10 +94,10 @@ def hiecoatt(
             joint_dim=joint_dim,
             dropout=dropout,
         ),
-        padding=OriginalPadding(regions=True, num_tokens=padded_tokens, num_regions=padded_regions)
-        if faithful
-        else None,
     )
+    if not faithful:
+        return model
+    return OriginalPadding(model, regions=True, num_tokens=padded_tokens, num_regions=padded_regions)
 
 
 hiecoatt_parallel = partial(hiecoatt, coattention="parallel")

@@ -11,7 +11,6 @@ from coattn.nn import (
     ClassifierHead,
     CoAttentionLayer,
     CoAttentionStack,
-    OriginalPadding,
     QuestionSelfAttention,
     RecurrentQuestionEncoder,
     RegionEncoder,
@@ -19,6 +18,8 @@ from coattn.nn import (
     RegionGuidedAttention,
     VQAModel,
 )
+
+from .original_padding import OriginalPadding
 
 Order = Literal["encoder_decoder", "stacking"]
 
@@ -93,7 +94,7 @@ def mcan_small(
     kinds = [QuestionSelfAttention] * num_layers + [RegionGuidedAttention] * num_layers
     if order == "stacking":
         kinds = [QuestionSelfAttention, RegionGuidedAttention] * num_layers
-    return VQAModel(
+    model = VQAModel(
         RecurrentQuestionEncoder(num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim),
         region_encoder=RegionEncoder(region_dim, dim=dim, standardised=standardised)
         if geometry_dim is None
@@ -109,10 +110,10 @@ def mcan_small(
             norm="unbiased",
             dropout=dropout,
         ),
-        padding=OriginalPadding(encoders=True, num_tokens=padded_tokens, num_regions=padded_regions)
-        if faithful
-        else None,
     )
+    if not faithful:
+        return model
+    return OriginalPadding(model, encoders=True, num_tokens=padded_tokens, num_regions=padded_regions)
 
 
 # MCAN with the numbers of its authors' *large* model; every size of `mcan_small` can be given.

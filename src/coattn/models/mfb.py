@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coattn.nn import OriginalPadding, PlainRegionEncoder, RecurrentQuestionEncoder, VQAModel
+from coattn.nn import PlainRegionEncoder, RecurrentQuestionEncoder, VQAModel
 from coattn.nn.coattention import CoAttentionOutput
-from coattn.nn.dropout import Dropout
 from coattn.nn.heads import HeadOutput
-from coattn.nn.layers import GlimpsePooling
+from coattn.nn.layers import Dropout, GlimpsePooling
 from coattn.nn.maps import POOLING, name_maps
 from coattn.nn.question import Question
+
+from .original_padding import OriginalPadding
 
 
 class FactorizedBilinear(nn.Module):
@@ -226,7 +227,7 @@ def mfb(
         padded_tokens: see `coattn.models`.
         padded_regions: see `coattn.models`.
     """
-    return VQAModel(
+    model = VQAModel(
         RecurrentQuestionEncoder(
             num_words=num_words,
             question_dim=question_dim,
@@ -254,10 +255,10 @@ def mfb(
             num_blocks=num_blocks,
             dropout=dropout,
         ),
-        padding=OriginalPadding(question=True, regions=True, num_tokens=padded_tokens, num_regions=padded_regions)
-        if faithful
-        else None,
     )
+    if not faithful:
+        return model
+    return OriginalPadding(model, question=True, regions=True, num_tokens=padded_tokens, num_regions=padded_regions)
 
 
 # MFH of order two, as published; every size of `mfb` can be given.

@@ -9,13 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from coattn.nn import ClassifierHead, OriginalPadding, RecurrentQuestionEncoder, VQAModel
+from coattn.nn import ClassifierHead, RecurrentQuestionEncoder, VQAModel
 from coattn.nn.attention import MultiHeadAttention
 from coattn.nn.coattention import CoAttentionOutput
 from coattn.nn.layers import FeedForward, Residual
 from coattn.nn.maps import MapName, Maps, Side
 from coattn.nn.question import Question
 from coattn.nn.regions import pixel_boxes
+
+from .original_padding import OriginalPadding
 
 
 class RelatedRegions(NamedTuple):
@@ -107,12 +109,12 @@ class SelfAttention(nn.Module):
 
     def __init__(self, dim: int, *, num_heads: int, dropout: float, norm: str) -> None:
         super().__init__()
-        self.attention = MultiHeadAttention(dim, num_heads=num_heads, dropout=dropout)
+        self.attn = MultiHeadAttention(dim, num_heads=num_heads, dropout=dropout)
         self.residual = Residual(dim, dropout=dropout, norm=norm)
 
     def forward(self, x: Tensor, sources: Sources) -> tuple[Tensor, Tensor | None]:
         """Update `x` (B, N, D); the map is (B, H, N, N)."""
-        update, weights = self.attention(x, x, sources.mask, need_weights=True)
+        update, weights = self.attn(x, x, sources.mask, need_weights=True)
         return self.residual(x, update), weights
 
 
@@ -121,7 +123,7 @@ class GuidedAttention(SelfAttention):
 
     def forward(self, x: Tensor, sources: Sources) -> tuple[Tensor, Tensor | None]:
         """Update `x` (B, N, D); the map is (B, H, N, T)."""
-        update, weights = self.attention(x, sources.question, sources.question_mask, need_weights=True)
+        update, weights = self.attn(x, sources.question, sources.question_mask, need_weights=True)
         return self.residual(x, update), weights
 
 
@@ -135,7 +137,7 @@ class RelationSelfAttention(SelfAttention):
     def forward(self, x: Tensor, sources: Sources) -> tuple[Tensor, Tensor | None]:
         """Update `x` (B, R, D); the map is (B, H, R, R)."""
         bias = self.relation(sources.relations).relu().clamp(min=1e-6).log().permute(0, 3, 1, 2)
-        update, weights = self.attention(x, x, sources.mask, bias=bias, need_weights=True)
+        update, weights = self.attn(x, x, sources.mask, bias=bias, need_weights=True)
         return self.residual(x, update), weights
 
 
@@ -294,7 +296,7 @@ def mmnasnet_small(
     Raises:
         ValueError: an unknown operation, or sizes that do not fit together.
     """
-    return VQAModel(
+    model = VQAModel(
         RecurrentQuestionEncoder(num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim),
         region_encoder=RelationEncoder(region_dim, dim=dim, relation_dim=relation_dim, pixels=pixels),
         coattention=MMNasNetCoAttention(
@@ -316,10 +318,10 @@ def mmnasnet_small(
             norm="unbiased",
             dropout=dropout,
         ),
-        padding=OriginalPadding(encoders=True, num_tokens=padded_tokens, num_regions=padded_regions)
-        if faithful
-        else None,
     )
+    if not faithful:
+        return model
+    return OriginalPadding(model, encoders=True, num_tokens=padded_tokens, num_regions=padded_regions)
 
 
 # MMNasNet with the numbers of openvqa's *large* model; every size of `mmnasnet_small` can be given.

@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from coattn.nn import CoAttentionStack, QuestionSelfAttention, VQAModel
 from coattn.nn.coattention import CoAttentionOutput
-from coattn.nn.dropout import Dropout
 from coattn.nn.heads import HeadOutput
-from coattn.nn.layers import AttentionPooling, make_norm
+from coattn.nn.layers import AttentionPooling, Dropout, make_norm
 from coattn.nn.maps import POOLING, name_maps
 from coattn.nn.question import Question
 
@@ -70,7 +69,7 @@ class QuestionOnlyHead(nn.Module):
             question_dim, hidden_dim=pooling_dim, output_dim=joint_dim, dropout=dropout
         )
         self.summary = None if summary_dim is None else nn.Linear(summary_dim, joint_dim)
-        self.normalise = make_norm(norm, joint_dim)
+        self.normalize = make_norm(norm, joint_dim)
         self.drop = Dropout(joint_dropout)
         self.classify = nn.Linear(joint_dim, num_answers)
 
@@ -81,7 +80,7 @@ class QuestionOnlyHead(nn.Module):
         q, question_map = self.question_pooling(attended.question, question_mask)
         if self.summary is not None:
             q = q + self.summary(question.summary)
-        logits = self.classify(self.drop(self.normalise(q)))
+        logits = self.classify(self.drop(self.normalize(q)))
         return HeadOutput(logits, name_maps(POOLING, question=question_map))
 
 

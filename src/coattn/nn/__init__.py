@@ -24,7 +24,6 @@ from .decoder import LSTMDecoder, TransformerDecoder
 from .heads import ClassifierHead, HeadOutput, RecursiveHead, SummaryHead
 from .hierarchy import HierarchicalQuestionEncoder
 from .model import GeneratorOutput, VQAGenerator, VQAModel, VQAOutput
-from .padding import OriginalPadding
 from .question import PlainQuestionEncoder, Question, RecurrentQuestionEncoder, SkipRecurrentQuestionEncoder
 from .regions import PlainRegionEncoder, RegionEncoder, RegionGeometryEncoder
 
@@ -46,7 +45,6 @@ __all__ = [
     "LayerOutput",
     "ModularCoAttention",
     "MultiHeadAttention",
-    "OriginalPadding",
     "ParallelCoAttention",
     "ParallelPooling",
     "PlainQuestionEncoder",

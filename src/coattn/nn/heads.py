@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .coattention import CoAttentionOutput
-from .dropout import Dropout
-from .layers import MLP, AttentionPooling, GlimpsePooling, make_norm
+from .layers import MLP, AttentionPooling, Dropout, GlimpsePooling, make_norm
 from .maps import POOLING, Maps, name_maps
 from .question import Question
 
@@ -120,7 +119,7 @@ class ClassifierHead(nn.Module):
         )
         self.summary = None if summary_dim is None else nn.Linear(summary_dim, joint_dim)
         self.fuse = FUSIONS[fusion](joint_dim)
-        self.normalise = make_norm(norm, joint_dim)
+        self.normalize = make_norm(norm, joint_dim)
         self.drop = Dropout(joint_dropout)
         self.classify = nn.Linear(joint_dim, num_answers)
 
@@ -142,7 +141,7 @@ class ClassifierHead(nn.Module):
         v, region_map = self.region_pooling(attended.regions, region_mask)
         if self.summary is not None:
             q = q + self.summary(question.summary)
-        logits = self.classify(self.drop(self.normalise(self.fuse(q, v))))
+        logits = self.classify(self.drop(self.normalize(self.fuse(q, v))))
         return HeadOutput(logits, name_maps(POOLING, question=question_map, regions=region_map))
 
 

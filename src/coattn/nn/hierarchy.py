@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .dropout import Dropout
+from .layers import Dropout
 from .question import Question, TokenEmbedding
 from .recurrence import Recurrences
 

@@ -1,17 +1,16 @@
-"""Small parts that several bricks share: masks from lengths, MLP, normalisations, residual steps, attention pooling."""
+"""Small parts that several modules share: masks from lengths, dropout, norms, MLP, residual steps, attention pooling.
+
+Letters: B batch, T places of a sequence, D model width, G glimpses.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .attention import masked_softmax
-from .dropout import Dropout, relu_dropout
+from .fast_cpu import dropout, relu_dropout, unbiased_layer_norm
 
 
 def lengths_to_mask(lengths: Tensor, size: int) -> Tensor:
@@ -20,68 +19,33 @@ def lengths_to_mask(lengths: Tensor, size: int) -> Tensor:
 
 
 def reverse_padded(x: Tensor, lengths: Tensor) -> Tensor:
-    """Reverse the real part of each right-padded row of `x` (B, T, D); what stands in the padding stays there.
+    """Reverse the real part of each right-padded row of `x` (B, T, D) and leave its padding in place.
 
-    Its own inverse. A gather, so no length has to travel to the host as it would for packed sequences.
+    The function is its own inverse. A gather needs no lengths on the host, which packed sequences would.
     """
     places = torch.arange(x.shape[1], device=x.device)
+    # Place t of a row of length n takes the value at n - 1 - t; a padded place keeps its own.
     sources = torch.where(places < lengths[:, None], lengths[:, None] - 1 - places, places)  # (B, T)
     return x.gather(1, sources[:, :, None].expand_as(x))
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the real places of `x` (B, T, D) -> (B, D); zeros where a row has none."""
+    """Mean over the real places of `x` (B, T, D) -> (B, D); zeros for a row without real places."""
     return (x * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
-class _UnbiasedNorm(torch.autograd.Function):
-    """`weight * (x - mean) / (std + eps) + bias` in few passes over memory, in float32 at least; remembers little.
+class Dropout(nn.Dropout):
+    """`fast_cpu.dropout` as a module."""
 
-    The result is float32 at least. Whoever wants another type converts it: torch 2.11 compiles a function whose result
-    is converted within to one without gradients.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        dim = x.shape[-1]
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        # So small an eps only makes a constant row zeros, and its standard deviation next to 0.
-        whitened, _, inverse = torch.native_layer_norm(wide, (dim,), None, None, 1e-30)
-        std = math.sqrt(dim / max(dim - 1, 1)) / inverse
-        divisor = std + eps
-        whitened = whitened / (inverse * divisor)
-        ctx.save_for_backward(whitened.to(x.dtype), std, divisor, weight)
-        return torch.addcmul(bias, whitened, weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        saved = ctx.saved_tensors  # to be asked for once: a checkpointed layer computes them for that
-        whitened, std, divisor, weight = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in saved)
-        dim = whitened.shape[-1]
-        given = gradients[0].to(whitened.dtype)
-        along = given * whitened
-        # With g = given * weight: (g - mean(g) - whitened * sum(g * whitened) * divisor / (std * (dim - 1))) / divisor
-        steepness = _dot(along, weight)[..., None] * divisor / (std * max(dim - 1, 1))
-        gradient = torch.addcmul(_dot(given, weight)[..., None] / -dim, given, weight)
-        gradient.addcmul_(whitened, steepness, value=-1).div_(divisor)
-        of_weight, of_bias = (values.flatten(0, -2).sum(0).to(saved[-1].dtype) for values in (along, given))
-        return gradient.to(saved[0].dtype), of_weight, of_bias, None
-
-
-def _dot(x: Tensor, weight: Tensor) -> Tensor:
-    """`x @ weight`, (..., D) and (D,) -> (...).
-
-    No matrix product where it is compiled: a compiled backward pass runs under the autocast of its forward pass, which
-    would round it.
-    """
-    return (x * weight).sum(-1) if torch.compiler.is_compiling() else x @ weight
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop elements of `input`, in training only."""
+        return dropout(input, self.p, self.training)
 
 
 class UnbiasedLayerNorm(nn.Module):
-    """Layer normalisation as MCAN's authors wrote it: `(x - mean) / (std + eps)` with the unbiased standard deviation.
+    """Layer norm of MCAN's authors: `weight * (x - mean) / (std + eps) + bias` with the unbiased standard deviation.
 
-    Not interchangeable with `nn.LayerNorm`: at width 64 the two differ by some 1e-2.
+    It is not interchangeable with `nn.LayerNorm`: at width 64 the two differ by about 1e-2.
 
     Args:
         dim: width of the last dimension.
@@ -95,22 +59,18 @@ class UnbiasedLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension of `x` (..., dim).
-
-        The result has the type of `x`: in mixed precision sequences stay in bfloat16 from one matrix product to the
-        next.
-        """
-        return _UnbiasedNorm.apply(x, self.weight, self.bias, self.eps).to(x.dtype)
+        """Normalize the last dimension of `x` (..., dim); the result has the type of `x`."""
+        return unbiased_layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class UnitNorm(nn.Module):
-    """Vectors to length 1."""
+    """Scale vectors to length 1."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension of `x` (..., dim); a vector of zeros stays."""
+        """Normalize the last dimension of `x` (..., dim); a vector of zeros stays zeros."""
         return F.normalize(x, dim=-1)
 
 
@@ -123,7 +83,7 @@ NORMS: dict[str, type[nn.Module]] = {
 
 
 def make_norm(name: str, dim: int) -> nn.Module:
-    """Normalisation by name: `layer`, `unbiased` (MCAN's own), `unit` (to length 1) or `none`.
+    """Norm by name: `layer`, `unbiased` (MCAN's), `unit` (to length 1) or `none`.
 
     Raises:
         ValueError: unknown name.
@@ -155,12 +115,12 @@ class MLP(nn.Module):
 
 
 class Residual(nn.Module):
-    """`norm(x + dropout(update))`, the step that follows every attention and feed-forward map.
+    """`norm(x + dropout(update))`, the step after every attention and feed-forward map.
 
     Args:
         dim: width of `x`.
         dropout: dropout on the update.
-        norm: name of the normalisation, see `make_norm`.
+        norm: name of the norm, see `make_norm`.
     """
 
     def __init__(self, dim: int, *, dropout: float = 0.0, norm: str = "layer") -> None:
@@ -169,7 +129,7 @@ class Residual(nn.Module):
         self.norm = make_norm(norm, dim)
 
     def forward(self, x: Tensor, update: Tensor) -> Tensor:
-        """Add `update` to `x`, both (..., dim), and normalise."""
+        """Add `update` to `x`, both (..., dim), and normalize."""
         return self.norm(x + self.dropout(update))
 
 
@@ -180,7 +140,7 @@ class FeedForward(nn.Module):
         dim: width of the sequence.
         ffn_dim: width inside the MLP; `4 * dim` when None.
         dropout: dropout inside the MLP and on its output.
-        norm: name of the normalisation, see `make_norm`.
+        norm: name of the norm, see `make_norm`.
     """
 
     def __init__(self, dim: int, *, ffn_dim: int | None = None, dropout: float = 0.0, norm: str = "layer") -> None:
@@ -194,9 +154,9 @@ class FeedForward(nn.Module):
 
 
 class GlimpsePooling(nn.Module):
-    """A sequence to one vector by learned attention: `a = softmax(MLP(X))` over the real places, a row per glimpse.
+    """Pool a sequence to one vector by learned attention.
 
-    The glimpses `a X` are concatenated.
+    `a = softmax(MLP(X))` over the real places has one row per glimpse; the glimpses `a X` are concatenated.
 
     Args:
         dim: width of the sequence.
@@ -214,13 +174,13 @@ class GlimpsePooling(nn.Module):
 
         The scores are those of `scored` (B, T, dim), or of `x` itself when None.
         """
-        scores = self.score(x if scored is None else scored)
+        scores = self.score(x if scored is None else scored)  # (B, T, G)
         weights = masked_softmax(scores.transpose(1, 2), mask[:, None])  # (B, G, T)
-        return (weights @ x).flatten(1), weights[:, :, None]
+        return (weights @ x).flatten(1), weights[:, :, None]  # (B, G * D), (B, G, 1, T)
 
 
 class AttentionPooling(GlimpsePooling):
-    """`GlimpsePooling`, projected (MCAN's attentional reduction, arXiv 1906.10770, eq. 9-10).
+    """`GlimpsePooling` with a linear map of the glimpses (MCAN's attentional reduction, arXiv 1906.10770, eq. 9-10).
 
     Args:
         dim: width of the sequence.

@@ -1,4 +1,7 @@
-"""The models: four parts, given from outside, and the order in which data passes them."""
+"""The models: parts that are passed in, and the order in which data flows through them.
+
+Letters: B batch, T question tokens, R regions, D model width, A answers, H heads, K beams, S words of an answer, V ids.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .coattention import CoAttentionOutput
-from .decoder import BOS, PAD, AnswerDecoder, DecoderOutput, Memory, map_tensors, write
+from .decoder import BOS, PAD, AnswerDecoder, Context, DecoderOutput, beam_search, map_tensors
 from .maps import Maps
-from .padding import Inputs, OriginalPadding
-from .question import Question
 
 
 class VQAOutput(NamedTuple):
-    """What a model returns.
+    """The output of a model.
 
     Attributes:
         logits: (B, A), one score per answer of the vocabulary.
-        maps: name -> attention map (B, H, to, from), empty unless asked for. `layers.<i>.<who>_to_<whom>` come from
-            the co-attention, `pooling.question` and `pooling.regions` from the head.
+        maps: name -> attention map (B, H, to, from), empty unless asked for; names as in `maps`.
     """
 
     logits: Tensor
@@ -28,28 +27,21 @@ class VQAOutput(NamedTuple):
 
 
 class VQAModel(nn.Module):
-    """Answers questions about images: encode the question, encode the regions, let them attend, classify.
+    """Answers questions about images: encode both sides, let them attend to each other, score the answers.
 
     Args:
         question_encoder: `(question, mask) -> Question`, see `question`.
         region_encoder: `(regions, mask, boxes, image_sizes) -> (B, R, D)`, see `regions`.
-        coattention: `(question, regions, question_mask, region_mask, *, need_weights) -> CoAttentionOutput`, given the
-            whole `Question` and what the region encoder gave.
-        head: `(attended, question, question_mask, region_mask) -> HeadOutput`.
-        padding: for a *faithful* copy of published code, padding as that code saw it; None masks it everywhere.
+        coattention: `(question, regions, question_mask, region_mask, *, need_weights) -> CoAttentionOutput`, called
+            with the outputs of the two encoders.
+        head: `(attended, question, question_mask, region_mask) -> HeadOutput`, called with the outputs of the
+            co-attention and of the question encoder.
     """
 
     def __init__(
-        self,
-        question_encoder: nn.Module,
-        *,
-        region_encoder: nn.Module,
-        coattention: nn.Module,
-        head: nn.Module,
-        padding: OriginalPadding | None = None,
+        self, question_encoder: nn.Module, *, region_encoder: nn.Module, coattention: nn.Module, head: nn.Module
     ) -> None:
         super().__init__()
-        self.padding = padding
         self.question_encoder = question_encoder
         self.region_encoder = region_encoder
         self.coattention = coattention
@@ -66,7 +58,7 @@ class VQAModel(nn.Module):
         image_sizes: Tensor | None = None,
         need_weights: bool = False,
     ) -> VQAOutput:
-        """Score the answers to a batch of questions. Pure: nothing is kept between calls.
+        """Score the answers to a batch of questions. The forward is pure: nothing is kept between calls.
 
         Args:
             question: (B, T) int64 token ids, or (B, T, E) token embeddings; zeros at padding, which is on the right.
@@ -78,44 +70,55 @@ class VQAModel(nn.Module):
             need_weights: return the attention maps too; changes the logits by rounding only.
 
         Raises:
-            ValueError: masks that do not fit, wrong widths, ids where embeddings are expected or the reverse, boxes
-                missing though the model uses them.
+            ValueError: masks of another shape or type, wrong widths, ids instead of embeddings or the reverse, or
+                boxes missing though the model uses them.
         """
-        given = inputs = shown = _checked(Inputs(question, regions, question_mask, region_mask, boxes))
-        if self.padding is not None:
-            inputs = self.padding(given)
-            shown = self.padding.encoded(inputs)
-        encoded, attended = _attended(self, inputs, shown, image_sizes, need_weights=need_weights)
-        logits, pooling_maps = self.head(attended, encoded, inputs.question_mask, inputs.region_mask)
-        if not need_weights:
-            return VQAOutput(logits, {})
-        maps = attended.maps | pooling_maps
-        return VQAOutput(logits, maps if self.padding is None else self.padding.restored(maps, given))
+        check_masks(question, regions, question_mask, region_mask)
+
+        # Encode each side.
+        encoded = self.question_encoder(question, question_mask)
+        tokens = self.region_encoder(regions, region_mask, boxes, image_sizes)  # (B, R, D)
+
+        # Let the two sides attend to each other.
+        attended = self.coattention(encoded, tokens, question_mask, region_mask, need_weights=need_weights)
+
+        # Score the answers.
+        logits, pooling_maps = self.head(attended, encoded, question_mask, region_mask)  # (B, A)
+        return VQAOutput(logits, attended.maps | pooling_maps if need_weights else {})
+
+
+def check_masks(question: Tensor, regions: Tensor, question_mask: Tensor, region_mask: Tensor) -> None:
+    """Raise ValueError unless the masks are bool, one value for each token (B, T) and each region (B, R)."""
+    for name, mask, values in (("question", question_mask, question), ("region", region_mask, regions)):
+        if mask.shape != values.shape[:2] or mask.dtype != torch.bool:
+            raise ValueError(
+                f"{name}_mask must be bool of shape {tuple(values.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}"
+            )
 
 
 class EncodedPair(NamedTuple):
-    """Questions and images after the co-attention, ready for any number of words and searches.
+    """Questions and images after the co-attention, for any number of calls of the decoder.
 
     Attributes:
-        memory: what the decoder reads.
+        context: the input of the decoder.
         maps: the co-attention's maps, see `VQAOutput`; empty unless asked for.
     """
 
-    memory: Memory
+    context: Context
     maps: Maps
 
 
 class GeneratorOutput(NamedTuple):
-    """Answers that a generator wrote, best first.
+    """Answers of a generator, best first.
 
     Attributes:
-        tokens: (B, K, S) int64 word ids, `EOS` at the end of each answer and `PAD` behind it; all `PAD` where there are
-            no K answers.
-        scores: (B, K) length-normalised log-probabilities, by which they are ranked; -inf where there is no answer.
+        tokens: (B, K, S) int64 word ids, `EOS` at the end of each answer and `PAD` after it; all `PAD` for rows with
+            fewer than K answers.
+        scores: (B, K) length-normalized log-probabilities, by which answers are ranked; -inf for a missing answer.
         log_probs: (B, K), the log-probability of the whole answer.
         maps: name -> attention map, empty unless asked for: those of the co-attention, and `decoder.question`
-            (B, H, S, T) and `decoder.regions` (B, H, S, R): where each word of the best answer, and its end, was found;
-            zeros behind the end.
+            (B, H, S, T) and `decoder.regions` (B, H, S, R) for each word of the best answer and its end; zeros after
+            the end.
     """
 
     tokens: Tensor
@@ -125,7 +128,7 @@ class GeneratorOutput(NamedTuple):
 
 
 class VQAGenerator(nn.Module):
-    """Answers questions about images in words of its own: encode, let the two sides attend, write word by word.
+    """Answers questions about images word by word: encode both sides, let them attend to each other, decode.
 
     The first three parts are those of `VQAModel`. Word ids are those of `decoder`: `PAD`, `BOS`, `EOS`, then the words.
 
@@ -133,10 +136,10 @@ class VQAGenerator(nn.Module):
         question_encoder: `(question, mask) -> Question`, see `question`.
         region_encoder: `(regions, mask, boxes, image_sizes) -> (B, R, D)`, see `regions`.
         coattention: see `VQAModel`.
-        decoder: writes the answer, see `decoder`.
-        max_length: most words of an answer, if `generate` is not told.
-        num_beams: beams of the search, if `generate` is not told.
-        length_penalty: of the search, if `generate` is not told; see `decoder.length_norm`.
+        decoder: scores the next word of the answer, see `decoder`.
+        max_length: default of `generate`: largest number of words of an answer.
+        num_beams: default of `generate`: number of beams.
+        length_penalty: default of `generate`, see `decoder.length_norm`.
     """
 
     def __init__(
@@ -168,10 +171,12 @@ class VQAGenerator(nn.Module):
         image_sizes: Tensor | None = None,
         need_weights: bool = False,
     ) -> EncodedPair:
-        """Everything before the first word: once for all words. Arguments and errors as `VQAModel.forward`."""
-        inputs = _checked(Inputs(question, regions, question_mask, region_mask, boxes))
-        encoded, attended = _attended(self, inputs, inputs, image_sizes, need_weights=need_weights)
-        return EncodedPair(self.decoder.remember(attended, encoded, question_mask, region_mask), attended.maps)
+        """Encode both sides and let them attend, once for all words. Arguments and errors as `VQAModel.forward`."""
+        check_masks(question, regions, question_mask, region_mask)
+        encoded = self.question_encoder(question, question_mask)
+        tokens = self.region_encoder(regions, region_mask, boxes, image_sizes)  # (B, R, D)
+        attended = self.coattention(encoded, tokens, question_mask, region_mask, need_weights=need_weights)
+        return EncodedPair(self.decoder.context(attended, encoded, question_mask, region_mask), attended.maps)
 
     def forward(
         self,
@@ -185,7 +190,7 @@ class VQAGenerator(nn.Module):
         image_sizes: Tensor | None = None,
         answer_rows: Tensor | None = None,
     ) -> Tensor:
-        """Score the next word after each given one (teacher forcing).
+        """Score the next word after each given word (teacher forcing).
 
         Args:
             question: this and the others as in `VQAModel.forward`.
@@ -195,11 +200,11 @@ class VQAGenerator(nn.Module):
             region_mask: (B, R) bool.
             boxes: (B, R, 4).
             image_sizes: (B, 2).
-            answer_rows: (N,) int64, which of the B questions each answer belongs to, so that one question may have
-                several; when None they are N = B and belong to one another.
+            answer_rows: (N,) int64, the question of each answer, so that one question may have several answers; when
+                None, N = B and answer b belongs to question b.
 
         Returns:
-            Logits (N, S, V); place s is about the word that follows `answer_tokens[:, s]`.
+            Logits (N, S, V); place s scores the word after `answer_tokens[:, s]`.
         """
         pair = self.encode(
             question,
@@ -210,12 +215,12 @@ class VQAGenerator(nn.Module):
             image_sizes=image_sizes,
         )
         if answer_rows is not None:
-            pair = EncodedPair(map_tensors(lambda x: x[answer_rows], pair.memory), {})
+            pair = EncodedPair(map_tensors(lambda x: x[answer_rows], pair.context), {})
         return self.decode(pair, answer_tokens).logits
 
     def decode(self, pair: EncodedPair, answer_tokens: Tensor, *, need_weights: bool = False) -> DecoderOutput:
-        """As `forward`, from what `encode` gave, and with the decoder's maps if asked for."""
-        return self.decoder(answer_tokens, pair.memory, need_weights=need_weights)
+        """As `forward`, from the output of `encode`, and with the decoder's maps if asked for."""
+        return self.decoder(answer_tokens, pair.context, need_weights=need_weights)
 
     @torch.no_grad()
     def generate(
@@ -232,7 +237,7 @@ class VQAGenerator(nn.Module):
         length_penalty: float | None = None,
         need_weights: bool = False,
     ) -> GeneratorOutput:
-        """Write the answers: greedily with one beam, by beam search with more. Without gradients.
+        """Generate answers, greedily with one beam and by beam search with more, without gradients.
 
         Args:
             question: this and the others as in `VQAModel.forward`.
@@ -241,9 +246,9 @@ class VQAGenerator(nn.Module):
             region_mask: (B, R) bool.
             boxes: (B, R, 4).
             image_sizes: (B, 2).
-            num_beams: K, beams, and answers returned; this and the next two as the model says when None.
-            max_length: most words of an answer.
-            length_penalty: see `decoder.length_norm`.
+            num_beams: K, the number of beams and of answers; the model's default when None.
+            max_length: largest number of words of an answer; the model's default when None.
+            length_penalty: see `decoder.length_norm`; the model's default when None.
             need_weights: return the maps too.
 
         Raises:
@@ -258,44 +263,18 @@ class VQAGenerator(nn.Module):
             image_sizes=image_sizes,
             need_weights=need_weights,
         )
-        found = write(
+        found = beam_search(
             self.decoder,
-            pair.memory,
+            pair.context,
             num_beams=self.num_beams if num_beams is None else num_beams,
             max_length=self.max_length if max_length is None else max_length,
             length_penalty=self.length_penalty if length_penalty is None else length_penalty,
         )
-        return GeneratorOutput(*found, self._maps(pair, found.tokens[:, 0]) if need_weights else {})
-
-    def _maps(self, pair: EncodedPair, tokens: Tensor) -> Maps:
-        """Every map of answers `tokens` (B, S): they are read again, which gives what was seen while writing them."""
-        begun = torch.cat((torch.full_like(tokens[:, :1], BOS), tokens[:, :-1]), 1)
-        written = (tokens != PAD)[:, None, :, None]
-        maps = self.decode(pair, begun, need_weights=True).maps
-        return pair.maps | {name: weights * written for name, weights in maps.items()}
-
-
-def _checked(inputs: Inputs) -> Inputs:
-    """The same, if the masks fit; else ValueError."""
-    pairs = (("question", inputs.question_mask, inputs.question), ("region", inputs.region_mask, inputs.regions))
-    for name, mask, values in pairs:
-        if mask.shape != values.shape[:2] or mask.dtype != torch.bool:
-            raise ValueError(
-                f"{name}_mask must be bool of shape {tuple(values.shape[:2])}, got {mask.dtype} {tuple(mask.shape)}"
-            )
-    return inputs
-
-
-def _attended(
-    model: VQAModel | VQAGenerator, inputs: Inputs, shown: Inputs, image_sizes: Tensor | None, *, need_weights: bool
-) -> tuple[Question, CoAttentionOutput]:
-    """What both kinds of models begin with: encoders, which are `shown` the inputs, and co-attention of both sides."""
-    encoded = model.question_encoder(shown.question, shown.question_mask)
-    attended = model.coattention(
-        encoded,
-        model.region_encoder(shown.regions, shown.region_mask, shown.boxes, image_sizes),
-        inputs.question_mask,
-        inputs.region_mask,
-        need_weights=need_weights,
-    )
-    return encoded, attended
+        if not need_weights:
+            return GeneratorOutput(*found, {})
+        # Decode the best answer once more: this returns the maps of the search.
+        tokens = found.tokens[:, 0]  # (B, S)
+        inputs = torch.cat((torch.full_like(tokens[:, :1], BOS), tokens[:, :-1]), 1)
+        is_word = (tokens != PAD)[:, None, :, None]
+        maps = self.decode(pair, inputs, need_weights=True).maps
+        return GeneratorOutput(*found, pair.maps | {name: weights * is_word for name, weights in maps.items()})

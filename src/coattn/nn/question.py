@@ -10,8 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .dropout import Dropout
-from .layers import masked_mean
+from .layers import Dropout, masked_mean
 from .recurrence import Recurrences
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .dropout import Dropout
-from .layers import make_norm
+from .layers import Dropout, make_norm
 
 
 def box_geometry(boxes: Tensor) -> Tensor:
@@ -121,7 +120,7 @@ class RegionEncoder(StandardisedFeatures):
             nn.Parameter(nn.init.normal_(torch.empty(num_positions, dim), std=0.02)) if num_positions else None
         )
         self.activate = ACTIVATIONS[activation]()
-        self.normalise = make_norm(norm, dim)
+        self.normalize = make_norm(norm, dim)
         self.drop = Dropout(dropout)
 
     def forward(
@@ -144,7 +143,7 @@ class RegionEncoder(StandardisedFeatures):
             if tokens.shape[1] > self.num_positions:
                 raise ValueError(f"{tokens.shape[1]} regions, but num_positions={self.num_positions}")
             tokens = tokens + self.positions[: tokens.shape[1]]
-        return self.drop(self.normalise(self.activate(tokens))) * mask[:, :, None]
+        return self.drop(self.normalize(self.activate(tokens))) * mask[:, :, None]
 
 
 class RegionGeometryEncoder(nn.Module):

@@ -10,9 +10,11 @@ from .directory import (
     ModelDirectory,
     load,
     load_directory,
+    read_config,
     read_question_vocabulary,
     save_model,
 )
+from .versions import rename_parameters
 
 __all__ = [
     "ANSWERS",
@@ -24,6 +26,8 @@ __all__ = [
     "ModelDirectory",
     "load",
     "load_directory",
+    "read_config",
     "read_question_vocabulary",
+    "rename_parameters",
     "save_model",
 ]

@@ -37,12 +37,13 @@ from coattn._internal.files import read_json
 from coattn.metrics.calibration import Activation
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.serialization.registry import build, check_keys, describe, fits
+from coattn.serialization.versions import VERSION, rename_parameters, update_config
 from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.finetuned import FinetunedQuestionEncoder
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
-FORMAT, VERSION = "coattn model", 1
+FORMAT = "coattn model"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
 EXTRACTOR, TEXT_ENCODER = "extractor.safetensors", "text_encoder"
@@ -180,10 +181,8 @@ def load_directory(folder: str | os.PathLike[str]) -> ModelDirectory:
             names the file and all that is wrong with it.
     """
     folder = Path(folder)
-    if not (folder / CONFIG).is_file():
-        raise FileNotFoundError(f"{folder}: not a model directory (it has no {CONFIG})")
-    config = _read_config(folder / CONFIG)
-    tensors = _read_tensors(folder / WEIGHTS)
+    config = read_config(folder)
+    tensors = rename_parameters(_read_tensors(folder / WEIGHTS), version=config["version"])
     model = _assemble(config["model"], tensors, folder)
 
     answers = _read_vocabulary(answers_from_json, folder / ANSWERS)
@@ -266,7 +265,8 @@ def read_question_vocabulary(
         ValueError: it is damaged.
     """
     folder = Path(folder)
-    encoder = config["model"].get("question_encoder")
+    model = config["model"].get("model", config["model"])  # inside of OriginalPadding
+    encoder = model.get("question_encoder") if isinstance(model, dict) else None
     if isinstance(encoder, dict) and encoder.get("class") == FinetunedQuestionEncoder.__name__:
         if not (folder / TEXT_ENCODER).is_dir():
             raise FileNotFoundError(f"{folder / TEXT_ENCODER}: the tokenizer of the model's text encoder is missing")
@@ -307,15 +307,24 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The checked content of a model directory's `config.json`, with the model as today's version describes it.
+
+    Raises:
+        FileNotFoundError: the folder is not a model directory.
+        ValueError: a key is missing, unknown, or of the wrong type.
+    """
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: not a model directory (it has no {CONFIG})")
     try:
         config = read_json(path)
     except RecursionError:
         raise ValueError(f"{path}: nested too deeply") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f'{path}: not a model of coattn (its "format" is not "{FORMAT}")')
-    if config.get("version") != VERSION:
-        raise ValueError(f"{path}: version {config.get('version')!r}, but this coattn reads version {VERSION}")
+    if config.get("version") not in range(1, VERSION + 1):
+        raise ValueError(f"{path}: version {config.get('version')!r}, but this coattn reads versions 1 to {VERSION}")
     check_keys(config, CONFIG_KEYS, str(path))
     for key, hint in CONFIG_KEYS.items():
         if not fits(config[key], hint):
@@ -325,7 +334,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     for key in ("extractor", "text_encoder"):
         if config[key] is not None:
             check_keys(config[key], RECORD_KEYS, f"{path}: {key}")
-    return config
+    return update_config(config)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from coattn.models.ban import BilinearAttention, TokenSumHead
 from coattn.models.butd import ConcatenationScore, ProductHead, ProductScore, TopDownAttention
 from coattn.models.mfb import FactorizedCoAttention, FactorizedHead
 from coattn.models.mmnasnet import MMNasNetCoAttention, RelationEncoder
+from coattn.models.original_padding import OriginalPadding
 from coattn.models.question_only import QuestionOnlyHead, UnseenRegions
 from coattn.text.finetuned import FinetunedQuestionEncoder
 
@@ -25,7 +26,7 @@ BRICKS: dict[str, type[nn.Module]] = {
     for brick in (
         bricks.VQAModel,
         bricks.VQAGenerator,
-        bricks.OriginalPadding,
+        OriginalPadding,
         bricks.PlainQuestionEncoder,
         bricks.RecurrentQuestionEncoder,
         bricks.SkipRecurrentQuestionEncoder,

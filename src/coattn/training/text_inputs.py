@@ -15,7 +15,7 @@ from coattn._internal.files import read_json
 from coattn._internal.hub_cache import local_folder
 from coattn.datasets.records import Record
 from coattn.features.store.reader import FeatureStore
-from coattn.serialization.directory import ANSWERS, CONFIG, read_question_vocabulary
+from coattn.serialization.directory import ANSWERS, read_config, read_question_vocabulary
 from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.answers import answer_form
 from coattn.text.pretrained import encoder_record
@@ -55,10 +55,8 @@ def read_vocabularies(path: str | os.PathLike[str]) -> Vocabularies:
     """
     path = Path(path)
     if path.is_dir():
-        if not (path / CONFIG).is_file():
-            raise FileNotFoundError(f"{path}: not a model directory (it has no {CONFIG})")
         return Vocabularies(
-            read_question_vocabulary(path, read_json(path / CONFIG)),
+            read_question_vocabulary(path, read_config(path)),
             answers_from_json(read_json(path / ANSWERS)),
         )
     state = read_checkpoint(path).get("VQADataModule")

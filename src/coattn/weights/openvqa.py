@@ -135,14 +135,14 @@ def mcan_names(config: Mapping[str, Any], *, region_linear: str | None = None, p
     num_layers = setting(config, "LAYER", int, project=project)
     for i in range(num_layers):
         ours, theirs = f"coattention.layers.{i}", f"backbone.enc_list.{i}"
-        add_attention(names, f"{ours}.read_itself", f"{theirs}.mhatt")
+        add_attention(names, f"{ours}.self_attn", f"{theirs}.mhatt")
         add_norm(names, f"{ours}.residual.norm", f"{theirs}.norm1")
         add_mlp(names, f"{ours}.ffn.mlp", f"{theirs}.ffn")
         add_norm(names, f"{ours}.ffn.residual.norm", f"{theirs}.norm2")
         ours, theirs = f"coattention.layers.{num_layers + i}", f"backbone.dec_list.{i}"
-        add_attention(names, f"{ours}.read_itself", f"{theirs}.mhatt1")
+        add_attention(names, f"{ours}.self_attn", f"{theirs}.mhatt1")
         add_norm(names, f"{ours}.self_residual.norm", f"{theirs}.norm1")
-        add_attention(names, f"{ours}.read_question", f"{theirs}.mhatt2")
+        add_attention(names, f"{ours}.question_attn", f"{theirs}.mhatt2")
         add_norm(names, f"{ours}.guided_residual.norm", f"{theirs}.norm2")
         add_mlp(names, f"{ours}.ffn.mlp", f"{theirs}.ffn")
         add_norm(names, f"{ours}.ffn.residual.norm", f"{theirs}.norm3")
@@ -194,7 +194,7 @@ def mmnasnet_names(config: Mapping[str, Any]) -> NameTable:
                 add_mlp(names, f"{ours}.ffn.mlp", theirs)
                 add_norm(names, f"{ours}.ffn.residual.norm", f"{theirs}.norm")
                 continue
-            add_attention(names, f"{ours}.attention", f"{theirs}.mhatt")
+            add_attention(names, f"{ours}.attn", f"{theirs}.mhatt")
             add_norm(names, f"{ours}.residual.norm", f"{theirs}.norm")
             if name == "RSA":
                 names.linear(f"{ours}.relation", f"{theirs}.mhatt.linear_r")

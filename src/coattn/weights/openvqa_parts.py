@@ -35,7 +35,7 @@ def add_norm(names: NameTable, ours: str, theirs: str) -> None:
 
 def add_attention(names: NameTable, ours: str, theirs: str) -> None:
     """Its `MHAtt`, `MultiHeadAttention`."""
-    for our_part, their_part in (("query", "q"), ("key", "k"), ("value", "v"), ("merge", "merge")):
+    for our_part, their_part in (("q_proj", "q"), ("k_proj", "k"), ("v_proj", "v"), ("out_proj", "merge")):
         names.linear(f"{ours}.{our_part}", f"{theirs}.linear_{their_part}")
 
 
@@ -52,5 +52,5 @@ def add_ends(names: NameTable) -> None:
     for ours, theirs in (("question_pooling", "attflat_lang"), ("region_pooling", "attflat_img")):
         add_mlp(names, f"head.{ours}.score", theirs)
         names.linear(f"head.{ours}.merge", f"{theirs}.linear_merge")
-    add_norm(names, "head.normalise", "proj_norm")
+    add_norm(names, "head.normalize", "proj_norm")
     names.linear("head.classify", "proj")

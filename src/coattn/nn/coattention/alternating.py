@@ -1,37 +1,63 @@
-"""Alternating co-attention: one side after the other, each step guided by what the last one found."""
+"""Alternating co-attention: one side after the other, each step guided by the result of the last one.
+
+Letters: B batch, T question tokens, R regions, N elements of either side, H heads.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..attention import masked_softmax
-from ..dropout import Dropout
+from ..attention import MultiHeadAttention, masked_softmax
+from ..layers import Dropout, FeedForward, Residual
 from ..maps import name_maps
-from .base import CoAttentionPooling, LayerOutput, PoolingOutput, ResidualCoAttention
+from .base import CoAttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutput
 
 
-class AlternatingCoAttention(ResidualCoAttention):
+class AlternatingCoAttention(CoAttentionLayer):
     """Alternating co-attention as a layer over sequences (after Lu et al. 2016, arXiv 1606.00061, eq. 6).
 
     The paper's three steps, in its order::
 
-        Q1 = norm(Q  + attend(Q  -> Q))     the question reads itself
-        V1 = norm(V  + attend(V  -> Q1))    the regions read that new question
-        Q2 = norm(Q1 + attend(Q1 -> V1))    the question reads the new regions
+        Q1 = norm(Q  + attend(Q  -> Q))     the question attends to itself
+        V1 = norm(V  + attend(V  -> Q1))    the regions attend to that new question
+        Q2 = norm(Q1 + attend(Q1 -> V1))    the question attends to the new regions
 
     then a feed-forward step on each side. Differences from the paper, where each step pools a side to one vector that
-    guides the next: the sides stay sequences, guidance is multi-head attention, with residual and norm.
+    guides the next: the sides stay sequences, and guidance is multi-head attention with residual and norm.
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        num_heads: attention heads; must divide both widths.
+        ffn_dim: inner width of the feed-forward steps; four times the width of the side when None.
+        dropout: dropout on the attention weights, on updates, and inside the feed-forward steps.
+        norm: name of the norm after each step, see `layers.make_norm`.
+
+    Raises:
+        ValueError: `num_heads` does not divide a width.
     """
 
-    def _build(self) -> None:
-        self.read_itself = self._attention(self.question_dim, self.question_dim)
-        self.read_question = self._attention(self.region_dim, self.question_dim)
-        self.read_regions = self._attention(self.question_dim, self.region_dim)
-        self.first_residual = self._residual(self.question_dim)
-        self.second_residual = self._residual(self.region_dim)
-        self.third_residual = self._residual(self.question_dim)
-        self.question_ffn = self._feed_forward(self.question_dim)
-        self.region_ffn = self._feed_forward(self.region_dim)
+    def __init__(
+        self,
+        question_dim: int,
+        region_dim: int,
+        *,
+        num_heads: int = 4,
+        ffn_dim: int | None = None,
+        dropout: float = 0.0,
+        norm: str = "layer",
+    ) -> None:
+        super().__init__()
+        self.question_dim, self.region_dim = question_dim, region_dim
+        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
+        self.self_attn = MultiHeadAttention(question_dim, key_dim=question_dim, num_heads=num_heads, dropout=dropout)
+        self.question_attn = MultiHeadAttention(region_dim, key_dim=question_dim, num_heads=num_heads, dropout=dropout)
+        self.region_attn = MultiHeadAttention(question_dim, key_dim=region_dim, num_heads=num_heads, dropout=dropout)
+        self.first_residual = Residual(question_dim, dropout=dropout, norm=norm)
+        self.second_residual = Residual(region_dim, dropout=dropout, norm=norm)
+        self.third_residual = Residual(question_dim, dropout=dropout, norm=norm)
+        self.question_ffn = FeedForward(question_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
+        self.region_ffn = FeedForward(region_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
 
     def forward(
         self,
@@ -47,11 +73,14 @@ class AlternatingCoAttention(ResidualCoAttention):
         Maps, one per step: `question_to_question` (B, H, T, T), `regions_to_question` (B, H, R, T) and
         `question_to_regions` (B, H, T, R).
         """
-        update, first = self.read_itself(question, question, question_mask, need_weights=need_weights)
+        # The question attends to itself.
+        update, first = self.self_attn(question, question, question_mask, need_weights=need_weights)
         question = self.first_residual(question, update)
-        update, second = self.read_question(regions, question, question_mask, need_weights=need_weights)
+        # The regions attend to the new question.
+        update, second = self.question_attn(regions, question, question_mask, need_weights=need_weights)
         regions = self.second_residual(regions, update)
-        update, third = self.read_regions(question, regions, region_mask, need_weights=need_weights)
+        # The question attends to the new regions.
+        update, third = self.region_attn(question, regions, region_mask, need_weights=need_weights)
         question = self.third_residual(question, update)
         maps = name_maps(question_to_question=first, regions_to_question=second, question_to_regions=third)
         return LayerOutput(self.question_ffn(question), self.region_ffn(regions), maps)
@@ -78,7 +107,7 @@ class GuidedPooling(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pool `x` (B, N, dim) over `mask` (B, N), by `guide` (B, guide_dim) -> vector (B, dim), map (B, 1, 1, N)."""
-        hidden = self.features(x)
+        hidden = self.features(x)  # (B, N, hidden_dim)
         if self.guide is not None:
             hidden = hidden + self.guide(guide)[:, None]
         weights = masked_softmax(self.score(self.drop(hidden.tanh())).mT, mask[:, None])  # (B, 1, N)
@@ -94,7 +123,7 @@ class AlternatingPooling(CoAttentionPooling):
         v = A(V; s)     the regions, guided by it
         q = A(Q; v)     the question again, guided by the image
 
-    As in the authors' code the three have weights of their own, also the two on the question.
+    As in the authors' code the three steps have separate weights, also the two on the question.
 
     Args:
         question_dim: width of the question tokens.

@@ -1,4 +1,7 @@
-"""Co-attention at each level of a question's hierarchy."""
+"""Co-attention at each level of a question's hierarchy.
+
+Letters: B batch, T question tokens, R regions.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ LEVELS = ("word", "phrase", "question")
 
 
 class HierarchicalCoAttention(nn.Module):
-    """One co-attention pooling per level of the question, each with weights of its own, over the same regions.
+    """One co-attention pooling per level of the question, each with its own weights, over the same regions.
 
-    (Lu et al. 2016, arXiv 1606.00061, section 3.3.)
+    See Lu et al. 2016, arXiv 1606.00061, section 3.3.
 
     Args:
         poolings: for the word, the phrase and the question level.
@@ -43,10 +46,10 @@ class HierarchicalCoAttention(nn.Module):
     ) -> CoAttentionOutput:
         """Pool each of `question.levels`, (B, T, question_dim), with `regions` (B, R, region_dim).
 
-        Gives a pair of vectors per level; the sequences stay as they are. Maps are named `<level>.pooling.<name>`.
+        Returns a pair of vectors per level and the unchanged sequences. Maps are named `<level>.pooling.<name>`.
 
         Raises:
-            ValueError: the question encoder gives another number of levels.
+            ValueError: the question encoder returns another number of levels.
         """
         if len(question.levels) != len(LEVELS):
             raise ValueError(f"this co-attention reads the levels {', '.join(LEVELS)}, got {len(question.levels)}")

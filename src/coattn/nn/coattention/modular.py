@@ -1,25 +1,54 @@
-"""Modular co-attention: self-attention (SA), guided-attention (GA) and both at once (SGA), units as layers.
+"""Modular co-attention: self-attention (SA), guided attention (GA) and both at once (SGA), units as layers.
 
-The paper's two architectures are orders of these layers and nothing else: *encoder-decoder* is all
-`QuestionSelfAttention` layers and then all `RegionGuidedAttention` layers, *stacking* is one of each in turn, which is
-`ModularCoAttention`.
+The paper's two architectures are orders of these layers: *encoder-decoder* is all `QuestionSelfAttention` layers and
+then all `RegionGuidedAttention` layers, *stacking* is one of each in turn, which is `ModularCoAttention`.
+
+Letters: B batch, T question tokens, R regions, H heads.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from ..attention import MultiHeadAttention
+from ..layers import FeedForward, Residual
 from ..maps import name_maps
-from .base import LayerOutput, ResidualCoAttention
+from .base import CoAttentionLayer, LayerOutput
 
 
-class QuestionSelfAttention(ResidualCoAttention):
-    """SA unit (Yu et al. 2019, arXiv 1906.10770, figure 2a): the question reads itself, the regions pass through."""
+class QuestionSelfAttention(CoAttentionLayer):
+    """SA unit (Yu et al. 2019, arXiv 1906.10770, figure 2a): the question attends to itself, the regions pass through::
 
-    def _build(self) -> None:
-        self.read_itself = self._attention(self.question_dim, self.question_dim)
-        self.residual = self._residual(self.question_dim)
-        self.ffn = self._feed_forward(self.question_dim)
+        Q' = norm(Q + attend(Q -> Q)),  then a feed-forward step
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        num_heads: attention heads; must divide `question_dim`.
+        ffn_dim: inner width of the feed-forward steps; four times the width of the side when None.
+        dropout: dropout on the attention weights, on updates, and inside the feed-forward steps.
+        norm: name of the norm after each step, see `layers.make_norm`.
+
+    Raises:
+        ValueError: `num_heads` does not divide a width.
+    """
+
+    def __init__(
+        self,
+        question_dim: int,
+        region_dim: int,
+        *,
+        num_heads: int = 4,
+        ffn_dim: int | None = None,
+        dropout: float = 0.0,
+        norm: str = "layer",
+    ) -> None:
+        super().__init__()
+        self.question_dim, self.region_dim = question_dim, region_dim
+        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
+        self.self_attn = MultiHeadAttention(question_dim, key_dim=question_dim, num_heads=num_heads, dropout=dropout)
+        self.residual = Residual(question_dim, dropout=dropout, norm=norm)
+        self.ffn = FeedForward(question_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
 
     def forward(
         self,
@@ -31,18 +60,44 @@ class QuestionSelfAttention(ResidualCoAttention):
         need_weights: bool = False,
     ) -> LayerOutput:
         """See `CoAttentionLayer.forward`. Map: `question_to_question` (B, H, T, T)."""
-        update, weights = self.read_itself(question, question, question_mask, need_weights=need_weights)
+        update, weights = self.self_attn(question, question, question_mask, need_weights=need_weights)
         question = self.ffn(self.residual(question, update))
         return LayerOutput(question, regions, name_maps(question_to_question=weights))
 
 
-class RegionQuestionAttention(ResidualCoAttention):
-    """GA unit (Yu et al. 2019, figure 2b): the regions read the question, which passes through."""
+class RegionQuestionAttention(CoAttentionLayer):
+    """GA unit (Yu et al. 2019, figure 2b): the regions attend to the question, which passes through::
 
-    def _build(self) -> None:
-        self.read_question = self._attention(self.region_dim, self.question_dim)
-        self.guided_residual = self._residual(self.region_dim)
-        self.ffn = self._feed_forward(self.region_dim)
+        V' = norm(V + attend(V -> Q)),  then a feed-forward step
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        num_heads: attention heads; must divide `region_dim`.
+        ffn_dim: inner width of the feed-forward steps; four times the width of the side when None.
+        dropout: dropout on the attention weights, on updates, and inside the feed-forward steps.
+        norm: name of the norm after each step, see `layers.make_norm`.
+
+    Raises:
+        ValueError: `num_heads` does not divide a width.
+    """
+
+    def __init__(
+        self,
+        question_dim: int,
+        region_dim: int,
+        *,
+        num_heads: int = 4,
+        ffn_dim: int | None = None,
+        dropout: float = 0.0,
+        norm: str = "layer",
+    ) -> None:
+        super().__init__()
+        self.question_dim, self.region_dim = question_dim, region_dim
+        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
+        self.question_attn = MultiHeadAttention(region_dim, key_dim=question_dim, num_heads=num_heads, dropout=dropout)
+        self.guided_residual = Residual(region_dim, dropout=dropout, norm=norm)
+        self.ffn = FeedForward(region_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
 
     def forward(
         self,
@@ -54,18 +109,47 @@ class RegionQuestionAttention(ResidualCoAttention):
         need_weights: bool = False,
     ) -> LayerOutput:
         """See `CoAttentionLayer.forward`. Map: `regions_to_question` (B, H, R, T)."""
-        update, weights = self.read_question(regions, question, question_mask, need_weights=need_weights)
+        update, weights = self.question_attn(regions, question, question_mask, need_weights=need_weights)
         regions = self.ffn(self.guided_residual(regions, update))
         return LayerOutput(question, regions, name_maps(regions_to_question=weights))
 
 
-class RegionGuidedAttention(RegionQuestionAttention):
-    """SGA unit (Yu et al. 2019, figure 3c): the regions read themselves, and then the question, as in the GA unit."""
+class RegionGuidedAttention(CoAttentionLayer):
+    """SGA unit (Yu et al. 2019, figure 3c): the regions attend to themselves and then to the question::
 
-    def _build(self) -> None:
-        self.read_itself = self._attention(self.region_dim, self.region_dim)
-        self.self_residual = self._residual(self.region_dim)
-        super()._build()
+        V1 = norm(V  + attend(V  -> V))
+        V2 = norm(V1 + attend(V1 -> Q)),  then a feed-forward step
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        num_heads: attention heads; must divide `region_dim`.
+        ffn_dim: inner width of the feed-forward steps; four times the width of the side when None.
+        dropout: dropout on the attention weights, on updates, and inside the feed-forward steps.
+        norm: name of the norm after each step, see `layers.make_norm`.
+
+    Raises:
+        ValueError: `num_heads` does not divide a width.
+    """
+
+    def __init__(
+        self,
+        question_dim: int,
+        region_dim: int,
+        *,
+        num_heads: int = 4,
+        ffn_dim: int | None = None,
+        dropout: float = 0.0,
+        norm: str = "layer",
+    ) -> None:
+        super().__init__()
+        self.question_dim, self.region_dim = question_dim, region_dim
+        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
+        self.self_attn = MultiHeadAttention(region_dim, key_dim=region_dim, num_heads=num_heads, dropout=dropout)
+        self.self_residual = Residual(region_dim, dropout=dropout, norm=norm)
+        self.question_attn = MultiHeadAttention(region_dim, key_dim=question_dim, num_heads=num_heads, dropout=dropout)
+        self.guided_residual = Residual(region_dim, dropout=dropout, norm=norm)
+        self.ffn = FeedForward(region_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
 
     def forward(
         self,
@@ -80,30 +164,49 @@ class RegionGuidedAttention(RegionQuestionAttention):
 
         Maps: `regions_to_regions` (B, H, R, R), `regions_to_question` (B, H, R, T).
         """
-        update, weights = self.read_itself(regions, regions, region_mask, need_weights=need_weights)
+        # The regions attend to themselves.
+        update, to_regions = self.self_attn(regions, regions, region_mask, need_weights=need_weights)
         regions = self.self_residual(regions, update)
-        question, regions, maps = super().forward(
-            question, regions, question_mask, region_mask, need_weights=need_weights
+        # The regions attend to the question.
+        update, to_question = self.question_attn(regions, question, question_mask, need_weights=need_weights)
+        regions = self.ffn(self.guided_residual(regions, update))
+        return LayerOutput(question, regions, name_maps(regions_to_regions=to_regions, regions_to_question=to_question))
+
+
+class ModularCoAttention(CoAttentionLayer):
+    """SA on the question, then SGA on the regions guided by that new question: one layer of MCAN's *stacking*.
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        num_heads: attention heads; must divide both widths.
+        ffn_dim: inner width of the feed-forward steps; four times the width of the side when None.
+        dropout: dropout on the attention weights, on updates, and inside the feed-forward steps.
+        norm: name of the norm after each step, see `layers.make_norm`.
+
+    Raises:
+        ValueError: `num_heads` does not divide a width.
+    """
+
+    def __init__(
+        self,
+        question_dim: int,
+        region_dim: int,
+        *,
+        num_heads: int = 4,
+        ffn_dim: int | None = None,
+        dropout: float = 0.0,
+        norm: str = "layer",
+    ) -> None:
+        super().__init__()
+        self.question_dim, self.region_dim = question_dim, region_dim
+        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
+        self.question_layer = QuestionSelfAttention(
+            question_dim, region_dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, norm=norm
         )
-        return LayerOutput(question, regions, name_maps(regions_to_regions=weights) | maps)
-
-
-class ModularCoAttention(ResidualCoAttention):
-    """SA on the question, then SGA on the regions guided by that new question: one layer of MCAN's *stacking*."""
-
-    def _build(self) -> None:
-        def unit(kind: type[ResidualCoAttention]) -> ResidualCoAttention:
-            return kind(
-                self.question_dim,
-                self.region_dim,
-                num_heads=self.num_heads,
-                ffn_dim=self.ffn_dim,
-                dropout=self.dropout,
-                norm=self.norm,
-            )
-
-        self.question_layer = unit(QuestionSelfAttention)
-        self.region_layer = unit(RegionGuidedAttention)
+        self.region_layer = RegionGuidedAttention(
+            question_dim, region_dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, norm=norm
+        )
 
     def forward(
         self,

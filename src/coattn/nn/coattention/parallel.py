@@ -1,33 +1,58 @@
-"""Parallel co-attention: both sides attend at the same time, from the same old inputs, through one affinity."""
+"""Parallel co-attention: both sides attend at the same time, from the same old inputs, through one affinity.
+
+Letters: B batch, T question tokens, R regions, H heads, d head width.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from ..attention import attend, check_heads, masked_softmax, merge_heads, split_heads
-from ..dropout import Dropout
+from ..layers import Dropout, FeedForward, Residual
 from ..maps import name_maps
-from .base import CoAttentionPooling, LayerOutput, PoolingOutput, ResidualCoAttention
+from .base import CoAttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutput
 
 
-class ParallelCoAttention(ResidualCoAttention):
+class ParallelCoAttention(CoAttentionLayer):
     """Parallel co-attention as a layer over sequences (after Lu et al. 2016, arXiv 1606.00061, eq. 3-5).
 
     With words Q (T) and regions V (R), per head::
 
         C   = (Q W_q)(V W_v)^T / sqrt(d)            one affinity (T, R)
-        Q'  = norm(Q + softmax_R(C)   (V U_v) O_q)  each word's own view of the image
-        V'  = norm(V + softmax_T(C)^T (Q U_q) O_v)  each region's own view of the question
+        Q'  = norm(Q + softmax_R(C)   (V U_v) O_q)  each word attends to the regions
+        V'  = norm(V + softmax_T(C)^T (Q U_q) O_v)  each region attends to the words
 
-    then a feed-forward step on each side. Differences from the paper, which pools each side to one vector: every
-    word and every region gets a map and a vector of its own; the affinity has no tanh, since scores in [-1, 1] could
-    never put more than a few percent on one of 100 regions; several heads; residual and norm.
+    then a feed-forward step on each side. Differences from the paper, which pools each side to one vector: every word
+    and every region has its own map and vector; the affinity has no tanh, since scores in [-1, 1] could never put more
+    than a few percent on one of 100 regions; several heads; residual and norm.
+
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        num_heads: attention heads; must divide both widths.
+        ffn_dim: inner width of the feed-forward steps; four times the width of the side when None.
+        dropout: dropout on the attention weights, on updates, and inside the feed-forward steps.
+        norm: name of the norm after each step, see `layers.make_norm`.
+
+    Raises:
+        ValueError: `num_heads` does not divide a width.
     """
 
-    def _build(self) -> None:
-        question_dim, region_dim = self.question_dim, self.region_dim
-        check_heads(question_dim, self.num_heads)
-        check_heads(region_dim, self.num_heads)
+    def __init__(
+        self,
+        question_dim: int,
+        region_dim: int,
+        *,
+        num_heads: int = 4,
+        ffn_dim: int | None = None,
+        dropout: float = 0.0,
+        norm: str = "layer",
+    ) -> None:
+        super().__init__()
+        self.question_dim, self.region_dim = question_dim, region_dim
+        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
+        check_heads(question_dim, num_heads)
+        check_heads(region_dim, num_heads)
         affinity_dim = min(question_dim, region_dim)
         self.question_affinity = nn.Linear(question_dim, affinity_dim)
         self.region_affinity = nn.Linear(region_dim, affinity_dim)
@@ -35,10 +60,10 @@ class ParallelCoAttention(ResidualCoAttention):
         self.region_value = nn.Linear(region_dim, question_dim)
         self.question_merge = nn.Linear(question_dim, question_dim)
         self.region_merge = nn.Linear(region_dim, region_dim)
-        self.question_residual = self._residual(question_dim)
-        self.region_residual = self._residual(region_dim)
-        self.question_ffn = self._feed_forward(question_dim)
-        self.region_ffn = self._feed_forward(region_dim)
+        self.question_residual = Residual(question_dim, dropout=dropout, norm=norm)
+        self.region_residual = Residual(region_dim, dropout=dropout, norm=norm)
+        self.question_ffn = FeedForward(question_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
+        self.region_ffn = FeedForward(region_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
 
     def forward(
         self,
@@ -54,16 +79,22 @@ class ParallelCoAttention(ResidualCoAttention):
         Maps: `question_to_regions` (B, H, T, R), `regions_to_question` (B, H, R, T).
         """
         dropout_p = self.dropout if self.training else 0.0
+        # Both sides are projected from the same old inputs.
         q = split_heads(self.question_affinity(question), self.num_heads)  # (B, H, T, d)
         v = split_heads(self.region_affinity(regions), self.num_heads)  # (B, H, R, d)
-        image_values = split_heads(self.region_value(regions), self.num_heads)
-        question_values = split_heads(self.question_value(question), self.num_heads)
-        # The same affinity q v^T read along its rows and along its columns.
-        seen, question_map = attend(q, v, image_values, region_mask, dropout_p=dropout_p, need_weights=need_weights)
-        heard, region_map = attend(v, q, question_values, question_mask, dropout_p=dropout_p, need_weights=need_weights)
-        question = self.question_residual(question, self.question_merge(merge_heads(seen)))
-        regions = self.region_residual(regions, self.region_merge(merge_heads(heard)))
-        maps = name_maps(question_to_regions=question_map, regions_to_question=region_map)
+        region_values = split_heads(self.region_value(regions), self.num_heads)  # (B, H, R, question_dim / H)
+        question_values = split_heads(self.question_value(question), self.num_heads)  # (B, H, T, region_dim / H)
+        # The same affinity q v^T is softmaxed along its rows and along its columns.
+        from_regions, to_regions = attend(
+            q, v, region_values, region_mask, dropout_p=dropout_p, need_weights=need_weights
+        )
+        from_question, to_question = attend(
+            v, q, question_values, question_mask, dropout_p=dropout_p, need_weights=need_weights
+        )
+        # Each side adds what it attended to.
+        question = self.question_residual(question, self.question_merge(merge_heads(from_regions)))
+        regions = self.region_residual(regions, self.region_merge(merge_heads(from_question)))
+        maps = name_maps(question_to_regions=to_regions, regions_to_question=to_question)
         return LayerOutput(self.question_ffn(question), self.region_ffn(regions), maps)
 
 
@@ -82,8 +113,8 @@ class ParallelPooling(CoAttentionPooling):
         question_dim: width of the question tokens.
         region_dim: width of the regions.
         hidden_dim: width of H_q and H_v.
-        mask_affinity: leave padding out of C. The authors' code does not, so that at the phrase level, whose vectors
-            are not zero there, the regions hear of padding.
+        mask_affinity: leave padding out of C. The authors' code does not. At the phrase level the vectors at padding
+            are not zero, so that padding then changes the regions' scores.
         dropout: dropout on H_q and H_v.
     """
 
@@ -105,9 +136,11 @@ class ParallelPooling(CoAttentionPooling):
         affinity = (question @ self.region_affinity(regions).mT).tanh()  # (B, T, R)
         if self.mask_affinity:
             affinity = affinity * (question_mask[:, :, None] & region_mask[:, None])
-        q, v = self.question_features(question), self.region_features(regions)
+        # Scores of each side, with the other side's features added through the affinity.
+        q, v = self.question_features(question), self.region_features(regions)  # (B, T, hidden), (B, R, hidden)
         question_scores = self.question_score(self.drop((q + affinity @ v).tanh())).mT  # (B, 1, T)
-        region_scores = self.region_score(self.drop((v + affinity.mT @ q).tanh())).mT
+        region_scores = self.region_score(self.drop((v + affinity.mT @ q).tanh())).mT  # (B, 1, R)
+        # Each side is pooled to one vector.
         question_map = masked_softmax(question_scores, question_mask[:, None])
         region_map = masked_softmax(region_scores, region_mask[:, None])
         return PoolingOutput(

@@ -1,4 +1,4 @@
-"""Layers on top of each other, equal or mixed, with weights of their own or shared."""
+"""Layers applied one after the other, equal or mixed, with separate or shared weights."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .base import CoAttentionLayer
 
 
 class CoAttentionOutput(NamedTuple):
-    """What the co-attention part of a model returns.
+    """The output of the co-attention part of a model.
 
     Attributes:
         question: (B, T, question_dim).
         regions: (B, R, region_dim).
         pooled: pairs of a question vector (B, question_dim) and a region vector (B, region_dim), where a paper pools
-            itself (one pair per level of HieCoAtt); empty where the head is to pool.
+            itself (one pair per level of HieCoAtt); empty if the head pools.
         maps: name -> attention map (B, H, to, from), empty unless asked for.
     """
 
@@ -37,17 +37,17 @@ class CoAttentionStack(nn.Module):
 
     Args:
         layers: the layers, all of the same two widths.
-        order: which layer is applied at each step, by its place in `layers`; each once, in turn, when None.
+        order: the layer of each step, by its place in `layers`; each layer once, in turn, when None.
             `order=[0, 0, 0]` applies one layer three times: recurrent stacking with shared weights.
 
     Attributes:
-        checkpoint_activations: in training remember the inputs of each layer only, and compute the rest again when the
-            gradient comes by (Chen et al. 2016, arXiv 1604.06174), with the same dropout: a third more to compute, for
-            the memory of one layer instead of all. Not part of the configuration: it changes no result.
+        checkpoint_activations: in training save only the inputs of each layer, and recompute the rest in the backward
+            pass with the same dropout (Chen et al. 2016, arXiv 1604.06174). This takes a third more computation, and
+            the memory of one layer instead of all. It changes no result and is not part of the configuration.
 
     Raises:
-        ValueError: no layers, layers of different widths, or an order that names a layer that is not there or leaves
-            one out.
+        ValueError: no layers, layers of different widths, or an order that names an unknown layer or omits
+            one.
     """
 
     def __init__(self, layers: Sequence[CoAttentionLayer], *, order: Sequence[int] | None = None) -> None:

@@ -1,11 +1,11 @@
 """Decoders: an attended question and image to an answer, one word after the other, and the search for the best."""
 
-from .base import BOS, EOS, PAD, AnswerDecoder, DecoderOutput, Memory, map_tensors
+from .base import BOS, EOS, PAD, AnswerDecoder, Context, DecoderOutput, map_tensors
 from .lstm import LSTMDecoder
-from .search import Written, length_norm, write
+from .search import FoundAnswers, beam_search, length_norm
 from .transformer import TransformerDecoder
 
-# By name, for presets.
+# By name, for the builder of generators.
 DECODERS: dict[str, type[LSTMDecoder] | type[TransformerDecoder]] = {
     "lstm": LSTMDecoder,
     "transformer": TransformerDecoder,
@@ -17,12 +17,12 @@ __all__ = [
     "EOS",
     "PAD",
     "AnswerDecoder",
+    "Context",
     "DecoderOutput",
+    "FoundAnswers",
     "LSTMDecoder",
-    "Memory",
     "TransformerDecoder",
-    "Written",
+    "beam_search",
     "length_norm",
     "map_tensors",
-    "write",
 ]

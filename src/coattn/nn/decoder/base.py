@@ -1,7 +1,7 @@
-"""What the decoders share: word ids, what they know of question and image, and attention to both sides.
+"""Parts that the decoders share: word ids, the context of an answer, and attention to question and regions.
 
-Word ids: `PAD` fills up behind an answer, `BOS` begins it, `EOS` ends it, the words themselves follow. `PAD` and `BOS`
-are never written: their logits are the lowest finite number.
+Word ids: `PAD` fills up after an answer, `BOS` begins it, `EOS` ends it, and the words follow. `PAD` and `BOS` are
+never generated: their logits are the lowest finite number.
 
 Letters: B batch, S words of the answer, T question tokens, R regions, H heads, D decoder width, V word ids.
 """
@@ -18,51 +18,51 @@ from torch import Tensor, nn
 
 from ..attention import ATTENTIONS
 from ..coattention import CoAttentionOutput
-from ..dropout import Dropout
-from ..layers import masked_mean
+from ..layers import Dropout, masked_mean
 from ..maps import Maps, name_maps
 from ..question import Question
 
 PAD, BOS, EOS = 0, 1, 2
 
-# Tensors, all batch first, in tuples of tuples: what a decoder keeps between words.
+# Tensors, all batch first, in nested tuples: the cache of a decoder, from which it continues an answer.
 State = tuple[Any, ...]
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], state: Any) -> Any:
-    """The same nest of tuples with `function` applied to each tensor; named tuples stay what they are."""
+    """Apply `function` to each tensor of nested tuples and keep the nesting; named tuples keep their types."""
     if isinstance(state, Tensor):
         return function(state)
     parts = [map_tensors(function, part) for part in state]
     return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
 
 
-class Source(NamedTuple):
-    """One side as the decoder reads it: keys and values (B, H, n, d), and the mask (B, n)."""
+class SideCache(NamedTuple):
+    """Keys and values (B, H, n, d) of one side, question or regions, and its mask (B, n)."""
 
     k: Tensor
     v: Tensor
     mask: Tensor
 
 
-class Memory(NamedTuple):
-    """What a decoder knows of question and image, computed once for all words.
+class Context(NamedTuple):
+    """The question and the image as a decoder reads them, computed once for all words of an answer.
 
     Attributes:
-        fixed: (B, D), both sides as one vector.
-        sources: per layer, the two sides that can be attended to; empty without attention.
+        vector: (B, D), both sides as one vector.
+        sides: per layer that attends to the sides, the question's cache and the regions' cache; empty without
+            attention.
     """
 
-    fixed: Tensor
-    sources: tuple[tuple[Source, Source], ...]
+    vector: Tensor
+    sides: tuple[tuple[SideCache, SideCache], ...]
 
 
 class DecoderOutput(NamedTuple):
-    """What a decoder returns.
+    """The output of a decoder.
 
     Attributes:
-        logits: (B, S, V), place s scores the word after the s-th token that was given.
-        state: to go on from the last of these tokens.
+        logits: (B, S, V); place s scores the word after the s-th given token.
+        state: the cache from which the next call continues after the last given token.
         maps: name -> attention map (B, H, S, from), empty unless asked for.
     """
 
@@ -72,10 +72,10 @@ class DecoderOutput(NamedTuple):
 
 
 class SideAttention(nn.Module):
-    """Attention of the answer's words to the co-attended question and to the co-attended regions, added up.
+    """Attention of the answer's words to the co-attended question and to the co-attended regions, summed.
 
     Args:
-        dim: width D of the queries and of the context.
+        dim: width D of the queries and of the output.
         question_dim: width of the question tokens.
         region_dim: width of the regions.
         attention: "additive" or "dot", see `attention.ATTENTIONS`.
@@ -91,24 +91,26 @@ class SideAttention(nn.Module):
         self.question = kind(dim, key_dim=question_dim, num_heads=num_heads, dropout=dropout)
         self.regions = kind(dim, key_dim=region_dim, num_heads=num_heads, dropout=dropout)
 
-    def remember(
+    def cache(
         self, attended: CoAttentionOutput, question_mask: Tensor, region_mask: Tensor
-    ) -> tuple[Source, Source]:
+    ) -> tuple[SideCache, SideCache]:
         """Keys and values of both sides."""
         return (
-            Source(*self.question.remember(attended.question), question_mask),
-            Source(*self.regions.remember(attended.regions), region_mask),
+            SideCache(*self.question.project_kv(attended.question), question_mask),
+            SideCache(*self.regions.project_kv(attended.regions), region_mask),
         )
 
-    def forward(self, queries: Tensor, sources: tuple[Source, Source], *, need_weights: bool) -> tuple[Tensor, Maps]:
-        """Context (B, S, D) of each of the `queries` (B, S, D), and the maps `question` and `regions` if asked for."""
-        words, question_map = self.question.read(queries, *sources[0], need_weights=need_weights)
-        places, region_map = self.regions.read(queries, *sources[1], need_weights=need_weights)
-        return words + places, name_maps(question=question_map, regions=region_map)
+    def forward(
+        self, queries: Tensor, sides: tuple[SideCache, SideCache], *, need_weights: bool
+    ) -> tuple[Tensor, Maps]:
+        """Attend from `queries` (B, S, D) -> (B, S, D), and the maps `question` and `regions` if asked for."""
+        from_question, question_map = self.question.attend_to(queries, *sides[0], need_weights=need_weights)
+        from_regions, region_map = self.regions.attend_to(queries, *sides[1], need_weights=need_weights)
+        return from_question + from_regions, name_maps(question=question_map, regions=region_map)
 
 
 class AnswerDecoder(nn.Module, ABC):
-    """What the decoders share: their sizes, word embeddings, the fixed vector, and the scores of the next word.
+    """Base of the decoders: their sizes, word embeddings, the context vector, and the scores of the next word.
 
     Args:
         question_dim: width of the co-attended question tokens.
@@ -117,8 +119,8 @@ class AnswerDecoder(nn.Module, ABC):
         dim: width D.
         summary_dim: width of the question encoder's summary; `question_dim` when None.
         attention: "additive" (Bahdanau et al. 2014, arXiv 1409.0473) or "dot" (Luong et al. 2015, arXiv 1508.04025):
-            each word attends anew, and has a context of its own. "none": all that is known of question and image is one
-            fixed vector, the classical encoder-decoder (Sutskever et al. 2014, arXiv 1409.3215).
+            each word attends to question and regions. "none": the context vector is all that the decoder reads, the
+            classical encoder-decoder (Sutskever et al. 2014, arXiv 1409.3215).
         num_heads: attention heads; must divide `dim`.
         num_layers: layers.
         dropout: dropout throughout.
@@ -147,46 +149,47 @@ class AnswerDecoder(nn.Module, ABC):
         self.dim, self.summary_dim, self.attention = dim, summary_dim, attention
         self.num_heads, self.num_layers, self.dropout = num_heads, num_layers, dropout
         self.embed = nn.Embedding(num_answer_words, dim, padding_idx=PAD)
-        nn.init.normal_(self.embed.weight[BOS:], std=dim**-0.5)  # no larger than what else a word is told
-        width = (question_dim if summary_dim is None else summary_dim) + question_dim + region_dim
-        self.fix = nn.Linear(width, dim)
+        nn.init.normal_(self.embed.weight[BOS:], std=dim**-0.5)  # same scale as the context vectors
+        joint_dim = (question_dim if summary_dim is None else summary_dim) + question_dim + region_dim
+        self.context_proj = nn.Linear(joint_dim, dim)
         self.drop = Dropout(dropout)
-        self.write = nn.Linear(dim, num_answer_words - EOS)
+        self.classify = nn.Linear(dim, num_answer_words - EOS)
 
-    def remember(
+    def context(
         self, attended: CoAttentionOutput, question: Question, question_mask: Tensor, region_mask: Tensor
-    ) -> Memory:
-        """What is the same for every word of the answer.
+    ) -> Context:
+        """Compute everything that is the same for every word of the answer.
 
         Args:
-            attended: what the co-attention gave, sequences (B, T, question_dim) and (B, R, region_dim).
-            question: what the question encoder gave; only its summary is used.
+            attended: the output of the co-attention, sequences (B, T, question_dim) and (B, R, region_dim).
+            question: the output of the question encoder; only its summary is used.
             question_mask: (B, T) bool, True = real.
             region_mask: (B, R) bool, True = real.
         """
         means = masked_mean(attended.question, question_mask), masked_mean(attended.regions, region_mask)
-        fixed = torch.tanh(self.fix(torch.cat((question.summary, *means), -1)))
-        sources = [side.remember(attended, question_mask, region_mask) for side in self._side_attentions()]
-        return Memory(fixed, tuple(sources))
+        vector = torch.tanh(self.context_proj(torch.cat((question.summary, *means), -1)))  # (B, D)
+        sides = [attention.cache(attended, question_mask, region_mask) for attention in self.side_attentions()]
+        return Context(vector, tuple(sides))
 
     @abstractmethod
     def forward(
-        self, tokens: Tensor, memory: Memory, state: State = (), *, need_weights: bool = False
+        self, tokens: Tensor, context: Context, state: State = (), *, need_weights: bool = False
     ) -> DecoderOutput:
-        """Read some words of each answer and score what may follow each of them.
+        """Read some words of each answer and score the word after each of them.
 
         Args:
-            tokens: (B, S) int64, beginning with `BOS` or where `state` ended.
-            memory: what `remember` gave.
-            state: what an earlier call returned, to go on from there; empty at the beginning.
-            need_weights: return the maps of the words to be written next; changes the logits by rounding only.
+            tokens: (B, S) int64, from `BOS` on, or from where `state` ended.
+            context: the output of `context`.
+            state: the state of an earlier call, to continue from there; empty at the beginning.
+            need_weights: return the maps of the next words too; changes the logits by rounding only.
         """
 
     @abstractmethod
-    def _side_attentions(self) -> list[SideAttention]:
-        """The attention to question and image of each layer that has one."""
+    def side_attentions(self) -> list[SideAttention]:
+        """The attention to question and regions of each layer that has one."""
 
-    def _side_attention(self) -> SideAttention | None:
+    def make_side_attention(self) -> SideAttention | None:
+        """A new attention to question and regions; None for `attention="none"`."""
         if self.attention == "none":
             return None
         return SideAttention(
@@ -198,7 +201,7 @@ class AnswerDecoder(nn.Module, ABC):
             dropout=self.dropout,
         )
 
-    def _scores(self, x: Tensor) -> Tensor:
-        """(B, S, D) to logits (B, S, V); no weights are kept for the two ids that are never written."""
-        logits = self.write(self.drop(x))
+    def word_logits(self, x: Tensor) -> Tensor:
+        """(B, S, D) -> logits (B, S, V); the two ids that are never generated have no weights."""
+        logits = self.classify(self.drop(x))  # (B, S, V - EOS)
         return F.pad(logits, (EOS, 0), value=torch.finfo(logits.dtype).min)

@@ -6,21 +6,32 @@ import torch
 from torch import Tensor, nn
 
 from ..maps import DECODER, prefix_maps
-from .base import AnswerDecoder, DecoderOutput, Memory, SideAttention, State
+from .base import AnswerDecoder, Context, DecoderOutput, SideAttention, State
 
 
 class LSTMDecoder(AnswerDecoder):
     """LSTM over the words of the answer (after Bahdanau et al. 2014, arXiv 1409.0473, section 3.1).
 
-    With the state s and the word y written before, for each word in turn::
+    With the state s and the previous word y, for each word in turn::
 
         c_i = attend(s_{i-1} -> question) + attend(s_{i-1} -> regions)
         s_i = LSTM(s_{i-1}, [y_{i-1}, c_i])
         p(y_i) = softmax(W norm(U [s_i, c_i, y_{i-1}]))
 
-    The first state is made of the fixed vector. Deliberate differences: an LSTM where the paper has gates of its own,
-    layer norm where it has maxout, two sides. With "none" there is no c: the fixed vector is all the LSTM ever knows.
+    The context vector is the first state. Deliberate differences from the paper: an LSTM instead of its gated unit,
+    layer norm instead of maxout, and two sides. With `attention="none"` there is no c.
     Maps: `decoder.question` (B, H, S, T), `decoder.regions` (B, H, S, R).
+
+    Args:
+        question_dim: this and the others as in `AnswerDecoder`.
+        region_dim: width of the co-attended regions.
+        num_answer_words: number V of word ids.
+        dim: width D.
+        summary_dim: width of the question encoder's summary.
+        attention: "additive", "dot" or "none".
+        num_heads: attention heads.
+        num_layers: layers of the LSTM.
+        dropout: dropout throughout.
     """
 
     def __init__(
@@ -47,35 +58,38 @@ class LSTMDecoder(AnswerDecoder):
             num_layers=num_layers,
             dropout=dropout,
         )
-        self.look = self._side_attention()
-        context_dim = 0 if self.look is None else dim
+        self.side_attn = self.make_side_attention()
+        context_dim = 0 if self.side_attn is None else dim
         self.cells = nn.ModuleList(
             nn.LSTMCell(dim + context_dim if layer == 0 else dim, dim) for layer in range(num_layers)
         )
         self.join = nn.Linear(2 * dim + context_dim, dim)
-        self.normalise = nn.LayerNorm(dim)
+        self.normalize = nn.LayerNorm(dim)
 
     def forward(
-        self, tokens: Tensor, memory: Memory, state: State = (), *, need_weights: bool = False
+        self, tokens: Tensor, context: Context, state: State = (), *, need_weights: bool = False
     ) -> DecoderOutput:
         """See `AnswerDecoder.forward`."""
-        words = self.drop(self.embed(tokens))
-        cells = list(state) or [(memory.fixed, torch.zeros_like(memory.fixed)) for _ in self.cells]
-        known, maps = [], []
-        for word in words.unbind(1):
+        words = self.drop(self.embed(tokens))  # (B, S, D)
+        cells = list(state) or [(context.vector, torch.zeros_like(context.vector)) for _ in self.cells]
+        outputs, maps = [], []
+        for word in words.unbind(1):  # (B, D)
+            # The last layer's state attends to both sides.
             inputs = [word]
-            if self.look is not None:
-                context, weights = self.look(cells[-1][0][:, None], memory.sources[0], need_weights=need_weights)
-                inputs.append(context[:, 0])
+            if self.side_attn is not None:
+                attended, weights = self.side_attn(cells[-1][0][:, None], context.sides[0], need_weights=need_weights)
+                inputs.append(attended[:, 0])
                 maps.append(weights)
+            # One step of each layer.
             x = torch.cat(inputs, -1)
             for layer, cell in enumerate(self.cells):
                 cells[layer] = cell(self.drop(x) if layer else x, cells[layer])
                 x = cells[layer][0]
-            known.append(torch.cat((x, *inputs), -1))
-        logits = self._scores(self.normalise(self.join(torch.stack(known, 1))))
+            outputs.append(torch.cat((x, *inputs), -1))
+        logits = self.word_logits(self.normalize(self.join(torch.stack(outputs, 1))))
         joined = {name: torch.cat([step[name] for step in maps], 2) for name in (maps[0] if maps else ())}
         return DecoderOutput(logits, tuple(cells), prefix_maps(DECODER, joined))
 
-    def _side_attentions(self) -> list[SideAttention]:
-        return [] if self.look is None else [self.look]
+    def side_attentions(self) -> list[SideAttention]:
+        """See `AnswerDecoder.side_attentions`."""
+        return [] if self.side_attn is None else [self.side_attn]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..attention import MultiHeadAttention
 from ..layers import FeedForward, Residual
 from ..maps import DECODER, Maps, prefix_maps
-from .base import AnswerDecoder, DecoderOutput, Memory, SideAttention, Source, State
+from .base import AnswerDecoder, Context, DecoderOutput, SideAttention, SideCache, State
 
 
 class DecoderLayer(nn.Module):
@@ -20,26 +20,28 @@ class DecoderLayer(nn.Module):
         self, dim: int, side_attention: SideAttention | None, *, num_heads: int, ffn_dim: int | None, dropout: float
     ) -> None:
         super().__init__()
-        self.read_itself = MultiHeadAttention(dim, num_heads=num_heads, dropout=dropout)
+        self.self_attn = MultiHeadAttention(dim, num_heads=num_heads, dropout=dropout)
         self.self_residual = Residual(dim, dropout=dropout)
-        self.look = side_attention
-        self.look_residual = None if side_attention is None else Residual(dim, dropout=dropout)
+        self.side_attn = side_attention
+        self.side_residual = None if side_attention is None else Residual(dim, dropout=dropout)
         self.ffn = FeedForward(dim, ffn_dim=ffn_dim, dropout=dropout)
 
     def forward(
-        self, x: Tensor, sources: tuple[Source, Source] | None, past: State, *, need_weights: bool
+        self, x: Tensor, sides: tuple[SideCache, SideCache] | None, past: State, *, need_weights: bool
     ) -> tuple[Tensor, State, Maps]:
-        """The words `x` (B, S, D), which follow the keys and values `past` (B, H, P, d) of earlier ones."""
-        k, v = self.read_itself.remember(x)
+        """Update the words `x` (B, S, D), which follow words with the keys and values `past`, each (B, H, P, d)."""
+        # Each word attends to itself and to the words before it.
+        k, v = self.self_attn.project_kv(x)
         if past:
-            k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
+            k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)  # (B, H, P + S, d)
         num_new, num_all = x.shape[1], k.shape[2]
         causal = torch.ones(num_new, num_all, dtype=torch.bool, device=x.device).tril(num_all - num_new)
-        x = self.self_residual(x, self.read_itself.read(x, k, v, causal[None, None])[0])
+        x = self.self_residual(x, self.self_attn.attend_to(x, k, v, causal[None, None])[0])
+        # The words attend to question and regions.
         maps: Maps = {}
-        if self.look is not None and self.look_residual is not None and sources is not None:
-            context, maps = self.look(x, sources, need_weights=need_weights)
-            x = self.look_residual(x, context)
+        if self.side_attn is not None and self.side_residual is not None and sides is not None:
+            update, maps = self.side_attn(x, sides, need_weights=need_weights)
+            x = self.side_residual(x, update)
         return self.ffn(x), (k, v), maps
 
 
@@ -47,13 +49,13 @@ class TransformerDecoder(AnswerDecoder):
     """Transformer decoder (Vaswani et al. 2017, arXiv 1706.03762, section 3.1), with two sides to attend to.
 
     Each layer: masked self-attention over the words so far, attention to question and regions at once, feed-forward,
-    each with residual and norm. Deliberate differences: the attentions to the two sides are added up; the fixed vector
-    is added to every word, which is all that "none" knows of question and image.
+    each with residual and norm. Deliberate differences: the attentions to the two sides are summed, and the context
+    vector is added to every word. With `attention="none"` that vector is all that the decoder reads.
     Maps of the last layer: `decoder.question` (B, H, S, T), `decoder.regions` (B, H, S, R); those of the earlier ones
     are `decoder.layers.<i>.question` and `decoder.layers.<i>.regions`.
 
     Args:
-        question_dim: this and the next eight as in `AnswerDecoder`.
+        question_dim: this and the others but the last as in `AnswerDecoder`.
         region_dim: width of the co-attended regions.
         num_answer_words: number V of word ids.
         dim: width D.
@@ -92,33 +94,36 @@ class TransformerDecoder(AnswerDecoder):
         )
         self.ffn_dim = ffn_dim
         self.layers = nn.ModuleList(
-            DecoderLayer(dim, self._side_attention(), num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout)
+            DecoderLayer(dim, self.make_side_attention(), num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout)
             for _ in range(num_layers)
         )
 
     def forward(
-        self, tokens: Tensor, memory: Memory, state: State = (), *, need_weights: bool = False
+        self, tokens: Tensor, context: Context, state: State = (), *, need_weights: bool = False
     ) -> DecoderOutput:
         """See `AnswerDecoder.forward`."""
         num_past = state[0][0].shape[2] if state else 0
         places = torch.arange(num_past, num_past + tokens.shape[1], device=tokens.device)
-        x = self.embed(tokens) * math.sqrt(self.dim)
-        x = self.drop(x + sinusoids(places, self.dim).to(x.dtype) + memory.fixed[:, None])
+        # Words, their places and the context vector in one sum.
+        x = self.embed(tokens) * math.sqrt(self.dim)  # (B, S, D)
+        x = self.drop(x + sinusoids(places, self.dim).to(x.dtype) + context.vector[:, None])
         maps: Maps = {}
-        kept = []
+        cache = []
         for number, layer in enumerate(self.layers):
-            sources = memory.sources[number] if memory.sources else None
-            x, past, found = layer(x, sources, state[number] if state else (), need_weights=need_weights)
-            kept.append(past)
-            maps |= prefix_maps(DECODER if number == self.num_layers - 1 else f"{DECODER}.layers.{number}", found)
-        return DecoderOutput(self._scores(x), tuple(kept), maps)
+            sides = context.sides[number] if context.sides else None
+            x, past, layer_maps = layer(x, sides, state[number] if state else (), need_weights=need_weights)
+            cache.append(past)
+            part = DECODER if number == self.num_layers - 1 else f"{DECODER}.layers.{number}"
+            maps |= prefix_maps(part, layer_maps)
+        return DecoderOutput(self.word_logits(x), tuple(cache), maps)
 
-    def _side_attentions(self) -> list[SideAttention]:
-        return [layer.look for layer in self.layers if layer.look is not None]  # type: ignore[misc,union-attr]
+    def side_attentions(self) -> list[SideAttention]:
+        """See `AnswerDecoder.side_attentions`."""
+        return [layer.side_attn for layer in self.layers if layer.side_attn is not None]  # type: ignore[misc,union-attr]
 
 
 def sinusoids(places: Tensor, dim: int) -> Tensor:
-    """Sines and cosines of places (S,) -> (S, dim) (Vaswani et al. 2017, section 3.5, first all the sines)."""
+    """Sines, then cosines, of places (S,) -> (S, dim) (Vaswani et al. 2017, section 3.5)."""
     rates = torch.exp(torch.arange(0, dim, 2, device=places.device) * (-math.log(10_000.0) / dim))
     angles = places[:, None] * rates
     return torch.cat((angles.sin(), angles.cos()), -1)[:, :dim]

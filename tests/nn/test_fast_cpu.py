@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from coattn.nn.dropout import Dropout, dropout, relu_dropout
+from coattn.nn.fast_cpu import dropout, relu_dropout
+from coattn.nn.layers import Dropout
 
 SIZES = [(), (1,), (7, 3), (0, 4), (64, 33)]
 

@@ -1,0 +1,68 @@
+"""Older versions of the format: model directories and checkpoints of earlier releases keep loading.
+
+Version 1: attention was named `query, key, value, merge`; `VQAModel` took a `padding`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+VERSION = 2
+
+# Per older version: patterns in the names of parameters and buffers, and their replacements, applied in this order.
+RENAMED: dict[int, tuple[tuple[str, str], ...]] = {
+    1: (
+        (
+            r"\.(read_itself|read_question|read_regions|attention|look\.question|look\.regions)\.merge\.",
+            r".\1.out_proj.",
+        ),
+        (r"\.query\.", ".q_proj."),
+        (r"\.key\.", ".k_proj."),
+        (r"\.value\.", ".v_proj."),
+        (r"\.read_itself\.", ".self_attn."),
+        (r"\.read_question\.", ".question_attn."),
+        (r"\.read_regions\.", ".region_attn."),
+        (r"\.attention\.", ".attn."),
+        (r"\.look\.", ".side_attn."),
+        (r"\.look_residual\.", ".side_residual."),
+        (r"\.fix\.", ".context_proj."),
+        (r"\.write\.", ".classify."),
+        (r"\.normalise\.", ".normalize."),
+    )
+}
+UNCHANGED = "question_encoder."  # its names never changed, and a text encoder's own names may match the patterns
+
+V = TypeVar("V")
+
+
+def rename_parameters(state_dict: Mapping[str, V], *, version: int = 1) -> dict[str, V]:
+    """A state dict under the names of today, in its order.
+
+    Also for the `state_dict` of a training checkpoint, whose names begin with `model.` and which keeps no version: it
+    leaves names of today as they are. The order of a model's parameters never changes, so that an optimizer's state,
+    which is kept by position, stays valid.
+
+    Args:
+        state_dict: values by name.
+        version: the oldest version of the format that the names may be of.
+    """
+    renamed = {}
+    for name, value in state_dict.items():
+        if UNCHANGED not in name:
+            for old in range(version, VERSION):
+                for pattern, replacement in RENAMED[old]:
+                    name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def update_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The content of a `config.json` of any version, with the model as today's version describes it."""
+    model = config.get("model")
+    if config.get("version") == 1 and isinstance(model, dict) and model.get("class") == "VQAModel":
+        model = dict(model)
+        padding = model.pop("padding", None)
+        model = {**padding, "model": model} if isinstance(padding, dict) else model
+    return {**config, "model": model}
