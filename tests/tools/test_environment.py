@@ -64,7 +64,7 @@ def test_the_fingerprint_follows_the_requirements_and_nothing_else(environment: 
     assert environment.fingerprint(pyproject) != before
 
 
-@pytest.mark.parametrize("script", ["tools/setup", "tools/test", "tools/quickstart", ".ci/run"])
+@pytest.mark.parametrize("script", ["tools/setup", "tools/test", "tools/quickstart", "tools/experiments", ".ci/run"])
 def test_scripts_are_executable_and_parse(script: str) -> None:
     assert (ROOT / script).stat().st_mode & 0o111
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import compare
+import experiments
 from benchmarks import report
 from coattn._internal.files import read_json
 from pages import DOCS, with_generated, write_generated
@@ -32,8 +32,7 @@ def test_the_benchmark_page_is_current() -> None:
     assert with_generated(page, "tools/bench report", report.charts()) == page, "run tools/bench report"
 
 
-def test_the_comparison_page_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(DOCS.parent)
+def test_the_comparison_page_is_current() -> None:
     page = (DOCS / "comparison.md").read_text(encoding="utf-8")
-    table = compare.format_table(read_json(compare.REPORT))
-    assert with_generated(page, "tools/compare", table) == page, "run tools/compare --report"
+    table = experiments.format_table(read_json(experiments.RECORD))
+    assert with_generated(page, "tools/experiments", table) == page, "run tools/experiments report"
