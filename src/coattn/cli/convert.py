@@ -37,7 +37,12 @@ OTHER_NAMES = {"DCN": "dcn", "hengyuan-hu": "hengyuan"}
 WITH_MODELS = ("openvqa",)
 WITH_VECTORS = ("dcn",)
 WITHOUT_SETTINGS = ("hengyuan",)
-FEATURE_NAMES = {"bottom-up-tsv": ("bottom-up", "tsv"), "grid-feats-pth": ("grid-feats",)}
+FEATURE_NAMES = {
+    "bottom-up-tsv": ("bottom-up", "tsv"),
+    "grid-feats-pth": ("grid-feats",),
+    "mmf-lmdb": ("vilbert-lmdb",),
+    "mmf-npy": ("vilbert-npy",),
+}
 FLAGS = ("-h", "--help", "--repaired")  # the options without a value
 
 

@@ -21,8 +21,8 @@ class Batch(NamedTuple):
         question_mask: (B, T) bool, True = real.
         regions: (B, R, D) features as stored (float16 or float32), zeros at padding.
         region_mask: (B, R) bool, True = real.
-        boxes: (B, R, 4) float32, x1 y1 x2 y2 in [0, 1].
-        image_sizes: (B, 2) float32, width and height in pixels.
+        boxes: (B, R, 4) float32, x1 y1 x2 y2 in [0, 1]; None if the feature store does not know them.
+        image_sizes: (B, 2) float32, width and height in pixels; None if one of them is unknown.
         target_rows: (S,) int64; the s-th score belongs to question `target_rows[s]` of the batch ...
         target_answers: (S,) int64 ... and to this answer of the vocabulary; or for a model that writes its answers
             (S, L), the ids of the answer's words and its end, zeros at padding;
@@ -35,8 +35,8 @@ class Batch(NamedTuple):
     question_mask: Tensor
     regions: Tensor
     region_mask: Tensor
-    boxes: Tensor
-    image_sizes: Tensor
+    boxes: Tensor | None
+    image_sizes: Tensor | None
     target_rows: Tensor
     target_answers: Tensor
     target_scores: Tensor
@@ -120,8 +120,16 @@ def make_batch(draw: Draw, texts: Texts, features: Features) -> Batch:
     store = features.store
     lengths, rows = store.padded_rows(draw.images)
     mask = np.arange(rows.shape[1]) < lengths[:, None]
-    parts = (mask, store.column("boxes").take(rows, axis=0), store.sizes[draw.images].astype(np.float32))
-    region_mask, boxes, image_sizes = (moved(torch.from_numpy(part), features.device) for part in parts)
+    sizes = store.sizes[draw.images].astype(np.float32)
+    parts = (
+        mask,
+        store.column("boxes").take(rows, axis=0) if store.has_boxes else None,
+        sizes if sizes.all() else None,
+    )
+    region_mask, boxes, image_sizes = (
+        None if part is None else moved(torch.from_numpy(part), features.device) for part in parts
+    )
+    assert region_mask is not None
     return Batch(
         **texts._asdict(),
         regions=features.batch(draw.images),

@@ -1,4 +1,4 @@
-"""Other people's feature files. A format is a name and how a file or folder of it is opened."""
+"""Feature files of other projects. A format is a name, a description, and the class that reads it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from coattn.features.convert.formats.base import FeatureSource, ImageRegions, So
 
 __all__ = ["FORMATS", "FeatureSource", "ImageRegions", "SourceImage", "open_source"]
 
-# What each format is, in a line, and the class that reads it.
+# Name -> description for `--help`, and module and class.
 FORMATS = {
-    "bottom-up-tsv": ("bottom-up attention's TSV, in either order of columns", "tsv.BottomUpTsv"),
+    "bottom-up-tsv": ("TSV of bottom-up attention or LXMERT", "tsv.BottomUpTsv"),
+    "vinvl-tsv": ("VinVL's features.tsv, or predictions.tsv with its hw.tsv beside it", "vinvl.VinvlTsv"),
     "openvqa-npz": ("openvqa's folders of .npz, of VQA, GQA or CLEVR", "npz.NpzFolder"),
     "py-bottom-up-npz": ("folders of .npz from bottom-up-attention.pytorch", "npz.NpzFolder"),
     "hengyuan-hdf5": ("hengyuan-hu's or BAN's .hdf5, with its _imgid2idx.pkl beside it", "hdf5.Hengyuan"),
-    "dcn-hdf5": ("DCN's .h5, with its .pt beside it", "hdf5.DenseCoAttention"),
-    "mmf-lmdb": ("MMF's LMDB (needs the package lmdb)", "mmf.MmfLmdb"),
-    "mmf-npy": ("MMF's folders of .npy and _info.npy", "mmf.MmfNpy"),
+    "dcn-hdf5": ("DCN's .h5, with its .pt beside it", "hdf5.DcnHdf5"),
+    "vlt5-hdf5": ("VL-T5's .h5, with a group for each image", "hdf5.VlT5"),
+    "gqa-hdf5": ("GQA's own folder of .h5, objects or spatial, with its info JSON", "gqa.GqaHdf5"),
+    "clevr-iep-hdf5": ("clevr-iep's .h5 of a split, grids of 1024 x 14 x 14", "grid.ClevrIep"),
+    "mmf-lmdb": ("LMDB of MMF or ViLBERT (needs the package lmdb)", "mmf.MmfLmdb"),
+    "mmf-npy": ("folders of .npy from MMF or ViLBERT, with or without _info.npy", "mmf.MmfNpy"),
     "grid-feats-pth": ("grid-feats-vqa's folders of .pth", "grid.GridFeats"),
 }
 

@@ -1,4 +1,4 @@
-"""What a file or folder of other people's features is to the converter: a list of images, and a way to read each."""
+"""Interface of a file or folder of features to the converter: a list of images, and a way to read each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coattn._internal.files import files_below, sha256_of_file
+from coattn._internal.files import files_below, require_regular, sha256_of_file
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -22,10 +22,10 @@ class SourceImage(NamedTuple):
     """An image of a source.
 
     Attributes:
-        name: as the source calls it.
-        files: the files it is read from.
-        record: which record of the file it is, for people; "" if the file is all its own.
-        key: how the source finds it.
+        name: its name in the source.
+        files: the files that hold it.
+        record: its record in the file, as people would name it; "" if the file holds no other image.
+        key: its position, for the source.
     """
 
     name: str
@@ -35,7 +35,7 @@ class SourceImage(NamedTuple):
 
     @property
     def short(self) -> str:
-        """File and record, the same from wherever they are seen."""
+        """File and record without folders, so that a moved source still has the same."""
         return f"{self.files[0].name}, {self.record}" if self.record else self.files[0].name
 
     @property
@@ -45,20 +45,21 @@ class SourceImage(NamedTuple):
 
 
 class ImageRegions(NamedTuple):
-    """The n regions of one image, as others keep them.
+    """The n regions of one image, as the source holds them.
 
     Attributes:
         features: (n, D) floats.
-        boxes: (n, 4) x1 y1 x2 y2 in pixels, or in [0, 1] of the image where its size is not known.
-        size: width and height of the image in pixels; (0, 0) if not known.
-        labels: (n,) class of each region; None if not kept. Likewise the others.
+        boxes: (n, 4) x1 y1 x2 y2 in pixels, or in [0, 1] of the image; None if unknown. They must be in [0, 1] if the
+            size is unknown.
+        size: width and height of the image in pixels; (0, 0) if unknown.
+        labels: (n,) class of each region; None if unknown. Likewise the others.
         scores: (n,) confidence of the class.
         attributes: (n,) attribute of each region.
         attribute_scores: (n,) confidence of the attribute.
     """
 
     features: np.ndarray
-    boxes: np.ndarray
+    boxes: np.ndarray | None
     size: tuple[int, int]
     labels: np.ndarray | None = None
     scores: np.ndarray | None = None
@@ -72,7 +73,7 @@ class FeatureSource(ABC):
     Attributes:
         path: the file or folder.
         entries: its images in order.
-        extractor: name of what made its features, as far as it shows.
+        extractor: name of the extractor of its features, as far as the files show it.
     """
 
     path: Path
@@ -85,18 +86,18 @@ class FeatureSource(ABC):
 
     @abstractmethod
     def origins(self, entries: Iterable[SourceImage]) -> list[dict[str, Any]]:
-        """Which files `entries` come from, with their hash, to be kept with the features."""
+        """The files of `entries` with their hashes, to be kept with the features."""
 
     @abstractmethod
     def fingerprint(self, entries: Iterable[SourceImage]) -> str:
-        """A hash that tells whether the files of `entries` have changed, as far as it is cheap to see."""
+        """A hash that changes when the files of `entries` change, as far as that is cheap to find out."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing open
-        """Close what is open."""
+        """Close open files."""
 
 
 class FileSource(FeatureSource):
-    """A source in one file, perhaps with a second that numbers its images."""
+    """A source in one file, perhaps with further files that belong to it."""
 
     def __init__(self, path: Path, *, sha256: str | None = None, tables: Sequence[Path] = ()) -> None:
         self.path = path
@@ -122,44 +123,50 @@ class FolderSource(FeatureSource):
             raise ValueError(f"{path}: holds no {kind}")
 
     def origins(self, entries: Iterable[SourceImage]) -> list[dict[str, Any]]:
-        """The folder, with a hash over the hashes of the files that were read."""
+        """The folder, with a hash over the hashes of its files that were read."""
         files = [file for entry in entries for file in entry.files if file.exists()]
         digest = hashlib.sha256("".join(map(sha256_of_file, files)).encode())
         return [{"file": self.path.name, "sha256": digest.hexdigest(), "files": len(files)}]
 
     def fingerprint(self, entries: Iterable[SourceImage]) -> str:
-        """A hash of the files' names and sizes: cheap, but blind to a file replaced by one of the same size."""
+        """A hash of the files' names and sizes. It is cheap, and does not see a new file of the same size."""
         files = [file for entry in entries for file in entry.files]
         sizes = [[file.name, file.stat().st_size if file.exists() else -1] for file in files]
         return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
 
 
 def files_of(path: Path, suffix: str) -> list[Path]:
-    """The files of a folder, at any depth, by suffix; or the one file that `path` is.
+    """The files of a folder with a suffix, at any depth; or `path` itself if it is a file.
 
     Raises:
+        ValueError: it is a pipe or a device.
         OSError: there is no such file or folder, or it may not be read.
     """
     if path.is_dir():
         return [file for file in files_below(path) if file.name.endswith(suffix)]
+    require_regular(path)
     path.open("rb").close()
     return [path]
 
 
 def image_name(path: Path) -> str:
-    """The name of an image in the name of its file: without its suffix, and without that of the photo before it."""
+    """The image's name from a file name: without suffix, and without the suffix of the photo (`7.jpg.npz` is `7`)."""
     stem = path.stem
     photo = Path(stem)
     return photo.stem if photo.suffix.lower() in _IMAGE_SUFFIXES else stem
 
 
 def id_rule(ids: str) -> Callable[[str], str]:
-    """How the name of an image, as its source calls it, gives its id; raises ValueError for a name that gives none.
+    """Make the function that turns an image's name in its source into its id.
 
     Args:
-        ids: "auto": of COCO's file names (COCO_train2014_000000458752) the number, as VQA's questions have it, other
-            names as they are; "name": every name as it is; "trailing-number": the number at the end of each name; or a
-            text with {} or {:06d} in it: that number in its place, "CLEVR_val_{:06d}".
+        ids: one of these. "auto" takes the number of COCO's file names (COCO_train2014_000000458752), as VQA's
+            questions do, and other names unchanged. "name" takes every name unchanged. "trailing-number" takes the
+            number at the end of each name. A text with {} or {:06d}, such as "CLEVR_val_{:06d}", is filled with that
+            number.
+
+    Returns:
+        A function that raises ValueError for a name without the number it needs.
 
     Raises:
         ValueError: unknown `ids`.
@@ -186,10 +193,10 @@ def _trailing_number(name: str, *, template: str) -> str:
 
 
 def number(value: Any, what: str, *, least: int = 0) -> int:
-    """A whole number out of text, an array of one, or a float without fraction.
+    """Read a whole number from text, an array of one, or a float without fraction.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no such number.
     """
     try:
         text = value.decode() if isinstance(value, bytes) else value

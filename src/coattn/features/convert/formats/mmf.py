@@ -1,19 +1,19 @@
-"""MMF's features: `.npy` files with `_info.npy` beside them, or an LMDB of both.
+"""Features of MMF and ViLBERT: `.npy` files, with `_info.npy` beside them or as one dict, or an LMDB of dicts.
 
-Layouts are taken from facebookresearch/mmf (tools/scripts/features/extract_features_vmb.py, lmdb_conversion.py); none
-was checked on files released there. Mind that the mode `extract` of that lmdb_conversion.py writes the width as height.
+Layouts are taken from facebookresearch/mmf (tools/scripts/features/extract_features_vmb.py, extract_resnet152_feat.py,
+lmdb_conversion.py) and facebookresearch/vilbert-multi-task (script/extract_features.py, script/convert_to_lmdb.py,
+vilbert/datasets/_image_features_reader.py). They were not checked on released files. Note that the mode `extract` of
+MMF's lmdb_conversion.py writes the width as height.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from coattn._internal.files import require
+from coattn._internal.files import require, require_regular
 from coattn._internal.unpickle import ARRAYS, unpickle
-from coattn.features.convert.formats.arrays import as_rows, detections, read_npy
+from coattn.features.convert.formats.arrays import read_npy
 from coattn.features.convert.formats.base import (
     FileSource,
     FolderSource,
@@ -21,39 +21,50 @@ from coattn.features.convert.formats.base import (
     SourceImage,
     files_of,
     image_name,
-    number,
 )
-from coattn.features.convert.formats.grid import square_grid
-from coattn.features.extract.extractors.base import grid_boxes
+from coattn.features.convert.formats.dicts import from_array, regions_from_dict
 
 _INFO = "_info.npy"
 
 
 class MmfNpy(FolderSource):
-    """`NAME.npy` (n, D) with `NAME_info.npy`, a pickled dict of `bbox` in pixels, `image_width`, `image_height`,
-    `objects` and `cls_prob`. An array without it is a grid: (H, W, D), or (H * W, D) of a square one.
+    """`NAME.npy` in one of three forms, by image.
+
+    - (n, D) with `NAME_info.npy`, a pickled dict of `bbox` in pixels, `image_width`, `image_height`, `objects` and
+      `cls_prob`. Without the info, boxes and size stay unknown.
+    - A pickled dict of all that (ViLBERT).
+    - A grid (H, W, D) or (1, H, W, D).
     """
 
     extractor = "mmf-detectron"
 
     def __init__(self, path: Path, *, progress: bool = False) -> None:
         files = [file for file in files_of(path, ".npy") if not file.name.endswith(_INFO)]
-        entries = [
-            SourceImage(image_name(file), tuple(f for f in (file, _info_of(file)) if f.exists())) for file in files
-        ]
+        infos = {file: file.with_name(f"{file.stem}{_INFO}") for file in files}
+        entries = [SourceImage(image_name(f), (f, infos[f]) if infos[f].exists() else (f,)) for f in files]
         super().__init__(path, entries, kind=".npy files")
 
     def read(self, entry: SourceImage) -> ImageRegions:
         """Read one image."""
         values = []
         for path in entry.files:
+            require_regular(path)
             with path.open("rb") as file:
                 values.append(read_npy(file, str(path)))
-        return _regions(values[0], values[1] if len(values) > 1 else None)
+        features = values[0]
+        if isinstance(features, Mapping):
+            return regions_from_dict(features)
+        if len(values) == 1:
+            return ImageRegions(*from_array(features), (0, 0))
+        if not isinstance(values[1], Mapping):
+            raise ValueError(f"{_INFO} holds no dict")
+        return regions_from_dict({**values[1], "features": features})
 
 
 class MmfLmdb(FileSource):
-    """An LMDB of pickled dicts: `features` and what `_info.npy` holds; the value under `keys` lists the images.
+    """An LMDB of pickled dicts with `features` and, as far as known, boxes, size and classes (see `dicts`).
+
+    The value under `keys` lists the images.
 
     Raises:
         ModuleNotFoundError: the package lmdb is not installed.
@@ -63,6 +74,7 @@ class MmfLmdb(FileSource):
 
     def __init__(self, path: Path, *, progress: bool = False) -> None:
         data = path / "data.mdb" if path.is_dir() else path
+        require_regular(data)
         data.open("rb").close()
         self._lmdb = require("lmdb", "lmdb")
         try:
@@ -97,30 +109,11 @@ class MmfLmdb(FileSource):
         if value is None:
             raise ValueError("is listed under 'keys' but is not there")
         item = unpickle(bytes(value), entry.where, allowed=ARRAYS)
-        if not isinstance(item, dict) or "features" not in item:
-            raise ValueError("holds no dict with features")
-        return _regions(item["features"], item if item.get("bbox") is not None else None)
+        if not isinstance(item, Mapping):
+            raise ValueError(f"holds no dict, but {type(item).__name__}")
+        return regions_from_dict(item)
 
     def close(self) -> None:
         """Close the environment."""
         self._transaction.abort()
         self._environment.close()
-
-
-def _info_of(file: Path) -> Path:
-    return file.with_name(f"{file.stem}{_INFO}")
-
-
-def _regions(features: Any, info: Any) -> ImageRegions:
-    if isinstance(features, np.ndarray) and features.ndim == 3 and len(features) == 1:
-        features = features[0]
-    if info is None and isinstance(features, np.ndarray) and features.ndim == 3:
-        rows, columns, dim = features.shape
-        return ImageRegions(as_rows(features.reshape(-1, dim), "features"), grid_boxes(rows, columns), (0, 0))
-    features = as_rows(features, "features")
-    if info is None:
-        return ImageRegions(features, square_grid(len(features)), (0, 0))
-    if not isinstance(info, dict) or info.get("bbox") is None:
-        raise ValueError(f"{_INFO} holds no dict with bbox")
-    size = tuple(number(info.get(name), name, least=1) for name in ("image_width", "image_height"))
-    return ImageRegions(features, as_rows(info["bbox"], "bbox"), (size[0], size[1]), **detections(info))

@@ -1,7 +1,7 @@
 """Folders with an `.npz` file for each image, as openvqa and MILVLG's bottom-up-attention.pytorch have them.
 
-Layouts are taken from the projects' source (openvqa f8f9966: data/gqa/gqa_h52npz.py, data/clevr/clevr_extract_feat.py
-and its loaders; bottom-up-attention.pytorch: utils/extract_utils.py); none was checked on files that they released.
+Layouts are taken from the projects' source: openvqa f8f9966 (data/gqa/gqa_h52npz.py, data/clevr/clevr_extract_feat.py
+and its loaders) and bottom-up-attention.pytorch (utils/extract_utils.py). They were not checked on released files.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import numpy as np
 
 from coattn.features.convert.formats.arrays import Npz, as_rows, detections
 from coattn.features.convert.formats.base import FolderSource, ImageRegions, SourceImage, files_of, image_name, number
-from coattn.features.convert.formats.grid import square_grid
+from coattn.features.extract.extractors.base import grid_boxes
 
-# By width of the cells of a grid, which has no boxes.
-_GRIDS = {1024: "clevr-grid", 2048: "gqa-grid"}
+# The grids that openvqa's scripts write without boxes: (cells, width) -> extractor, rows, columns.
+_GRIDS = {(196, 1024): ("clevr-grid", 14, 14), (49, 2048): ("gqa-grid", 7, 7)}
 
 
 class NpzFolder(FolderSource):
     """Arrays `x` and `bbox` (n, 4) in pixels, with `image_w` and `image_h`, or for GQA `width` and `height`.
 
     openvqa keeps x of VQA's images transposed, (2048, n), that of GQA's as (n, 2048): n is the number of boxes. Without
-    `bbox` x is a square grid, (cells, D), row by row. MILVLG's `info`, a pickled dict, has `objects_id`,
-    `objects_conf`, `attrs_id` and `attrs_conf`.
+    `bbox`, x of (196, 1024) is openvqa's grid of CLEVR and x of (49, 2048) that of GQA; other boxes stay unknown.
+    MILVLG's `info`, a pickled dict, has `objects_id`, `objects_conf`, `attrs_id` and `attrs_conf`.
     """
 
     def __init__(self, path: Path, *, progress: bool = False) -> None:
@@ -32,12 +32,12 @@ class NpzFolder(FolderSource):
         self.extractor = self._guess()
 
     def _guess(self) -> str:
-        """What made the features, by the names of the arrays of the first file that can be read."""
+        """The extractor, by the arrays of the first file that can be read."""
         for entry in self.entries:
             try:
                 with Npz(entry.files[0]) as arrays:
                     if "bbox" not in arrays.names:
-                        return _GRIDS.get(as_rows(arrays["x"], "x").shape[1], "unknown-grid")
+                        return _GRIDS.get(as_rows(arrays["x"], "x").shape, ("unknown",))[0]
                     if "info" in arrays.names:
                         return "bottom-up-pytorch"
                     return "gqa-objects" if "width" in arrays.names else "bottom-up"
@@ -50,7 +50,8 @@ class NpzFolder(FolderSource):
         with Npz(entry.files[0]) as arrays:
             x = as_rows(arrays["x"], "x")
             if "bbox" not in arrays.names:
-                return ImageRegions(x, square_grid(len(x)), (0, 0))
+                _, *grid = _GRIDS.get(x.shape, ("unknown",))
+                return ImageRegions(x, grid_boxes(*grid) if grid else None, (0, 0))
             boxes = as_rows(arrays["bbox"], "bbox")
             if len(x) != len(boxes) and x.shape[1] == len(boxes):
                 x = np.ascontiguousarray(x.T)

@@ -29,6 +29,9 @@ ELSEWHERE = {
     "grid-feats": "grid-feats-vqa (Jiang et al. 2020, arXiv 2001.03615)",
     "gqa-grid": "the ResNet-101 of GQA's authors (a grid of 7 x 7 cells of width 2048)",
     "gqa-objects": "the detector of GQA's authors (Hudson & Manning 2019, arXiv 1902.09506)",
+    "vl-t5": "VL-T5's detector (py-bottom-up-attention, which repeats bottom-up attention in detectron2)",
+    "vinvl": "VinVL's detector (Zhang et al. 2021, arXiv 2101.00529)",
+    "clevr-iep": "clevr-iep's script (ResNet-101, a grid of 14 x 14 cells of width 1024)",
     "clevr-grid": "openvqa's script for CLEVR (ResNet-101, a grid of 14 x 14 cells of width 1024)",
 }
 
