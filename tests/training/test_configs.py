@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,32 +36,35 @@ def questions_of(data: Path) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_config_trains_for_a_step(path: Path, tmp_path: Path, make_text_encoder: Callable[..., Path]) -> None:
     data = write_data(tmp_path, flips=True)
-    there = settings(data, tmp_path)["data"] | {"features": str(data / "features.h5")}
     config = yaml.safe_load(path.read_text())
     given = config["data"]
-    if "question_embeddings" in given:
-        there["question_embeddings"] = str(write_store(tmp_path / "embeddings.h5", sorted(set(questions_of(data)))))
-    if "word_vectors" in given:
+    text = given.get("text", {})
+    files = settings(data, tmp_path)["data"]["files"]
+    there: dict[str, Any] = {
+        f"files.{name}": file for name, file in files.items() if "folder" in given or name in given["files"]
+    }
+    there["features"] = data / "features.h5"
+    if "embeddings" in text:
+        there["text.embeddings"] = write_store(tmp_path / "embeddings.h5", sorted(set(questions_of(data))))
+    if "word_vectors" in text:
         words = {word for question in questions_of(data) for word in tokenize(question)}
-        there["word_vectors"] = str(tmp_path / "vectors.json")
-        Path(there["word_vectors"]).write_text(json.dumps({word: [0.1] * SMALL["embedding_dim"] for word in words}))
-    if "text_encoder" in given:
-        there["text_encoder"] = str(make_text_encoder(tmp_path / "encoder", num_hidden_layers=4))
-    replaced = [
-        f"--data.{name}={there[name]}" for name in given if name in there and name not in ("batch_size", "pool")
-    ]
+        there["text.word_vectors"] = tmp_path / "vectors.json"
+        there["text.word_vectors"].write_text(json.dumps({word: [0.1] * SMALL["embedding_dim"] for word in words}))
+    if "encoder" in text:
+        there["text.encoder"] = make_text_encoder(tmp_path / "encoder", num_hidden_layers=4)
+    replaced = [f"--data.{name}={value}" for name, value in there.items()]
     if path in PUBLISHED:
         # They are too large for a test. The sizes are changed, and nothing else that the YAML says.
         sizes = config["model"].get("sizes", {}) | small_sizes(config["model"]["preset"])
         replaced.append(f"--model.sizes={json.dumps(sizes)}")
-    if "curriculum" in given:
-        replaced.append('--data.curriculum.question_types=["yes/no"]')
+    if "curriculum" in given.get("batches", {}):
+        replaced.append('--data.batches.curriculum.question_types=["yes/no"]')
     root = f"--trainer.default_root_dir={tmp_path / 'run'}"
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*has no effect")
         steps = ("--trainer.max_steps=1", "--trainer.max_epochs=1")
         assert main(["fit", "--config", str(path), *replaced, root, *steps]) == 0
-    scored = "test" if "test_annotations" in given else "validate"
+    scored = "test" if "files.test_annotations" in there else "validate"
     assert main([scored, "--config", str(path), *replaced, root]) == 0
     assert (tmp_path / "run" / "model" / "config.json").exists()
 

@@ -63,14 +63,14 @@ def test_going_on_within_and_after_the_easy_part(config: Path, tmp_path: Path) -
     assert not all(torch.equal(plain[name], unbroken[name]) for name in unbroken)
     root = tmp_path / "broken"
     for steps in (3, 8, 11):  # of 6 in an epoch; the easy part ends at 9
-        stop = ["--trainer.max_steps", str(steps), "--model.schedule", "constant"]
+        stop = ["--trainer.max_steps", str(steps), "--model.schedule.name", "constant"]
         main(["fit", "--config", str(config), "--trainer.default_root_dir", str(root), *stop, "--resume"])
-    constant = ["--model.schedule", "constant"]
+    constant = ["--model.schedule.name", "constant"]
     resumed = fit(config, root, *constant, "--resume")
     unbroken = fit(config, tmp_path / "constant", *constant)
     assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
     with pytest.raises(ValueError, match=r"curriculum was .*'epochs': 1.5.* is .*'epochs': 0.5"):
-        fit(config, root, *constant, "--resume", "--data.curriculum.epochs", "0.5", "--trainer.max_epochs", "4")
+        fit(config, root, *constant, "--resume", "--data.batches.curriculum.epochs", "0.5", "--trainer.max_epochs", "4")
 
 
 def test_an_unknown_type_is_refused(config: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from coattn.features.store.reader import FeatureStore
 from coattn.text.vocabulary import UNK
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
+from coattn.training.settings import Files
 
 
 def module(data: Path, **changes: object) -> VQADataModule:
@@ -88,7 +90,7 @@ def test_words_are_split_by_the_tokenizer_asked_for(tiny_data: Path) -> None:
     assert words is not None
     assert words.tokens("is it the dog's?") == ["is", "it", "the", "dog", "'s"]
     assert module(tiny_data).text.vocabularies.words.tokens("the dog's?") == ["the", "dogs"]
-    with pytest.raises(ValueError, match="tokenizer must be one of plain, possessives"):
+    with pytest.raises(ValueError, match="tokenizer must be one of plain, "):
         _ = module(tiny_data, tokenizer="nltk").text.vocabularies
 
 
@@ -139,7 +141,8 @@ def test_flips_follow_seed_epoch_and_question(tmp_path: Path) -> None:
 
 def test_flips_need_mirrored_images(tiny_data: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"no features of 9 of the 9 images of data.train_questions, mirrored.*'train/0#flip'.*--flips"
+        ValueError,
+        match=r"no features of 9 of the 9 images of data.files.train_questions, mirrored.*'train/0#flip'.*--flips",
     ):
         epoch(module(tiny_data, flips=True).train_dataloader())
 
@@ -151,9 +154,9 @@ def test_missing_features_are_named(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_files_must_be_given_in_pairs(tiny_data: Path) -> None:
-    with pytest.raises(ValueError, match=r"1 files in data.test_questions, but 0 in data.test_annotations"):
+    with pytest.raises(ValueError, match=r"1 files in data.files.test_questions, but 0 in data.files.test_annotations"):
         module(tiny_data, test_annotations=None).setup("test")
-    with pytest.raises(ValueError, match=r"no predict questions; set data\.test_questions"):
+    with pytest.raises(ValueError, match=r"no predict questions; set data\.files\.test_questions"):
         module(tiny_data, test_questions=None).setup("predict")
     module(tiny_data, test_annotations=None).setup("predict")
 
@@ -170,7 +173,7 @@ def test_several_files_train_together(tiny_data: Path) -> None:
 def test_question_embeddings_replace_words(tiny_data: Path, tmp_path: Path) -> None:
     questions = sorted({record.question for record in module(tiny_data).split("train").records})
     store = write_store(tmp_path / "questions.h5", questions, dim=5)
-    with pytest.warns(UserWarning, match="min_word_count and max_tokens have no effect on question_embeddings"):
+    with pytest.warns(UserWarning, match="max_tokens have no effect on data.text.embeddings"):
         data = module(tiny_data, question_embeddings=str(store), max_tokens=9)
     assert (data.num_words, data.question_dim, data.text.vocabularies.words) == (None, 5, None)
     batch = epoch(data.train_dataloader())[0]
@@ -186,7 +189,7 @@ def test_question_embeddings_replace_words(tiny_data: Path, tmp_path: Path) -> N
 def test_a_copy_for_another_process_reads_for_itself(tiny_data: Path) -> None:
     data = module(tiny_data)
     copied = pickle.loads(pickle.dumps(data))
-    copied.hparams["train_questions"] = "elsewhere.json"
+    copied.settings = dataclasses.replace(copied.settings, files=Files("elsewhere.json", "none.json"))
     with pytest.raises(FileNotFoundError, match=r"elsewhere\.json"):
         _ = copied.text.vocabularies
     assert data.text.vocabularies.to_json() == module(tiny_data).text.vocabularies.to_json()
@@ -198,7 +201,7 @@ def test_state_is_checked_when_it_comes_back(tiny_data: Path, tmp_path: Path) ->
     data.load_state_dict(state)
     with pytest.raises(ValueError, match="vocabularies differ"):
         module(tiny_data, max_answers=2).load_state_dict(state)
-    with pytest.raises(ValueError, match=r"trained with data.max_tokens None, not 3"):
+    with pytest.raises(ValueError, match=r"trained with data.text.max_tokens None, not 3"):
         module(tiny_data, max_tokens=3).load_state_dict(state)
     ids = FeatureStore(tiny_data / "features.h5").image_ids
     foreign = str(write_store(tmp_path / "foreign.h5", ids, record={**RECORD, "name": "foreign"}))

@@ -205,10 +205,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(listed_data: Path, t
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"data": {"answers": "choices"}}, "answers in words; set data.answers to words"),
-        ({"model": {"preset": "modular", "sizes": {"dim": 16}}}, "answers in choices; set data.answers to choices"),
-        ({"model": {"loss": "bce"}}, "trains with the loss 'cross_entropy', not 'bce'"),
-        ({"data": {"max_answers": 5}}, "max_answers is 5"),
+        ({"data": {"answers": "choices"}}, "answers in words; set data.answers.kind to words"),
+        (
+            {"model": {"preset": "modular", "sizes": {"dim": 16}}},
+            "answers in choices; set data.answers.kind to choices",
+        ),
+        ({"model": {"loss": "bce"}}, "trains with 'cross_entropy'"),
+        ({"data": {"max_answers": 5}}, "max_count is 5"),
         ({"model": {"sizes": {"num_beam": 2}}}, "no argument 'num_beam'; did you mean 'num_beams'"),
         ({"model": {"label_smoothing": 1.0}}, r"label_smoothing must be in \[0, 1\), got 1.0"),
     ],

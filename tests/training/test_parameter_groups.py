@@ -108,7 +108,7 @@ def test_other_word_vectors_are_no_way_to_go_on(
     config: Path, vectors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fit(config, "--trainer.max_epochs", 1) == 0
-    assert fit(config, "--resume", "--data.word_vectors", vectors) == 2
+    assert fit(config, "--resume", "--data.text.word_vectors", vectors) == 2
     assert "word_vectors was None, is vectors.json" in capsys.readouterr().err
 
 

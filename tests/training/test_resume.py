@@ -16,10 +16,10 @@ from coattn.training.callbacks import Checkpoints, read_checkpoint
 from coattn.training.cli import main
 
 # Batches of 4 and two of them to a step: six steps in an epoch, with validations in its midst and at its end.
-HARD = ["--data.batch_size", "4", "--trainer.accumulate_grad_batches", "2", "--trainer.val_check_interval", "5"]
+HARD = ["--data.batches.size", "4", "--trainer.accumulate_grad_batches", "2", "--trainer.val_check_interval", "5"]
 
 # Of such a run the end need not be known.
-CONSTANT = ["--model.schedule", "constant", "--trainer.limit_val_batches", "0"]
+CONSTANT = ["--model.schedule.name", "constant", "--trainer.limit_val_batches", "0"]
 
 
 def fit(config: Path, root: Path, *arguments: str) -> dict[str, torch.Tensor]:
@@ -48,7 +48,7 @@ def keep_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_going_on_from_any_checkpoint_gives_the_same_weights(
     workers: int, config: Path, tmp_path: Path, keep_all: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    common = [*HARD, "--data.num_workers", str(workers), "--checkpoints.every_minutes", "0"]
+    common = [*HARD, "--data.memory.num_workers", str(workers), "--checkpoints.every_minutes", "0"]
     unbroken = fit(config, tmp_path / "unbroken", *common)
     monkeypatch.undo()
     kept = sorted(keep_all.glob("*.ckpt"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from tiny import plain_descent, settings, small_sizes
+from tiny import plain_descent, set_batch_size, settings, small_sizes
 
 from coattn.models import PRESETS
 from coattn.nn import VQAModel
@@ -31,7 +31,7 @@ def trainer(folder: Path, **changes: object) -> Trainer:
 
 def test_one_batch_is_overfit(tiny_data: Path, tmp_path: Path) -> None:
     task, data = task_and_data(tiny_data, schedule="constant", warmup_epochs=0.0, lr=1e-2)
-    data.hparams["batch_size"] = 44
+    set_batch_size(data, 44)
     trainer(tmp_path, max_epochs=60, limit_val_batches=0).fit(task, data)
     batch = next(iter(data.train_dataloader()))
     task.eval()
@@ -54,7 +54,7 @@ def test_accumulated_batches_give_the_gradient_of_the_whole(
 
     def weights(size: int, count: int) -> dict[str, torch.Tensor]:
         task, data = task_and_data(tiny_data, optimizer="adam", lr=lr, reduction=reduction)
-        data.hparams["batch_size"] = size
+        set_batch_size(data, size)
         trainer(tmp_path, max_epochs=2, limit_val_batches=0, accumulate_grad_batches=count).fit(task, data)
         return task.state_dict()
 
@@ -72,7 +72,7 @@ def test_a_sum_steps_as_far_as_the_mean_times_the_questions(
         options = {"optimizer": "adam", "schedule": "constant", "warmup_epochs": 0.0, "lr": 0.1}
         task, data = task_and_data(tiny_data, reduction=reduction, **options)
         before = copy.deepcopy(task.state_dict())
-        data.hparams["batch_size"] = 11
+        set_batch_size(data, 11)
         trainer(tmp_path, max_steps=1, gradient_clip_val=None, accumulate_grad_batches=4).fit(task, data)
         steps.append({name: value - before[name] for name, value in task.model.named_parameters(prefix="model")})
     for name, step in steps[0].items():
@@ -128,7 +128,7 @@ def test_a_model_of_bricks_trains_and_comes_back(tiny_data: Path, tmp_path: Path
     lightning.save_checkpoint(tmp_path / "model.ckpt")
     fresh = build_model("parallel", {"dim": 8, "num_heads": 2}, **DIMS)
     again = VQATask.load_from_checkpoint(tmp_path / "model.ckpt", model=fresh, weights_only=True)
-    assert again.hparams["lr"] == 1e-2
+    assert again.hparams["optimizer"]["lr"] == 1e-2
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in task.state_dict().items())
 
 
@@ -184,11 +184,11 @@ def test_every_preset_is_built_by_name(preset: str) -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ({"schedule": "step"}, "the schedule 'step' needs model.decay_epochs"),
-        ({"schedule": "exponential"}, "the schedule 'exponential' needs model.decay_steps"),
-        ({"reduction": "average"}, "reduction must be one of mean, sum, got 'average'"),
-        ({"schedule": "linear"}, "schedule must be one of constant, step, exponential, cosine, one_cycle"),
-        ({"warmup": "steep"}, "warmup must be one of linear, stairs, got 'steep'"),
+        ({"schedule": "step"}, "the schedule 'step' needs model.schedule.decay_epochs"),
+        ({"schedule": "exponential"}, "the schedule 'exponential' needs model.schedule.decay_steps"),
+        ({"reduction": "average"}, "model.loss.reduction must be one of mean, sum, got 'average'"),
+        ({"schedule": "linear"}, "model.schedule.name must be one of constant, step, exponential, cosine, one_cycle"),
+        ({"warmup": "steep"}, "model.schedule.warmup must be one of linear, stairs, got 'steep'"),
     ],
 )
 def test_a_recipe_that_cannot_be_meant_is_refused(recipe: dict, message: str) -> None:
@@ -199,10 +199,10 @@ def test_a_recipe_that_cannot_be_meant_is_refused(recipe: dict, message: str) ->
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ({"decay_epochs": [3]}, r"model.decay_epochs \[3\] has no effect with the schedule 'cosine'"),
-        ({"decay_rate": 0.5}, "model.decay_rate 0.5 has no effect with the schedule 'cosine'"),
-        ({"decay_steps": 9}, "model.decay_steps 9 has no effect with the schedule 'cosine'"),
-        ({"warmup": "stairs"}, "model.warmup stairs has no effect without warmup_epochs"),
+        ({"decay_epochs": [3]}, r"model.schedule.decay_epochs \[3\] has no effect with the schedule 'cosine'"),
+        ({"decay_rate": 0.5}, "model.schedule.decay_rate 0.5 has no effect with the schedule 'cosine'"),
+        ({"decay_steps": 9}, "model.schedule.decay_steps 9 has no effect with the schedule 'cosine'"),
+        ({"warmup": "stairs"}, "model.schedule.warmup stairs has no effect without warmup_epochs"),
         ({"warmup": "stairs", "schedule": "one_cycle"}, "no effect with the schedule 'one_cycle'"),
         ({"betas": (0.9, 0.99), "optimizer": "rmsprop"}, "no effect with the optimizer 'rmsprop'"),
     ],
@@ -218,8 +218,8 @@ def test_bounds_after_the_end_of_training_are_named(
     task, data = task_and_data(tiny_data, schedule="step", decay_epochs=[1, 4], warmup_epochs=2.5)
     trainer(tmp_path, max_epochs=2).fit(task, data)
     messages = [str(warning.message) for warning in recwarn]
-    assert "training ends after 2 epochs, before model.decay_epochs [4]" in messages
-    assert "training ends after 2 epochs, before model.warmup_epochs [2.5]" in messages
+    assert "training ends after 2 epochs, before model.schedule.decay_epochs [4]" in messages
+    assert "training ends after 2 epochs, before model.schedule.warmup_epochs [2.5]" in messages
 
 
 def test_a_preset_beside_a_model_is_named() -> None:
@@ -237,5 +237,7 @@ def test_published_recipes_warn_of_nothing(recwarn: pytest.WarningsRecorder) -> 
 def test_task_refuses() -> None:
     with pytest.raises(ValueError, match="give a model, or preset"):
         VQATask({"dim": 8})
-    with pytest.raises(ValueError, match="optimizer must be one of adam, adamw, adamax, rmsprop, got 'sgd'"):
+    with pytest.raises(
+        ValueError, match=r"model.optimizer.name must be one of adam, adamw, adamax, rmsprop, got 'sgd'"
+    ):
         VQATask({}, preset="modular", **DIMS, optimizer="sgd")  # type: ignore[arg-type]

@@ -54,7 +54,19 @@ def test_a_trained_model_needs_nothing_else(
     finetuned: Path, encoder: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert run("fit", finetuned, "--trainer.max_epochs", 1, "--model.frozen_layers", 1, "--data.num_workers", 1) == 0
+    assert (
+        run(
+            "fit",
+            finetuned,
+            "--trainer.max_epochs",
+            1,
+            "--model.text_encoder.frozen_layers",
+            1,
+            "--data.memory.num_workers",
+            1,
+        )
+        == 0
+    )
     root, model = tmp_path / "run", tmp_path / "run" / "model"
     start = VQATask.load_from_checkpoint(root / "checkpoints" / "last.ckpt", weights_only=True)
     start.model.question_encoder.load_weights(encoder)
@@ -100,14 +112,21 @@ def test_going_on_gives_the_same_weights_without_the_encoder(finetuned: Path, en
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data.text_encoder", "nobody/nothing"], "on this machine; give its folder, or set data.allow_"),
-        (["--data.question_embeddings", "words.h5"], "give either data.text_encoder"),
-        (["--data.max_tokens", "2"], "max_tokens is 2, must be from 3 to 32"),
-        (["--data.word_vectors", "glove.txt"], "data.word_vectors needs words"),
-        (["--model.frozen_layers", "3"], "cannot freeze 3 layers of a text encoder with 2 layers"),
+        (["--data.text.encoder", "nobody/nothing"], "on this machine; give its folder, or set data.text.allow_"),
+        (["--data.text.embeddings", "words.h5"], "set either data.text.encoder"),
+        (["--data.text.max_tokens", "2"], "max_tokens is 2, must be from 3 to 32"),
+        (["--data.text.word_vectors", "glove.txt"], "data.text.word_vectors needs words"),
+        (["--model.text_encoder.frozen_layers", "3"], "cannot freeze 3 layers of a text encoder with 2 layers"),
         (
-            ["--data.text_encoder", "null", "--model.lr_scale", "null", "--model.frozen_layers", "1"],
-            "set data.text_enc",
+            [
+                "--data.text.encoder",
+                "null",
+                "--model.optimizer.lr_scale",
+                "null",
+                "--model.text_encoder.frozen_layers",
+                "1",
+            ],
+            "set data.text.enc",
         ),
         (["--model.text_config", "{}"], "model.text_config follows from the data; remove it"),
     ],
@@ -131,10 +150,10 @@ def test_another_kind_of_questions_is_refused(
     finetuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("fit", finetuned, "--trainer.max_epochs", 1) == 0
-    assert run("test", finetuned, "--data.text_encoder", "null") == 2
-    assert "this model reads what data.text_encoder gives, but data.text_encoder is None" in capsys.readouterr().err
-    assert run("test", finetuned, "--ckpt_path", tmp_path / "run/model", "--data.max_tokens", 5) == 2
-    assert "trained with data.max_tokens 32, not 5" in capsys.readouterr().err
+    assert run("test", finetuned, "--data.text.encoder", "null") == 2
+    assert "this model reads what data.text.encoder provides, but data.text.encoder is None" in capsys.readouterr().err
+    assert run("test", finetuned, "--ckpt_path", tmp_path / "run/model", "--data.text.max_tokens", 5) == 2
+    assert "trained with data.text.max_tokens 32, not 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("preset", [*PRESETS, *GENERATORS])
@@ -156,7 +175,7 @@ def test_every_preset_takes_a_text_encoder_or_word_vectors(preset: str) -> None:
 
 def test_large_steps_are_warned_of(finetuned: Path) -> None:
     with pytest.warns(UserWarning, match=r"learning rate 0.005, .*lr_scale \{question_encoder.transformer: 0.004\}"):
-        assert run("fit", finetuned, "--model.lr_scale", "null", "--trainer.max_steps", 1) == 0
+        assert run("fit", finetuned, "--model.optimizer.lr_scale", "null", "--trainer.max_steps", 1) == 0
 
 
 def test_bfloat16(finetuned: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import write_vqa
 from coattn.features.store.reader import StoreWriter
 from coattn.models import PRESETS
+from coattn.training.data import VQADataModule
+from coattn.training.settings import regroup
 
 COLORS = ("red", "green", "blue")
 RECORD = {"name": "test", "settings": {"size": 8}, "weights": None, "versions": {}}
@@ -104,13 +107,12 @@ def settings(data: Path, root: Path) -> dict:
             "log_every_n_steps": 1,
             "default_root_dir": str(root),
         },
-        "data": {"features": str(data / "features.h5"), **files, "batch_size": 8, "pool": 2},
+        "data": {"features": str(data / "features.h5"), "files": files, "batches": {"size": 8, "pool": 2}},
         "model": {
             "preset": "modular",
             "sizes": {"num_layers": 1, "dim": 16, "num_heads": 2, "embedding_dim": 8, "dropout": 0.2},
-            "lr": 5e-3,
-            "schedule": "one_cycle",
-            "warmup_epochs": 0.5,
+            "optimizer": {"lr": 5e-3},
+            "schedule": {"name": "one_cycle", "warmup_epochs": 0.5},
         },
     }
 
@@ -122,8 +124,16 @@ def merge(old: object, new: object) -> object:
     return new
 
 
+def set_batch_size(data: VQADataModule, size: int) -> None:
+    """Change the size of training batches."""
+    data.settings = dataclasses.replace(data.settings, batches=dataclasses.replace(data.settings.batches, size=size))
+
+
 def change(config: Path, path: Path, sections: dict) -> Path:
     """Write the configuration with some settings changed to `path`."""
+    sections = {
+        name: regroup(name, section)[0] if name in ("data", "model") else section for name, section in sections.items()
+    }
     path.write_text(yaml.safe_dump(merge(yaml.safe_load(config.read_text()), sections)))
     return path
 

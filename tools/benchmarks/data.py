@@ -146,7 +146,7 @@ class DataSet:
 
     def module(self, **options: object) -> VQADataModule:
         """The data as training reads it; `options` as `VQADataModule` has them."""
-        module = VQADataModule(str(self.store), **options)  # type: ignore[arg-type]
+        module = VQADataModule(features=str(self.store), **options)  # type: ignore[arg-type]
         module.text.vocabularies = make_vocabularies(self.num_words, self.num_answers)
         # What reading their files would give.
         module._read |= dict.fromkeys(("train", "predict"), Questions(self.records, "vqa_accuracy"))

@@ -18,6 +18,7 @@ from coattn.metrics.certificate import certify
 from coattn.serialization.directory import ModelDirectory
 from coattn.training.data import VQADataModule
 from coattn.training.objectives import Loss, make_objective
+from coattn.training.settings import regroup
 
 MAX_IMAGES = 20_000  # training or validation images that are read for the index
 
@@ -88,7 +89,7 @@ def open_data(config: str | os.PathLike[str], model: str | os.PathLike[str]) -> 
         raise FileNotFoundError(f"{path}: no such configuration; give --config, the one the model was trained with")
     try:
         settings: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        chosen = dict(settings["data"]) | {"vocabulary_from": str(model)}
+        chosen = regroup("data", settings["data"])[0] | {"vocabulary_from": str(model)}
         parser = jsonargparse.ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(VQADataModule, "data")
         return parser.instantiate_classes(parser.parse_object({"data": chosen})).data

@@ -10,22 +10,24 @@ runs/NAME/predictions/      result files
 from __future__ import annotations
 
 import argparse
-import inspect
+import itertools
 import logging
 import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+from jsonargparse import get_loader, set_loader
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from coattn._internal.files import atomic_path
 from coattn._internal.hints import did_you_mean, wrong_setting
@@ -36,14 +38,15 @@ from coattn.training.callbacks import BEST, LAST, AtomicCheckpointIO, Checkpoint
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation import CollectAnswers, results_by_question
 from coattn.training.export import export_model
+from coattn.training.settings import MOVED, regroup
 from coattn.training.task import VQATask
 
 LINKED = ("num_words", "question_dim", "text_config", "region_dim", "num_answers", "num_answer_words")
-_VOCABULARY = ("tokenizer", "min_word_count", "max_answers", "min_answer_count")
+_VOCABULARY = ("text.tokenizer", "text.min_word_count", "answers.max_count", "answers.min_count")
 _MADE = ("checkpoints", "logs", "model", "predictions", "config.yaml")
 _HIDDEN = {"verbose", "weights_only", "return_predictions", "model", "datamodule", "dataloaders", "ckpt_path"}
 _EXAMPLES = {
-    "fit": "coattn fit --config configs/easy_vqa.yaml --data.batch_size 32 --model.sizes.dim 128 --model.lr 1e-3",
+    "fit": "coattn fit --config configs/easy_vqa.yaml --model.sizes.dim 128 --model.optimizer.lr 1e-3",
     "validate": "coattn validate --config configs/easy_vqa.yaml",
     "test": "coattn test --config configs/easy_vqa.yaml --ckpt_path last",
     "predict": "coattn predict --config configs/easy_vqa.yaml --ckpt_path runs/easy_vqa/model --output results.json",
@@ -143,6 +146,9 @@ class _CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a mistake is explained, with the nearest name."""
+        set_loader("yaml", _read_yaml, exceptions=(yaml.YAMLError,))
+        args = [_renamed(argument, following) for argument, following in itertools.zip_longest(args, args[1:])]
+        self.arguments = args
         try:
             self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
@@ -168,10 +174,12 @@ class _CommandLine(LightningCLI):
         self.checkpoint = self._checkpoint_to_continue() if self.command == "fit" else self._checkpoint_to_use()
         self.vocabulary_from = config.data.vocabulary_from
         if self.vocabulary_from is not None:
-            defaults = inspect.signature(VQADataModule).parameters
+            defaults = self._parser(self.command).get_defaults()
             for name in _VOCABULARY:
-                if config.data[name] != defaults[name].default:
-                    rank_zero_warn(f"data.{name} has no effect: vocabulary_from brings the vocabularies")
+                if config[f"data.{name}"] != defaults[f"data.{name}"]:
+                    rank_zero_warn(
+                        f"data.{name} has no effect, because the vocabularies come from data.vocabulary_from"
+                    )
         if self.checkpoint is not None:
             config.data.vocabulary_from = str(self.checkpoint)
 
@@ -265,7 +273,8 @@ class _CommandLine(LightningCLI):
 
     def _predicted(self) -> str:
         """What the predicted questions are called, by their file: `val` for `val_questions.json`."""
-        files = self.settings.data.predict_questions or self.settings.data.test_questions
+        files = self.datamodule.settings.files
+        files = files.predict_questions or files.test_questions
         return Path(files if isinstance(files, str) else files[0]).name.split(".")[0].removesuffix("_questions")
 
     def _name(self) -> str:
@@ -334,6 +343,46 @@ class _Parser(LightningArgumentParser):
         if issubclass(theclass, LightningModule):
             options["skip"] = {"model"}
         return super().add_class_arguments(theclass, *arguments, **options)
+
+
+_load_yaml = get_loader("yaml")
+
+
+def _read_yaml(stream: str) -> Any:
+    """The value of a YAML text, in which settings of a run may have earlier names."""
+    value = _load_yaml(stream)
+    if isinstance(value, dict):
+        for section in ("data", "model"):
+            if isinstance(value.get(section), dict):
+                value[section], moved = regroup(section, value[section])
+                _note_moved(moved)
+    return value
+
+
+def _renamed(argument: str, following: str | None) -> str:
+    """An argument of the command line, with the present name of a setting that was given by an earlier one."""
+    name, equals, value = argument.partition("=")
+    if not name.startswith("--"):
+        return argument
+    for old in (name[2:], ".".join(name[2:].split(".")[:2])):  # itself, or an entry of a mapping
+        new, rest = MOVED.get(old), name[2:].removeprefix(old)
+        names_group = new is not None and new.rpartition(".")[0] == old
+        if new is None or (names_group and (rest or (value if equals else following or "").startswith("{"))):
+            continue
+        _note_moved({old: new})
+        return f"--{new}{rest}{equals}{value}"
+    return argument
+
+
+_noted: set[str] = set()
+
+
+def _note_moved(moved: Mapping[str, str]) -> None:
+    """Say once how settings that were given by an earlier name are called now."""
+    if new := {old: name for old, name in moved.items() if old not in _noted}:
+        _noted.update(new)
+        names = ", ".join(f"{old} is now {name}" for old, name in new.items())
+        rank_zero_info(f"settings given by earlier names still work: {names}")
 
 
 def _is_first_process() -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,119 +14,96 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from coattn.features.residency.features import Features, open_features
-from coattn.features.residency.placement import Residency
 from coattn.features.store.joined import JoinedStore
 from coattn.features.store.reader import FeatureStore
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import Vocabulary
 from coattn.training.batches import Batch, Draw
-from coattn.training.dataset import Questions, Split, Targets, as_list, check_sources, make_split, read_files
+from coattn.training.dataset import Questions, Split, as_list, check_sources, make_split, read_files
 from coattn.training.loader import BatchLoader
-from coattn.training.order import Curriculum, TrainingOrder, evaluation_draws
-from coattn.training.settings import check_settings
+from coattn.training.order import TrainingOrder, evaluation_draws
+from coattn.training.settings import (
+    AnswerSettings,
+    BatchSettings,
+    DataSettings,
+    Files,
+    MemorySettings,
+    Paths,
+    TextSettings,
+    files_of,
+    read_groups,
+)
 from coattn.training.text_inputs import TextInputs
 
-Paths = str | list[str]
+_GROUPS = {
+    "files": Files,
+    "text": TextSettings,
+    "answers": AnswerSettings,
+    "batches": BatchSettings,
+    "memory": MemorySettings,
+}
 
 
 class VQADataModule(LightningDataModule):
-    """Questions and annotations in the official VQA v2 JSON, region features from stores.
+    """Questions, answers and region features of each split, as batches.
 
-    The vocabularies are made of the training questions alone, or taken from a saved model.
+    The vocabularies come from the training questions alone, or from a saved model. Settings may also be given by their
+    earlier names (`coattn.training.settings.MOVED`).
 
     Args:
-        features: feature store (file or folder) with the images of all splits; several are read as one.
-        train_questions: questions to train on; several files are read as one. Likewise the next ones.
-        train_annotations: their answers.
-        val_questions: questions to validate on.
-        val_annotations: their answers.
-        test_questions: questions to test on.
-        test_annotations: their answers; not needed to predict.
-        predict_questions: questions to predict; the test questions if not given.
-        question_embeddings: store of token embeddings made by `coattn embed`, instead of a vocabulary of words.
-        text_encoder: folder or name of a text encoder of `transformers` that is trained with the model, instead of a
-            vocabulary of words. A name has to be on this machine, or ...
-        allow_download: ... is fetched from the Hub.
-        word_vectors: file of word vectors (GloVe's text files, or JSON from word to numbers) that the word embeddings
-            start with; as wide as the model's `embedding_dim`. To freeze them: model.lr_scale
-            {question_encoder.embedding: 0}.
-        batch_size: most questions of a training batch, over all devices together.
-        eval_batch_size: the same outside training; twice batch_size if not given.
-        tokenizer: how questions are split into words, a name of `coattn.text.tokenizer.TOKENIZERS`.
-        max_tokens: longer questions are cut at the end; to what a text encoder admits if not given. Not for
-            question_embeddings, which are cut when made.
-        min_word_count: a word enters the vocabulary if the training questions have it so many times.
-        answers: "choices" for a model that chooses among the answers of a vocabulary; "words" for one that writes them
-            word by word.
-        max_answers: size of the answer vocabulary, the most frequent answers; all if not given.
-        min_answer_count: an answer enters if it is the answer of so many training questions; with "words", a word if
-            their answers have it so many times.
-        targets: what an answer to a training question is worth: "soft", the official accuracy of giving it; "typed",
-            the same without bringing answers to their normal form first; "share", the part of the people who gave it;
-            "single", 1 for the one answer that the data set names. All other splits are judged by "soft".
-        known_answers_only: leave out training questions that no answer of the vocabulary is right for.
-        vocabulary_from: checkpoint or model directory whose vocabularies are taken instead.
-        allow_other_features: only warn if features come from another extractor than those a checkpoint was trained on.
-        flips: show mirrored images half of the time in training; the store must hold them (`coattn extract --flips`).
-        pool: so many optimiser steps are filled together by size, which saves padding; 1 mixes sizes.
-        group_by_image: in training the questions of an image come together, so that it comes from the disk once for
-            all of them. Batches are then less mixed, and questions not sorted by length.
-        residency: where features live, see `coattn.features.residency.place`: "device", "pinned", "mmap" or "auto".
-        residency_budget: most GB of features on the GPU, or on a CPU in RAM; by what is free if not given.
-        curriculum: show only the questions of some types at first, for so many epochs (fractions allowed):
-            `{question_types: [...], epochs: 0.5}`.
-        seed: of the order of batches and of flips; on the command line `seed_everything` if not given, else 0.
-        num_workers: processes that read texts ahead, which are so small that 0 is mostly fastest.
-        pin_memory: page-locked texts, for copies to a GPU; by default where one computes. (Features that go to a GPU
-            always are.)
-        start_method: how workers are started; the platform's way if not given.
+        folder: Folder written by `coattn prepare`. Question and annotation files that are not set are taken from it,
+            and features from its subfolder `features`.
+        features: Feature store (file or folder) with the images of all splits. Several stores are read as one.
+        files: Question and annotation files.
+        text: How questions become tokens.
+        answers: Which answers a model can give, and what each is worth in training.
+        batches: How questions are grouped into batches.
+        memory: Where features are kept, and how texts are read.
+        vocabulary_from: Checkpoint or model directory whose vocabularies are used.
+        allow_other_features: Whether features of another extractor than the checkpoint's cause a warning only.
+        seed: Seed of the order of batches and of flips. On the command line it follows `seed_everything`.
 
     Attributes:
-        text: what questions and answers are read with: vocabularies, word vectors, embeddings or a text encoder.
+        settings: all of these, with the paths that follow from `folder`.
+        text: the text inputs: vocabularies, word vectors, embeddings or a text encoder.
+
+    Raises:
+        ValueError: settings that contradict each other.
     """
 
     def __init__(
         self,
-        features: Paths,
-        train_questions: Paths | None = None,
-        train_annotations: Paths | None = None,
-        val_questions: Paths | None = None,
-        val_annotations: Paths | None = None,
-        test_questions: Paths | None = None,
-        test_annotations: Paths | None = None,
-        predict_questions: Paths | None = None,
-        question_embeddings: str | None = None,
-        text_encoder: str | None = None,
-        allow_download: bool = False,
-        word_vectors: str | None = None,
-        batch_size: int = 64,
-        eval_batch_size: int | None = None,
-        tokenizer: str = "plain",
-        max_tokens: int | None = None,
-        min_word_count: int = 1,
-        answers: Literal["choices", "words"] = "choices",
-        max_answers: int | None = None,
-        min_answer_count: int = 1,
-        targets: Targets = "soft",
-        known_answers_only: bool = False,
+        folder: str | None = None,
+        features: Paths | None = None,
+        files: Files = Files(),
+        text: TextSettings = TextSettings(),
+        answers: AnswerSettings = AnswerSettings(),
+        batches: BatchSettings = BatchSettings(),
+        memory: MemorySettings = MemorySettings(),
         vocabulary_from: str | None = None,
         allow_other_features: bool = False,
-        flips: bool = False,
-        pool: int = 16,
-        group_by_image: bool = False,
-        residency: Residency = "auto",
-        residency_budget: float | None = None,
-        curriculum: Curriculum | None = None,
         seed: int | None = None,
-        num_workers: int = 0,
-        pin_memory: bool | None = None,
-        start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+        **moved: Any,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
-        check_settings(self.hparams)
+        given = {"files": files, "text": text, "answers": answers, "batches": batches, "memory": memory}
+        groups = read_groups("data", _GROUPS, given, moved)
+        groups["files"] = files_of(folder, groups["files"])
+        if features is None:
+            if folder is None:
+                raise ValueError("set data.folder, or data.features and data.files")
+            features = str(Path(folder, "features"))
+        self.settings = DataSettings(
+            folder,
+            features,
+            **groups,
+            vocabulary_from=vocabulary_from,
+            allow_other_features=allow_other_features,
+            seed=seed,
+        )
+        self.save_hyperparameters(dataclasses.asdict(self.settings))
         self._read: dict[str, Questions] = {}
-        self.text = TextInputs(self.hparams, self._training_questions)
+        self.text = TextInputs(self.settings, self._training_questions)
         self._splits: dict[str, Split] = {}
         self._order: TrainingOrder | None = None
         self._resident: tuple[torch.device, list[str], Features] | None = None
@@ -132,8 +111,13 @@ class VQADataModule(LightningDataModule):
     @cached_property
     def features(self) -> FeatureStore | JoinedStore:
         """The feature store, or several as one."""
-        stores = [FeatureStore(path) for path in as_list(self.hparams["features"])]
+        stores = [FeatureStore(path) for path in as_list(self.settings.features)]
         return stores[0] if len(stores) == 1 else JoinedStore(stores)
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are validation questions."""
+        return bool(self.settings.files.val_questions)
 
     @property
     def num_words(self) -> int | None:
@@ -163,23 +147,18 @@ class VQADataModule(LightningDataModule):
     @property
     def num_answers(self) -> int | None:
         """Size of the answer vocabulary; None where answers are written."""
-        return len(self.text.vocabularies.answers) if self.hparams["answers"] == "choices" else None
+        return len(self.text.vocabularies.answers) if self.settings.answers.kind == "choices" else None
 
     @property
     def num_answer_words(self) -> int | None:
         """Size of the vocabulary of answer words; None where answers are chosen."""
-        return len(self.text.vocabularies.answers) if self.hparams["answers"] == "words" else None
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether there are validation questions."""
-        return self.hparams["val_questions"] is not None
+        return len(self.text.vocabularies.answers) if self.settings.answers.kind == "words" else None
 
     def setup(self, stage: str) -> None:
         """Read the splits that a stage ("fit", "validate", "test", "predict") needs, so that mistakes show at once."""
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}[stage]
         for name in needed:
-            if name != "val" or stage == "validate" or self.hparams["val_questions"] is not None:
+            if name != "val" or stage == "validate" or self.has_validation:
                 self.split(name)
         if stage == "fit":
             _ = self.order.easy_first  # a wrong curriculum shows at once too
@@ -196,7 +175,7 @@ class VQADataModule(LightningDataModule):
                 self._questions(name),
                 self.text.vocabularies,
                 self.features,
-                self.hparams,
+                self.settings,
                 embeddings=self.text.embeddings,
                 max_tokens=self.text.max_tokens,
             )
@@ -215,7 +194,7 @@ class VQADataModule(LightningDataModule):
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """The validation questions; none if there are no such files."""
-        return self.evaluation_loader("val") if self.hparams["val_questions"] is not None else []
+        return self.evaluation_loader("val") if self.has_validation else []
 
     def test_dataloader(self) -> BatchLoader:
         """The test questions."""
@@ -228,7 +207,7 @@ class VQADataModule(LightningDataModule):
     def evaluation_loader(self, name: str, *, whole: bool = False) -> BatchLoader:
         """All questions of a split, by size; this device's share of each batch, or with `whole` everything."""
         split, rank = self.split(name), (0, 1) if whole else self._rank()
-        size = self.hparams["eval_batch_size"] or 2 * self.hparams["batch_size"]
+        size = self.settings.batches.eval_size or 2 * self.settings.batches.size
         draws = evaluation_draws(split, size, *rank)
         return self._loader(split, lambda: draws, len(draws))
 
@@ -261,18 +240,20 @@ class VQADataModule(LightningDataModule):
                 `allow_other_features` is not set.
         """
         if max_tokens != self.text.max_tokens:
-            raise ValueError(f"the model was trained with data.max_tokens {max_tokens}, not {self.text.max_tokens}")
+            raise ValueError(
+                f"the model was trained with data.text.max_tokens {max_tokens}, not {self.text.max_tokens}"
+            )
         pairs = [(extractor, self.features)]
         if text_encoder is not None and self.text.embeddings is not None:
             pairs.append((text_encoder, self.text.embeddings))
-        check_sources(pairs, allow=self.hparams["allow_other_features"])
+        check_sources(pairs, allow=self.settings.allow_other_features)
 
     @property
     def order(self) -> TrainingOrder:
         """Which training questions come when."""
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         if self._order is None or self._order.accumulate != accumulate:
-            self._order = TrainingOrder(self.split("train"), self.features, self.hparams, accumulate=accumulate)
+            self._order = TrainingOrder(self.split("train"), self.features, self.settings, accumulate=accumulate)
         return self._order
 
     def _training_draws(self) -> list[Draw]:
@@ -285,7 +266,7 @@ class VQADataModule(LightningDataModule):
     @property
     def seed(self) -> int:
         """Of the order of batches, of flips, and of what word vectors do not give."""
-        return self.hparams["seed"] or 0
+        return self.settings.seed or 0
 
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -298,11 +279,11 @@ class VQADataModule(LightningDataModule):
             images = [
                 self.order.all_images if name == "train" else split.images for name, split in self._splits.items()
             ]
-            budget = self.hparams["residency_budget"]
+            budget = self.settings.memory.budget
             features, where = open_features(
                 self.features,
                 np.concatenate(images),
-                self.hparams["residency"],
+                self.settings.memory.residency,
                 device,
                 budget=None if budget is None else 1e9 * budget,
                 num_ranks=1 if self.trainer is None else self.trainer.num_devices,
@@ -313,16 +294,16 @@ class VQADataModule(LightningDataModule):
         return self._resident[2]
 
     def _loader(self, split: Split, draws: Callable[[], list[Draw]], length: int) -> BatchLoader:
-        options, reader = self.hparams, self._reader()
-        pin_memory = reader.device.type == "cuda" if options["pin_memory"] is None else options["pin_memory"]
+        options, reader = self.settings.memory, self._reader()
+        pin_memory = reader.device.type == "cuda" if options.pin_memory is None else options.pin_memory
         return BatchLoader(
             split.dataset,
             reader,
             draws,
             length,
-            num_workers=options["num_workers"],
+            num_workers=options.num_workers,
             pin_memory=pin_memory,
-            start_method=options["start_method"],
+            start_method=options.start_method,
         )
 
     def _training_questions(self) -> Questions:
@@ -331,5 +312,5 @@ class VQADataModule(LightningDataModule):
     def _questions(self, name: str) -> Questions:
         """The questions of a split, read once."""
         if name not in self._read:
-            self._read[name] = read_files(name, self.hparams)
+            self._read[name] = read_files(name, self.settings)
         return self._read[name]

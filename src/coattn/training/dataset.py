@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ from coattn.text.answers import answer_shares, soft_scores
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.training.batches import Batch, Draw, Ragged, Texts, make_batch
+from coattn.training.settings import DataSettings, Targets
 from coattn.training.text_inputs import Vocabularies
 
-Targets = Literal["soft", "typed", "share", "single"]
 _SCORING: dict[Targets, Callable[[Sequence[str], AnswerVocabulary], tuple[list[int], list[float]]]] = {
     "soft": soft_scores,
     "typed": partial(soft_scores, as_typed=True),
@@ -102,21 +102,22 @@ def read_questions(name: str, questions: Sequence[str], annotations: Sequence[st
     return Questions(records, metrics[0])
 
 
-def read_files(name: str, options: Mapping[str, Any]) -> Questions:
-    """The questions of a split from the files that the settings of a `VQADataModule` name.
+def read_files(name: str, settings: DataSettings) -> Questions:
+    """The questions of a split from the files that the settings name.
 
     Raises:
         ValueError: there are no files, not one of annotations for each of questions, or `read_questions` refuses them.
     """
-    source = "test" if name == "predict" and options["predict_questions"] is None else name
-    questions = as_list(options[f"{source}_questions"])
-    annotations = [] if name == "predict" else as_list(options[f"{name}_annotations"])
+    source = "test" if name == "predict" and settings.files.predict_questions is None else name
+    questions = as_list(getattr(settings.files, f"{source}_questions"))
+    annotations = [] if name == "predict" else as_list(getattr(settings.files, f"{name}_annotations"))
     if not questions:
-        raise ValueError(f"there are no {name} questions; set data.{source}_questions")
+        where = "" if settings.folder is None else f"{settings.folder} has no {source}_questions.json: "
+        raise ValueError(f"{where}there are no {name} questions; set data.files.{source}_questions")
     if name != "predict" and len(annotations) != len(questions):
         raise ValueError(
-            f"{len(questions)} files in data.{name}_questions, but {len(annotations)} in data.{name}_annotations; "
-            "give one for each"
+            f"{len(questions)} files in data.files.{name}_questions, but {len(annotations)} in "
+            f"data.files.{name}_annotations; give one for each"
         )
     return read_questions(name, questions, annotations)
 
@@ -126,7 +127,7 @@ def make_split(
     questions: Questions,
     vocabularies: Vocabularies,
     features: FeatureStore | JoinedStore,
-    options: Mapping[str, Any],
+    settings: DataSettings,
     *,
     embeddings: FeatureStore | None,
     max_tokens: int | None,
@@ -138,7 +139,7 @@ def make_split(
         questions: its records.
         vocabularies: words and answers.
         features: where the images are.
-        options: the settings of a `VQADataModule`.
+        settings: those of the data module.
         embeddings: of the questions, where there is no vocabulary of words.
         max_tokens: longer questions are cut.
 
@@ -146,13 +147,13 @@ def make_split(
         ValueError: an image has no features, a question no embeddings, or no training question a known answer.
     """
     words, answers = vocabularies
-    targets: Targets = options["targets"] if name == "train" else "soft"
-    if name == "train" and options["known_answers_only"]:
+    targets: Targets = settings.answers.targets if name == "train" else "soft"
+    if name == "train" and settings.answers.known_only:
         questions = with_known_answers(questions, answers, targets)
     images = image_positions(
         features,
         [str(record.image_id) for record in questions.records],
-        what=f"data.{name}_questions",
+        what=f"data.files.{name}_questions",
         fix="extract them, or remove their questions",
     )
     if words is not None:

@@ -15,25 +15,8 @@ from coattn.training.callbacks import read_checkpoint
 from coattn.training.certify import make_safeguards
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation import Evaluation, evaluate
+from coattn.training.settings import flat
 from coattn.training.task import VQATask
-
-_RECIPE = (
-    "loss",
-    "label_smoothing",
-    "reduction",
-    "optimizer",
-    "lr",
-    "lr_scale",
-    "betas",
-    "eps",
-    "weight_decay",
-    "schedule",
-    "warmup_epochs",
-    "warmup",
-    "decay_epochs",
-    "decay_rate",
-    "decay_steps",
-)
 
 
 def export_model(
@@ -59,7 +42,7 @@ def export_model(
     if checkpoint is not None:
         task.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
     device = torch.device(device)
-    evaluation = evaluate(task, data, "val", device) if data.hparams["val_questions"] is not None else None
+    evaluation = evaluate(task, data, "val", device) if data.has_validation else None
     embeddings = data.text.embeddings
     save_model(
         folder,
@@ -117,7 +100,7 @@ Image features come from the extractor `{data.features.record["name"]}`.
 
 ## Training
 
-{_table(_recipe(task) | {name: data.hparams[name] for name in ("targets", "known_answers_only", "batch_size")})}
+{_table(_recipe(task, data))}
 """
 
 
@@ -143,9 +126,9 @@ Expected calibration error on the same: {before:.2f} % without, {after:.2f} % wi
 
 
 def _data(data: VQADataModule) -> dict[str, Any]:
-    rows: dict[str, Any] = {"features": data.hparams["features"]}
+    rows: dict[str, Any] = {"features": data.settings.features}
     for name in ("train", "val"):
-        if (files := data.hparams[f"{name}_questions"]) is not None:
+        if files := getattr(data.settings.files, f"{name}_questions"):
             split = data.split(name)
             images = len({record.image_id for record in split.records})
             rows[name] = f"{files}: {len(split.records)} questions on {images} images"
@@ -157,12 +140,17 @@ def _data(data: VQADataModule) -> dict[str, Any]:
 
 
 def _sizes(task: VQATask) -> dict[str, Any]:
-    text = {name: task.hparams[name] for name in ("frozen_layers", "text_dropout") if task.hparams.get(name)}
-    return dict(task.hparams.get("sizes") or {}) | text
+    text = {f"text encoder: {name}": value for name, value in task.hparams["text_encoder"].items() if value}
+    return dict(task.hparams["sizes"] or {}) | text
 
 
-def _recipe(task: VQATask) -> dict[str, Any]:
-    return {name: value for name, value in task.hparams.items() if name in _RECIPE and value is not None}
+def _recipe(task: VQATask, data: VQADataModule) -> dict[str, Any]:
+    """The settings of the training that were set, by their names in a YAML file."""
+    model = {name: value for name, value in task.hparams.items() if name in ("loss", "optimizer", "schedule")}
+    answers, size = data.settings.answers, data.settings.batches.size
+    settings = {f"model.{name}": value for name, value in flat(model).items()}
+    settings |= {"data.answers.targets": answers.targets, "data.answers.known_only": answers.known_only}
+    return {name: value for name, value in (settings | {"data.batches.size": size}).items() if value is not None}
 
 
 def _answers(data: VQADataModule) -> str:

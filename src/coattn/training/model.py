@@ -46,7 +46,7 @@ def build_model(
         given["num_answers"] = num_answers
     kind = "words" if preset in GENERATORS else "choices"
     if given.get("num_answer_words", num_answers) is None:
-        raise ValueError(f"a model of the preset {preset!r} answers in {kind}; set data.answers to {kind}")
+        raise ValueError(f"a model of the preset {preset!r} answers in {kind}; set data.answers.kind to {kind}")
     known = [name for name in inspect.signature(presets[preset]).parameters if name not in given]
     for name in sizes:
         if name in given:

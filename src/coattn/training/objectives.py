@@ -16,9 +16,7 @@ from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.decoder import BOS, EOS, PAD
 from coattn.text.answer_words import COMMA
 from coattn.training.batches import Batch
-
-Loss = Literal["bce", "cross_entropy", "kl"]
-Reduction = Literal["mean", "sum"]
+from coattn.training.settings import Loss
 
 # What makes confidences of logits, for each loss.
 ACTIVATIONS: dict[str, Literal["sigmoid", "softmax"]] = {"bce": "sigmoid", "cross_entropy": "softmax", "kl": "softmax"}
@@ -96,14 +94,18 @@ def make_objective(model: nn.Module, *, loss: Loss, label_smoothing: float) -> O
     """The objective for this kind of model.
 
     Raises:
-        ValueError: a setting that this kind of model has no use for.
+        ValueError: a setting that does not apply to this kind of model.
     """
     if isinstance(model, VQAGenerator):
         if loss != "cross_entropy":
-            raise ValueError(f"a model that writes its answers trains with the loss 'cross_entropy', not {loss!r}")
+            raise ValueError(
+                f"model.loss.name is {loss!r}, but a model that writes its answers trains with 'cross_entropy'"
+            )
         return Writing(label_smoothing)
     if label_smoothing:
-        raise ValueError(f"label_smoothing {label_smoothing} is for models that write their answers; remove it")
+        raise ValueError(
+            f"model.loss.label_smoothing {label_smoothing} is for models that write their answers; remove it"
+        )
     return Choosing(loss)
 
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from coattn._internal.hints import did_you_mean
-from coattn.training.objectives import Reduction
+from coattn.training.settings import (
+    Loss,
+    LossSettings,
+    OptimizerSettings,
+    Reduction,
+    Schedule,
+    ScheduleSettings,
+    Warmup,
+)
 
-Schedule = Literal["constant", "step", "exponential", "cosine", "one_cycle"]
-Warmup = Literal["linear", "stairs"]
-
-_START, _END = (
-    1 / 25,
-    1 / 25e4,
-)  # of the one-cycle schedule, in parts of the peak (Smith & Topin 2017, arXiv 1708.07120)
+# Start and end of the one-cycle schedule as fractions of the peak (Smith & Topin 2017, arXiv 1708.07120).
+_START, _END = 1 / 25, 1 / 25e4
 OPTIMIZERS: dict[str, Any] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -30,82 +32,93 @@ OPTIMIZERS: dict[str, Any] = {
 _FUSED = ("adam", "adamw")
 
 
-def check_recipe(options: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
-    """Refuse what cannot be meant, and warn of settings that have no effect.
-
-    Args:
-        options: the settings of a `VQATask`.
-        parameters: its constructor's, for what a setting is when nobody sets it.
+def check_recipe(loss: LossSettings, optimizer: OptimizerSettings, schedule: ScheduleSettings) -> None:
+    """Refuse a recipe that cannot work, and warn of settings without effect.
 
     Raises:
-        ValueError: unknown names, or a setting that its schedule needs is missing.
+        ValueError: an unknown name, or a setting that the schedule needs is missing.
     """
-    names = {"reduction": Reduction, "schedule": Schedule, "warmup": Warmup}
-    for name, known in {
-        "optimizer": tuple(OPTIMIZERS),
-        **{key: get_args(kind) for key, kind in names.items()},
-    }.items():
-        if options[name] not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {options[name]!r}")
-    schedule = options["schedule"]
-    for needing, name in (("step", "decay_epochs"), ("exponential", "decay_steps")):
-        if schedule == needing and not options[name]:
-            raise ValueError(f"the schedule {needing!r} needs model.{name}")
-    no_stairs = "with the schedule 'one_cycle'" if schedule == "one_cycle" else "without warmup_epochs"
-    idle = {
-        "betas": (options["optimizer"] == "rmsprop", "with the optimizer 'rmsprop'"),
-        "decay_epochs": (schedule != "step", f"with the schedule {schedule!r}"),
-        "decay_steps": (schedule != "exponential", f"with the schedule {schedule!r}"),
-        "decay_rate": (schedule not in ("step", "exponential"), f"with the schedule {schedule!r}"),
-        "warmup": (schedule == "one_cycle" or not options["warmup_epochs"], no_stairs),
-    }
-    for name, (without_effect, why) in idle.items():
-        if without_effect and plain(options[name]) != plain(parameters[name].default):
-            rank_zero_warn(f"model.{name} {plain(options[name])} has no effect {why}")
+    for name, value, known in (
+        ("loss.name", loss.name, get_args(Loss)),
+        ("loss.reduction", loss.reduction, get_args(Reduction)),
+        ("optimizer.name", optimizer.name, tuple(OPTIMIZERS)),
+        ("schedule.name", schedule.name, get_args(Schedule)),
+        ("schedule.warmup", schedule.warmup, get_args(Warmup)),
+    ):
+        if value not in known:
+            raise ValueError(f"model.{name} must be one of {', '.join(known)}, got {value!r}")
+    for needing, needed in (("step", "decay_epochs"), ("exponential", "decay_steps")):
+        if schedule.name == needing and not getattr(schedule, needed):
+            raise ValueError(f"the schedule {needing!r} needs model.schedule.{needed}")
+    with_schedule = f"with the schedule {schedule.name!r}"
+    one_cycle = schedule.name == "one_cycle"
+    for name, group, without_effect, why in (
+        ("betas", optimizer, optimizer.name == "rmsprop", "with the optimizer 'rmsprop'"),
+        ("decay_epochs", schedule, schedule.name != "step", with_schedule),
+        ("decay_steps", schedule, schedule.name != "exponential", with_schedule),
+        ("decay_rate", schedule, schedule.name not in ("step", "exponential"), with_schedule),
+        (
+            "warmup",
+            schedule,
+            one_cycle or not schedule.warmup_epochs,
+            with_schedule if one_cycle else "without warmup_epochs",
+        ),
+    ):
+        value = plain(getattr(group, name))
+        if without_effect and value != plain(getattr(type(group)(), name)):
+            section = "optimizer" if group is optimizer else "schedule"
+            rank_zero_warn(f"model.{section}.{name} {value} has no effect {why}")
 
 
-def make_optimizer(model: nn.Module, options: Mapping[str, Any], *, fused: bool) -> torch.optim.Optimizer:
-    """The optimiser that the settings name, with a group for each learning rate; one kernel, if `fused` and it can."""
-    name = options["optimizer"]
-    extra: dict[str, Any] = {} if name == "rmsprop" else {"betas": options["betas"]}
-    if fused and name in _FUSED:
+def make_optimizer(model: nn.Module, settings: OptimizerSettings, *, fused: bool) -> torch.optim.Optimizer:
+    """The optimizer, with a parameter group for each learning rate; as one fused kernel if `fused` and available."""
+    extra: dict[str, Any] = {} if settings.name == "rmsprop" else {"betas": settings.betas}
+    if fused and settings.name in _FUSED:
         extra["fused"] = True
-    groups = parameter_groups(model, options["lr"], options["lr_scale"] or {})
-    return OPTIMIZERS[name](groups, lr=options["lr"], eps=options["eps"], weight_decay=options["weight_decay"], **extra)
+    groups = parameter_groups(
+        model, settings.lr, settings.lr_scale or {}, decay_norms_and_biases=settings.decay_norms_and_biases
+    )
+    return OPTIMIZERS[settings.name](
+        groups, lr=settings.lr, eps=settings.eps, weight_decay=settings.weight_decay, **extra
+    )
 
 
-def make_schedule(options: Mapping[str, Any], *, num_steps: float, steps_per_epoch: int) -> Callable[[int], float]:
-    """From the number of an optimiser step to the learning rate there, in parts of the peak.
+def make_schedule(settings: ScheduleSettings, *, num_steps: float, steps_per_epoch: int) -> Callable[[int], float]:
+    """A function from the number of an optimizer step to the learning rate there, as a fraction of the peak.
 
     Args:
-        options: the settings of a `VQATask`.
-        num_steps: optimiser steps of the whole training; may be infinite.
-        steps_per_epoch: optimiser steps of an epoch.
+        settings: those of the task.
+        num_steps: optimizer steps of the whole training; may be infinite.
+        steps_per_epoch: optimizer steps of an epoch.
 
     Raises:
         ValueError: the schedule needs an end, and training has none.
     """
-    if not math.isfinite(num_steps) and options["schedule"] in ("cosine", "one_cycle"):
-        raise ValueError(f"the schedule {options['schedule']!r} needs an end: set trainer.max_epochs or max_steps")
+    if not math.isfinite(num_steps) and needs_end(settings):
+        raise ValueError(f"the schedule {settings.name!r} needs an end: set trainer.max_epochs or max_steps")
     num_epochs = num_steps / steps_per_epoch
-    bounds = {"decay_epochs": options["decay_epochs"] or [], "warmup_epochs": [options["warmup_epochs"]]}
-    for setting, epochs in bounds.items():
+    for name, epochs in (("decay_epochs", settings.decay_epochs or []), ("warmup_epochs", [settings.warmup_epochs])):
         if late := [epoch for epoch in epochs if epoch > num_epochs]:
-            rank_zero_warn(f"training ends after {num_epochs:g} epochs, before model.{setting} {late}")
+            rank_zero_warn(f"training ends after {num_epochs:g} epochs, before model.schedule.{name} {late}")
 
     def factor(step: int) -> float:
         return learning_rate_factor(
             step / steps_per_epoch,
-            options["schedule"],
+            settings.name,
             num_epochs=num_epochs,
-            warmup_epochs=options["warmup_epochs"],
-            warmup=options["warmup"],
-            decay_epochs=tuple(options["decay_epochs"] or ()),
-            decay_rate=options["decay_rate"],
-            decay_every=(options["decay_steps"] or steps_per_epoch) / steps_per_epoch,
+            warmup_epochs=settings.warmup_epochs,
+            warmup=settings.warmup,
+            decay_epochs=tuple(settings.decay_epochs or ()),
+            decay_rate=settings.decay_rate,
+            decay_every=(settings.decay_steps or steps_per_epoch) / steps_per_epoch,
         )
 
     return factor
+
+
+def needs_end(settings: ScheduleSettings) -> bool:
+    """Whether the learning rate depends on the length of the training."""
+    return settings.name in ("cosine", "one_cycle")
 
 
 def plain(value: Any) -> Any:
@@ -132,24 +145,41 @@ def freeze_parts(model: nn.Module, lr_scale: Mapping[str, float]) -> None:
     Raises:
         ValueError: there is no such part, or a factor is negative or not finite.
     """
-    known = [name for name, _ in [*model.named_modules(), *model.named_parameters()] if name]
+    parts = [*model.named_children(), *model.named_modules(), *model.named_parameters()]
+    known = dict.fromkeys(name for name, _ in parts if name)
     for part, scale in lr_scale.items():
         if part not in known:
-            raise ValueError(f"lr_scale: the model has no part {part!r}{did_you_mean(part, known)}")
+            hint = did_you_mean(part, known)
+            raise ValueError(f"model.optimizer.lr_scale: the model has no part {part!r}{hint}")
         if not 0 <= scale < math.inf:
-            raise ValueError(f"lr_scale: the factor of {part!r} must be 0 or more, got {scale}")
+            raise ValueError(f"model.optimizer.lr_scale: the factor of {part!r} must be 0 or more, got {scale}")
     for name, parameter in model.named_parameters():
         if scale_of(name, lr_scale) == 0:
             parameter.requires_grad_(False)
 
 
-def parameter_groups(model: nn.Module, lr: float, lr_scale: Mapping[str, float]) -> list[dict[str, Any]]:
-    """What is trained, as groups for an optimiser: first what has the learning rate `lr`, then the others by factor."""
-    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+def parameter_groups(
+    model: nn.Module, lr: float, lr_scale: Mapping[str, float], *, decay_norms_and_biases: bool = True
+) -> list[dict[str, Any]]:
+    """The trainable parameters as groups for an optimizer, those with the learning rate `lr` first.
+
+    Args:
+        model: what is trained.
+        lr: learning rate.
+        lr_scale: see `freeze_parts`.
+        decay_norms_and_biases: if false, biases and parameters with fewer than two dimensions (those of norms) form
+            groups without weight decay.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(scale_of(name, lr_scale), []).append(parameter)
-    return [{"params": members, "lr": lr * scale} for scale, members in groups.items() if members]
+            decays = decay_norms_and_biases or (parameter.ndim > 1 and not name.endswith("bias"))
+            groups.setdefault((scale_of(name, lr_scale), decays), []).append(parameter)
+    return [
+        {"params": members, "lr": lr * scale} | ({} if decays else {"weight_decay": 0.0})
+        for (scale, decays), members in groups.items()
+        if members
+    ]
 
 
 def learning_rate_factor(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from coattn.features.store.manifest import FLIP
 from coattn.features.store.reader import FeatureStore
 from coattn.training.batches import Draw
 from coattn.training.dataset import Split, image_positions
+from coattn.training.settings import MOVED, DataSettings
 
 _ORDER, _FLIPS = 0, 1  # what a stream of random numbers is for
 
@@ -184,18 +185,6 @@ def share(batch: np.ndarray, rank: int, num_ranks: int, *, together: bool = Fals
     return np.array_split(batch, num_ranks)[rank] if together else batch[rank::num_ranks]
 
 
-class Curriculum(TypedDict):
-    """Which questions come first, and for how long.
-
-    Attributes:
-        question_types: the `question_type` of the easy questions.
-        epochs: so many epochs, fractions allowed, show only these, as often as it takes.
-    """
-
-    question_types: list[str]
-    epochs: float
-
-
 class EasyFirst:
     """A plan whose first batches are made of easy questions only. Like the plan, a pure function of the epoch.
 
@@ -230,16 +219,13 @@ class EasyFirst:
         return [(self.positions[batch], divisor) for batch, divisor in easy] + batches[len(easy) :]
 
 
-_DECIDING = ("batch_size", "pool", "group_by_image", "flips", "curriculum", "targets")
-
-
 class TrainingOrder:
     """The order of a training run, the same for any number of workers and devices.
 
     Args:
         split: the training questions.
         features: where their images are.
-        options: the settings of a `VQADataModule`.
+        settings: those of the data module.
         accumulate: batches per optimiser step.
 
     Raises:
@@ -247,18 +233,19 @@ class TrainingOrder:
     """
 
     def __init__(
-        self, split: Split, features: FeatureStore | JoinedStore, options: Mapping[str, Any], *, accumulate: int
+        self, split: Split, features: FeatureStore | JoinedStore, settings: DataSettings, *, accumulate: int
     ) -> None:
-        self.split, self.features, self.options, self.accumulate = split, features, options, accumulate
-        self.seed: int = options["seed"] or 0
+        self.split, self.features, self.settings, self.accumulate = split, features, settings, accumulate
+        self.seed = settings.seed or 0
+        batches = settings.batches
         self.plan = BatchPlan(
             split.num_regions,
             split.num_tokens,
-            options["batch_size"],
+            batches.size,
             seed=self.seed,
             accumulate=accumulate,
-            pool=options["pool"],
-            images=split.images if options["group_by_image"] else None,
+            pool=batches.pool,
+            images=split.images if batches.group_by_image else None,
         )
 
     def __len__(self) -> int:
@@ -268,7 +255,15 @@ class TrainingOrder:
     @cached_property
     def record(self) -> dict[str, Any]:
         """What decides the order; plain values."""
-        chosen = {name: self.options[name] for name in _DECIDING}
+        batches = self.settings.batches
+        chosen = {
+            "batch_size": batches.size,
+            "pool": batches.pool,
+            "group_by_image": batches.group_by_image,
+            "flips": batches.flips,
+            "curriculum": batches.curriculum,
+            "targets": self.settings.answers.targets,
+        }
         return {**chosen, "seed": self.seed, "accumulate": self.accumulate, "questions": self._digest()}
 
     @cached_property
@@ -278,13 +273,13 @@ class TrainingOrder:
         Raises:
             ValueError: the curriculum names a question type that there is not.
         """
-        curriculum = self.options["curriculum"]
+        curriculum = self.settings.batches.curriculum
         if curriculum is None:
             return self.plan
         types = [record.question_type for record in self.split.records]
         if unknown := [name for name in curriculum["question_types"] if name not in types]:
             raise ValueError(
-                f"data.curriculum: no training question has the question type {unknown[0]!r}; "
+                f"data.batches.curriculum: no training question has the question type {unknown[0]!r}; "
                 f"there are {', '.join(map(repr, sorted(set(types))))}"
             )
         return EasyFirst(self.plan, np.isin(types, curriculum["question_types"]), curriculum["epochs"])
@@ -296,9 +291,13 @@ class TrainingOrder:
             ValueError: the message names each setting that differs.
         """
         ours, theirs = dict(self.record), dict(saved)
-        ours["word_vectors"] = self.options["word_vectors"] and Path(self.options["word_vectors"]).name
+        ours["word_vectors"] = self.settings.text.word_vectors and Path(self.settings.text.word_vectors).name
         theirs["word_vectors"] = (word_vectors or {}).get("file")
-        changed = [f"{name} was {theirs.get(name)}, is {ours[name]}" for name in ours if ours[name] != theirs.get(name)]
+        changed = [
+            f"{_setting(name)} was {theirs.get(name)}, is {ours[name]}"
+            for name in ours
+            if ours[name] != theirs.get(name)
+        ]
         if changed:
             raise ValueError(
                 f"cannot go on from this checkpoint with other training data or batches: {'; '.join(changed)}. "
@@ -308,7 +307,7 @@ class TrainingOrder:
     def draws(self, epoch: int, rank: int = 0, num_ranks: int = 1, *, done: int = 0) -> list[Draw]:
         """What one of several devices reads in an epoch, but for the first `done` batches."""
         images = self.images(epoch)
-        together = self.options["group_by_image"]
+        together = self.settings.batches.group_by_image
         shares = (
             (share(batch, rank, num_ranks, together=together), divisor)
             for batch, divisor in self.easy_first.epoch(epoch)[done:]
@@ -322,7 +321,7 @@ class TrainingOrder:
 
     def images(self, epoch: int) -> np.ndarray:
         """The image (N,) of each question in an epoch, by its place in the store: as it is, or mirrored."""
-        if not self.options["flips"]:
+        if not self.settings.batches.flips:
             return self.split.images
         flipped = draw_flips(len(self.split.images), seed=self.seed, epoch=epoch)
         return np.where(flipped, self._flipped_images, self.split.images)
@@ -331,15 +330,15 @@ class TrainingOrder:
     def all_images(self) -> np.ndarray:
         """The images of all questions, and their mirror images where these are shown too."""
         images = self.split.images
-        return np.concatenate([images, self._flipped_images]) if self.options["flips"] else images
+        return np.concatenate([images, self._flipped_images]) if self.settings.batches.flips else images
 
     @cached_property
     def _flipped_images(self) -> np.ndarray:
         return image_positions(
             self.features,
             [f"{record.image_id}{FLIP}" for record in self.split.records],
-            what="data.train_questions, mirrored",
-            fix="extract with --flips, or set data.flips to false",
+            what="data.files.train_questions, mirrored",
+            fix="extract with --flips, or set data.batches.flips to false",
         )
 
     def _digest(self) -> str:
@@ -355,3 +354,10 @@ def evaluation_draws(split: Split, batch_size: int, rank: int, num_ranks: int) -
     batches = evaluation_batches(split.num_regions, split.num_tokens, batch_size)
     shares = (share(batch, rank, num_ranks) for batch in batches)
     return [Draw(positions, split.images[positions], float(len(positions))) for positions in shares]
+
+
+def _setting(name: str) -> str:
+    """The name of a setting in messages, from its name in the record of an order."""
+    return MOVED.get(
+        f"data.{name}", {"seed": "data.seed", "accumulate": "trainer.accumulate_grad_batches"}.get(name, name)
+    )

@@ -22,12 +22,12 @@ from coattn._internal.files import atomic_path, read_json, write_json
 from coattn.datasets.prepared import Dataset
 from coattn.models import GENERATORS, question_only
 from coattn.training.cli import main as run_command
+from coattn.training.settings import regroup
 
 # Settings of the data that say where files are. `coattn.train` sets them.
-_FILES = ("folder", "features", "files", "question_embeddings")
+_FILES = ("folder", "features", "files")
 # In this order a finished model is moved away: train.json last, so that an interrupted move is completed later.
 _MADE = ("checkpoints", "logs", "model", "predictions", "config.yaml", "report.md", "scores.json", "train.json")
-_ENDINGS = ("_questions", "_annotations")
 
 
 def read_config(config: str | os.PathLike[str]) -> dict[str, Any]:
@@ -50,12 +50,10 @@ def read_config(config: str | os.PathLike[str]) -> dict[str, Any]:
     preset = value.get("model", {}).get("preset")
     if preset in GENERATORS:
         raise ValueError(f"{path}: the preset {preset!r} writes answers; coattn train takes models that choose them")
-    data = {
-        name: setting
-        for name, setting in value.get("data", {}).items()
-        if name not in _FILES and not name.endswith(_ENDINGS)
-    }
-    return {**value, "trainer": dict(value.get("trainer", {})), "data": data, "model": dict(value.get("model", {}))}
+    data, model = (regroup(name, value.get(name, {}))[0] for name in ("data", "model"))
+    data = {name: setting for name, setting in data.items() if name not in _FILES}
+    data.get("text", {}).pop("embeddings", None)
+    return {**value, "trainer": dict(value.get("trainer", {})), "data": data, "model": model}
 
 
 def fit_to_data(
@@ -75,7 +73,7 @@ def fit_to_data(
     chosen["seed_everything"] = seed
     if default:
         size = next(size for size in (8, 16, 32, 64) if size == 64 or num_questions <= 50 * size)
-        chosen["data"]["batch_size"] = size
+        chosen["data"]["batches"] = {**chosen["data"].get("batches", {}), "size": size}
         chosen["trainer"]["max_epochs"] = max(20, min(60, 1000 * size // num_questions))
     if epochs is not None:
         chosen["trainer"]["max_epochs"] = epochs
@@ -102,7 +100,7 @@ def with_paths(config: Mapping[str, Any], root: Path, paths: Mapping[str, Any]) 
         **config["trainer"],
         "default_root_dir": str(root),
     }
-    return {**config, "trainer": trainer, "data": {**config["data"], **paths}}
+    return {**config, "trainer": trainer, "data": regroup("data", {**config["data"], **paths})[0]}
 
 
 @dataclass(frozen=True)

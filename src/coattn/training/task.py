@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -22,30 +22,29 @@ from coattn.training.batches import Batch
 from coattn.training.callbacks import ExactResume, PeakMemory
 from coattn.training.data import VQADataModule
 from coattn.training.model import build_model, compile_parts, remember_inputs_only
-from coattn.training.objectives import Loss, Reduction, make_objective
-from coattn.training.optim import (
-    Schedule,
-    Warmup,
-    check_recipe,
-    freeze_parts,
-    make_optimizer,
-    make_schedule,
-    plain,
-    scale_of,
+from coattn.training.objectives import make_objective
+from coattn.training.optim import check_recipe, freeze_parts, make_optimizer, make_schedule, plain, scale_of
+from coattn.training.settings import (
+    ExecutionSettings,
+    LossSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+    TextEncoderSettings,
+    flat,
+    read_groups,
+    regroup,
 )
 
 _LARGE_TEXT_RATE = 2e-4
-_ARCHITECTURE = (
-    "preset",
-    "sizes",
-    "num_words",
-    "question_dim",
-    "text_config",
-    "region_dim",
-    "num_answers",
-    "num_answer_words",
-)
-_EXECUTION = ("compile", "checkpoint_activations")
+_FROM_DATA = ("num_words", "question_dim", "text_config", "region_dim", "num_answers", "num_answer_words")
+_ARCHITECTURE = ("preset", "sizes", *_FROM_DATA)
+_GROUPS = {
+    "text_encoder": TextEncoderSettings,
+    "loss": LossSettings,
+    "optimizer": OptimizerSettings,
+    "schedule": ScheduleSettings,
+    "execution": ExecutionSettings,
+}
 
 
 class Answers(NamedTuple):
@@ -60,45 +59,32 @@ class Answers(NamedTuple):
 class VQATask(LightningModule):
     """Trains a `VQAModel` or a `VQAGenerator`, given as such or as a preset and its sizes.
 
-        VQATask(coattn.nn.VQAModel(...), lr=1e-3)
+        VQATask(coattn.nn.VQAModel(...), optimizer=OptimizerSettings(lr=1e-3))
         VQATask(preset="modular", sizes={"dim": 256}, num_words=..., region_dim=..., num_answers=...)
 
-    Gradients are clipped by the Trainer (`gradient_clip_val`).
+    Gradients are clipped by the Trainer (`gradient_clip_val`). Settings may also be given by their earlier names
+    (`coattn.training.settings.MOVED`), for example `lr=1e-3`.
 
     Args:
-        model: a model. A dict is taken as `sizes`.
-        preset: name in `coattn.models.PRESETS` or `GENERATORS`.
-        sizes: the preset's own arguments.
-        num_words: size of the question vocabulary; this and the next four follow from the data.
-        question_dim: width of given question embeddings, or of a text encoder.
-        text_config: architecture of a text encoder that is trained with the model, see `FinetunedQuestionEncoder`; it
-            then stands before the preset's own question encoder, as `question_encoder.transformer`.
-        region_dim: width of the region features.
-        num_answers: size of the answer vocabulary, for a model that chooses its answer.
-        num_answer_words: size of the vocabulary of answer words, for one that writes it.
-        frozen_layers: the text encoder's embeddings and so many of its lowest layers are not trained.
-        text_dropout: of the text encoder; its own if not given.
-        loss: see `coattn.training.objectives.answer_losses`; a model that writes has "cross_entropy" of its words.
-        label_smoothing: for a model that writes, see `coattn.training.objectives.Writing`.
-        reduction: whether an optimiser step minimises the mean or the sum of the losses of its questions, on however
-            many devices and in however many accumulated batches they come.
-        optimizer: the kind of Adam, or "rmsprop" (alpha 0.99).
-        lr: learning rate, at its peak.
-        lr_scale: learning rates of their own for parts of the model, in parts of `lr`, by name of a module or
-            parameter: {"question_encoder.embedding": 0.1}. Of parts inside of parts the inner one's counts; 0 freezes.
-        betas: of Adam.
-        eps: of the optimiser, added outside the square root.
-        weight_decay: of the optimiser; decoupled for "adamw", else added to the gradient.
-        schedule: see `coattn.training.optim.learning_rate_factor`, also for the next five.
-        warmup_epochs: epochs (fractions allowed) of the way up.
-        warmup: its form, "linear" or "stairs".
-        decay_epochs: for the schedule "step"; every seven epochs is [7, 14, 21].
-        decay_rate: for the schedules "step" and "exponential".
-        decay_steps: for the schedule "exponential", optimiser steps in which the learning rate falls by `decay_rate`.
-        compile: compile the model with `torch.compile`, see `coattn.training.compile_parts`. It takes minutes
-            to begin; on the CPU it gains nothing.
-        checkpoint_activations: train with less memory and a third more to compute, see
-            `coattn.nn.CoAttentionStack.checkpoint_activations`; for models that are stacks of layers.
+        model: A model. A mapping is taken as `sizes`.
+        preset: Name of a model in `coattn.models.PRESETS` or `GENERATORS`.
+        sizes: The preset's own arguments.
+        num_words: Size of the question vocabulary. This and the next five arguments follow from the data.
+        question_dim: Width of given question embeddings, or of a text encoder.
+        text_config: Architecture of a text encoder that is trained with the model, see `FinetunedQuestionEncoder`. It
+            precedes the preset's own question encoder, as `question_encoder.transformer`.
+        region_dim: Width of the region features.
+        num_answers: Size of the answer vocabulary, for a model that chooses its answer.
+        num_answer_words: Size of the vocabulary of answer words, for a model that writes its answer.
+        text_encoder: How a text encoder is trained with the model.
+        loss: What training minimizes.
+        optimizer: The optimizer.
+        schedule: The learning rate over time.
+        execution: How the model is computed.
+
+    Attributes:
+        loss, optimizer_settings, schedule, execution: the groups of settings.
+        temperature: what logits are divided by to make confidences; a model directory has a fitted one.
 
     Raises:
         ValueError: unknown names, or sizes that do not fit together.
@@ -116,32 +102,43 @@ class VQATask(LightningModule):
         region_dim: int | None = None,
         num_answers: int | None = None,
         num_answer_words: int | None = None,
-        frozen_layers: int = 0,
-        text_dropout: float | None = None,
-        loss: Loss = "bce",
-        label_smoothing: float = 0.0,
-        reduction: Reduction = "mean",
-        optimizer: Literal["adam", "adamw", "adamax", "rmsprop"] = "adamw",
-        lr: float = 1e-3,
-        lr_scale: dict[str, float] | None = None,
-        betas: tuple[float, float] = (0.9, 0.98),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-        schedule: Schedule = "cosine",
-        warmup_epochs: float = 0.0,
-        warmup: Warmup = "linear",
-        decay_epochs: list[float] | None = None,
-        decay_rate: float = 0.2,
-        decay_steps: int | None = None,
-        compile: bool = False,
-        checkpoint_activations: bool = False,
+        text_encoder: TextEncoderSettings = TextEncoderSettings(),
+        loss: LossSettings = LossSettings(),
+        optimizer: OptimizerSettings = OptimizerSettings(),
+        schedule: ScheduleSettings = ScheduleSettings(),
+        execution: ExecutionSettings = ExecutionSettings(),
+        **moved: Any,
     ) -> None:
         super().__init__()
-        self.temperature = 1.0  # of the confidences of answers; a model directory knows a better one
+        self.temperature = 1.0
         if isinstance(model, dict):
             model, sizes = None, model
-        self.save_hyperparameters(ignore=["model"])
-        check_recipe(self.hparams, inspect.signature(VQATask).parameters)
+        given = {
+            "text_encoder": text_encoder,
+            "loss": loss,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "execution": execution,
+        }
+        groups = read_groups("model", _GROUPS, given, moved)
+        self.loss, self.optimizer_settings, self.schedule = groups["loss"], groups["optimizer"], groups["schedule"]
+        from_data: dict[str, Any] = {
+            "num_words": num_words,
+            "question_dim": question_dim,
+            "region_dim": region_dim,
+            "num_answers": num_answers,
+            "num_answer_words": num_answer_words,
+        }
+        self.save_hyperparameters(
+            {
+                "preset": preset,
+                "sizes": sizes,
+                **from_data,
+                "text_config": text_config,
+                **{name: dataclasses.asdict(group) for name, group in groups.items()},
+            }
+        )
+        check_recipe(self.loss, self.optimizer_settings, self.schedule)
         if model is not None:
             if preset is not None or sizes is not None:
                 rank_zero_warn("preset and sizes have no effect on a model that is given as such")
@@ -149,26 +146,22 @@ class VQATask(LightningModule):
         else:
             if preset is None or region_dim is None or (num_answers is None and num_answer_words is None):
                 raise ValueError("give a model, or preset, region_dim, num_answers, and num_words or question_dim")
-            self.model = build_model(
-                preset,
-                sizes or {},
-                num_words=num_words,
-                question_dim=question_dim,
-                region_dim=region_dim,
-                num_answers=num_answers,
-                num_answer_words=num_answer_words,
-            )
+            self.model = build_model(preset, sizes or {}, **from_data)
+        text_encoder = groups["text_encoder"]
         if text_config is not None:
             self.model.question_encoder = FinetunedQuestionEncoder(
-                self.model.question_encoder, config=text_config, frozen_layers=frozen_layers, dropout=text_dropout
+                self.model.question_encoder,
+                config=text_config,
+                frozen_layers=text_encoder.frozen_layers,
+                dropout=text_encoder.dropout,
             )
-        elif frozen_layers or text_dropout is not None:
-            raise ValueError("frozen_layers and text_dropout are for a text encoder; set data.text_encoder")
-        self.objective = make_objective(self.model, loss=loss, label_smoothing=label_smoothing)
-        freeze_parts(self.model, lr_scale or {})
-        if checkpoint_activations:
+        elif text_encoder != TextEncoderSettings():
+            raise ValueError("model.text_encoder has settings, but there is no text encoder; set data.text.encoder")
+        self.objective = make_objective(self.model, loss=self.loss.name, label_smoothing=self.loss.label_smoothing)
+        freeze_parts(self.model, self.optimizer_settings.lr_scale or {})
+        if groups["execution"].checkpoint_activations:
             remember_inputs_only(self.model)
-        if compile:
+        if groups["execution"].compile:
             compile_parts(self.model)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -185,8 +178,8 @@ class VQATask(LightningModule):
             self.trainer.fit_loop.setup_data()
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        optimizer = make_optimizer(self.model, self.hparams, fused=not self._scales_gradients())
-        factor = make_schedule(self.hparams, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
+        optimizer = make_optimizer(self.model, self.optimizer_settings, fused=not self._scales_gradients())
+        factor = make_schedule(self.schedule, num_steps=num_steps, steps_per_epoch=steps_per_epoch)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -222,7 +215,7 @@ class VQATask(LightningModule):
         if vectors is None:
             return
         if not embeddings:
-            raise ValueError(f"{vectors.path}: the model has no word embeddings; remove data.word_vectors")
+            raise ValueError(f"{vectors.path}: the model has no word embeddings; remove data.text.word_vectors")
         for name, embedding in embeddings.items():
             if embedding.embedding_dim != vectors.dim:
                 raise ValueError(
@@ -252,11 +245,12 @@ class VQATask(LightningModule):
 
     def _warn_of_large_steps(self) -> None:
         part = "question_encoder.transformer"
-        rate = self.hparams["lr"] * scale_of(f"{part}.layer", self.hparams["lr_scale"] or {})
+        optimizer = self.optimizer_settings
+        rate = optimizer.lr * scale_of(f"{part}.layer", optimizer.lr_scale or {})
         if rate > _LARGE_TEXT_RATE:
             rank_zero_warn(
                 f"the text encoder is trained with the learning rate {rate:g}, which makes it forget what it knows; "
-                f"usual are 1e-5 to 1e-4: set model.lr_scale {{{part}: {2e-5 / self.hparams['lr']:.2g}}}"
+                f"usual are 1e-5 to 1e-4: set model.optimizer.lr_scale {{{part}: {2e-5 / optimizer.lr:.2g}}}"
             )
 
     def _word_embeddings(self) -> dict[str, nn.Embedding]:
@@ -273,13 +267,15 @@ class VQATask(LightningModule):
         Raises:
             ValueError: the model, or when training anything else, differs from the checkpoint's settings.
         """
-        saved = checkpoint.get("hyper_parameters", {})
+        saved, ours = (
+            flat(regroup("model", values)[0]) for values in (checkpoint.get("hyper_parameters", {}), self.hparams)
+        )
         fitting = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
-        names = [name for name in self.hparams if name not in _EXECUTION] if fitting else _ARCHITECTURE
+        compared = [name for name in ours if not name.startswith("execution.")] if fitting else _ARCHITECTURE
         changed = [
-            f"{name} was {saved[name]!r}, is {self.hparams[name]!r}"
-            for name in names
-            if name in saved and name in self.hparams and plain(saved[name]) != plain(self.hparams[name])
+            f"model.{name} was {saved[name]!r}, is {ours[name]!r}"
+            for name in compared
+            if name in saved and plain(saved[name]) != plain(ours[name])
         ]
         if changed:
             raise ValueError(
@@ -295,7 +291,7 @@ class VQATask(LightningModule):
         losses = self.objective.losses(self.model, batch)
         # Not with prog_bar, for which Lightning would fetch the number from the device after each step.
         self.log("train/loss", losses.detach().mean(), batch_size=len(losses))
-        mean = self.hparams["reduction"] == "mean"
+        mean = self.loss.reduction == "mean"
         return (
             losses.sum()
             * self.trainer.world_size

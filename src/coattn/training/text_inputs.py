@@ -23,6 +23,7 @@ from coattn.text.pretrained_tokenizer import FILES, KIND, PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors
 from coattn.training.callbacks import read_checkpoint
+from coattn.training.settings import DataSettings
 
 
 class Vocabularies(NamedTuple):
@@ -66,54 +67,55 @@ def read_vocabularies(path: str | os.PathLike[str]) -> Vocabularies:
 
 
 def make_vocabularies(
-    records: Sequence[Record], options: Mapping[str, Any], *, form: str, tokenizer: PretrainedTokenizer | None
+    records: Sequence[Record], settings: DataSettings, *, form: str, tokenizer: PretrainedTokenizer | None
 ) -> Vocabularies:
     """The words and answers of training questions, by the settings of a `VQADataModule`.
 
     Args:
         records: the training questions.
-        options: the settings.
+        settings: those of the data module.
         form: how answers are compared, see `coattn.text.answers.answer_form`.
         tokenizer: that of a text encoder which is trained with the model, in place of a vocabulary of words.
     """
     words: Vocabulary | PretrainedTokenizer | None = tokenizer
-    if tokenizer is None and options["question_embeddings"] is None:
+    if tokenizer is None and settings.text.embeddings is None:
         words = Vocabulary.build(
             (record.question for record in records),
-            min_count=options["min_word_count"],
-            tokenizer=options["tokenizer"],
+            min_count=settings.text.min_word_count,
+            tokenizer=settings.text.tokenizer,
         )
-    given, least = [record.answer for record in records], options["min_answer_count"]
-    if options["answers"] == "words":
+    given, least = [record.answer for record in records], settings.answers.min_count
+    if settings.answers.kind == "words":
         return Vocabularies(words, AnswerWords.build(given, form=form, min_count=least))
     answers = AnswerVocabulary.build(
-        ([answer] for answer in given), form=form, size=options["max_answers"], min_count=least
+        ([answer] for answer in given), form=form, size=settings.answers.max_count, min_count=least
     )
     return Vocabularies(words, answers)
 
 
-def check_vocabularies(found: Vocabularies, options: Mapping[str, Any]) -> None:
+def check_vocabularies(found: Vocabularies, settings: DataSettings) -> None:
     """Refuse vocabularies of a saved model that reads or answers otherwise than the settings say.
 
     Raises:
         ValueError: the message names the setting.
     """
-    source = options["vocabulary_from"]
+    source, text = settings.vocabulary_from, settings.text
     wanted = {
-        "question_embeddings": found.words is None,
-        "text_encoder": isinstance(found.words, PretrainedTokenizer),
+        "embeddings": found.words is None,
+        "encoder": isinstance(found.words, PretrainedTokenizer),
     }
-    reads = next((f"what data.{name} gives" for name, expected in wanted.items() if expected), "words")
+    reads = next((f"what data.text.{name} provides" for name, expected in wanted.items() if expected), "words")
     for name, expected in wanted.items():
-        if (options[name] is not None) != expected:
+        value = getattr(text, name)
+        if (value is not None) != expected:
             raise ValueError(
-                f"{source}: this model reads {reads}, but data.{name} is {options[name]}; "
+                f"{source}: this model reads {reads}, but data.text.{name} is {value}; "
                 "use the setting it was trained with"
             )
     kind = "words" if isinstance(found.answers, AnswerWords) else "choices"
-    if options["answers"] != kind:
+    if settings.answers.kind != kind:
         raise ValueError(
-            f"{source}: this model answers in {kind}; set data.answers to {kind}, not {options['answers']}"
+            f"{source}: this model answers in {kind}; set data.answers.kind to {kind}, not {settings.answers.kind}"
         )
 
 
@@ -121,17 +123,15 @@ class TextInputs:
     """The inputs of a training run that are text, each read when it is first asked for.
 
     Args:
-        options: the settings of a `VQADataModule`.
+        settings: those of the data module.
         training_questions: returns the training questions and their metric.
 
     Attributes:
         word_vectors_record: which word vectors training began with, plain values; None as long as none were read.
     """
 
-    def __init__(
-        self, options: Mapping[str, Any], training_questions: Callable[[], tuple[Sequence[Record], str]]
-    ) -> None:
-        self.options = options
+    def __init__(self, settings: DataSettings, training_questions: Callable[[], tuple[Sequence[Record], str]]) -> None:
+        self.settings = settings
         self.word_vectors_record: dict[str, Any] | None = None
         self._training_questions = training_questions
         self._encoder_record: dict[str, Any] | None = None
@@ -139,46 +139,48 @@ class TextInputs:
     @cached_property
     def embeddings(self) -> FeatureStore | None:
         """The store of question token embeddings, if there is one."""
-        path = self.options["question_embeddings"]
+        path = self.settings.text.embeddings
         return FeatureStore(path) if path is not None else None
 
     @cached_property
     def encoder_folder(self) -> Path | None:
         """Where the text encoder is that training begins with, if there is one."""
-        name = self.options["text_encoder"]
+        name = self.settings.text.encoder
         if name is None:
             return None
-        if self.options["question_embeddings"] is not None:
-            raise ValueError("give either data.text_encoder, to train it, or data.question_embeddings, made by one")
+        if self.settings.text.embeddings is not None:
+            raise ValueError("set either data.text.encoder, to train it, or data.text.embeddings, which one made")
         return local_folder(
             name,
-            self.options["allow_download"],
+            self.settings.text.allow_download,
             kind=KIND,
             files=FILES,
-            permission="set data.allow_download",
+            permission="set data.text.allow_download",
         )
 
     @cached_property
     def vocabularies(self) -> Vocabularies:
         """Words and answers: of the checkpoint or model directory if one was named, else of the training questions."""
-        options = self.options
-        if options["vocabulary_from"] is not None:
-            found = read_vocabularies(options["vocabulary_from"])
-            check_vocabularies(found, options)
+        settings = self.settings
+        if settings.vocabulary_from is not None:
+            found = read_vocabularies(settings.vocabulary_from)
+            check_vocabularies(found, settings)
             return found
         reader = None if self.encoder_folder is None else PretrainedTokenizer.load(self.encoder_folder)
         records, metric = self._training_questions()
-        return make_vocabularies(records, options, form=answer_form(metric), tokenizer=reader)
+        return make_vocabularies(records, settings, form=answer_form(metric), tokenizer=reader)
 
     @cached_property
     def word_vectors(self) -> WordVectors | None:
         """The vectors of the vocabulary's words, if there is such a file; how many were found is reported."""
-        path = self.options["word_vectors"]
+        path = self.settings.text.word_vectors
         if path is None:
             return None
         words = self.vocabularies.words
         if not isinstance(words, Vocabulary):
-            raise ValueError("data.word_vectors needs words; remove it, or data.question_embeddings and text_encoder")
+            raise ValueError(
+                "data.text.word_vectors needs words; remove it, or data.text.embeddings and data.text.encoder"
+            )
         found = read_word_vectors(path, words)
         known = found.coverage(words, [record.question for record in self._training_questions()[0]])
         self.word_vectors_record = known
@@ -191,7 +193,7 @@ class TextInputs:
     @property
     def max_tokens(self) -> int | None:
         """Longer questions are cut to so many tokens."""
-        words, limit = self.vocabularies.words, self.options["max_tokens"]
+        words, limit = self.vocabularies.words, self.settings.text.max_tokens
         return words.limit(limit) if isinstance(words, PretrainedTokenizer) else limit
 
     @property
@@ -201,9 +203,10 @@ class TextInputs:
             return dict(self.embeddings.record)
         words = self.vocabularies.words
         if self._encoder_record is None and isinstance(words, PretrainedTokenizer):
-            folder, name = self.encoder_folder, self.options["text_encoder"]
-            assert folder is not None, "vocabularies sees to it"
-            kind, limit = json.loads(words.config)["model_type"], words.limit(self.options["max_tokens"])
+            folder, name = self.encoder_folder, self.settings.text.encoder
+            assert folder is not None, "vocabularies checks it"
+            assert name is not None
+            kind, limit = json.loads(words.config)["model_type"], words.limit(self.settings.text.max_tokens)
             self._encoder_record = encoder_record(name, folder, kind=kind, max_tokens=limit)
         return self._encoder_record
 
