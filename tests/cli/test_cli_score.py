@@ -83,7 +83,9 @@ def test_metric_follows_the_data_and_can_be_overridden(small: Path) -> None:
         ([{"question_id": True, "answer": "cat"}], "question_id is True"),
         ([{"question_id": 1.0, "answer": "cat"}], "question_id is 1.0"),
         (["cat"], "result 0"),
-        ({"1": "cat"}, "a result file is a list"),
+        ({"1": "cat"}, "1 of 2 questions have no result"),
+        ({"1": ["cat"]}, "a result file is a list"),
+        ({"1": {"answer": "cat"}}, "must be a text or an object with direct_answer or multiple_choice"),
     ],
 )
 def test_wrong_results_are_one_message_and_no_output(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coattn.datasets.records import Record
-from coattn.datasets.results import FORMS, Results, read_results, write_results
+from coattn.datasets.results import FORMS, Results, default_name, read_results, write_results
 
 RECORDS = [Record(20, "a.jpg", "what?", extra={"image": "VizWiz_a.jpg"}), Record("7", 3, "how?")]
 RESULTS = Results({20: "yes", "7": "two “dogs”"}, {20: 0.123456789, "7": 1.0}, {20: 0.25, "7": 0.5})
@@ -90,6 +90,59 @@ def test_the_servers_get_what_they_take(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'coco', must be one of vqa, gqa, clevr, vizwiz"):
         write_results(tmp_path / "x", RESULTS, RECORDS, form="coco")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_that_is_written_is_read(form: str, tmp_path: Path) -> None:
+    path = tmp_path / default_name("test", form)
+    records = [Record("VizWiz_a.jpg", "VizWiz_a.jpg", "what?"), Record("3", 3, "how?")]
+    results = Results({"VizWiz_a.jpg": "yes", "3": "two “dogs”"}, {"VizWiz_a.jpg": 0.5, "3": 1.0})
+    write_results(path, results, records, form=form)
+    again = read_results(path, records)
+    assert {str(key): answer for key, answer in again.answers.items()} == results.answers
+    assert again.confidences == (results.confidences if form == "vqa" else {})
+
+
+def test_names_carry_the_form() -> None:
+    assert [default_name("val", form) for form in FORMS] == [
+        "val.json",
+        "val.gqa.json",
+        "val.clevr.txt",
+        "val.vizwiz.json",
+    ]
+
+
+def test_other_peoples_forms(tmp_path: Path) -> None:
+    choices = {"q1": {"multiple_choice": "pan", "direct_answer": "wok"}, "q2": {"multiple_choice": "pot"}}
+    assert read_results(save(tmp_path / "a.json", choices)) == Results(
+        {"q1": "wok", "q2": "pot"}, chosen={"q1": "pan", "q2": "pot"}
+    )
+    assert read_results(save(tmp_path / "a.json", {"q1": "wok"})) == Results({"q1": "wok"})
+    llava = (
+        '{"question_id": 7, "prompt": "what?", "text": "a wok", "model_id": "m"}\n\n{"question_id": 8, "text": ""}\n'
+    )
+    assert read_results(save(tmp_path / "l.jsonl", llava)) == Results({7: "a wok", 8: ""})
+    answerable = [{"image": "a.jpg", "answerable": 0.3}, {"image": "b.jpg", "answerable": 1}]
+    assert read_results(save(tmp_path / "v.json", answerable)) == Results(
+        {"a.jpg": "", "b.jpg": ""}, {}, {"a.jpg": 0.3, "b.jpg": 1.0}
+    )
+    assert read_results(save(tmp_path / "c.txt", "yes\n 3 \n"), RECORDS) == Results({20: "yes", "7": "3"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.txt", "yes\n", "1 lines for 2 questions; a text file has one answer per line"),
+        ("l.jsonl", '{"question_id": 1, "text": "a"}\n{"question_id"', "line 2"),
+        ("l.jsonl", '{"question_id": 1, "text": 2}', r"result 0 \(question_id 1\): text is 2"),
+        ("a.json", '{"q1": {"choice": "pan"}}', "must be a text or an object with direct_answer or multiple_choice"),
+        ("a.json", '{"q1": {"multiple_choice": "pan"}, "q2": "pot"}', "1 of 2 results have a multiple_choice"),
+        ("v.json", '[{"image": "a", "answerable": 1}, {"image": "b"}]', "has no 'answerable'"),
+    ],
+)
+def test_mistakes_in_other_forms_are_named(name: str, content: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_results(save(tmp_path / name, content), RECORDS)
 
 
 def test_the_servers_own_files_are_read(tmp_path: Path) -> None:

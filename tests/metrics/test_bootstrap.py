@@ -8,7 +8,14 @@ import pytest
 
 from coattn.datasets.records import Record
 from coattn.datasets.results import Results
-from coattn.metrics.bootstrap import Images, intervals, mean_samples, paired_test, statistic_samples
+from coattn.metrics.bootstrap import (
+    Images,
+    intervals,
+    mean_samples,
+    paired_test,
+    statistic_samples,
+    wilson_interval,
+)
 from coattn.metrics.confidence import confidence_statistic
 from coattn.metrics.score import compare, judge, score
 
@@ -75,6 +82,23 @@ def test_interval_of_independent_questions_is_the_normal_one() -> None:
         pytest.approx(worth.mean() - half, abs=0.1 * half),
         pytest.approx(worth.mean() + half, abs=0.1 * half),
     )
+
+
+def test_wilson_intervals_by_hand() -> None:
+    assert wilson_interval(1.0, 1) == pytest.approx((0.2065, 1.0), abs=1e-4)
+    assert wilson_interval(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Newcombe 1998
+    assert wilson_interval(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I
+
+
+def test_few_images_and_equal_answers_have_no_interval_without_width() -> None:
+    rows = [Record(i, i, "q", ("yes",), answer_type="rare" if i == 0 else "often") for i in range(60)]
+    scores = score(dict.fromkeys(range(60), "yes"), rows, "exact_match", num_samples=100)
+    assert scores.numbers["answer type"]["rare"].interval == (20.65, 100.0)
+    assert scores.numbers["answer type"]["often"].interval == (93.89, 100.0)
+    assert any("fewer than 10 images" in note for note in scores.notes)
+    one_image = [Record(i, "same", "q", ("yes",)) for i in range(60)]
+    scores = score(dict.fromkeys(range(60), "yes"), one_image, "exact_match", num_samples=100)
+    assert scores.numbers["all questions"]["exact_match"].interval == (20.65, 100.0)
 
 
 def test_questions_about_one_image_widen_the_interval() -> None:

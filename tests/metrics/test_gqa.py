@@ -13,7 +13,8 @@ from coattn.datasets.records import Record
 from coattn.datasets.results import Results
 from coattn.metrics.gqa import judge_gqa
 from coattn.metrics.judgement import Submission
-from coattn.metrics.score import Scores, score
+from coattn.metrics.score import score
+from coattn.metrics.scores import Scores
 
 
 def question(answer: str, **extra: Any) -> dict[str, Any]:

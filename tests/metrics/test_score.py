@@ -10,7 +10,7 @@ from coattn.datasets.records import Record
 from coattn.datasets.results import read_results
 from coattn.datasets.vqa_json import METRICS as NAMED_BY_DATA
 from coattn.datasets.vqa_json import read_vqa
-from coattn.metrics.score import METRICS, score
+from coattn.metrics.score import METRICS, column_groups, score, seen_groups
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vqa_eval"
 
@@ -57,6 +57,53 @@ def test_type_means_are_taken_before_rounding() -> None:
     assert scores.counts == {"answer type": {"x": 3}, "question type": {"what": 2, "how": 1}}
 
 
+def test_scores_by_column_and_by_what_training_has_seen() -> None:
+    records = [
+        Record(1, "a", "What organ is it?", ("liver",), extra={"organ": "liver", "slice": 3}),
+        Record(2, "a", "Is it healthy?", ("yes",), extra={"organ": "liver"}),
+        Record(3, "b", "what organ is it", ("lung",), extra={"organ": "lung"}),
+    ]
+    training = [Record(7, "a", "What organ is it?", ("liver",))]
+    groups = {"organ": column_groups(records, "organ"), "slice": column_groups(records, "slice")}
+    groups |= seen_groups(training, records)
+    numbers = score({1: "liver", 2: "no", 3: "lung"}, records, "exact_match", groups=groups).numbers
+    values = {title: {name: number.value for name, number in numbers[title].items()} for title in groups}
+    assert values == {
+        "organ": {"liver": 50, "lung": 100},
+        "slice": {"3": 100},
+        "image in training": {"seen": 50, "unseen": 100},
+        "question in training": {"seen": 100, "unseen": 0},
+        "question on its image in training": {"identical": 100, "unseen": 50},
+    }
+    assert column_groups(records, "image_id") == ["a", "a", "b"]
+    with pytest.raises(ValueError, match="no question has a column 'organs'; did you mean 'organ'"):
+        column_groups(records, "organs")
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "note"),
+    [
+        ("vqa_accuracy", (0, 33.33, 66.67, 100), "1 of 4 questions have one answer, where at most 0.00 % can be"),
+        (
+            "soft_accuracy",
+            (100, 33.33, 66.67, 100),
+            "1 of 4 questions have three answers, where at most 66.67 % can be",
+        ),
+    ],
+)
+def test_few_answers_are_said(metric: str, values: tuple[float, ...], note: str) -> None:
+    records = [Record(number, number, "q", ("cat",) * number) for number in (1, 2, 3, 4)]
+    scores = score(dict.fromkeys((1, 2, 3, 4), "cat"), records, metric)
+    assert tuple(scores.by_question.values()) == values
+    assert note in scores.table()
+
+
+def test_several_people_of_a_table_are_compared_as_typed() -> None:
+    records = [Record(1, 1, "q", ("Yes",) * 10), Record(2, 2, "q", ("HER2+",) * 6 + ("HER2-",) * 3 + ("?",))]
+    assert score({1: "yes", 2: "HER2-"}, records, "soft_accuracy").by_question == {"1": 100, "2": 90}
+    assert score({1: "Yes.", 2: "her2+"}, records, "soft_accuracy").by_question == {"1": 100, "2": 100}
+
+
 def test_exact_match_uses_the_one_answer_of_the_record() -> None:
     records = [
         record(1, "Cat."),
@@ -91,7 +138,7 @@ def test_nothing_to_score_is_refused() -> None:
         score({}, [], "exact_match")
     with pytest.raises(ValueError, match="question_id 5 has no human answer"):
         score({5: "cat"}, [record(5)], "exact_match")
-    with pytest.raises(ValueError, match="'wup', must be one of"):
+    with pytest.raises(ValueError, match="unknown metric 'wup'; did you mean 'wups'"):
         score({5: "cat"}, [record(5, "cat")], "wup")
 
 

@@ -11,7 +11,8 @@ from coattn.datasets.records import Record
 from coattn.metrics.anls import anls, levenshtein
 from coattn.metrics.judgement import Submission, as_annotated
 from coattn.metrics.medical import token_f1
-from coattn.metrics.score import Scores, score
+from coattn.metrics.score import score
+from coattn.metrics.scores import Scores
 from coattn.metrics.vqa import judge_a_okvqa, vqa_accuracy
 
 

@@ -105,3 +105,11 @@ def test_without_any_to_find_the_number_is_missing_and_not_wrong() -> None:
     scores = score(Results({1: "yes"}, {}, {1: 0.9}), records, "vizwiz")
     assert scores.to_json()["numbers"]["other numbers"]["unanswerable: average precision"]["value"] is None
     assert [line.split()[-1] for line in scores.table().splitlines() if "unanswerable" in line] == ["-", "-"]
+
+
+def test_answerability_alone() -> None:
+    records = [Record(i, i, "q", ("x",), extra={"answerable": i % 2}) for i in range(20)]
+    likely = {i: 0.9 if i % 4 == 1 else 0.2 for i in range(20)}
+    scores = score(Results(dict.fromkeys(range(20), ""), answerable=likely), records, "vizwiz")
+    assert scores.overall == 75
+    assert any("accuracy is that of" in note for note in scores.notes)

@@ -94,10 +94,10 @@ def test_test_and_predict_agree_with_score(
 def test_predict_writes_what_a_server_takes(finished: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     config, root = finished
     assert run("predict", config, "--format", "gqa") == 0
-    entries = json.loads((root / "predictions/test.json").read_text())
+    entries = json.loads((root / "predictions/test.gqa.json").read_text())
     assert {tuple(entry) for entry in entries} == {("questionId", "prediction")}
     assert run("predict", config, "--format", "clevr") == 0
-    lines = (root / "predictions/test.txt").read_text().splitlines()
+    lines = (root / "predictions/test.clevr.txt").read_text().splitlines()
     assert lines == [entry["prediction"] for entry in entries]
     assert run("predict", config, "--format", "coco") == 2
     assert "--format is 'coco', must be one of vqa, gqa, clevr, vizwiz" in capsys.readouterr().err

@@ -1,8 +1,9 @@
-"""coattn score: a result file -> its official scores, with intervals; and what two result files differ in."""
+"""`coattn score`: the official scores of a result file, with intervals, and its difference from another one."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,10 @@ EXAMPLE = """examples:
   coattn score results.json --questions q.json --annotations a.json --against baseline.json --plot confidence.png
 
 A result file is a list [{"question_id": 1, "answer": "yes", "confidence": 0.9}, ...] with one answer for every
-annotated question. With confidences the score says how far they can be trusted: expected calibration error, coverage at
-a risk, area under the risk-coverage curve, effective reliability (Whitehead et al. 2022). The threshold of the latter
-is chosen on the same questions, which flatters; --thresholds takes it from the scores of validation.
+annotated question. The files of other servers are read too: GQA's and VizWiz's lists, A-OKVQA's object by question,
+LLaVA's .jsonl, CLEVR's .txt. With confidences the score contains the expected calibration error, the coverage at a
+risk, the area under the risk-coverage curve and the effective reliability (Whitehead et al. 2022). The threshold of the
+latter is chosen on the same questions, which flatters; --thresholds takes it from the scores of validation.
 
 metrics:
 """
@@ -30,17 +32,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     lines = {name: str(function.__doc__).partition("\n")[0] for name, function in METRICS.items()}
     parser.epilog = EXAMPLE + "\n".join(f"  {name:<15}  {line}" for name, line in lines.items())
-    parser.add_argument("results", type=Path, help="the result file, as `coattn predict` writes it")
+    parser.add_argument("results", type=Path, help="the result file, in any form that `coattn predict` writes")
     parser.add_argument("--questions", type=Path, required=True, metavar="Q.json", help="the questions (VQA v2 format)")
     parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="their human answers")
     parser.add_argument(
         "--metric",
         choices=METRICS,
         metavar="METRIC",
-        help="one of those below; by default what the annotations say (info.metric); if they do not, exact_match where "
-        "every question has one answer, else vqa_accuracy",
+        help="one of those below; by default the metric that the annotations name (info.metric); if they name none, "
+        "exact_match where most questions have one answer, else vqa_accuracy",
     )
     parser.add_argument("--against", type=Path, metavar="OTHER.json", help="another result file: test the difference")
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="also score by this column of the questions, for example organ; may be repeated",
+    )
+    parser.add_argument(
+        "--train-questions",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="T.json",
+        help="the training questions: also score by what training has seen (the image, the question, both together)",
+    )
     parser.add_argument("--choices", type=Path, metavar="C.json", help="GQA's choices file: validity and plausibility")
     parser.add_argument("--thresholds", type=Path, metavar="SCORES.json", help="scores to take the thresholds from")
     parser.add_argument(
@@ -48,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=1000,
         metavar="N",
-        help="of the bootstrap; 0 for no intervals but those of --against (default: 1000)",
+        help="number of bootstrap samples; 0 leaves out all intervals but those of --against (default: 1000)",
     )
     parser.add_argument("--json", type=Path, metavar="OUT.json", help="write all scores here, by question as well")
     parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw reliability and risk-coverage here")
@@ -59,27 +76,37 @@ def run(args: argparse.Namespace) -> int:
     from coattn._internal.files import write_json
     from coattn.datasets.results import read_results
     from coattn.datasets.vqa_json import read_vqa
-    from coattn.metrics.score import aligned, compare, judge, summarise
+    from coattn.metrics.score import aligned, column_groups, compare, judge, seen_groups, summarize
 
     if args.plot is not None:
         from coattn.visualization.scores import empty_figure, plot_confidence
 
-        empty_figure(args.plot)  # what is wrong with it is said before the work, not after
-    results = read_results(args.results)
-    other = None if args.against is None else read_results(args.against)
+        empty_figure(args.plot)  # a file that cannot be drawn is refused before the work, not after
+    data = read_vqa(args.questions, args.annotations)
+    records, metric = data.records, args.metric or data.metric
+    results = read_results(args.results, records)
+    other = None if args.against is None else read_results(args.against, records)
     if args.plot is not None and not results.confidences:
         raise ValueError(f'{args.results}: has no "confidence", so there is nothing to draw; leave out --plot')
     choices = None if args.choices is None else _object(args.choices)
     thresholds = None if args.thresholds is None else _thresholds(args.thresholds)
-    data = read_vqa(args.questions, args.annotations)
-    records, metric = data.records, args.metric or data.metric
+    groups = {column: column_groups(records, column) for column in args.by}
+    if args.train_questions:
+        training = [record for path in args.train_questions for record in read_vqa(path, None).records]
+        groups |= seen_groups(training, records)
 
-    judgement = judge(results, records, metric, where=str(args.results), choices=choices)
+    judgement = judge(results, records, metric, where=str(args.results), choices=choices, groups=groups)
     differences: dict[str, Difference] = {}
     if other is not None:
         second = judge(other, records, metric, where=str(args.against), choices=choices)
         differences = compare(judgement, second, records, metric, num_samples=args.samples or 1000)
-    scores = summarise(judgement, results, records, metric, thresholds=thresholds, num_samples=args.samples)
+    scores = summarize(judgement, results, records, metric, thresholds=thresholds, num_samples=args.samples)
+    if data.num_without_ids and metric in ("vqa_accuracy", "multiple_choice"):
+        note = (
+            f"{data.num_without_ids} of {len(records)} annotations have answers without answer_id; each answer counts "
+            "as that of another person, while the official script leaves out all equal ones together"
+        )
+        scores = replace(scores, notes=[*scores.notes, note])
     print(scores.table())  # before anything is written, which may fail
     if differences:
         print(f"\n{_difference_table(differences, args.against)}")
@@ -113,10 +140,10 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _thresholds(path: Path) -> dict[int, float]:
-    """The thresholds of an earlier score, by cost; null is abstaining always."""
+    """The thresholds of an earlier score, by cost; null means that the model always abstains."""
     value = _object(path).get("thresholds")
     if not isinstance(value, dict) or not value:
-        raise ValueError(f"{path}: has no thresholds; make it by `coattn score RESULTS --json` from confidences")
+        raise ValueError(f"{path}: has no thresholds; write it with `coattn score RESULTS --json` from confidences")
     try:
         return {int(cost): float("inf") if threshold is None else float(threshold) for cost, threshold in value.items()}
     except (TypeError, ValueError):
@@ -125,5 +152,5 @@ def _thresholds(path: Path) -> dict[int, float]:
 
 def _count(text: str) -> int:
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of samples; give 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of samples; give 0 or more")
     return int(text)

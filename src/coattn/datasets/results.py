@@ -4,67 +4,102 @@ Ours is the official VQA one, with a confidence where the model has one:
 
     [{"question_id": 1, "answer": "yes", "confidence": 0.93}, ...]
 
-The official VQA code asks each entry for the first two keys alone; Whitehead et al. 2022 (arXiv 2204.13631) add the
-third to it in the same way.
+The official VQA code reads the first two keys of each entry; Whitehead et al. 2022 (arXiv 2204.13631) add the third to
+it in the same way.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coattn._internal.files import atomic_path
-from coattn.datasets.json_entries import Place, checked_id, checked_text, kind_of, read_json_file, type_name
+from coattn._internal.files import atomic_path, parse_json
+from coattn.datasets.json_entries import (
+    Place,
+    checked_id,
+    checked_text,
+    kind_of,
+    read_bytes,
+    read_json_file,
+    type_name,
+)
 from coattn.datasets.records import Record
 
 _EXAMPLE = '[{"question_id": ..., "answer": ...}, ...]'
+_ID_KEYS = ("question_id", "questionId", "image")  # ours and VQA's, GQA's, VizWiz's
+_ANSWER_KEYS = ("answer", "prediction", "text")  # ours and VQA's, GQA's, LLaVA's
+_A_OKVQA_KEYS = ("direct_answer", "multiple_choice")
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What a model says of a split.
+    """The answers of a model to a split.
 
     Attributes:
-        answers: the answer to each question, by question id.
-        confidences: how sure the model is of each answer, in [0, 1], by question id; empty if it does not say.
-        answerable: how likely each question can be answered at all, in [0, 1], by question id; empty if it does not
-            say. Judged in VizWiz.
+        answers: the answer to each question, by question id; "" throughout if the file only says what is answerable.
+        confidences: the model's confidence in each answer, in [0, 1], by question id; empty if it has none.
+        answerable: the probability that each question can be answered at all, in [0, 1], by question id; empty if the
+            model has none. Judged in VizWiz.
+        chosen: the choice for each question, by question id, where a file holds choices beside the answers (A-OKVQA).
     """
 
     answers: Mapping[int | str, str]
     confidences: Mapping[int | str, float] = field(default_factory=dict)
     answerable: Mapping[int | str, float] = field(default_factory=dict)
+    chosen: Mapping[int | str, str] = field(default_factory=dict)
 
 
-def read_results(path: str | Path) -> Results:
-    """Read a result file (`.json` or `.json.gz`).
+def read_results(path: str | Path, records: Sequence[Record] = ()) -> Results:
+    """Read a result file of any of these forms; JSON may be gzipped (`.json.gz`).
 
-    The entries of GQA's server ("questionId", "prediction") and of VizWiz's ("image", "answer", "answerable") are read
-    too; an image's name is then the question's id.
+    - a list of objects: ours and VQA's ("question_id", "answer"), GQA's ("questionId", "prediction"), VizWiz's
+      ("image", "answer", "answerable"; the image's name is then the question's id), and VizWiz's without answers;
+    - an object by question id: of answers, or A-OKVQA's {"direct_answer": ..., "multiple_choice": ...};
+    - `.jsonl`: one object per line, LLaVA's ("question_id", "text") or any of the above;
+    - `.txt`: one answer per line in the order of the questions, CLEVR's.
+
+    Args:
+        path: the file.
+        records: the questions in the order of their file; only a `.txt` needs them.
 
     Raises:
-        ValueError: the file is not of that form, answers a question twice, or has a confidence that is no number in
-            [0, 1], or only some.
+        ValueError: the file has none of these forms, answers a question twice, or has a confidence that is not a number
+            in [0, 1], or only some.
         OSError: the file cannot be read.
     """
+    path = Path(path)
+    if path.suffix == ".txt":
+        return Results(_lines_by_question(path, records))
+    if path.suffix == ".jsonl":
+        return _from_entries(path, _json_lines(path))
     value = read_json_file(path)
+    if isinstance(value, dict) and value and all(isinstance(entry, (str, dict)) for entry in value.values()):
+        return _from_object(path, value)
     if not isinstance(value, list):
         raise ValueError(f"{path}: a result file is a list {_EXAMPLE}; {kind_of(value)}")
+    return _from_entries(path, value)
+
+
+def _from_entries(path: Path, entries: Iterable[Any]) -> Results:
+    """Results of a list of objects, whichever keys they have."""
     answers: dict[int | str, str] = {}
     shares: dict[str, dict[int | str, float]] = {"confidence": {}, "answerable": {}}
-    for index, result in enumerate(value):
+    without_answers: bool | None = None
+    for index, result in enumerate(entries):
         where = Place(path, "result", index, result)
         keys = result if isinstance(result, dict) else {}
-        id_key = next((key for key in ("question_id", "questionId", "image") if key in keys), "question_id")
+        id_key = next((key for key in _ID_KEYS if key in keys), "question_id")
         question_id = checked_id(where.get(id_key), id_key, where)
         if question_id in answers:
             where.fail("this question_id appeared before; give one answer per question")
-        answer_key = "prediction" if "prediction" in keys and "answer" not in keys else "answer"
-        answers[question_id] = checked_text(where.get(answer_key), answer_key, where)
+        answer_key = next((key for key in _ANSWER_KEYS if key in keys), "answer")
+        if without_answers is None:
+            without_answers = "answerable" in keys and answer_key not in keys
+        answers[question_id] = "" if without_answers else checked_text(where.get(answer_key), answer_key, where)
         for key, values in shares.items():
             if key in keys:
                 values[question_id] = _share(result[key], key, where)
@@ -74,11 +109,50 @@ def read_results(path: str | Path) -> Results:
     return Results(answers, shares["confidence"], shares["answerable"])
 
 
+def _from_object(path: Path, value: Mapping[str, Any]) -> Results:
+    """Results of an object by question id: texts, or objects with a direct answer, a choice or both."""
+    answers: dict[int | str, str] = {}
+    chosen: dict[int | str, str] = {}
+    for index, (question_id, entry) in enumerate(value.items()):
+        where = Place(path, "result", index, {"question_id": question_id})
+        given = {"direct_answer": entry} if isinstance(entry, str) else entry
+        found = {key: checked_text(given[key], key, where) for key in _A_OKVQA_KEYS if key in given}
+        if not found:
+            where.fail(f"is {str(entry)[:60]}, must be a text or an object with {' or '.join(_A_OKVQA_KEYS)}")
+        answers[question_id] = found.get("direct_answer", found.get("multiple_choice", ""))
+        if "multiple_choice" in found:
+            chosen[question_id] = found["multiple_choice"]
+    if chosen and len(chosen) < len(answers):
+        raise ValueError(
+            f"{path}: {len(chosen)} of {len(answers)} results have a multiple_choice; give it to all or none"
+        )
+    return Results(answers, chosen=chosen)
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    for number, line in enumerate(read_bytes(path).splitlines(), start=1):
+        if line.strip():
+            yield parse_json(line, f"{path}: line {number}")
+
+
+def _lines_by_question(path: Path, records: Sequence[Record]) -> dict[int | str, str]:
+    try:
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text; convert the file") from None
+    if len(lines) != len(records):
+        raise ValueError(
+            f"{path}: {len(lines)} lines for {len(records)} questions; a text file has one answer per line, in the "
+            "order of the questions"
+        )
+    return {record.question_id: line.strip() for record, line in zip(records, lines, strict=True)}
+
+
 def write_results(path: str | Path, results: Results, records: Sequence[Record], *, form: str = "vqa") -> None:
-    """Write a result file as an evaluation server takes it, atomically.
+    """Write a result file as an evaluation server accepts it, atomically. `read_results` reads all of these forms.
 
     Args:
-        path: where to.
+        path: the file.
         results: an answer to each record.
         records: the questions, in the order of their file.
         form: one of FORMS.
@@ -113,8 +187,8 @@ def _clevr(results: Results, records: Iterable[Record]) -> str:
 def _vizwiz(results: Results, records: Iterable[Record]) -> str:
     """[{"image", "answer", "answerable"}, ...]: VizWiz.
 
-    "image" is the file's name: the record's extra "image", or its image id. The server wants "answerable" of each:
-    where the results do not say it, 0.0 for the answer "unanswerable" and 1.0 for any other.
+    "image" is the file's name: the record's extra "image", or its image id. The server needs "answerable" of each:
+    where the results have none, it is 0.0 for the answer "unanswerable" and 1.0 for any other.
     """
     return _json(
         {
@@ -148,3 +222,8 @@ def _share(value: Any, key: str, where: Place) -> float:
         kind = "" if type(value) in (int, float) else f" ({type_name(value)})"
         where.fail(f"{key} is {value!r}{kind}, must be a number in [0, 1]")
     return float(value)
+
+
+def default_name(split: str, form: str) -> str:
+    """The file name for the results of a split: "test.json" in the form "vqa", "test.gqa.json" in the form "gqa"."""
+    return f"{split}.json" if form == "vqa" else f"{split}.{form}.{'txt' if form == 'clevr' else 'json'}"

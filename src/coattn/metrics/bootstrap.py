@@ -1,13 +1,15 @@
-"""How far numbers would be off on other images: the bootstrap and a paired test, both by image.
+"""Intervals for numbers on other images: the bootstrap and a paired test, both by image.
 
 Questions about one image are not independent, so images are drawn, each with all of its questions (the cluster
 bootstrap, Field & Welsh 2007), and intervals are percentiles of the samples (Efron & Tibshirani 1993, chapter 13). With
-fewer than about twenty images they are too narrow.
+few images they are too narrow, and with equal answers they have no width: `wilson_interval` is for such numbers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from coattn.metrics.judgement import Statistic
 
 LEVEL = 0.95
+LEAST_IMAGES = 10  # with fewer the bootstrap has too little to draw from
 
 _CHUNK = 4_000_000  # draws, or numbers of a table, held at a time
 
@@ -104,8 +107,16 @@ def intervals(samples: np.ndarray) -> np.ndarray:
     return bounds
 
 
+def wilson_interval(mean: float, count: int) -> tuple[float, float]:
+    """The interval of Wilson (1927) at LEVEL for a mean in [0, 1] of `count` independent values in [0, 1]."""
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+    center = (mean + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count))
+    return max(center - half, 0.0), min(center + half, 1.0)
+
+
 class Difference(NamedTuple):
-    """The mean of paired differences, and what is known of it.
+    """The mean of paired differences, its interval and its p-value.
 
     Attributes:
         value: first minus second.

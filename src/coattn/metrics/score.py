@@ -1,23 +1,34 @@
-"""The score of a result file: overall, by kind of question and by question, with intervals."""
+"""Scoring of a result file: overall, by kind of question and by question, with intervals."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from coattn._internal.hints import did_you_mean
+from coattn.datasets.leaks import find_exposures
 from coattn.datasets.records import Record
 from coattn.datasets.results import Results
 from coattn.metrics.anls import judge_anls
-from coattn.metrics.bootstrap import Difference, Images, intervals, mean_samples, paired_test, statistic_samples
+from coattn.metrics.bootstrap import (
+    LEAST_IMAGES,
+    Difference,
+    Images,
+    intervals,
+    mean_samples,
+    paired_test,
+    statistic_samples,
+    wilson_interval,
+)
 from coattn.metrics.clevr import judge_clevr
 from coattn.metrics.confidence import COSTS, best_threshold, confidence_statistic, effective_reliability
 from coattn.metrics.gqa import judge_gqa
 from coattn.metrics.judgement import Judgement, Statistic, Submission
 from coattn.metrics.medical import judge_medical
+from coattn.metrics.scores import ALL, ALSO, Number, Scores
 from coattn.metrics.vizwiz import judge_vizwiz
 from coattn.metrics.vqa import (
     judge_a_okvqa,
@@ -44,112 +55,6 @@ METRICS: dict[str, Callable[[Submission], Judgement]] = {
     "a_okvqa": judge_a_okvqa,
 }
 
-_ALL, _ALSO = "all questions", "other numbers"
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number of a score, with two decimals as the official code rounds; in percent unless its name says otherwise.
-
-    Attributes:
-        value: the number; NaN where it is not defined, for example without any question to find.
-        count: how many questions it is about.
-        interval: its 95 % interval (`coattn.metrics.bootstrap`), or None where it was not asked for.
-    """
-
-    value: float
-    count: int
-    interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How good answers are.
-
-    Attributes:
-        metric: the name of the metric.
-        numbers: every number, by what it is about ("all questions", "answer type", "question type", what else the
-            metric tells apart, "other numbers") and its name.
-        by_question: what the answer to each question is worth, in percent, by its id as text; questions that do not
-            count are in none.
-        notes: what the reader of the numbers should know.
-        thresholds: the confidence from which on answering pays, by its cost, if confidences were given.
-        tuned_here: whether the thresholds were chosen on these questions, which flatters the effective reliability.
-    """
-
-    metric: str
-    numbers: dict[str, dict[str, Number]]
-    by_question: dict[str, float]
-    notes: Sequence[str] = ()
-    thresholds: dict[int, float] = field(default_factory=dict)
-    tuned_here: bool = True
-
-    @property
-    def overall(self) -> float:
-        """The mean over all questions that count."""
-        return self.numbers[_ALL][self.metric].value
-
-    @property
-    def by_answer_type(self) -> dict[str, float]:
-        """The mean over the questions of each answer type; questions without a type are in none."""
-        return {name: number.value for name, number in self.numbers.get("answer type", {}).items()}
-
-    @property
-    def by_question_type(self) -> dict[str, float]:
-        """The mean over the questions of each question type, likewise."""
-        return {name: number.value for name, number in self.numbers.get("question type", {}).items()}
-
-    @property
-    def counts(self) -> dict[str, dict[str, int]]:
-        """How many questions "answer type" and "question type" have of each kind."""
-        return {
-            title: {name: number.count for name, number in self.numbers.get(title, {}).items()}
-            for title in ("answer type", "question type")
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """The scores as they are written to a file.
-
-        metric, overall, by_answer_type, by_question_type, by_question; and every number again under "numbers" with its
-        count of questions and, where there is one, its interval; "thresholds" by cost, null for abstaining always.
-        """
-        numbers = {
-            title: {name: _number_to_json(number) for name, number in block.items()}
-            for title, block in self.numbers.items()
-        }
-        return {
-            "metric": self.metric,
-            "overall": self.overall,
-            "by_answer_type": self.by_answer_type,
-            "by_question_type": self.by_question_type,
-            "by_question": self.by_question,
-            "numbers": numbers,
-            "thresholds": {str(cost): _finite(threshold) for cost, threshold in self.thresholds.items()},
-            "notes": list(self.notes),
-        }
-
-    def table(self) -> str:
-        """The scores as text for people, the most frequent kinds first."""
-        blocks = {title: block for title, block in self.numbers.items() if block}
-        width = max(len(name) for title, block in blocks.items() for name in (title, *block))
-        lines = []
-        for title, block in blocks.items():
-            with_intervals = any(number.interval for number in block.values())
-            what = "     value" if title == _ALSO else "  accuracy"
-            lines += ["", f"{title:<{width}}  questions{what}{'     95 % interval' if with_intervals else ''}"]
-            rows = list(block.items())
-            if title != _ALSO:
-                rows.sort(key=lambda row: (-row[1].count, row[0]))
-            for name, number in rows:
-                row = f"{name:<{width}}  {number.count:>9}  {_shown(number.value):>8}"
-                if number.interval is not None:
-                    row += f"  {_shown(number.interval[0]):>6} - {_shown(number.interval[1]):>6}"
-                lines.append(row)
-        notes = [*self.notes]
-        if self.thresholds and self.tuned_here:
-            notes.append("the thresholds of effective reliability were chosen on these questions, which flatters it")
-        return "\n".join([*lines[1:], *(f"\nnote: {note}" for note in notes)])
-
 
 def score(
     results: Mapping[int | str, str] | Results,
@@ -158,6 +63,7 @@ def score(
     *,
     where: str = "results",
     choices: Mapping[str, Any] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
     thresholds: Mapping[int, float] | None = None,
     num_samples: int = 0,
 ) -> Scores:
@@ -168,8 +74,10 @@ def score(
             compared as text, so 7 and "7" are the same question.
         records: the questions with their answers. Each must have a result, and each result its question.
         metric: a name in METRICS.
-        where: what the results are called in error messages, for example their file.
+        where: the name of the results in error messages, for example their file.
         choices: GQA's choices file as an object, for validity and plausibility.
+        groups: further divisions of the questions, by title, the part of each record (`column_groups`,
+            `seen_groups`); their means are reported too.
         thresholds: the confidence from which on answering pays, by cost, found on other questions
             (`Scores.thresholds` of validation); chosen here if not given.
         num_samples: of the bootstrap for the intervals; 0 for none.
@@ -179,8 +87,8 @@ def score(
             none of them counts, the metric is unknown, or what it needs is not there.
     """
     results = results if isinstance(results, Results) else Results(results)
-    judgement = judge(results, records, metric, where=where, choices=choices)
-    return summarise(judgement, results, records, metric, thresholds=thresholds, num_samples=num_samples)
+    judgement = judge(results, records, metric, where=where, choices=choices, groups=groups)
+    return summarize(judgement, results, records, metric, thresholds=thresholds, num_samples=num_samples)
 
 
 def judge(
@@ -190,8 +98,9 @@ def judge(
     *,
     where: str = "results",
     choices: Mapping[str, Any] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> Judgement:
-    """What each answer is worth, for `summarise` and `compare`; see `score`."""
+    """The worth of each answer, for `summarize` and `compare`; see `score`."""
     judged_by = judge_called(metric)
     answers = _paired(results.answers, records, where)
     for record in records:
@@ -199,7 +108,38 @@ def judge(
             raise ValueError(
                 f"question_id {record.question_id!r} has no human answer to score against; give annotations"
             )
-    return judged_by(Submission(records, answers, aligned(results.answerable, records), choices, where))
+    chosen = None if not results.chosen else _paired(results.chosen, records, where)
+    judged = judged_by(Submission(records, answers, aligned(results.answerable, records), choices, where, chosen))
+    return replace(judged, groups={**judged.groups, **(groups or {})})
+
+
+def column_groups(records: Sequence[Record], column: str) -> list[str]:
+    """The value of each record in a column of the data set, as text; "" where it has none.
+
+    Args:
+        records: the questions.
+        column: a key of the records' `extra`, or one of answer_type, question_type, split and image_id.
+
+    Raises:
+        ValueError: no record has this column.
+    """
+    if column in ("answer_type", "question_type", "split", "image_id"):
+        return [str(getattr(record, column)) for record in records]
+    values = [record.extra.get(column) for record in records]
+    if all(value is None for value in values):
+        known = dict.fromkeys(key for record in records for key in record.extra)
+        raise ValueError(f"no question has a column {column!r}{did_you_mean(column, known)}")
+    return ["" if value is None else str(value) for value in values]
+
+
+def seen_groups(training: Sequence[Record], records: Sequence[Record]) -> dict[str, list[str]]:
+    """Which questions training has seen: their image, their text, and their text about that very image."""
+    seen = find_exposures(training, records)
+    return {
+        "image in training": ["seen" if one.image else "unseen" for one in seen],
+        "question in training": ["seen" if one.question else "unseen" for one in seen],
+        "question on its image in training": [one.repeated or "unseen" for one in seen],
+    }
 
 
 def judge_called(metric: str) -> Callable[[Submission], Judgement]:
@@ -209,11 +149,11 @@ def judge_called(metric: str) -> Callable[[Submission], Judgement]:
         ValueError: there is none.
     """
     if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}, must be one of {', '.join(METRICS)}")
+        raise ValueError(f"unknown metric {metric!r}{did_you_mean(metric, METRICS)}")
     return METRICS[metric]
 
 
-def summarise(
+def summarize(
     judgement: Judgement,
     results: Results,
     records: Sequence[Record],
@@ -240,10 +180,17 @@ def summarise(
                 np.isnan(judgement.worth), np.nan, effective_reliability(confidence, judgement.worth, cost, threshold)
             )
     columns = _columns(judgement, records, metric, means, counted)
-    numbers = _numbers(columns, statistics, records, num_samples)
+    images = Images([record.image_id for record in records])
+    numbers = _numbers(columns, statistics, images, num_samples)
     ids = [str(records[place].question_id) for place in counted.tolist()]
     by_question = dict(zip(ids, (round(100 * value, 2) for value in judgement.worth[counted].tolist()), strict=True))
-    return Scores(metric, numbers, by_question, judgement.notes, chosen, thresholds is None)
+    notes = [*judgement.notes]
+    if num_samples and any(len(np.unique(images.of[c.places])) < LEAST_IMAGES for c in columns):
+        notes.append(
+            f"numbers about fewer than {LEAST_IMAGES} images have the interval of Wilson (1927) with images as units, "
+            "or none"
+        )
+    return Scores(metric, numbers, by_question, notes, chosen, thresholds is None)
 
 
 def compare(
@@ -284,7 +231,7 @@ def _columns(
         "question type": [record.question_type for record in records],
         **judgement.groups,
     }
-    columns = [_Column(_ALL, metric, counted, judgement.worth[counted])]
+    columns = [_Column(ALL, metric, counted, judgement.worth[counted])]
     for title, kinds in groups.items():
         places: dict[str, list[int]] = {}
         for place in counted.tolist():
@@ -295,35 +242,46 @@ def _columns(
     for name, values in means.items():
         known = np.flatnonzero(~np.isnan(values))
         if len(known):
-            columns.append(_Column(_ALSO, name, known, values[known]))
+            columns.append(_Column(ALSO, name, known, values[known]))
     return columns
 
 
 def _numbers(
-    columns: Sequence[_Column], statistics: Sequence[Statistic], records: Sequence[Record], num_samples: int
+    columns: Sequence[_Column], statistics: Sequence[Statistic], images: Images, num_samples: int
 ) -> dict[str, dict[str, Number]]:
     """Every number, with its interval if samples are wanted."""
-    numbers: dict[str, dict[str, Number]] = {_ALL: {}, "answer type": {}, "question type": {}}
-    images = Images([record.image_id for record in records])
+    numbers: dict[str, dict[str, Number]] = {ALL: {}, "answer type": {}, "question type": {}}
     bounds: list[tuple[float, float] | None] = [None] * len(columns)
-    if num_samples:
+    if num_samples and columns:
         numbered = [np.full(len(column.places), number) for number, column in enumerate(columns)]
         cells = np.stack([np.concatenate([column.places for column in columns]), np.concatenate(numbered)])
         values = np.concatenate([column.values for column in columns])
-        bounds = _rounded(100 * mean_samples(images, values, cells, len(columns), num_samples=num_samples))
+        samples = 100 * mean_samples(images, values, cells, len(columns), num_samples=num_samples)
+        bounds = [_for_few(*pair, images) for pair in zip(_rounded(samples), columns, strict=True)]
     for column, interval in zip(columns, bounds, strict=True):
         number = Number(_percent(column.values.tolist()), len(column.places), interval)
         numbers.setdefault(column.title, {})[column.name] = number
     if statistics:
-        once = np.ones(len(records), np.int64)
+        once = np.ones(len(images.of), np.int64)
         values = np.concatenate([statistic.compute(once) for statistic in statistics]).tolist()
         bounds = [None] * len(values)
-        if num_samples:
-            bounds = _rounded(statistic_samples(images, statistics, num_samples=num_samples))
+        if num_samples and images.count >= LEAST_IMAGES:
+            bounds = [*_rounded(statistic_samples(images, statistics, num_samples=num_samples))]
         named = [(name, statistic.num_questions) for statistic in statistics for name in statistic.names]
         for (name, count), value, interval in zip(named, values, bounds, strict=True):
-            numbers.setdefault(_ALSO, {})[name] = Number(round(value, 2), count, interval)
+            numbers.setdefault(ALSO, {})[name] = Number(round(value, 2), count, interval)
     return numbers
+
+
+def _for_few(interval: tuple[float, float], column: _Column, images: Images) -> tuple[float, float] | None:
+    """The interval of a mean; Wilson's where images are few or all values equal, for which the bootstrap has none."""
+    count = len(np.unique(images.of[column.places]))
+    if count >= LEAST_IMAGES and interval[0] < interval[1]:
+        return interval
+    if column.values.min() < 0 or column.values.max() > 1:
+        return None
+    low, high = wilson_interval(float(column.values.mean()), count)
+    return round(100 * low, 2), round(100 * high, 2)
 
 
 def _on(places: np.ndarray, statistic: Statistic) -> Statistic:
@@ -331,7 +289,7 @@ def _on(places: np.ndarray, statistic: Statistic) -> Statistic:
     return statistic._replace(compute=lambda weights: statistic.compute(weights[places]))
 
 
-def _rounded(samples: np.ndarray) -> list[tuple[float, float] | None]:
+def _rounded(samples: np.ndarray) -> list[tuple[float, float]]:
     return [(round(low, 2), round(high, 2)) for low, high in intervals(samples).tolist()]
 
 
@@ -372,16 +330,3 @@ def aligned(values: Mapping[int | str, float], records: Sequence[Record]) -> np.
 def _percent(values: Iterable[float]) -> float:
     values = list(values)
     return round(100 * sum(values) / len(values), 2)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _shown(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "-"
-
-
-def _number_to_json(number: Number) -> dict[str, Any]:
-    value = {"value": _finite(number.value), "questions": number.count}
-    return value | ({"interval": [*map(_finite, number.interval)]} if number.interval else {})

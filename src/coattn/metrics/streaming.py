@@ -19,7 +19,8 @@ from coattn.datasets.records import Record
 from coattn.datasets.results import Results
 from coattn.metrics.confidence import NUM_BINS, bins_of, confidence_statistic
 from coattn.metrics.judgement import Submission
-from coattn.metrics.score import Scores, judge_called, summarise
+from coattn.metrics.score import judge_called, summarize
+from coattn.metrics.scores import Scores
 
 
 class AnswerAccuracy(Metric):
@@ -118,7 +119,7 @@ class SplitScores(Metric):
         shares = _array(self.confidences)
         sure = dict(zip(ids, shares[places].tolist(), strict=True)) if len(shares) else {}
         results = Results(dict(zip(ids, texts, strict=True)), sure)
-        return summarise(self.judge(Submission(records, texts)), results, records, self.metric)
+        return summarize(self.judge(Submission(records, texts)), results, records, self.metric)
 
     def compute(self) -> dict[str, Tensor]:
         """All numbers, float64, named "all questions/vqa_accuracy", "answer type/yes/no" and so on."""

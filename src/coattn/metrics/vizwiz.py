@@ -1,8 +1,8 @@
 """VizWiz: accuracy of answers given to blind people, and whether a question can be answered at all.
 
-Written from the behaviour of the official evaluation (https://vizwiz.org/tasks-and-datasets/vqa, Gurari et al. 2018,
-arXiv 1802.08218). It differs from VQA's: the prediction is brought to its normal form always and the human answers
-never, for the file has them in that form, and of the ten answers just the one is left out, for they have no ids.
+Written from the behavior of the official evaluation (https://vizwiz.org/tasks-and-datasets/vqa, Gurari et al. 2018,
+arXiv 1802.08218). It differs from VQA's: the prediction is always brought to its normal form and the human answers
+never, because the file has them in that form, and only one of the ten answers is left out, because they have no ids.
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ def average_precision(scores: np.ndarray, positive: np.ndarray, weights: np.ndar
 
 
 def judge_vizwiz(submission: Submission) -> Judgement:
-    """VizWiz accuracy, and average precision and F1 of "answerable", if the results say it (VizWiz).
+    """VizWiz accuracy, and average precision and F1 of "answerable", if the results have it (VizWiz).
 
     Average precision and F1 are those of finding the questions that can *not* be answered: of 1 - "answerable", F1 at
     more than 0.5. The truth is the record's extra "answerable", 0 or 1, else whether its answer type is "unanswerable".
+    Results without any answer are those of the answerability task: their accuracy is that of "answerable".
 
     Raises:
         ValueError: a record's "answerable" is something else.
@@ -63,8 +64,12 @@ def judge_vizwiz(submission: Submission) -> Judgement:
     if submission.answerable is None:
         note = 'no average precision of answerability: the results have no "answerable"'
         return Judgement(worth, notes=[note])
+    notes = []
     scores = 1 - submission.answerable
     positive = np.array([not _answerable(record) for record in submission.records])
+    if not any(submission.answers):
+        worth = ((scores > 0.5) == positive).astype(np.float64)
+        notes.append('the results have no answers: the accuracy is that of "answerable" at 0.5')
 
     def compute(weights: np.ndarray) -> np.ndarray:
         found = scores > 0.5
@@ -73,7 +78,7 @@ def judge_vizwiz(submission: Submission) -> Judgement:
         return 100 * np.array([average_precision(scores, positive, weights), f1])
 
     names = ("unanswerable: average precision", "unanswerable: F1")
-    return Judgement(worth, statistics=[Statistic(names, len(worth), compute)])
+    return Judgement(worth, statistics=[Statistic(names, len(worth), compute)], notes=notes)
 
 
 def _answerable(record: Record) -> bool:

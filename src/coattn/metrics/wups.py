@@ -63,7 +63,7 @@ def judge_wups(submission: Submission) -> Judgement:
 def wordnet_similarity() -> Similarity:
     """The Wu-Palmer similarity of two words in WordNet: of their most alike noun senses; 0 for what is no noun there.
 
-    As in the authors' script.
+    As in the authors' script. It is not symmetric for two pairs of words ("curtain" and "shower curtain").
 
     Raises:
         ModuleNotFoundError: nltk is not installed.
@@ -99,7 +99,10 @@ def _same(prediction: str, answer: str) -> bool:
 
 
 def _fuzzy_match(first: Sequence[str], second: Sequence[str], alike: Similarity) -> float:
-    """The smaller of two products: each word of one set by its best partner in the other."""
+    """The smaller of two products: each word of one set by its best partner in the other.
+
+    The word whose partner is sought comes first, as in the authors' script: nltk's similarity is not symmetric.
+    """
     there = math.prod(max(alike(word, other) for other in second) for word in first)
-    back = math.prod(max(alike(word, other) for word in first) for other in second)
+    back = math.prod(max(alike(word, other) for other in first) for word in second)
     return min(there, back)

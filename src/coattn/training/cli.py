@@ -31,7 +31,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from coattn._internal.files import atomic_path
 from coattn._internal.hints import did_you_mean, wrong_setting
-from coattn.datasets.results import FORMS, Results, write_results
+from coattn.datasets.results import FORMS, Results, default_name, write_results
 from coattn.metrics.score import score
 from coattn.serialization.directory import load_directory
 from coattn.training.callbacks import BEST, LAST, AtomicCheckpointIO, Checkpoints, InterruptedTrainingError
@@ -245,8 +245,7 @@ class _CommandLine(LightningCLI):
             raise ValueError(f"--format is {form!r}, must be one of {', '.join(FORMS)}")
         results = self._answer("predict")
         if results is not None:
-            ending = "txt" if form == "clevr" else "json"
-            output = self.settings.output or self.root / "predictions" / f"{self._predicted()}.{ending}"
+            output = self.settings.output or self.root / "predictions" / default_name(self._predicted(), form)
             self._write_results(results, "predict", Path(output), form=form)
 
     def _answer(self, split: str) -> Results | None:

@@ -12,7 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from coattn.datasets.results import Results
 from coattn.metrics.calibration import confidences, expected_calibration_error, fit_temperature
-from coattn.metrics.score import Scores, score
+from coattn.metrics.score import score
+from coattn.metrics.scores import Scores
 from coattn.training.data import VQADataModule
 from coattn.training.task import Answers, VQATask
 
