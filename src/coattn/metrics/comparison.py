@@ -11,9 +11,8 @@ import numpy as np
 from coattn.datasets.records import Record
 from coattn.datasets.results import Results
 from coattn.metrics.bootstrap import Difference, Images, paired_test
-from coattn.metrics.score import Number, Scores, judge, summarise
-
-ALL = "all questions"
+from coattn.metrics.score import judge, summarize
+from coattn.metrics.scores import ALL, Number, Scores
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def compare_answers(
     """
     judged = {name: judge(results, records, metric, where=name) for name, results in answers.items()}
     scores = {
-        name: summarise(judged[name], results, records, metric, num_samples=num_samples)
+        name: summarize(judged[name], results, records, metric, num_samples=num_samples)
         for name, results in answers.items()
     }
     images = Images([record.image_id for record in records])
