@@ -201,6 +201,160 @@ SETS: dict[str, dict[str, Any]] = {
     },
 }
 
+SETS |= {
+    "gqa-ood": {
+        "data/ood_testdev_head.json": gqa("1", "n5", "couch"),
+        "data/ood_testdev_tail.json": gqa("2", "n6", "sofa"),
+    },
+    "vqa-abstract": {
+        "OpenEnded_abstract_v002_train2015_questions.json": {
+            "questions": [{"question_id": 5, "image_id": 11779, "question": "Who looks happier?"}]
+        },
+        "abstract_v002_train2015_annotations.json": {
+            "annotations": [
+                {"question_id": 5, "image_id": 11779, "answers": TEN, "answer_type": "other", "question_type": "who"}
+            ]
+        },
+    },
+    "docvqa": {
+        "train/train_v1.0_withQT.json": {
+            "dataset_name": "SP-DocVQA",
+            "dataset_split": "train",
+            "data": [
+                {
+                    "questionId": 337,
+                    "question": "what is the date?",
+                    "question_types": ["handwritten", "form"],
+                    "image": "documents/xnbl0037_1.png",
+                    "docId": 279,
+                    "answers": ["1/8/93", "1.8.93"],
+                    "data_split": "train",
+                }
+            ],
+        },
+        "test/test_v1.0.json": {"data": [{"questionId": 2, "question": "who?", "image": "documents/a_1.png"}]},
+    },
+    "st-vqa": {
+        "train_task_3.json": {
+            "data": [
+                {
+                    "question": "What is the price?",
+                    "answers": ["10", "$10"],
+                    "question_id": "3_coco-text_1",
+                    "file_path": "coco-text/COCO_train2014_000000000036.jpg",
+                    "file_name": "COCO_train2014_000000000036.jpg",
+                    "dataset": "coco-text",
+                    "set_name": "train",
+                }
+            ]
+        },
+    },
+    "scienceqa": {
+        "problems.json": {
+            "1": {
+                "question": "Which is farthest north?",
+                "choices": ["Ohio", "Maine"],
+                "answer": 1,
+                "hint": "",
+                "image": "image.png",
+                "subject": "social science",
+                "split": "train",
+            },
+            "2": {"question": "Without?", "choices": ["a", "b"], "answer": 0, "image": None, "split": "train"},
+            "3": {"question": "Which?", "choices": ["a", "b"], "answer": 0, "image": "image.png", "split": "test"},
+        }
+    },
+    "visual7w": {
+        "dataset_v7w_telling.json": {
+            "images": [
+                {
+                    "image_id": 2323054,
+                    "filename": "v7w_2323054.jpg",
+                    "split": "val",
+                    "qa_pairs": [
+                        {
+                            "image_id": 2323054,
+                            "qa_id": 871917,
+                            "question": "What type of flooring?",
+                            "answer": "Wood.",
+                            "multiple_choices": ["Tile.", "Carpet.", "Cement."],
+                            "type": "what",
+                        }
+                    ],
+                }
+            ]
+        }
+    },
+    "vqa-med": {
+        "All_QA_Pairs_train.txt": "synpic1|what modality is shown?|ct\nsynpic2|is this a ct scan?|yes\n",
+        "VQAMed2019_Test_Questions_w_Ref_Answers.txt": "synpic3|organ|what organ?|face, sinuses, and neck#skull\n",
+    },
+    "rsvqa": {
+        "LR_split_train_questions.json": {
+            "questions": [
+                {"id": 0, "active": False},
+                {
+                    "id": 1,
+                    "active": True,
+                    "img_id": 7,
+                    "type": "presence",
+                    "question": "Is there water?",
+                    "answers_ids": [4],
+                },
+            ]
+        },
+        "LR_split_train_answers.json": {
+            "answers": [{"id": 4, "active": True, "question_id": 1, "answer": "yes"}, {"id": 5, "active": False}]
+        },
+    },
+    "floodnet --val-fraction 0": {
+        "Questions/Training Question.json": {
+            "0": {
+                "Image_ID": "10165.JPG",
+                "Question": "How many buildings?",
+                "Ground_Truth": 3,
+                "Question_Type": "Simple_Counting",
+            }
+        },
+        "Questions/Test Question.json": {
+            "0": {"Image_ID": "10163.JPG", "Question": "Is it flooded?", "Question_Type": "Condition_Recognition"}
+        },
+    },
+    "lxmert": {
+        "train.json": [
+            {
+                "answer_type": "other",
+                "img_id": "COCO_train2014_000000458752",
+                "label": {"net": 1, "mesh": 0.3},
+                "question_id": 458752000,
+                "question_type": "what is this",
+                "sent": "What is this photo taken through?",
+            }
+        ],
+        "valid.json": [
+            {"img_id": "n161313", "label": {"left": 1.0}, "question_id": "201307251", "sent": "Which side?"}
+        ],
+    },
+    "llava --val-fraction 0": {
+        "train.json": [
+            {
+                "id": "000000033471",
+                "image": "coco/train2017/000000033471.jpg",
+                "conversations": [
+                    {
+                        "from": "human",
+                        "value": "<image>\nWhat color?\nAnswer the question using a single word or phrase.",
+                    },
+                    {"from": "gpt", "value": "Red"},
+                    {"from": "human", "value": "Is it parked?"},
+                    {"from": "gpt", "value": "Yes"},
+                ],
+            },
+            {"id": "text only", "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hi"}]},
+        ]
+    },
+}
+
 
 def lay_out(folder: Path, files: Mapping[str, Any], *, zipped: bool = False) -> Path:
     """Write the files into a folder, or into an archive in it."""

@@ -66,7 +66,7 @@ def test_copies_stay_in_the_folder(tmp_path: Path, image_id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "words"), [(40, 255, "the zip archive is damaged"), (6, 1, "cannot be read out of the zip")]
+    ("place", "value", "words"), [(40, 255, "the zip archive is damaged"), (6, 1, "cannot be read from the zip")]
 )
 def test_a_damaged_image_in_an_archive_is_named(tmp_path: Path, place: int, value: int, words: str) -> None:
     with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -113,7 +113,7 @@ def test_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> dict[str, Any]:
+    def full(*_: Any, **__: Any) -> dict[str, Any]:
         raise OSError("no space left")
 
     monkeypatch.setattr(prepared, "build_report", full)
@@ -155,8 +155,17 @@ def test_report_counts_and_scores() -> None:
     assert report["shared_images"] == {"train, test": 1}
     assert test["coverage"] == {"3": 75.0}
     assert test["prior"] == {"constant": 25.0, "per question type": 50.0, "per question text": 50.0}
-    text = format_report({"prepared": "x", "metric": "exact_match", "notes": ["n"], "skipped": ["s"], **report})
-    for words in ("test: 4 questions on 2 images", "1 images occur in two splits (train, test)", "note: n", "  s"):
+    text = format_report(
+        {
+            "prepared": "x",
+            "metric": "exact_match",
+            "notes": ["n"],
+            "skipped": ["s"],
+            "skipped_reasons": {"s": 1},
+            **report,
+        }
+    )
+    for words in ("test: 4 questions on 2 images", "warning: 1 of 2 test images are also in train", "note: n", "  s"):
         assert words in text
 
 

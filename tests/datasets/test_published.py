@@ -12,7 +12,7 @@ from PIL import Image
 from published_fixtures import SETS, lay_out, prepare, prepared
 
 from coattn.cli import main
-from coattn.cli.prepare import READERS
+from coattn.datasets.readers import READERS
 from coattn.datasets.records import Record
 
 pytestmark = pytest.mark.usefixtures("no_picture")
@@ -209,4 +209,4 @@ def test_real_vqa_v2_questions(shared_data: Path, tmp_path: Path) -> None:
     images = json.loads((tmp_path / "out" / "images.json").read_text())
     assert {str(r.image_id) for r in found["train"]} <= set(images)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert any("no file in" in message for message in report["skipped"])
+    assert any("no file of this name" in message for message in report["skipped"])

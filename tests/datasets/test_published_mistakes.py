@@ -81,12 +81,12 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "an entry lacks its answer": (
         "gqa",
         {"val_balanced_questions.json": gqa("7", "n5", None)},
-        "question '7', number 0: has no 'answer'",
+        "question '7': has no 'answer'",
     ),
     "one id for two questions": (
         "vizwiz",
         {"train.json": [vizwiz("a.jpg"), vizwiz("a.jpg") | {"question": "Another?"}]},
-        "question 1: question_id 'a.jpg' stands for another question at",
+        "question 1: question_id 'a.jpg' is also the id of record 0, another question",
     ),
     "a program in a pickle": (
         "pathvqa",
@@ -101,10 +101,14 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "scores that are none": (
         "pathvqa",
         {"train_qa.pkl": pickle.dumps([{"img_id": "a", "sent": "Is it?", "label": {"no": None, "yes": 1}}])},
-        "question 0: label holds a score that is no number",
+        "question 0: label holds a score that is not a number",
     ),
     "a pickle of something else": ("pathvqa", {"train_qa.pkl": b"(dp0\n."}, "must hold a list"),
-    "an answer that cannot be": ("shapes", SETS["shapes"] | {"val.output": "true\nmaybe\n"}, "val.output: line 2"),
+    "an answer that cannot be": (
+        "shapes",
+        SETS["shapes"] | {"val.output": "true\nmaybe\n"},
+        "line 2: the answer is 'maybe'",
+    ),
     "images cut off": (
         "shapes",
         SETS["shapes"] | {"val.input.npy": SETS["shapes"]["val.input.npy"][:-9]},
@@ -156,7 +160,7 @@ def test_what_is_said_twice_is_skipped_and_listed(tmp_path: Path) -> None:
     assert prepare("vizwiz", source, tmp_path / "out") == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["splits"]["train"]["questions"] == 2
-    assert "train.json: question 2: question_id 'a.jpg' says the same as" in report["skipped"][0]
+    assert "train.json: question 2: question_id 'a.jpg' repeats record 0" in report["skipped"][0]
 
 
 def test_unknown_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,4 +188,4 @@ def test_an_encrypted_member_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
         content[start + 8] |= 1
         start += 4
     archive.write_bytes(content)
-    assert "cannot be read out of the zip archive" in refused(capsys, "vizwiz", archive, tmp_path / "out")
+    assert "cannot be read from the zip archive" in refused(capsys, "vizwiz", archive, tmp_path / "out")

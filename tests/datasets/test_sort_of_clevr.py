@@ -88,7 +88,7 @@ def test_an_archive_of_all_files_gives_the_same(folder: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": "00099.png"}, r"train.jsonl.gz: line 2: the image '00099.png' is not in .*train_images.zip"),
+        ({"image": "00099.png"}, r"line 2: the image '00099.png' is not in the archive of images"),
         ({"type": "quaternary"}, "line 2: the type 'quaternary' is not one of nonrel, binary, ternary"),
         ({"answer": 3}, r"line 2: answer is 3 \(a number\), must be text"),
     ],

@@ -145,17 +145,20 @@ HEAD = "image,question,answer\n"
             r"no column for image; .*'picture', 'question', 'answer'.*--column image=NAME",
         ),
         ("a1,what?,yes\na1,why?,no", r"no column for image and question and answer; .*'a1', 'what\?', 'yes'"),
-        ("image,question,answer,answer\na,b,c,d", "two columns are called 'answer'"),
+        ("image,question,answer,answer\na,b,c,d", "two columns are named 'answer'"),
         ("", "the file is empty"),
         (HEAD, "no row below the column names"),
-        (HEAD + "a1,q,\n", r"1 of 1 rows are defective: line 2: the answer is empty\. .*--skip-bad-rows"),
-        (HEAD + 'a1,"q\n\n\nq",x\na1, ,x\n', "1 of 2 rows are defective: line 6: the question is empty"),
+        (HEAD + "a1,q,\n", r"1 of 1 records are defective: line 2: the answer is empty\. .*--skip-bad-rows"),
+        (HEAD + 'a1,"q\n\n\nq",x\na1, ,x\n', "1 of 2 records are defective: line 6: the question is empty"),
         (HEAD + ",q,x\n", "line 2: the image is empty"),
         (HEAD + "a1,q,left lung, lower lobe\n", "line 2: has 4 cells for 3 columns; put quotation marks"),
         (HEAD + "a1,q\n", "line 2: the answer is empty"),
-        (HEAD + "zz,q,x\nyy.png,q,x\n", "2 of 2 rows .*line 2: there is no image 'zz' in .*scans; line 3: .*'yy.png'"),
+        (
+            HEAD + "zz,q,x\nyy.png,q,x\n",
+            "2 of 2 records .*line 2: there is no image 'zz' in .*scans; line 3: .*'yy.png'",
+        ),
         (HEAD + 'a1,q,x\na1,"q,x\na1,q,x\n', r"line 3: a quotation mark \(\"\) opens in this row and is never closed"),
-        ("image,question,answer,qid\na1,q,x,5\na2,q,y,5", "line 3: question_id '5' stands also in line 2"),
+        ("image,question,answer,qid\na1,q,x,5\na2,q,y,5", "line 3: question_id 5 is also the id of record 0"),
         ("image,question,answer,qid\na1,q,x,", "line 2: the question_id is empty"),
         ("image,question,answer,split\na1,q,x,", "line 2: the split is empty"),
         (HEAD.encode() + b"a1,q,caf\xe9\n", "line 2: byte b'\\\\xe9' is not utf-8 text.*--encoding cp1252"),
@@ -174,10 +177,10 @@ def test_refused(tmp_path: Path, scans: Path, text: str | bytes, words: str) -> 
     [
         ("my.xlsx", "PK", "save the spreadsheet as CSV"),
         ("my.json", '{"image": 1}', "a JSON table is a list of objects"),
-        ("my.json", "[1]", "record 0 is 1, must be an object"),
+        ("my.json", "[1]", "record 0: is 1, must be an object"),
         ("my.json", "[{]", "not valid JSON"),
         ("my.json", "[" * 100_000, "not usable JSON"),
-        ("my.jsonl", '{"image": "a", "question": "q", "answer": "x"}\n{', "line 2: not valid JSON"),
+        ("my.jsonl", '{"image": "a", "question": "q", "answer": "x"}\n{', "line 2: this line: not valid JSON"),
         ("my.jsonl", '{"image": "a", "question": "q", "answer": true}', "line 1: the answer is True, must be text"),
         ("my.jsonl", '{"image": "a", "question": "q", "answer": {"a": 1}}', "line 1: the answer is {"),
         ("my.jsonl", '{"image": "a", "question": null, "answer": "x"}', "line 1: the question is empty"),
@@ -202,8 +205,11 @@ def test_bad_rows_are_skipped_when_asked(tmp_path: Path, scans: Path) -> None:
     path = table(tmp_path, HEAD + "a1,q,x\nzz,q,x\na2,q,\n")
     dataset = read_table(path, images=scans, skip_bad_rows=True, **NO_SPLIT)
     assert [record.image_id for record in all_records(dataset)] == ["a1.png"]
-    assert dataset.skipped == [f"line 3: there is no image 'zz' in {scans}", "line 4: the answer is empty"]
-    with pytest.raises(ValueError, match="no row is left"):
+    assert list(map(str, dataset.skipped)) == [
+        f"line 3: there is no image 'zz' in {scans}",
+        "line 4: the answer is empty",
+    ]
+    with pytest.raises(ValueError, match="no usable record is in this file"):
         read_table(table(tmp_path, HEAD + "zz,q,x\n"), images=scans, skip_bad_rows=True)
 
 
@@ -214,7 +220,7 @@ def test_columns_can_be_said(tmp_path: Path) -> None:
     assert (record.image_id, record.question, record.split) == ("a", "b", "train")
     assert record.extra == {"split": "odd one"}
     assert any("there is no images.json" in note for note in read_table(path, columns=columns, **NO_SPLIT).notes)
-    with pytest.raises(ValueError, match=r"no column 'Q' for question; the table has 'Picture', 'the q'"):
+    with pytest.raises(ValueError, match=r"no column 'Q' for question; known are Picture, the q"):
         read_table(path, columns={"question": "Q"})
 
 
@@ -224,7 +230,7 @@ def test_images_are_found_by_name(scans: Path) -> None:
         assert folder.find(name) == "ct/B 3.PNG"
     assert folder.find("1.2.840.113") == "1.2.840.113.png"
     (scans / "a1.jpg").write_bytes((scans / "a2.jpg").read_bytes())
-    with pytest.raises(ValueError, match=r"'a1' may be a1\.jpg or a1\.png .*write it in full"):
+    with pytest.raises(ValueError, match=r"'a1' may be a1\.jpg or a1\.png .*write its full path"):
         ImageFolder(scans).find("a1")
     assert ImageFolder(scans).find("a1.png") == "a1.png"
     with pytest.raises(ValueError, match="holds no image"):
@@ -260,7 +266,7 @@ def test_images_are_divided_without_leaks(tmp_path: Path) -> None:
 def test_few_images(tmp_path: Path) -> None:
     dataset = read_table(many(tmp_path, 3))
     assert {name: len(records) for name, records in dataset.splits.items()} == {"train": 3, "val": 3, "test": 3}
-    with pytest.raises(ValueError, match="2 images are too few"):
+    with pytest.raises(ValueError, match=r"2 images .* are too few"):
         read_table(many(tmp_path, 2))
 
 
@@ -356,6 +362,6 @@ def test_decimal_commas_are_pointed_out(tmp_path: Path) -> None:
     text = "image;question;answer\n1;How long?;3,5 cm\n1;How many?;1,000\n1;Where?;left, below\n"
     notes = read_table(table(tmp_path, text), **NO_SPLIT).notes
     assert [note for note in notes if "comma" in note] == [
-        "1 answers have a decimal comma, which the official normalisation drops: '3,5 cm' becomes '35 cm'; "
+        "1 answers have a decimal comma, which the official normalization drops: '3,5 cm' becomes '35 cm'; "
         "write a point"
     ]

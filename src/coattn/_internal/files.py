@@ -65,18 +65,31 @@ def atomic_folder(path: Place) -> Iterator[Path]:
         OSError: `path` exists and is not an empty folder, or cannot be written.
     """
     target = Path(path)
-    partial, lock = _make_partial(target, tempfile.mkdtemp)
-    try:
+    with partial_folder(target) as partial:
         yield partial
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o777 & ~umask)  # mkdtemp makes 0700
         for place, _, names in os.walk(partial):
             for name in names:
                 sync(Path(place, name))
             sync(Path(place))
         partial.rename(target)
         sync(target.parent)
+
+
+@contextmanager
+def partial_folder(path: Place) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, which is removed afterwards, unless it was renamed.
+
+    Locks and leftovers are treated as in `atomic_path`.
+
+    Raises:
+        OSError: the folder above `path` cannot be written.
+    """
+    partial, lock = _make_partial(Path(path), tempfile.mkdtemp)
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o777 & ~umask)  # mkdtemp makes 0700
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         os.close(lock)

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.table is not None:
         from coattn.datasets.rows import read_rows
-        from coattn.datasets.table import find_columns, given_columns
+        from coattn.datasets.table_columns import find_columns, given_columns
 
         rows = read_rows(args.table, encoding=args.encoding)
         columns = find_columns(args.table, rows, given_columns(args.column), needed=("image", "question"))

@@ -10,7 +10,7 @@ from coattn._internal.progress import progress
 from coattn._internal.tensors import find_device
 from coattn.cli.extractors import positive
 from coattn.datasets.question_embeddings import embed_questions, read_questions
-from coattn.datasets.table import given_columns
+from coattn.datasets.table_columns import given_columns
 from coattn.text.pretrained import TextEncoder
 
 DESCRIPTION = """\

@@ -5,26 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from coattn.datasets import (
-    clevr,
-    coco_qa,
-    daquar,
-    easy_vqa,
-    gqa,
-    medical,
-    photo_lists,
-    shapes,
-    sort_of_clevr,
-    table,
-    vqa,
-)
-from coattn.datasets.prepared import write_dataset
-from coattn.datasets.reader import Reader
+from coattn.datasets.prepared import MAX_NEAR_COPIES, write_dataset
+from coattn.datasets.readers import READERS
 from coattn.datasets.report import format_report
 
 DESCRIPTION = """\
 Turn a data set, or your own table, into questions and annotations per split (official VQA layout), a list of the
-images, and a report (report.json; report.png, a picture, with the extra 'plot').
+images, and a report (report.json, and the picture report.png with the extra 'plot'). The report names what leaks
+between the splits: shared images, copies of pictures, and repeated questions.
 
   coattn prepare easy-vqa data/easy_vqa
   coattn prepare vqa-v2 VQA_FOLDER data/vqa_v2 --features features/coco
@@ -32,23 +20,8 @@ images, and a report (report.json; report.png, a picture, with the extra 'plot')
   coattn prepare table answers.csv --images scans data/mine"""
 
 
-READERS: dict[str, Reader] = {
-    **vqa.READERS,
-    "gqa": gqa.READER,
-    "clevr": clevr.READER,
-    "coco-qa": coco_qa.READER,
-    "daquar": daquar.READER,
-    **photo_lists.READERS,
-    **medical.READERS,
-    "easy-vqa": easy_vqa.READER,
-    "sort-of-clevr": sort_of_clevr.READER,
-    "shapes": shapes.READER,
-    "table": table.READER,
-}
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One subcommand per reader, each ending with OUT."""
+    """Add one subcommand per reader; the last argument of each is OUT."""
     readers = parser.add_subparsers(title="data sets", metavar="NAME", required=True)
     for name, reader in READERS.items():
         subparser = readers.add_parser(
@@ -59,9 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             allow_abbrev=False,
         )
         reader.add_arguments(subparser)
-        subparser.add_argument("out", metavar="OUT", help="folder to write; may hold the same data set already")
+        subparser.add_argument("out", metavar="OUT", help="Folder to write; it may hold the same data set.")
         subparser.add_argument(
-            "--features", metavar="STORE", type=Path, help="feature store: the report says which images it lacks"
+            "--features", metavar="STORE", type=Path, help="Report the images that this feature store lacks."
+        )
+        subparser.add_argument(
+            "--near-copies",
+            action=argparse.BooleanOptionalAction,
+            help="Look for pictures that are nearly the same as a training picture; every image is decoded. By default "
+            f"this is done for up to {MAX_NEAR_COPIES} images.",
         )
         subparser.set_defaults(reader=reader)
 
@@ -76,5 +55,6 @@ def run(args: argparse.Namespace) -> int:
     from coattn.visualization.report import draw_report
 
     dataset = args.reader.from_arguments(args)
-    print(format_report(write_dataset(dataset, args.out, has_features=known, draw=draw_report)))
+    report = write_dataset(dataset, args.out, has_features=known, near_copies=args.near_copies, draw=draw_report)
+    print(format_report(report))
     return 0

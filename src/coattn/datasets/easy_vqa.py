@@ -1,7 +1,7 @@
-"""easy-VQA: 5,000 generated images of one coloured shape and 48,248 questions, from the Python package `easy-vqa`.
+"""easy-VQA: 5,000 generated images of one colored shape and 48,248 questions, from the Python package `easy-vqa`.
 
-Source: https://github.com/vzhou842/easy-VQA. The package carries images and questions; checked on version 1.0.
-The official training split is divided: every tenth of its images is held out for validation.
+Source: https://github.com/vzhou842/easy-VQA. The package holds images and questions. Every tenth image of the official
+training split is held out for validation.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _SHAPES = frozenset({"circle", "rectangle", "triangle"})
 def read_easy_vqa() -> Dataset:
     """Read the installed package: splits train (3,600 images), val (400) and test (1,000), with their images.
 
-    Ids are `train/12` and `test/12`: the official numbers begin at 0 in both splits. `question_type` sets the negated
-    yes/no questions apart, which need more than seeing.
+    Ids are `train/12` and `test/12`, because the official numbers begin at 0 in both splits. `question_type` separates
+    the negated yes/no questions, which are harder.
 
     Raises:
         ModuleNotFoundError: the package is not installed.
@@ -58,7 +58,7 @@ def _records(official_split: str, questions: list[str], answers: list[str], imag
 
 
 def _question_type(question: str, answer: str) -> str:
-    """All negated phrasings: "is no ... present?", "is there not a ...?", "does the image not contain a ...?"."""
+    """Negated questions are "is no ... present?", "is there not a ...?" and "does the image not contain a ...?"."""
     if answer in ("yes", "no"):
         words = question.split()
         return "yes/no, negated" if "not" in words or "no" in words else "yes/no"
@@ -72,4 +72,5 @@ easy-VQA, from the installed Python package easy-vqa (pip install 'coattn[easy-v
   coattn prepare easy-vqa data/easy_vqa""",
     add_arguments=lambda parser: None,  # the package holds everything
     from_arguments=lambda args: read_easy_vqa(),
+    checked="the package, version 1.0, all",
 )

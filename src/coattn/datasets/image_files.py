@@ -1,16 +1,36 @@
-"""Finding the image that a table means, and dividing images into splits."""
+"""Images of a folder, found by name; images of an array; and the choice of images that are held out."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from coattn._internal.files import files_below
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+
+
+class ArrayImage:
+    """An image of an array (H, W, 3), uint8, that opens like a PNG file."""
+
+    suffix = ".png"
+
+    def __init__(self, pixels: Any) -> None:
+        self.pixels = pixels
+
+    def open(self, mode: str = "rb") -> BinaryIO:
+        """The image as PNG; `mode` can only be "rb"."""
+        from PIL import Image
+
+        content = io.BytesIO()
+        Image.fromarray(self.pixels).save(content, "PNG")
+        content.seek(0)
+        return content
 
 
 class ImageFolder:
@@ -20,7 +40,7 @@ class ImageFolder:
         folder: where the images are.
 
     Raises:
-        ValueError: it is no folder, or holds no image.
+        ValueError: `folder` is not a folder, or holds no image.
         OSError: a folder in it may not be read.
     """
 
@@ -39,13 +59,13 @@ class ImageFolder:
             raise ValueError(f"{folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
 
     def find(self, name: str) -> str:
-        """The id of the image meant by `name`: its path below the folder, for example "lung/scan 7.png".
+        """Return the id of the image `name`: its path below the folder, for example "lung/scan 7.png".
 
-        `name` may leave out the suffix or the subfolders, have other folders before it, and differ in case
-        or in how accents are encoded (macOS writes them apart from their letters).
+        `name` may leave out the suffix or the subfolders, begin with other folders, and differ in case or in the
+        encoding of accents (macOS separates them from their letters).
 
         Raises:
-            ValueError: no image, or several, are called so.
+            ValueError: no image or several images match.
         """
         found = self.get(name)
         if found is None:
@@ -53,10 +73,10 @@ class ImageFolder:
         return found
 
     def get(self, name: str) -> str | None:
-        """As `find`, but None if there is no such image.
+        """As `find`, but returns None if there is no such image.
 
         Raises:
-            ValueError: several are called so.
+            ValueError: several images match.
         """
         wanted = name.replace("\\", "/").removeprefix("./")
         found = self._by_name.get(_key(wanted)) or self._by_name.get(_key(wanted.rsplit("/", 1)[-1]), [])
@@ -66,7 +86,7 @@ class ImageFolder:
             return candidates[0]
         if not candidates:
             return None
-        raise ValueError(f"image {name!r} may be {' or '.join(candidates[:3])} in {self.folder}; write it in full")
+        raise ValueError(f"image {name!r} may be {' or '.join(candidates[:3])} in {self.folder}; write its full path")
 
 
 def _key(name: str) -> str:
@@ -74,9 +94,9 @@ def _key(name: str) -> str:
 
 
 def hold_out(image_ids: Iterable[str], count: int, *, seed: int) -> set[str]:
-    """A fixed choice of `count` images: those whose SHA-256 with the seed is smallest.
+    """Choose `count` images: those whose SHA-256 with the seed is smallest.
 
-    It depends on nothing but the ids and the seed, whatever the order of a table.
+    The choice depends on the ids and the seed only, not on the order of the images.
     """
     order = sorted(set(image_ids), key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())
     return set(order[:count])

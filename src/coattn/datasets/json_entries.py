@@ -1,9 +1,10 @@
-"""Entries of JSON files, checked: what is wrong is said with file, kind, number and question of the entry."""
+"""JSON files and their entries: each fault is reported with the file, the number and the question id of the entry."""
 
 from __future__ import annotations
 
 import gc
 import gzip
+import io
 import json
 import re
 import reprlib
@@ -19,17 +20,21 @@ if TYPE_CHECKING:  # imported where a file is read: questions that are at hand a
     import msgspec
 
 from coattn._internal.files import parse_json
+from coattn.datasets.bad_records import BadRecordError
 
 File = Path | zipfile.Path  # a file, or a member of a zip archive
+MAX_UNPACKED = 2 << 30  # bytes that one compressed file may hold
+MAX_TEXT = 20_000  # characters of a question or an answer; attention over more words would not fit into memory
+_CHUNK = 1 << 24
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class JSONList(NamedTuple):
-    """A list in a JSON file, whose entries are decoded one by one: only the text of a large file stands in memory.
+    """A list in a JSON file. Its entries are decoded one by one, so that only the text of a large file is in memory.
 
     Attributes:
-        head: what stands beside the list.
-        entries: those of the list.
+        head: the other keys of the file.
+        entries: the entries of the list.
     """
 
     head: dict[str, Any]
@@ -61,7 +66,7 @@ def read_json_list(path: str | File, key: str) -> JSONList:
         raw: dict[str, Any] = msgspec.json.decode(content, type=dict[str, msgspec.Raw]) if key else {key: content}
         entries = _entries(msgspec.json.decode(raw.pop(key), type=list[msgspec.Raw]), content, path)
         return JSONList({name: msgspec.json.decode(value) for name, value in raw.items()}, entries)
-    except (msgspec.MsgspecError, KeyError, RecursionError, UnicodeDecodeError):  # to say what there is instead
+    except (msgspec.MsgspecError, KeyError, RecursionError, UnicodeDecodeError):  # parse again for the error message
         value = parse_json(content, path)
     if key and (not isinstance(value, dict) or key not in value):
         raise ValueError(f'{path}: a file of {key} is an object with a list "{key}"; {kind_of(value)}')
@@ -103,8 +108,8 @@ def _entries(raw: list[msgspec.Raw], content: bytes, path: str | File) -> Iterat
         try:
             yield decode(entry)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            parse_json(content, path)  # says where
-            yield json.loads(bytes(entry))  # right, but not to the letter of the standard: NaN
+            parse_json(content, path)  # raises an error with line and column
+            yield json.loads(bytes(entry))  # NaN is accepted, although it is not standard JSON
 
 
 def _read_content(path: str | File) -> bytes:
@@ -113,29 +118,53 @@ def _read_content(path: str | File) -> bytes:
 
 
 def read_bytes(path: str | File) -> bytes:
-    """The bytes of a file, unpacked by gzip where it is packed so, also of a member of a zip archive.
+    """Read a file, or a member of a zip archive; gzip is unpacked.
 
     Raises:
-        ValueError: the file or the archive is damaged, or encrypted.
+        ValueError: the file or the archive is damaged or encrypted, it unpacks to more than `MAX_UNPACKED` bytes, or
+            the path is a pipe or a device.
         OSError: the file cannot be read.
     """
-    content = _read(Path(path) if isinstance(path, str) else path)
+    path = Path(path) if isinstance(path, str) else path
+    check_regular(path)
+    with naming_archive(path):
+        if isinstance(path, zipfile.Path):
+            _check_unpacked(path, path.root.getinfo(path.at).file_size)  # type: ignore[attr-defined]
+        content = path.read_bytes()
     if content[:2] != b"\x1f\x8b":
         return content
+    unpacked = bytearray()
     try:
-        return gzip.decompress(content)
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            while chunk := file.read(_CHUNK):
+                unpacked += chunk
+                _check_unpacked(path, len(unpacked))
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: damaged gzip file ({error}); fetch it again") from None
+        raise ValueError(f"{path}: damaged gzip file ({error}); download it again") from None
+    return bytes(unpacked)
 
 
-def _read(path: File) -> bytes:
-    with naming_archive(path):
-        return path.read_bytes()
+def check_regular(path: File) -> None:
+    """Refuse pipes and devices, which may block or never end.
+
+    Raises:
+        ValueError: the path exists and is neither a regular file nor a folder.
+    """
+    if isinstance(path, Path) and path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path} is a pipe or a device, not a regular file; copy its content to a file")
+
+
+def _check_unpacked(path: File, size: int) -> None:
+    if size > MAX_UNPACKED:
+        raise ValueError(
+            f"{path} unpacks to more than {MAX_UNPACKED >> 30} GiB, the limit for compressed files; unpack it "
+            "yourself if you trust its source"
+        )
 
 
 @contextmanager
 def naming_archive(path: object) -> Iterator[None]:
-    """Say which file, within which zip archive, cannot be read inside.
+    """Name the member and its zip archive in errors of the `zipfile` module.
 
     Raises:
         ValueError: the archive is damaged, or encrypted.
@@ -143,14 +172,14 @@ def naming_archive(path: object) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{path}: the zip archive is damaged ({error}); fetch it again") from None
+        raise ValueError(f"{path}: the zip archive is damaged ({error}); download it again") from None
     except (RuntimeError, NotImplementedError) as error:  # encrypted; compressed in an unusual way
-        raise ValueError(f"{path}: cannot be read out of the zip archive ({error}); unpack it") from None
+        raise ValueError(f"{path}: cannot be read from the zip archive ({error}); unpack it") from None
 
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Hold back the search for unreachable cycles, which looks at millions of new objects in vain: 45 % of the time."""
+    """Pause the garbage collector: its search for cycles takes 45 % of the time that millions of records take."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -161,7 +190,7 @@ def without_collector() -> Iterator[None]:
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value looks like, for people who passed the wrong file."""
+    """Describe a JSON value, for people who passed the wrong file."""
     if isinstance(value, list):
         return "this is a list, as result files are"
     if not isinstance(value, dict):
@@ -174,15 +203,24 @@ def kind_of(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A place in a file, for messages."""
+    """An entry of a file and its place, for messages.
+
+    Attributes:
+        path: the file.
+        kind: "question", "line" ...
+        index: number of the entry in its list.
+        entry: the entry.
+        key: the key of the entry, where the file is an object instead of a list.
+    """
 
     path: str | File
     kind: str
     index: int
     entry: Any
+    key: str = ""
 
     def get(self, key: str) -> Any:
-        """The value of a key that must be there."""
+        """The value of a required key."""
         if not isinstance(self.entry, dict):
             self.fail(f"is {type_name(self.entry)}, must be an object")
         if key not in self.entry:
@@ -190,23 +228,23 @@ class Place:
         return self.entry[key]
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.kind} {self.index}"
+        return f"{self.path}: {self.kind} {repr(self.key) if self.key else self.index}"
 
     def fail(self, problem: str) -> NoReturn:
-        """Say what is wrong here."""
+        """Raise the error for a defect of this entry."""
         question_id = self.entry.get("question_id") if isinstance(self.entry, dict) else None
-        name = "" if question_id is None else f" (question_id {question_id!r})"
-        raise ValueError(f"{self}{name}: {problem}")
+        name = "" if question_id is None else f" (question_id {_brief(question_id)})"
+        raise BadRecordError(f"{self}{name}", problem)
 
 
 def type_name(value: Any) -> str:
-    """The type of a JSON value, in words."""
+    """Name the type of a JSON value."""
     names = {bool: "a boolean", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
     return names.get(type(value), "null")
 
 
 def checked_id(value: Any, key: str, where: Place) -> int | str:
-    """`value`, if it can be the id of a question or an image."""
+    """Return `value` if it can be the id of a question or an image; else raise `BadRecordError`."""
     if type(value) is int:
         return value
     if type(value) is str and value:
@@ -215,16 +253,18 @@ def checked_id(value: Any, key: str, where: Place) -> int | str:
 
 
 def checked_text(value: Any, key: str, where: Place) -> str:
-    """`value`, if it is text."""
+    """Return `value` if it is text of at most `MAX_TEXT` characters; else raise `BadRecordError`."""
     if type(value) is not str:
         where.fail(f"{key} is {_brief(value)} ({type_name(value)}), must be text in quotation marks")
+    if len(value) > MAX_TEXT:
+        where.fail(f"{key} has {len(value)} characters, at most {MAX_TEXT} are read; shorten it")
     if not value.isascii() and _LONE_SURROGATE.search(value):
         where.fail(f"{key} is {_brief(value)}: half a character (a lone \\ud...), which no file can hold; correct it")
     return value
 
 
 def _brief(value: Any) -> str:
-    """For messages; a pickle of a hundred bytes can hold lists whose whole text has no end."""
+    """Shorten a value for messages: a pickle of a hundred bytes can hold lists with an endless text."""
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 2, 80, 80
     return short.repr(value)

@@ -1,62 +1,63 @@
-"""The files of a data set as its authors publish them, unpacked or in zip archives, and what readers of them share."""
+"""The files of a published data set, unpacked or in zip archives, and helpers that their readers share."""
 
 from __future__ import annotations
 
 import itertools
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from coattn._internal.files import decode_utf8, files_below
+from coattn.datasets.bad_records import BadRecords, LeftOut, UnusableRecordError
 from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.json_entries import File, Place, checked_id, checked_text, read_bytes
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.records import Record
+from coattn.datasets.records import Record, default_metric
 
 VALIDATION_NOTE = "train and val are together the official training split"
 
 
 def itself(image_id: int | str) -> list[str]:
-    """Images that are called like their ids."""
+    """File name of an image that is named like its id."""
     return [str(image_id)]
 
 
 def coco_names(image_id: int | str) -> list[str]:
-    """Images of COCO, 2014's and 2017's: COCO_train2014_000000458752 or 000000458752."""
+    """File names of an image of COCO, of 2014 and of 2017: COCO_train2014_000000458752 or 000000458752."""
     number = f"{int(image_id):012d}"
     return [*(f"COCO_{part}_{number}" for part in ("train2014", "val2014", "test2015")), number]
 
 
 class PublishedFiles:
-    """The files of a folder, its subfolders, and the zip archives in them; or of one zip archive.
+    """The files of a folder, its subfolders, and the zip archives in them; or of one zip archive; or one file.
 
     Args:
-        source: the folder or the archive.
+        source: the folder, the archive or the file.
+        skip_bad_rows: leave defective records out instead of refusing their file.
 
     Attributes:
-        damaged: what is wrong with archives that cannot be opened.
-        skipped: what `distinct` left out.
+        bad: collects the records that are left out, and the archives that cannot be opened.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: `source` is neither a folder nor a regular file.
     """
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: str | Path, *, skip_bad_rows: bool = False) -> None:
         self.source = Path(source)
-        self.damaged: list[str] = []
-        self.skipped: list[str] = []
+        self.bad = BadRecords(skip_bad_rows)
         self._by_name: dict[str, list[tuple[int, str, File]]] = defaultdict(list)
         if self.source.is_dir():
             paths = [path for path in files_below(self.source) if path.is_file()]
-        elif self.source.is_file() and self.source.suffix.lower() == ".zip":
+        elif self.source.is_file():
             paths = [self.source]
         else:
-            raise ValueError(f"{source} is neither a folder nor a zip archive; give where the authors' files are")
+            raise ValueError(f"{source} is neither a folder nor a file; give the place of the authors' files")
         for path in paths:
-            self._add(path.relative_to(self.source).as_posix(), path, 0)
+            self._add(path.relative_to(self.source).as_posix() if path != self.source else path.name, path, 0)
             if path.suffix.lower() == ".zip":
                 self._add_archive(path)
 
@@ -64,7 +65,7 @@ class PublishedFiles:
         try:
             archive = _open_archive(path)
         except ValueError as error:
-            self.damaged.append(str(error))
+            self.bad.left_out.append(LeftOut(str(path), str(error).removeprefix(f"{path}: ")))
             return
         for name in archive.root.namelist():
             if not name.endswith("/") and not name.startswith("__MACOSX/"):
@@ -74,13 +75,13 @@ class PublishedFiles:
         self._by_name[name.rpartition("/")[2].removesuffix(".gz")].append((packed, name, file))
 
     def find(self, *names: str) -> File | None:
-        """The file called so, for example "train.json" or "train/questions.txt"; unpacked ones go first.
+        """Find a file by name, for example "train.json" or "train/questions.txt"; unpacked files are preferred.
 
         Args:
-            names: what it may be called, best first.
+            names: the possible names, best first.
 
         Raises:
-            ValueError: there are several of one name.
+            ValueError: several files have that name.
         """
         return next((file for name in names if (file := self._called(name)) is not None), None)
 
@@ -96,39 +97,43 @@ class PublishedFiles:
         return best[0] if best else None
 
     def need(self, *names: str, why: str = "") -> File:
-        """The file called so; see `find`.
+        """Find a required file; see `find`.
+
+        Args:
+            names: the possible names, best first.
+            why: why it is needed, for the message.
 
         Raises:
-            ValueError: there is none, or several.
+            ValueError: there is no such file, or there are several.
         """
         file = self.find(*names)
         if file is None:
             raise self.absent(*names, why=why)
         return file
 
-    def splits(self, *names: Mapping[str, str]) -> dict[str, File]:
-        """Split to file, of those that are there.
+    def splits(self, names: Mapping[str, Sequence[str]]) -> dict[str, File]:
+        """Find the files of the splits that are there.
 
         Args:
-            names: split to what its file is called; then what else it may be called.
+            names: split to the possible names of its file, best first.
 
         Raises:
             ValueError: there is none of them.
         """
-        found = {split: self.find(*(name[split] for name in names)) for split in names[0]}
+        found = {split: self.find(*possible) for split, possible in names.items()}
         if not any(found.values()):
-            raise self.absent(*names[0].values())
+            raise self.absent(*(possible[0] for possible in names.values()))
         return {split: file for split, file in found.items() if file is not None}
 
     def parts(self, name: str) -> list[File]:
-        """The file called so, for example "questions.json", and questions_0.json, questions_1.json ..."""
+        """Find a file, for example "questions.json", and its parts questions_0.json, questions_1.json ..."""
         stem, dot, suffix = name.rpartition(".")
         numbered = (self.find(f"{stem}_{number}{dot}{suffix}") for number in itertools.count())
         files = [self.find(name), *itertools.takewhile(bool, numbered)]
         return [file for file in files if file is not None]
 
     def archive(self, name: str) -> zipfile.Path:
-        """The zip archive called so, for what is found by its place in it.
+        """Open the zip archive of that name.
 
         Raises:
             ValueError: there is none, or several, or it is damaged.
@@ -136,36 +141,14 @@ class PublishedFiles:
         return _open_archive(self.need(name))
 
     def absent(self, *names: str, why: str = "") -> ValueError:
-        """The error that says that there is none of these files."""
+        """The error for missing files; it lists the files that are there."""
         shown = sorted(name for name in self._by_name if not name.startswith("."))[:8]
-        damaged = f". {self.damaged[0]}" if self.damaged else ""
+        damaged = f". {self.bad.left_out[0]}" if self.bad.left_out else ""
         reason = f" ({why})" if why else ""
         return ValueError(
             f"{self.source} has no {' and no '.join(names)}{reason}, only {', '.join(shown) or 'nothing'}"
             f"{' ...' if len(self._by_name) > 8 else ''}{damaged}"
         )
-
-    def distinct(self, placed: Iterable[tuple[Place, Record]]) -> list[Record]:
-        """The records of a file, each once: one that says the same again is left out and listed.
-
-        Args:
-            placed: where each stands in the file, and the record.
-
-        Raises:
-            ValueError: two records with the same question id differ.
-        """
-        first: dict[int | str, tuple[int, Record]] = {}  # not the places, which hold all that the file says
-        for place, record in placed:
-            index, earlier = first.setdefault(record.question_id, (place.index, record))
-            if earlier is record:
-                continue
-            named = f"{place}: question_id {record.question_id!r}"
-            if earlier != record:
-                raise ValueError(
-                    f"{named} stands for another question at {place.kind} {index}; give every question its own"
-                )
-            self.skipped.append(f"{named} says the same as {place.kind} {index}")
-        return [record for _, record in first.values()]
 
     def dataset(
         self,
@@ -177,27 +160,27 @@ class PublishedFiles:
         image_names: Callable[[int | str], Sequence[str]] = itself,
         notes: Sequence[str] = (),
     ) -> Dataset:
-        """The data set of records that were read from here.
+        """Make the data set of the records that were read from these files.
 
         Args:
-            name: of the reader.
+            name: name of the reader.
             splits: split name to records.
-            metric: see `Dataset`.
-            images: folder of the images; None where only the questions are.
-            image_names: of the file of an image, with or without suffix, by its id; the first that is there counts.
+            metric: see `Dataset`; "" chooses it by the number of answers.
+            images: folder of the images; None if there are only questions.
+            image_names: returns the possible file names of an image, with or without suffix; the first match counts.
             notes: see `Dataset`.
 
         Raises:
-            ValueError: the folder holds no image, or none that is asked about.
+            ValueError: the folder holds no image, or none that a question is about.
         """
         places, absent = ({}, []) if images is None else _locate_images(images, splits, image_names)
         return Dataset(
             name=name,
             source=str(self.source.resolve()),
             splits=splits,
-            metric=metric,
+            metric=metric or default_metric([*chain.from_iterable(splits.values())], several="vqa_accuracy"),
             images=places,
-            skipped=[*self.damaged, *self.skipped, *absent],
+            skipped=[*self.bad.left_out, *absent],
             notes=notes,
         )
 
@@ -206,11 +189,11 @@ def _open_archive(file: File) -> zipfile.Path:
     try:
         return zipfile.Path(zipfile.ZipFile(file if isinstance(file, Path) else file.open("rb")))
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{file}: not a whole zip archive ({error}); get the file again") from None
+        raise ValueError(f"{file}: not a whole zip archive ({error}); download it again") from None
 
 
 def read_text_file(path: File) -> str:
-    """The text of a file, UTF-8.
+    """Read a UTF-8 text file.
 
     Raises:
         ValueError: it is not UTF-8 text; the message names line and byte.
@@ -220,7 +203,7 @@ def read_text_file(path: File) -> str:
 
 
 def texts(where: Place, *keys: str) -> Iterator[str]:
-    """The values of keys that must be there, as text that is not empty; numbers as JSON writes them."""
+    """The values of required keys, as text that is not empty; numbers as JSON writes them."""
     for key in keys:
         value = where.get(key)
         if type(value) in (int, float):
@@ -230,13 +213,30 @@ def texts(where: Place, *keys: str) -> Iterator[str]:
         yield value.strip()
 
 
+def answer_text(where: Place, key: str = "answer") -> str:
+    """The answer under a required key, as text; numbers as JSON writes them, true and false as "yes" and "no".
+
+    Raises:
+        UnusableRecordError: the answer is empty or null, as in one entry of SLAKE 1.0.
+        BadRecordError: the key is missing, or its value is no answer.
+    """
+    value = where.get(key)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if type(value) in (int, float):
+        return str(value)
+    if value is None or not checked_text(value, key, where).strip():
+        raise UnusableRecordError(where, "the answer is empty")
+    return str(value).strip()
+
+
 def identifier(where: Place, key: str) -> int | str:
-    """The value of a key that must be the id of a question or an image."""
+    """The value of a required key that is the id of a question or an image."""
     return checked_id(where.get(key), key, where)
 
 
 def rest(entry: Mapping[str, Any], *used: str) -> dict[str, Any]:
-    """What an entry says beyond the keys that were used."""
+    """The values of an entry under all keys but the used ones."""
     return {key: value for key, value in entry.items() if key not in used}
 
 
@@ -263,8 +263,8 @@ def with_validation(records: Sequence[Record], fraction: float) -> dict[str, lis
 
 def _locate_images(
     folder: str | Path, splits: Mapping[str, Sequence[Record]], names: Callable[[int | str], Sequence[str]]
-) -> tuple[dict[str, Path], list[str]]:
-    """Image id, as text, to file; and a message for each image without a file, whose questions stay."""
+) -> tuple[dict[str, Path], list[LeftOut]]:
+    """Map image ids, as text, to files; and report each image without a file, whose questions stay."""
     files = ImageFolder(folder)
     counts: dict[int | str, int] = defaultdict(int)
     for records in splits.values():
@@ -274,7 +274,9 @@ def _locate_images(
     for image_id, count in counts.items():
         file = next((file for name in names(image_id) if (file := files.get(name)) is not None), None)
         if file is None:
-            absent.append(f"image {image_id!r}: no file in {folder}; it has {count} questions, which stay")
+            absent.append(
+                LeftOut(f"image {image_id!r}", f"no file of this name is in the folder; its {count} questions stay")
+            )
         else:
             found[str(image_id)] = files.folder / file
     if not found:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from coattn.datasets.row_records import cell_text
 from coattn.datasets.rows import read_rows, read_text
-from coattn.datasets.table import find_columns
+from coattn.datasets.table_columns import find_columns
 from coattn.datasets.vqa_json import read_vqa
 from coattn.features.store.manifest import MANIFEST, Manifest, Unit
 from coattn.features.store.provenance import same_extractor

@@ -1,4 +1,4 @@
-"""The record that every data set becomes."""
+"""The record that every data set becomes, and the metric that judges records."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Record:
         answer_type: for example "yes/no", "number", "other"; empty when unknown.
         question_type: for example "how many"; empty when unknown.
         split: for example "train"; empty when unknown.
-        choices: the answers to choose from, in multiple-choice sets.
-        multiple_choice_answer: the answer that the data set names as the one; empty when it names none.
-        voters: empty, or one number per answer: equal where the data set's answer entries agree in all but the text.
-        extra: everything else that the data set says of the question, passed through.
+        choices: the answers to choose from, in multiple-choice data sets.
+        multiple_choice_answer: the answer that the data set names as the right one; empty when it names none.
+        voters: empty, or one number per answer. Two numbers are equal if the answer entries differ in their text only.
+        extra: all other values of the question, passed through. "group" names what must stay in one split (a patient).
     """
 
     question_id: int | str
@@ -42,16 +42,16 @@ class Record:
 
     @property
     def answer(self) -> str:
-        """The one answer: as the data set names it, else the most frequent (the first of several), else ""."""
+        """The right answer that the data set names, else the most frequent (the first of several), else ""."""
         if self.multiple_choice_answer or not self.answers:
             return self.multiple_choice_answer
         return Counter(self.answers).most_common(1)[0][0]
 
     def answer_entries(self) -> list[dict[str, Any]]:
-        """`[{"answer": text, "answer_id": number}, ...]`, two of them equal exactly where the data set's entries are.
+        """`[{"answer": text, "answer_id": number}, ...]`; two entries are equal if they are equal in the data set.
 
-        The official VQA accuracy leaves out, for each answer, all entries equal to it as a whole: text, confidence and
-        id. In a proper file ids differ and that is the answer alone; where ids repeat it is more.
+        The official VQA accuracy leaves out, for each answer, all entries that equal it in text, confidence and id. In
+        a proper file the ids differ, so that this is the answer alone.
         """
         voters = self.voters or range(1, len(self.answers) + 1)
         return [{"answer": text, "answer_id": voter} for text, voter in zip(self.answers, voters, strict=True)]
@@ -73,5 +73,6 @@ METRICS = (
 
 def default_metric(records: Sequence[Record], *, several: str) -> str:
     """The metric of a data set that names none: `exact_match` if most questions have one answer, else `several`."""
-    lone = sum(len(record.answers) == 1 for record in records)
-    return "exact_match" if 2 * lone > len(records) else several
+    answered = [record for record in records if record.answers]
+    single = sum(len(record.answers) == 1 for record in answered)
+    return "exact_match" if 2 * single > len(answered) else several

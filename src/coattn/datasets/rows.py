@@ -1,4 +1,4 @@
-"""Rows of a CSV, TSV, JSON or JSONL file, each with its place for messages."""
+"""The rows of a CSV, TSV, JSON or JSONL file, each with its place for messages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coattn._internal.files import parse_json
+from coattn.datasets.json_entries import check_regular
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
 TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
@@ -22,33 +23,38 @@ class Row(NamedTuple):
 
     Attributes:
         place: "line 7" or "record 7".
-        cells: column name to value: text, or in JSON anything.
-        problem: what is wrong with the row as a whole; empty if nothing.
+        cells: column name to value: text, or any value of JSON.
+        problem: the defect of the row as a whole; empty if there is none.
+        number: number of the row in its table, from 1.
     """
 
     place: str
     cells: dict[str, Any]
     problem: str = ""
+    number: int = 0
+
+    def __str__(self) -> str:
+        return self.place
 
 
 class Rows(NamedTuple):
-    """The columns of a table, as its header spells them, and its rows."""
+    """The columns of a table, as spelled in its header, and its rows."""
 
     columns: list[str]
     rows: list[Row]
 
 
 def read_rows(path: str | Path, *, encoding: str = "utf-8", delimiter: str | None = None) -> Rows:
-    """Read a table; the file's suffix says which kind it is.
+    """Read a table; its kind is told by the suffix of the file.
 
     Args:
         path: a `.csv` or `.tsv` with a header line, a `.json` with a list of objects, or a `.jsonl`.
-        encoding: of the text; a byte order mark is dropped.
-        delimiter: between the cells of a CSV; None takes what divides the header into most columns.
+        encoding: encoding of the text; a byte order mark is dropped.
+        delimiter: separator of the cells of a CSV; None takes the one that splits the header into most columns.
 
     Raises:
-        ValueError: the file is not such a table. Defects of single rows are left in `Row.problem`.
-        OSError: it cannot be read.
+        ValueError: the file is not such a table. Defects of single rows are reported in `Row.problem`.
+        OSError: the file cannot be read.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -59,21 +65,24 @@ def read_rows(path: str | Path, *, encoding: str = "utf-8", delimiter: str | Non
     if suffix == ".json":
         rows = _json_rows(path, text)
     elif suffix == ".jsonl":
-        rows = [_jsonl_row(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        rows = [_jsonl_row(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     else:
         return _csv_rows(path, text, "\t" if suffix == ".tsv" else delimiter)
+    if rows and all(row.problem for row in rows):
+        raise ValueError(f"{path}: {rows[0].place}: {rows[0].problem}")
     return Rows(list(dict.fromkeys(column for row in rows for column in row.cells)), rows)
 
 
 def read_text(path: Path, encoding: str) -> str:
-    """The text of a file without byte order mark.
+    """Read a text file without its byte order mark.
 
     Raises:
-        ValueError: it is not of that encoding; the message names line and byte.
+        ValueError: the file has another encoding, or is a pipe or a device; the message names line and byte.
     """
+    check_regular(path)
     content = path.read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) and encoding == "utf-8":
-        raise ValueError(f"{path}: looks like UTF-16 text; say --encoding utf-16")
+        raise ValueError(f"{path}: looks like UTF-16 text; add --encoding utf-16")
     try:
         return content.decode(encoding).removeprefix("\ufeff")
     except LookupError:
@@ -82,7 +91,7 @@ def read_text(path: Path, encoding: str) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(
             f"{path}: line {line}: byte {content[error.start : error.start + 1]!r} is not {encoding} text; convert the "
-            "file to UTF-8, or say what it is, for example --encoding cp1252 (Excel on Windows)"
+            "file to UTF-8, or name its encoding, for example --encoding cp1252 (Excel on Windows)"
         ) from None
 
 
@@ -98,7 +107,7 @@ def _csv_rows(path: Path, text: str, delimiter: str | None) -> Rows:
         raise ValueError(f"{path}: the file is empty; a table begins with a line of column names")
     for name in columns:
         if name and columns.count(name) > 1:
-            raise ValueError(f"{path}: two columns are called {name!r}; rename one")
+            raise ValueError(f"{path}: two columns are named {name!r}; rename one")
     rows = []
     for line, values in numbered:
         cells = {name: value for name, value in zip(columns, values, strict=False) if name}
@@ -111,9 +120,9 @@ def _csv_rows(path: Path, text: str, delimiter: str | None) -> Rows:
 
 
 def _parse_csv(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Number of its first line and cells, for each row that is not blank.
+    """Yield the number of the first line and the cells of each row that is not blank.
 
-    A line after the end shows whether the last row was closed: a lone quotation mark would swallow the rest silently.
+    A marker line is added at the end. If a cell contains it, a quotation mark was never closed.
     """
     lines = itertools.chain(io.StringIO(text, newline=""), ["\n", _END])
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
@@ -136,15 +145,18 @@ def _json_rows(path: Path, text: str) -> list[Row]:
     value = parse_json(text, path)
     if not isinstance(value, list):
         raise ValueError(f'{path}: a JSON table is a list of objects: [{{"image": ..., "question": ...}}, ...]')
-    return [_object_row(path, f"record {number}", entry) for number, entry in enumerate(value)]
+    return [_object_row(f"record {number}", entry) for number, entry in enumerate(value)]
 
 
-def _jsonl_row(path: Path, number: int, line: str) -> Row:
+def _jsonl_row(number: int, line: str) -> Row:
     place = f"line {number}"
-    return _object_row(path, place, parse_json(line, f"{path}: {place}"))
+    try:
+        return _object_row(place, parse_json(line, "this line"))
+    except ValueError as error:
+        return Row(place, {}, str(error))
 
 
-def _object_row(path: Path, place: str, entry: Any) -> Row:
+def _object_row(place: str, entry: Any) -> Row:
     if not isinstance(entry, dict):
-        raise ValueError(f"{path}: {place} is {json.dumps(entry)[:60]}, must be an object with a value per column")
+        return Row(place, {}, f"is {json.dumps(entry)[:60]}, must be an object with a value per column")
     return Row(place, {name.strip(): value for name, value in entry.items()})

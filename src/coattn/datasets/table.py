@@ -1,7 +1,7 @@
-"""The user's own table of images, questions and answers: CSV, TSV, JSON or JSONL, or a folder of such.
+"""A user's own table of images, questions and answers: CSV, TSV, JSON or JSONL, Parquet, or a folder of such files.
 
-Text is taken as it is, but white space at the ends is dropped and runs of it become one space. An answer is never split
-at commas: "left lung, lower lobe" is one answer.
+White space at the ends of a text is dropped, and runs of it become one space. An answer is never split at commas:
+"left lung, lower lobe" is one answer.
 """
 
 from __future__ import annotations
@@ -9,92 +9,76 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from coattn.datasets.image_files import ImageFolder, hold_out
+from coattn.datasets.bad_records import BadRecords
+from coattn.datasets.copies import find_copies
+from coattn.datasets.dividing import divide
+from coattn.datasets.image_files import ImageFolder
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.reader import Reader
+from coattn.datasets.reader import SKIP_BAD_ROWS, Reader
 from coattn.datasets.records import METRICS, Record, default_metric
-from coattn.datasets.row_records import RowReader
-from coattn.datasets.rows import DELIMITERS, Row, Rows, read_rows
+from coattn.datasets.row_records import RowReader, ids_repeat_per_image, unanswered_splits
+from coattn.datasets.rows import DELIMITERS, Rows, read_rows
+from coattn.datasets.table_columns import FIELDS, find_columns, given_columns, unused_group
 from coattn.datasets.table_folder import read_folder
 from coattn.text.answers import normalize_answer
 
 _DESCRIPTION = """\
-your own CSV, TSV, JSON (list of objects) or JSONL, or a folder of them, also of Hugging Face datasets
+your own CSV, TSV, JSON (list of objects), JSONL or Parquet, or a folder of them, also of Hugging Face datasets
 
-Columns, found by these names in any case, or by --column:
+Columns are found by these names in any case, or are named by --column:
   image          path or name of the image, with or without its suffix (also image_id, image_name, filename ...)
   question       the question
-  answer         one answer, whatever it holds: commas and | belong to it
-  answers        several people's answers: a JSON list, or divided by |
-  question_id    by default the row number
-  split          train, val or test; by default images are divided at random (fixed), never an image between two splits
-  answer_type    by default yes/no, number or other, by the answer
+  answer         one answer; commas and | are part of it
+  answers        the answers of several people: a JSON list, or texts separated by |
+  question_id    the row number by default
+  split          train, val or test; by default images are divided at random with a fixed seed
+  group          what must stay in one split, for example the patient (--group COLUMN); never found by name
+  answer_type    yes/no, number or other, by default told by the answer
   question_type
-A folder holds a file per split (train.jsonl, validation.csv, test-00000-of-00002.jsonl), or what Dataset.save_to_disk
-wrote, with or without the images, for which the package datasets has to be installed.
-Other columns are passed through. Where most questions have one answer, exact match judges, else VQA accuracy.
+An image, all byte-identical copies of a picture, and all images of a group stay in one split. A folder holds one file
+per split (train.jsonl, validation.csv, test-00000-of-00002.parquet), or the result of Dataset.save_to_disk, with or
+without the images. A split other than train may have no answers. Other columns are passed through. If most questions
+have one answer, the metric is exact match.
 
   coattn prepare table answers.csv --images scans data/mine
-  coattn prepare table qa.tsv --images scans --column question="Question text" --test-fraction 0.2 data/mine"""
+  coattn prepare table qa.tsv --images scans --column question="Question text" --group patient data/mine"""
 
 _DECIMAL_COMMA = re.compile(r"\d,\d{1,2}(?!\d)")
-# The names by which a column is found, best first.
-_COLUMNS: dict[str, tuple[str, ...]] = {
-    "image": (
-        "image",
-        "image_path",
-        "image_file",
-        "image_name",
-        "image_id",
-        "img",
-        "img_name",
-        "img_id",
-        "filename",
-        "file_name",
-    ),
-    "question": ("question", "question_text", "q"),
-    "answer": ("answer",),
-    "answers": ("answers",),
-    "question_id": ("question_id", "qid"),
-    "split": ("split",),
-    "answer_type": ("answer_type",),
-    "question_type": ("question_type",),
-}
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", metavar="TABLE", type=Path, help=".csv, .tsv, .json or .jsonl, or a folder")
+    parser.add_argument("table", metavar="TABLE", type=Path, help="The table: a file, or a folder of files.")
     parser.add_argument(
-        "--images", metavar="DIR", type=Path, help="folder of the images; leave out where there are only ids"
+        "--images", metavar="DIR", type=Path, help="Folder of the images; leave it out if the image column holds ids."
     )
     parser.add_argument(
         "--column",
         metavar="FIELD=NAME",
         action="append",
         default=[],
-        help=f"the column to use for {', '.join(_COLUMNS)}; an empty NAME uses none; repeatable",
+        help=f"Use the column NAME for a field ({', '.join(FIELDS)}); an empty NAME uses no column. Repeatable.",
     )
-    parser.add_argument("--val-fraction", type=float, metavar="F", help="share of the images for val (default 0.1)")
-    parser.add_argument("--test-fraction", type=float, metavar="F", help="share of the images for test (default 0.1)")
-    parser.add_argument("--seed", type=int, default=0, help="which images those are (default 0)")
-    parser.add_argument("--metric", choices=METRICS, help="by default chosen by the answers")
-    parser.add_argument("--encoding", default="utf-8", help="of the file (default utf-8)")
+    parser.add_argument("--group", metavar="COLUMN", help="Keep rows with the same value here in one split.")
+    parser.add_argument("--val-fraction", type=float, metavar="F", help="Hold out this share as val (default 0.1).")
+    parser.add_argument("--test-fraction", type=float, metavar="F", help="Hold out this share as test (default 0.1).")
+    parser.add_argument("--seed", type=int, default=0, help="Choose the held-out images by this seed (default 0).")
+    parser.add_argument("--metric", choices=METRICS, help="Judge by this metric; by default it depends on the answers.")
+    parser.add_argument("--encoding", default="utf-8", help="Encoding of the file (default utf-8).")
     parser.add_argument(
-        "--delimiter", choices=DELIMITERS, help="between the cells of a CSV (default: what fits the header)"
+        "--delimiter", choices=DELIMITERS, help="Separator of the cells of a CSV; by default it is told by the header."
     )
-    parser.add_argument("--skip-bad-rows", action="store_true", help="leave defective rows out, and list them")
+    parser.add_argument("--skip-bad-rows", action="store_true", help=SKIP_BAD_ROWS)
 
 
 def _from_arguments(args: argparse.Namespace) -> Dataset:
+    group = {} if args.group is None else {"group": args.group}
     return read_table(
         args.table,
         images=args.images,
-        columns=given_columns(args.column),
+        columns=given_columns(args.column) | group,
         val_fraction=args.val_fraction,
         test_fraction=args.test_fraction,
         seed=args.seed,
@@ -103,17 +87,6 @@ def _from_arguments(args: argparse.Namespace) -> Dataset:
         delimiter=DELIMITERS.get(args.delimiter),
         skip_bad_rows=args.skip_bad_rows,
     )
-
-
-def given_columns(items: Sequence[str]) -> dict[str, str]:
-    """What `--column FIELD=NAME`, given several times, says: field to column name."""
-    columns = {}
-    for item in items:
-        name, equals, column = item.partition("=")
-        if not equals or name not in _COLUMNS:
-            raise ValueError(f"--column {item}: write FIELD=NAME, with FIELD one of {', '.join(_COLUMNS)}")
-        columns[name] = column
-    return columns
 
 
 def read_table(
@@ -129,130 +102,93 @@ def read_table(
     delimiter: str | None = None,
     skip_bad_rows: bool = False,
 ) -> Dataset:
-    """Read a table of questions; `coattn prepare table --help` says which columns it has.
+    """Read a table of questions; `coattn prepare table --help` lists its columns.
 
     Args:
-        path: `.csv`, `.tsv`, `.json` or `.jsonl`, or a folder (see `table_folder`).
+        path: a file, or a folder (see `table_folder`).
         images: folder of the images; without it the image column holds ids, and no image is looked for.
-        columns: field ("image", "question", ...) to the column that holds it; "" for none.
-        val_fraction, test_fraction: share of the images held out. Without a split column 0.1 each. With one, they are
-            taken from its train rows, and only if it has no such split itself.
-        seed: which images are held out.
-        metric: the name of a metric; None chooses by the answers.
-        encoding: of the file.
-        delimiter: between cells.
-        skip_bad_rows: leave defective rows out and list them, instead of refusing the table.
+        columns: field ("image", "question", ...) to the name of its column; "" for none.
+        val_fraction, test_fraction: share of the images, or of the groups, to hold out. The default is 0.1 without a
+            split column, else 0. With a split column they are taken from its train rows, for splits that it lacks.
+        seed: chooses the images that are held out.
+        metric: the name of a metric; None chooses it by the answers.
+        encoding: encoding of the file.
+        delimiter: separator of the cells of a CSV.
+        skip_bad_rows: leave defective rows out instead of refusing the table.
 
     Raises:
-        ValueError: a needed column is missing, or rows are defective; the message names file, row and fix.
+        ValueError: a required column is missing, or rows are defective; the message names file, row and fix.
         OSError: the file cannot be read.
     """
     inside: dict[str, Any] = {}
-    if Path(path).is_dir():
+    if Path(path).is_dir() or Path(path).suffix.lower() == ".parquet":
         rows, inside = read_folder(path, encoding=encoding, delimiter=delimiter)
     else:
         rows = read_rows(path, encoding=encoding, delimiter=delimiter)
-    reader = RowReader(find_columns(path, rows, columns or {}), None if images is None else ImageFolder(images))
-    records, skipped = _read_all(path, rows.rows, reader, skip_bad_rows)
-    own = {record.split for record in records} if "split" in reader.columns else set()
-    given = {"test": test_fraction, "val": val_fraction}
-    splits = _divide(path, records, {name: _fraction(name, given[name], own, path) for name in given}, seed)
-    single = sum(len(record.answers) == 1 for record in records)
+    if not rows.rows:
+        raise ValueError(f"{path}: there is no row below the column names")
+    found = find_columns(path, rows, columns or {})
+    reader = RowReader(
+        found,
+        folder=None if images is None else ImageFolder(images),
+        unanswered=unanswered_splits(rows.rows, found),
+        ids_per_image=ids_repeat_per_image(rows.rows, found),
+    )
+    bad = BadRecords(skip_bad_rows)
+    numbered = (row._replace(number=number) for number, row in enumerate(rows.rows, start=1))
+    records = bad.keep(path, numbered, reader.read)
+    files = inside if images is None else {str(r.image_id): Path(images, str(r.image_id)) for r in records}
+    copies = find_copies(files)
+    own = {record.split for record in records} if "split" in found else set()
+    asked = {"test": test_fraction, "val": val_fraction}
+    fractions = {name: _fraction(name, asked[name], own, path) for name in asked}
+    try:
+        splits = divide(records, fractions, seed=seed, copies=copies)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     metric = metric or default_metric(records, several="soft_accuracy")
-    notes = [f"columns: {', '.join(f'{name} = {column!r}' for name, column in reader.columns.items())}"]
-    if images is None and not inside:
-        notes.insert(0, "without --images the images are ids only; there is no images.json")
-    if "train" in splits and "val" not in splits:
-        notes.append("there is no val split, which training needs; --val-fraction 0.1 holds images of train out for it")
-    if metric == "vqa_accuracy" and single:
-        notes.append(f"{single} questions have one answer; VQA accuracy gives them 0, whatever is predicted")
     return Dataset(
         name="table",
         source=str(Path(path).resolve()),
         splits=splits,
         metric=metric,
-        images=inside if images is None else {str(r.image_id): Path(images, str(r.image_id)) for r in records},
+        images=files,
         copy_images=images is None and bool(inside),
-        skipped=skipped,
-        notes=[*notes, *_decimal_commas(records)],
+        skipped=bad.left_out,
+        copies=copies,
+        notes=_notes(records, splits, metric, rows, reader, bool(files)),
     )
 
 
-def find_columns(
-    path: str | Path,
+def _notes(
+    records: Sequence[Record],
+    splits: Mapping[str, Sequence[Record]],
+    metric: str,
     rows: Rows,
-    given: Mapping[str, str] = MappingProxyType({}),
-    needed: Sequence[str] = ("image", "question", "answer"),
-) -> dict[str, str]:
-    """Field to column, of the fields that the table has.
-
-    Args:
-        path: of the table, for messages.
-        rows: the table.
-        given: what `--column` says; other columns are found by their names.
-        needed: fields without which the table is of no use; several people's answers are an answer too.
-
-    Raises:
-        ValueError: a needed column is missing; the message lists those that are there.
-    """
-    by_name: dict[str, str] = {}
-    for column in rows.columns:
-        by_name.setdefault(_plain(column), column)
-    found = {}
-    for name, aliases in _COLUMNS.items():
-        if name in given:
-            if given[name] and given[name] not in rows.columns and _plain(given[name]) not in by_name:
-                raise ValueError(f"{path}: there is no column {given[name]!r} for {name}; {_columns_text(rows)}")
-            if given[name]:
-                found[name] = given[name] if given[name] in rows.columns else by_name[_plain(given[name])]
-        elif alias := next((alias for alias in aliases if alias in by_name), None):
-            found[name] = by_name[alias]
-    missing = [name for name in needed if name not in found and not (name == "answer" and "answers" in found)]
-    if missing:
-        raise ValueError(
-            f"{path}: there is no column for {' and '.join(missing)}; {_columns_text(rows)}. Say which one it is, for "
-            f"example --column {missing[0]}=NAME"
+    reader: RowReader,
+    has_images: bool,
+) -> list[str]:
+    """Everything about the table that people should know."""
+    notes = [] if has_images else ["without --images the images are ids only; there is no images.json"]
+    notes.append(f"columns: {', '.join(f'{name} = {column!r}' for name, column in reader.columns.items())}")
+    if reader.ids_per_image:
+        notes.append("question ids repeat for each image; they became IMAGE/ID")
+    if group := unused_group(rows, reader.columns):
+        notes.append(f"the column {group!r} may name what belongs together; --group {group!r} keeps it in one split")
+    if "train" in splits and "val" not in splits:
+        notes.append("there is no val split, which training needs; --val-fraction 0.1 holds images of train out for it")
+    if unanswered := sorted(reader.unanswered):
+        notes.append(f"no question of {' and '.join(unanswered)} has an answer; it can be predicted but not scored")
+    lone = sum(len(record.answers) == 1 for record in records)
+    if metric == "vqa_accuracy" and lone:
+        notes.append(f"{lone} questions have one answer; VQA accuracy scores them 0 for every prediction")
+    commas = [answer for record in records for answer in record.answers if _DECIMAL_COMMA.search(answer)]
+    if commas:
+        notes.append(
+            f"{len(commas)} answers have a decimal comma, which the official normalization drops: {commas[0]!r} "
+            f"becomes {normalize_answer(commas[0])!r}; write a point"
         )
-    return found
-
-
-def _decimal_commas(records: Sequence[Record]) -> list[str]:
-    """A note if answers are like "3,5 cm": to the official normalisation a comma between digits is nothing."""
-    found = [answer for record in records for answer in record.answers if _DECIMAL_COMMA.search(answer)]
-    if not found:
-        return []
-    return [
-        f"{len(found)} answers have a decimal comma, which the official normalisation drops: {found[0]!r} becomes "
-        f"{normalize_answer(found[0])!r}; write a point"
-    ]
-
-
-def _plain(column: str) -> str:
-    return "_".join(column.casefold().replace("-", " ").replace("_", " ").split())
-
-
-def _columns_text(rows: Rows) -> str:
-    return f"the table has {', '.join(map(repr, rows.columns)) or 'no columns'}"
-
-
-def _read_all(
-    path: str | Path, rows: Sequence[Row], reader: RowReader, skip_bad_rows: bool
-) -> tuple[list[Record], list[str]]:
-    records, problems = [], []
-    for number, row in enumerate(rows, start=1):
-        try:
-            records.append(reader.read(row, number))
-        except ValueError as error:
-            problems.append(f"{row.place}: {error}")
-    if problems and not skip_bad_rows:
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(
-            f"{path}: {len(problems)} of {len(rows)} rows are defective: {'; '.join(problems[:3])}{more}. "
-            "Correct them, or leave them out with --skip-bad-rows"
-        )
-    if not records:
-        raise ValueError(f"{path}: no row is left" if problems else f"{path}: there is no row below the column names")
-    return records, problems
+    return notes
 
 
 def _fraction(name: str, given: float | None, own: Set[str], path: str | Path) -> float:
@@ -268,28 +204,9 @@ def _fraction(name: str, given: float | None, own: Set[str], path: str | Path) -
     return given
 
 
-def _divide(
-    path: str | Path, records: Sequence[Record], fractions: Mapping[str, float], seed: int
-) -> dict[str, list[Record]]:
-    """Records by split. Images are held out of those that are in train, or in no split yet."""
-    remaining = {str(record.image_id) for record in records if record.split in ("", "train")}
-    total = len(remaining)
-    chosen: dict[str, str] = {}
-    for name, fraction in fractions.items():
-        count = max(1, round(fraction * total)) if fraction else 0
-        images = hold_out(remaining, count, seed=seed)
-        chosen |= dict.fromkeys(images, name)
-        remaining -= images
-    if chosen and not remaining:
-        raise ValueError(
-            f"{path}: {total} images are too few to hold out {' and '.join(fractions)} and train on the rest"
-        )
-    splits: dict[str, list[Record]] = {name: [] for name in ("train", "val", "test")}
-    for record in records:
-        held_out = chosen.get(str(record.image_id)) if record.split in ("", "train") else None
-        name = held_out or record.split or "train"
-        splits.setdefault(name, []).append(replace(record, split=name))
-    return {name: kept for name, kept in splits.items() if kept}
-
-
-READER = Reader(_DESCRIPTION, _add_arguments, _from_arguments)
+READER = Reader(
+    _DESCRIPTION,
+    _add_arguments,
+    _from_arguments,
+    checked="real files: QA_pairs_vb.json of PathVQA, the annotations of EgoTextVQA",
+)

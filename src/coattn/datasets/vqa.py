@@ -1,9 +1,8 @@
-"""VQA v1 and v2, VQA-CP and OK-VQA: questions about photos of COCO with ten answers each, in pairs of files.
+"""VQA v1 and v2, abstract scenes, VQA-CP and OK-VQA: questions with ten answers each, in pairs of files.
 
 Sources: https://visualqa.org/download.html, https://visualqa.org/vqa_v1_download.html (Antol et al. 2015, arXiv
 1505.00468; Goyal et al. 2017, arXiv 1612.00837); VQA-CP (Agrawal et al. 2018, arXiv 1712.00377); OK-VQA
-(https://okvqa.allenai.org, Marino et al. 2019, arXiv 1906.00067). Checked on real files: v2, on 60,000 questions of its
-training split. The others were written from the published formats.
+(https://okvqa.allenai.org, Marino et al. 2019, arXiv 1906.00067).
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ class Pairs:
     """The files of one data set.
 
     Attributes:
-        questions: split to the name of its file; "{task}" stands for the task in VQA v1's names.
-        annotations: the same for its answers, of the splits whose answers are published.
+        questions: split to the name of its file; "{task}" is replaced by the task in VQA v1's names.
+        annotations: the same for the answers of the splits whose answers are published.
         bare: the files are lists without a head.
     """
 
@@ -57,7 +56,20 @@ def _changing_priors(version: int) -> Pairs:
     )
 
 
+def _abstract_scenes() -> Pairs:
+    return Pairs(
+        questions={split: f"{{task}}_abstract_v002_{split}2015_questions.json" for split in ("train", "val", "test")},
+        annotations={split: f"abstract_v002_{split}2015_annotations.json" for split in ("train", "val")},
+    )
+
+
+def _scene_names(image_id: int | str) -> list[str]:
+    """File names of an abstract scene: abstract_v002_train2015_000000011779."""
+    return [f"abstract_v002_{split}2015_{int(image_id):012d}" for split in ("train", "val", "test")]
+
+
 PAIRS = {
+    "vqa-abstract": _abstract_scenes(),
     "vqa-v1": _coco("", "test-dev", "test"),
     "vqa-v2": _coco("v2_", "test-dev", "test"),
     "vqa-cp-v1": _changing_priors(1),
@@ -73,8 +85,9 @@ def read_pairs(
     images: str | Path | None = None,
     task: str = "open-ended",
     val_fraction: float = 0.0,
+    skip_bad_rows: bool = False,
 ) -> Dataset:
-    """Read the splits whose questions are there; of train, val and VQA-CP's test the answers have to be there too.
+    """Read the splits whose questions are there. The answers of train, val and VQA-CP's test are required.
 
     Args:
         files: folder or zip archive with the authors' files.
@@ -82,18 +95,21 @@ def read_pairs(
         images: folder of the images.
         task: of VQA v1: "open-ended", or "multiple-choice" with 18 `choices` per question.
         val_fraction: share of the training images held out as val, for VQA-CP, which has none.
+        skip_bad_rows: leave defective records out instead of refusing their file.
 
     Raises:
         ValueError: a file is missing or not what it should be, or the files of different splits are mixed up; the
             message names file and record.
         OSError: a file cannot be read.
     """
-    found, pairs = PublishedFiles(files), PAIRS[name]
+    found, pairs = PublishedFiles(files, skip_bad_rows=skip_bad_rows), PAIRS[name]
     splits: dict[str, list[Record]] = {}
-    for split, questions in found.splits({s: n.format(task=_TASKS[task]) for s, n in pairs.questions.items()}).items():
+    for split, questions in found.splits(
+        {s: [n.format(task=_TASKS[task])] for s, n in pairs.questions.items()}
+    ).items():
         answers = pairs.annotations.get(split)
         annotations = None if answers is None else found.need(answers, why=f"the answers to {questions}")
-        splits[split] = read_vqa(questions, annotations, split=split, bare=pairs.bare).records
+        splits[split] = read_vqa(questions, annotations, split=split, bare=pairs.bare, bad=found.bad).records
     notes = []
     if pairs.bare and "train" in splits and val_fraction:
         splits = with_validation(splits["train"], val_fraction) | {k: v for k, v in splits.items() if k != "train"}
@@ -103,10 +119,11 @@ def read_pairs(
     if task == "multiple-choice":
         notes.append("score with coattn score --metric multiple_choice")
     full_name = name if task == "open-ended" else f"{name} {task}"
-    return found.dataset(full_name, splits, metric="vqa_accuracy", images=images, image_names=coco_names, notes=notes)
+    image_names = _scene_names if name == "vqa-abstract" else coco_names
+    return found.dataset(full_name, splits, metric="vqa_accuracy", images=images, image_names=image_names, notes=notes)
 
 
-# OK-VQA numbers its types of knowledge in words; its annotations file says what they mean.
+# OK-VQA numbers its types of knowledge in words; its annotations file names them.
 _KNOWLEDGE = {
     "one": "vehicles and transportation",
     "two": "brands, companies and products",
@@ -125,7 +142,10 @@ def _with_type(record: Record) -> Record:
     return replace(record, question_type=_KNOWLEDGE.get(record.question_type, record.question_type))
 
 
-_TEST = "Of the splits train, val, test-dev and test those are read that are there."
+_TEST = "The splits train, val, test-dev and test are read if their files are there."
+_TASK = {
+    "task": Option("open-ended", "Read the questions without or with choices (default open-ended).", tuple(_TASKS))
+}
 
 READERS: dict[str, Reader] = {
     "vqa-v1": published_reader(
@@ -137,7 +157,8 @@ VQA v1, from the authors' files, open-ended or multiple choice
   coattn prepare vqa-v1 VQA_FOLDER data/vqa_v1 --images COCO_FOLDER
   coattn prepare vqa-v1 VQA_FOLDER data/vqa_v1_choices --task multiple-choice""",
         partial(read_pairs, name="vqa-v1"),
-        {"task": Option("open-ended", "which questions: with or without 18 choices", tuple(_TASKS))},
+        _TASK,
+        checked="published layout; no real file was at hand",
     ),
     "vqa-v2": published_reader(
         f"""\
@@ -147,15 +168,26 @@ VQA v2, from the authors' files (v2_Questions_Train_mscoco.zip ..., or unpacked)
 
   coattn prepare vqa-v2 VQA_FOLDER data/vqa_v2 --images COCO_FOLDER""",
         partial(read_pairs, name="vqa-v2"),
+        checked="real files: 60,000 questions of train",
+    ),
+    "vqa-abstract": published_reader(
+        """\
+VQA on abstract scenes, from the authors' files (OpenEnded_abstract_v002_train2015_questions.json ...)
+
+  coattn prepare vqa-abstract VQA_FOLDER data/vqa_abstract --images VQA_FOLDER/scene_img""",
+        partial(read_pairs, name="vqa-abstract"),
+        _TASK,
+        checked="published layout; no real file was at hand",
     ),
     **{
         f"vqa-cp-v{version}": published_reader(
             f"""\
-VQA-CP v{version}, whose answers are distributed otherwise in test than in train, from the authors' files
+VQA-CP v{version}, whose answers have another distribution in test than in train, from the authors' files
 
   coattn prepare vqa-cp-v{version} VQA_CP_FOLDER data/vqa_cp_v{version}""",
             partial(read_pairs, name=f"vqa-cp-v{version}"),
             VALIDATION,
+            checked="published layout; no real file was at hand",
         )
         for version in (1, 2)
     },
@@ -167,5 +199,6 @@ Its val split is what papers report as test.
 
   coattn prepare ok-vqa OK_VQA_FOLDER data/ok_vqa --images COCO_FOLDER""",
         partial(read_pairs, name="ok-vqa"),
+        checked="published layout; no real file was at hand",
     ),
 }

@@ -1,12 +1,12 @@
 """The official VQA v2 JSON files: the exchange format between data sets, training and scoring.
 
-This is the one place where such files are checked; everything else works with records. A pair of files:
+Only this module checks such files; all other code works with records. A pair of files:
 
     questions    {"info": {...}, "questions": [{"question_id", "image_id", "question"}, ...]}
     annotations  {"info": {...}, "annotations": [{"question_id", "image_id", "answers": [{"answer", "answer_id"}, ...],
                   "answer_type", "question_type", "multiple_choice_answer"}, ...]}
 
-Source: https://visualqa.org/download.html (v2). Other keys are passed through. Ours is `info.metric`.
+Source: https://visualqa.org/download.html (v2). Other keys are passed through. `info.metric` is an addition of ours.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sys import intern
 from typing import Any
 
 from coattn._internal.files import atomic_path
+from coattn.datasets.bad_records import BadRecordError, BadRecords, LeftOut
 from coattn.datasets.json_entries import (
     File,
     JSONList,
@@ -30,6 +31,7 @@ from coattn.datasets.json_entries import (
 )
 from coattn.datasets.records import METRICS, Record, default_metric
 
+UNFINISHED = "prepare.unfinished"  # the marker of a folder whose files are being replaced
 _NAMED = "multiple_choice_answer"
 _QUESTION_KEYS = frozenset({"question_id", "image_id", "question", "split", "multiple_choices"})
 _ANNOTATION_KEYS = frozenset({"question_id", "image_id", "answers", "answer_type", "question_type", _NAMED, "split"})
@@ -54,24 +56,32 @@ class VQAData:
 
 
 def read_vqa(
-    questions_path: str | File, annotations_path: str | File | None, *, split: str = "", bare: bool = False
+    questions_path: str | File,
+    annotations_path: str | File | None,
+    *,
+    split: str = "",
+    bare: bool = False,
+    bad: BadRecords | None = None,
 ) -> VQAData:
     """Read a questions file and its annotations file (`.json` or `.json.gz`, also within a zip archive).
 
     Args:
         questions_path: the questions.
-        annotations_path: their answers; None where they are unknown, the records' `answers` are then empty.
-        split: name of the split; by default what the questions say themselves.
+        annotations_path: their answers; None if they are unknown, so that the records' `answers` are empty.
+        split: name of the split; by default the name that the questions state.
         bare: the files are the lists alone, as those of VQA-CP.
+        bad: collects defective records, which are refused otherwise at the first one.
 
     Returns:
-        The records in the order of the questions. The metric is `info.metric`; without it, `exact_match` where most
-        questions have one answer and `vqa_accuracy` otherwise.
+        The records in the order of the questions. The metric is `info.metric`; without it, the one that
+        `records.default_metric` chooses by the number of answers.
 
     Raises:
-        ValueError: the files are not what they should be; the message names file, record and fix.
+        ValueError: a file is damaged or records are defective; the message names file, record and fix.
         OSError: a file cannot be read.
     """
+    if isinstance(questions_path, (str, Path)) and (Path(questions_path).parent / UNFINISHED).exists():
+        raise ValueError(f"{questions_path}: coattn prepare was interrupted while it wrote this folder; run it again")
     with without_collector():
         questions = read_json_list(questions_path, "" if bare else "questions")
         annotations: dict[str, dict[str, Any]] = {}
@@ -79,9 +89,9 @@ def read_vqa(
         if annotations_path is not None:
             answers = read_json_list(annotations_path, "" if bare else "annotations")
             _check_subset(questions_path, questions, annotations_path, answers)
-            annotations, num_without_ids = _annotations_by_question(annotations_path, answers.entries)
+            annotations, num_without_ids = _annotations_by_question(annotations_path, answers.entries, bad)
             info = {**info, **_info(annotations_path, answers)}
-        records = _records(questions_path, questions.entries, annotations_path, annotations, split)
+        records = _records(questions_path, questions.entries, annotations_path, annotations, split, bad)
     return VQAData(records, _metric(info, records, annotations_path or questions_path), info, num_without_ids)
 
 
@@ -91,46 +101,70 @@ def _records(
     annotations_path: str | File | None,
     annotations: dict[str, dict[str, Any]],
     split: str,
+    bad: BadRecords | None,
 ) -> list[Record]:
     """One record per question; takes its annotation out of `annotations`."""
     records: list[Record] = []
     seen: set[str] = set()
+    defects: list[LeftOut] = []
+    index = -1
     for index, question in enumerate(questions):
         where = Place(questions_path, "question", index, question)
-        fields = _question_fields(question, where)
-        key = str(fields["question_id"])
-        if key in seen:
-            where.fail("this question_id appeared before; give every question its own")
-        seen.add(key)
-        if annotations_path is not None:
-            annotation = annotations.pop(key, None)
-            if annotation is None:
-                where.fail(f"has no annotation in {annotations_path}; add it, or remove the question")
-            if str(annotation.setdefault("image_id", fields["image_id"])) != str(fields["image_id"]):
-                where.fail(
-                    f"is about image {fields['image_id']!r}, but its annotation in {annotations_path} about image "
-                    f"{annotation['image_id']!r}; pair the files of the same split, or correct one image_id"
-                )
-            extra = fields["extra"] | annotation["extra"]
-            fields = {**annotation, **fields, "extra": extra}
+        try:
+            fields = _question_fields(question, where)
+            key = str(fields["question_id"])
+            if key in seen:
+                where.fail("this question_id appeared before; give every question its own")
+            seen.add(key)
+            if annotations_path is not None:
+                fields = _joined(fields, annotations.pop(key, None), where, annotations_path)
+        except BadRecordError as error:
+            if bad is None:
+                raise
+            defects.append(error.left_out)
+            if isinstance(question, dict):
+                annotations.pop(str(question.get("question_id")), None)
+            continue
         fields["split"] = split or fields["split"]
         records.append(Record(**fields))
     if annotations:
-        raise ValueError(
-            f"{annotations_path}: {len(annotations)} of its annotations have no question in {questions_path}, for "
-            f"example question_id {next(iter(annotations.values()))['question_id']!r}; pair the files of the same split"
+        example = next(iter(annotations.values()))["question_id"]
+        problem = (
+            f"{len(annotations)} of its annotations have no question in {questions_path}, for example question_id "
         )
+        unasked = LeftOut(str(annotations_path), f"{problem}{example!r}; pair the files of the same split")
+        if bad is None:
+            raise ValueError(str(unasked))
+        defects.append(unasked)
+    if bad is not None:
+        bad.refuse_or_leave_out(questions_path, defects, index + 1)
+        if not records:
+            raise ValueError(f"{questions_path}: no usable question is in this file")
     return records
+
+
+def _joined(
+    fields: dict[str, Any], annotation: dict[str, Any] | None, where: Place, annotations_path: str | File
+) -> dict[str, Any]:
+    """The fields of a question and of its annotation together."""
+    if annotation is None:
+        where.fail(f"has no annotation in {annotations_path}; add it, or remove the question")
+    if str(annotation.setdefault("image_id", fields["image_id"])) != str(fields["image_id"]):
+        where.fail(
+            f"is about image {fields['image_id']!r}, but its annotation in {annotations_path} about image "
+            f"{annotation['image_id']!r}; pair the files of the same split, or correct one image_id"
+        )
+    return {**annotation, **fields, "extra": fields["extra"] | annotation["extra"]}
 
 
 def write_vqa(folder: str | Path, split: str, records: Sequence[Record], *, info: Mapping[str, Any]) -> list[Path]:
     """Write `{split}_questions.json` and, where the answers are known, `{split}_annotations.json`.
 
     Args:
-        folder: where to; made if absent.
+        folder: the folder to write to; it is made if absent.
         split: the split's name.
-        records: what to write; all with answers, or all without.
-        info: what stands under "info" in both files; should hold "metric".
+        records: all with answers, or all without.
+        info: the value of "info" in both files; it holds "metric".
 
     Returns:
         The files written.
@@ -155,7 +189,9 @@ def write_vqa(folder: str | Path, split: str, records: Sequence[Record], *, info
 
 
 def _info(path: str | File, file: JSONList) -> dict[str, Any]:
-    info = file.head.get("info", {})
+    info = file.head.get("info")
+    if info in (None, ""):  # some files have an empty text
+        return {}
     if not isinstance(info, dict):
         raise ValueError(f'{path}: "info" is {type_name(info)}, must be an object')
     return info
@@ -164,7 +200,7 @@ def _info(path: str | File, file: JSONList) -> dict[str, Any]:
 def _check_subset(
     questions_path: str | File, questions: JSONList, annotations_path: str | File, answers: JSONList
 ) -> None:
-    """The official files name their split: "train2014"."""
+    """Refuse a pair of files that name different splits, for example "train2014" and "val2014"."""
     named = [file.head.get("data_subtype") for file in (questions, answers)]
     if all(named) and named[0] != named[1]:
         raise ValueError(
@@ -197,44 +233,62 @@ def _question_fields(question: Any, where: Place) -> dict[str, Any]:
     }
 
 
-def _annotations_by_question(path: str | File, entries: Iterable[Any]) -> tuple[dict[str, dict[str, Any]], int]:
+def _annotations_by_question(
+    path: str | File, entries: Iterable[Any], bad: BadRecords | None
+) -> tuple[dict[str, dict[str, Any]], int]:
     """The checked fields of each annotation, by its question id as text, and how many have answers without an id.
 
     Equal texts are kept once.
     """
     by_question: dict[str, dict[str, Any]] = {}
     num_without_ids = 0
+    defects: list[LeftOut] = []
+    index = -1
     for index, entry in enumerate(entries):
         where = Place(path, "annotation", index, entry)
-        question_id = checked_id(where.get("question_id"), "question_id", where)
-        if str(question_id) in by_question:
-            where.fail("this question_id appeared before; give every question one annotation")
-        answers = where.get("answers")
-        if not isinstance(answers, list):
-            where.fail(f"answers is {type_name(answers)}, must be a list of objects with the key 'answer'")
-        if not answers:
-            where.fail("answers is empty; give at least one, or remove the question and its annotation")
-        for answer in answers:
-            if type(answer) is not dict or type(answer.get("answer")) is not str:
-                where.fail(f'an answer is {answer!r}, must be an object like {{"answer": "yes"}} whose answer is text')
-            checked_text(answer["answer"], "an answer", where)
-        num_without_ids += not any("answer_id" in answer for answer in answers)
-        by_question[str(question_id)] = {
-            "question_id": question_id,
-            "answers": tuple([intern(answer["answer"]) for answer in answers]),
-            "voters": _voters(answers),
-            "answer_type": intern(checked_text(entry.get("answer_type", ""), "answer_type", where)),
-            "question_type": intern(checked_text(entry.get("question_type", ""), "question_type", where)),
-            _NAMED: intern(checked_text(entry.get(_NAMED, ""), _NAMED, where)),
-            "extra": {key: entry[key] for key in entry.keys() - _ANNOTATION_KEYS},
-        }
-        if "image_id" in entry:  # some copies of the official files leave it out
-            by_question[str(question_id)]["image_id"] = checked_id(entry["image_id"], "image_id", where)
+        try:
+            fields = _annotation_fields(entry, where)
+            if str(fields["question_id"]) in by_question:
+                where.fail("this question_id appeared before; give every question one annotation")
+        except BadRecordError as error:
+            if bad is None:
+                raise
+            defects.append(error.left_out)
+            continue
+        num_without_ids += not any("answer_id" in answer for answer in entry["answers"])
+        by_question[str(fields["question_id"])] = fields
+    if bad is not None:
+        bad.refuse_or_leave_out(path, defects, index + 1)
     return by_question, num_without_ids
 
 
+def _annotation_fields(entry: Any, where: Place) -> dict[str, Any]:
+    question_id = checked_id(where.get("question_id"), "question_id", where)
+    answers = where.get("answers")
+    if not isinstance(answers, list):
+        where.fail(f"answers is {type_name(answers)}, must be a list of objects with the key 'answer'")
+    if not answers:
+        where.fail("answers is empty; give at least one, or remove the question and its annotation")
+    for answer in answers:
+        if type(answer) is not dict or type(answer.get("answer")) is not str:
+            where.fail(f'an answer is {answer!r}, must be an object like {{"answer": "yes"}} whose answer is text')
+        checked_text(answer["answer"], "an answer", where)
+    fields = {
+        "question_id": question_id,
+        "answers": tuple([intern(answer["answer"]) for answer in answers]),
+        "voters": _voters(answers),
+        "answer_type": intern(checked_text(entry.get("answer_type", ""), "answer_type", where)),
+        "question_type": intern(checked_text(entry.get("question_type", ""), "question_type", where)),
+        _NAMED: intern(checked_text(entry.get(_NAMED, ""), _NAMED, where)),
+        "extra": {key: entry[key] for key in entry.keys() - _ANNOTATION_KEYS},
+    }
+    if "image_id" in entry:  # some copies of the official files leave it out
+        fields["image_id"] = checked_id(entry["image_id"], "image_id", where)
+    return fields
+
+
 def _voters(answers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
-    """One number per answer, equal where entries agree in all but the text; empty if all differ or none has an id."""
+    """One number per answer, equal for entries that differ in their text only; empty if no two are equal."""
     ids = [answer.get("answer_id") for answer in answers]
     if not any("answer_id" in answer for answer in answers):
         return ()
@@ -263,7 +317,7 @@ def _annotation_entry(record: Record) -> dict[str, Any]:
 
 
 def _write_list(path: Path, key: str, info: Mapping[str, Any], entries: Iterable[Mapping[str, Any]]) -> None:
-    """One entry per line, streamed: a large data set never stands in memory twice."""
+    """Write one entry per line, streamed, so that a large data set is not in memory twice."""
     import msgspec
 
     encode = msgspec.json.Encoder().encode

@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 from coattn._internal.files import write_json
 from coattn._internal.progress import progress
+from coattn.datasets.bad_records import LeftOut
 from coattn.datasets.prepared import Dataset, write_dataset
 from coattn.datasets.question_embeddings import embed_questions
+from coattn.datasets.report import leak_lines
 from coattn.datasets.results import Results, read_results
 from coattn.datasets.rows import DELIMITERS
 from coattn.datasets.table import read_table
@@ -211,7 +213,7 @@ def _write_data(dataset: Dataset, folder: Path) -> str:
     report = write_dataset(dataset, folder, draw=draw_report)
     splits = ", ".join(f"{name} {part['questions']}" for name, part in report["splits"].items())
     left_out = f"; {len(dataset.skipped)} rows left out, see {folder / 'report.json'}" if dataset.skipped else ""
-    notes = "".join(f"\n      note: {note}" for note in dataset.notes)
+    notes = "".join(f"\n      note: {note}" for note in [*leak_lines(report), *dataset.notes])
     return f"{folder}, {len(dataset.images)} images, questions: {splits}; judged by {dataset.metric}{left_out}{notes}"
 
 
@@ -228,7 +230,7 @@ def _without_images(dataset: Dataset, skipped: Sequence[Skipped]) -> Dataset:
     }
     if "train" not in splits:
         raise ValueError("no image of the training questions can be read; repair the images, or take others")
-    left_out = [f"image {image_id}: {reason}" for image_id, reason in reasons.items()]
+    left_out = [LeftOut(f"image {image_id}", reason) for image_id, reason in reasons.items()]
     return replace(dataset, splits=splits, skipped=[*dataset.skipped, *left_out])
 
 
