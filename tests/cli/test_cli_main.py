@@ -159,3 +159,14 @@ def test_answers_cannot_control_the_terminal(score_raises, capsys: pytest.Captur
     score_raises(ValueError("answers.json: \x1b]0;owned\x07"))
     assert main(["score"]) == 2
     assert capsys.readouterr().err == "coattn: error: answers.json: \\u001b]0;owned\\u0007\n"
+
+
+def test_help_of_fit_imports_no_optional_package() -> None:
+    program = (
+        "import sys\nfrom coattn.cli import main\n"
+        "try:\n    main(['fit', '--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torchvision', 'transformers', 'scipy', 'matplotlib'} & sys.modules.keys()\nassert not heavy, heavy\n"
+        "import importlib.metadata, lightning_utilities.core.imports as optional\n"
+        "assert optional._version is importlib.metadata.version"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
