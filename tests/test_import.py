@@ -25,6 +25,7 @@ LAYERS = (
     "weights",
     "explain",
     "visualization",
+    "runtime",
     "predictor",
     "training",
     "export",
@@ -95,6 +96,7 @@ def run(code: str) -> str:
         ("import coattn; coattn.load", ("lightning", "transformers", "matplotlib", "torchvision", "h5py")),
         ("import coattn; coattn.Predictor", ("lightning", "transformers", "matplotlib", "torchvision")),
         ("import coattn.cli", ("torch", *HEAVY)),
+        ("import coattn.runtime", ("torch", *(name for name in HEAVY if name != "PIL"))),
     ],
 )
 def test_imports_no_more_than_it_needs(statement: str, forbidden: tuple[str, ...]) -> None:
@@ -114,3 +116,14 @@ def test_every_public_name_is_there() -> None:
     assert set(coattn.__all__) <= set(dir(coattn))
     with pytest.raises(AttributeError, match="no attribute 'Predicter'"):
         coattn.Predicter  # noqa: B018
+
+
+def test_what_needs_torch_names_the_extra() -> None:
+    message = "this needs the package torch: pip install 'coattn[model]'"
+    code = "import sys; sys.modules['torch'] = None; import coattn\ntry: coattn.load\nexcept ImportError as e: print(e)"
+    assert run(code).strip() == message
+    code = (
+        "import sys; sys.modules['torch'] = None; from coattn.cli import main; sys.exit(main(['ask', 'm', 'i', 'q']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (2, f"coattn: error: {message}")

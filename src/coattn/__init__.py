@@ -1,13 +1,16 @@
-"""Visual question answering with stackable co-attention. Importing this package needs torch only."""
+"""Visual question answering with stackable co-attention. Importing this package is cheap and needs no torch."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from coattn._internal.files import name_extra
+
 if TYPE_CHECKING:
     from coattn import models as models
     from coattn import nn as nn
+    from coattn import runtime as runtime
     from coattn import weights as weights
     from coattn.explain.answers import Answer as Answer
     from coattn.explain.answers import Answers as Answers
@@ -46,17 +49,19 @@ _MODULES = {
 }
 
 # Packages whose contents are used under their names: `coattn.models.mcan_small`, `coattn.weights.from_openvqa`.
-_PACKAGES = ("models", "nn", "weights")
+_PACKAGES = ("models", "nn", "runtime", "weights")
 
 __all__ = sorted([*_MODULES, *_PACKAGES, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PACKAGES:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _MODULES:
+    if name not in _MODULES and name not in _PACKAGES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    try:
+        module = importlib.import_module(f"{__name__}.{_MODULES.get(name, name)}")
+    except ModuleNotFoundError as error:
+        raise name_extra(error) from None
+    return getattr(module, name) if name in _MODULES else module
 
 
 def __dir__() -> list[str]:

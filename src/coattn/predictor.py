@@ -18,9 +18,10 @@ from torch import Tensor
 from coattn._internal.tensors import find_device, padded
 from coattn.explain.ablation import Ablation
 from coattn.explain.abstain import Safeguards, check_max_risk
-from coattn.explain.answers import Answers, answer_texts, ranked_answers
+from coattn.explain.answers import Answers
 from coattn.explain.attribution import attribute, find_method
 from coattn.explain.maps import Explanation, Head
+from coattn.explain.ranking import answer_texts, ranked_answers
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.images import ImageSource, load_image

@@ -279,4 +279,16 @@ def require(module: str, extra: str) -> ModuleType:
         package = module.split(".")[0]
         if error.name is not None and error.name.split(".")[0] != package:
             raise
-        raise ModuleNotFoundError(f"this needs the package {package}: pip install 'coattn[{extra}]'") from None
+        raise ModuleNotFoundError(_missing(package, extra), name=error.name) from None
+
+
+def name_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """The same error, with the command that installs what is missing if the extra `model` brings it."""
+    package = (error.name or "").split(".")[0]
+    if package not in ("torch", "h5py", "safetensors"):
+        return error
+    return ModuleNotFoundError(_missing(package, "model"), name=error.name)
+
+
+def _missing(package: str, extra: str) -> str:
+    return f"this needs the package {package}: pip install 'coattn[{extra}]'"

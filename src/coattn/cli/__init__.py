@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from coattn import __version__
+from coattn._internal.files import name_extra
 from coattn._internal.hints import did_you_mean
 from coattn._internal.terminal import printable_output
 from coattn.cli.arguments import ArgumentParser
@@ -33,6 +34,9 @@ COMMANDS = {
     "experiment": "repeat training over seeds or folds, and compare configurations",
     "ask": "ask a model about an image",
     "certify": "add risk certificates and an index of the training images to a model",
+    "serve": "answer questions over HTTP",
+    "demo": "show a web page that asks models about images",
+    "export": "write a model as ONNX files that answer without torch",
     "score": "score a result file with the official metric",
 }
 _TRAINING = ("fit", "validate", "test", "predict")
@@ -106,6 +110,8 @@ commands:
 
 def _message(error: Exception) -> str:
     """The text of an error; of the system's own, without its number."""
+    if isinstance(error, ModuleNotFoundError):
+        return str(name_extra(error))
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__

@@ -72,7 +72,7 @@ class Recurrences(nn.ModuleList):
         """
         lengths = mask.sum(1)
         last = (lengths - 1).clamp(min=0)
-        rows = torch.arange(len(lengths), device=lengths.device)
+        rows = torch.arange(lengths.shape[0], device=lengths.device)
         ends: list[Tensor] = []
         for number, layer in enumerate(self):
             assert isinstance(layer, nn.ModuleList)
@@ -80,7 +80,7 @@ class Recurrences(nn.ModuleList):
             outputs = []
             ends = []
             for backward, recurrence in enumerate(layer):
-                start = self._start(number * self.num_directions + backward, len(x))
+                start = self._start(number * self.num_directions + backward, x.shape[0])
                 states = _states(recurrence, reverse_padded(x, lengths) if backward else x, start)
                 ends.append(states[rows, last])
                 outputs.append(reverse_padded(states, lengths) if backward else states)

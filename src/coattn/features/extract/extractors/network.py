@@ -178,8 +178,8 @@ class GridExtractor(NetworkExtractor):
         self.mean, self.std, self.resample = tuple(mean), tuple(std), resample
         self._sizes = [self._scaled(scale) for scale in self.scales]
         self._run: Any = self._network
-        self.dim, self._boxes = self._probe(model)
-        self.num_regions = len(self._boxes)
+        self.dim, self.boxes = self._probe(model)
+        self.num_regions = len(self.boxes)
         self._run = self._compiled(self._network)
 
     @property
@@ -211,7 +211,7 @@ class GridExtractor(NetworkExtractor):
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """Resize to (height, width, 3) uint8, of the largest scale."""
-        height, width = max(self._sizes)
+        height, width = self.input_size
         return np.asarray(image.resize((width, height), RESAMPLINGS[self.resample]))
 
     @torch.inference_mode()
@@ -219,9 +219,17 @@ class GridExtractor(NetworkExtractor):
         """Describe a batch of prepared images."""
         if not pixels:
             return []
-        batch = torch.from_numpy(np.stack(pixels))
-        rows = self._rows([self.feature_map(batch, size) for size in self._sizes])
-        return [Regions(features, self._boxes) for features in rows.cpu().numpy()]
+        rows = self.features(torch.from_numpy(np.stack(pixels)))
+        return [Regions(features, self.boxes) for features in rows.cpu().numpy()]
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Features (B, R, D) of prepared images (B, height, width, 3) uint8."""
+        return self._rows([self.feature_map(pixels, size) for size in self._sizes])
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of a prepared image: those of the largest scale."""
+        return max(self._sizes)
 
     def _scaled(self, scale: float) -> tuple[int, int]:
         if scale == 1:
@@ -251,7 +259,7 @@ class GridExtractor(NetworkExtractor):
         boxes = []
         for size in self._sizes:
             try:
-                pixels = torch.zeros(1, *max(self._sizes), 3, dtype=torch.uint8)
+                pixels = torch.zeros(1, *self.input_size, 3, dtype=torch.uint8)
                 found = self.feature_map(pixels, size)
             except (RuntimeError, AssertionError, ValueError, TypeError) as error:
                 raise ValueError(f"{model} cannot work on {size[0]}x{size[1]} images ({error})") from None

@@ -1,0 +1,382 @@
+"""`coattn serve`: models over HTTP.
+
+    POST /ask, POST /models/NAME/ask     questions about an image: JSON (`schema.AskRequest`), or a multipart form with
+                                         the fields image, question (repeated), image_id, top_k, max_risk and map
+    GET  /models /health /metrics        names and sizes; Prometheus' text format
+    GET  /schema /openapi.json /docs     the contract, as JSON Schema, OpenAPI, and a page
+
+The server opens no URL and no path that a request names. A request has the status 200, or 4xx or 503 with a JSON
+message (`schema.Problem`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from coattn import __version__
+from coattn._internal.hints import did_you_mean
+
+from .batcher import OverloadedError
+from .schema import MAX_QUESTIONS, AskRequest, AskResponse, Problem, json_schema
+from .served import ServedModel, UnknownImageError, load_predictor
+
+_PAGES = Path(__file__).with_name("pages")
+# A page runs its own scripts and styles, and talks to this server only.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The limits of a server.
+
+    Attributes:
+        body: bytes of a request.
+        pixels: pixels of an image.
+        waiting: questions that wait for their batch, for each model; more get the status 503.
+        requests: requests that are in work at once; more get the status 503.
+        seconds: for receiving a request, and again for answering it.
+        batch: questions of one pass of a model.
+    """
+
+    body: int = 20_000_000
+    pixels: int = 40_000_000
+    waiting: int = 1024
+    requests: int = 256
+    seconds: float = 30.0
+    batch: int = 64
+
+
+class RequestError(Exception):
+    """A request that cannot be answered, with its HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Metrics:
+    """Counters in Prometheus' format."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("coattn_requests", "Requests by status.", ["status"], registry=self.registry)
+        self.questions = Counter("coattn_questions", "Questions answered.", ["model"], registry=self.registry)
+        self.seconds = Histogram("coattn_request_seconds", "Seconds to answer a request.", registry=self.registry)
+        sizes = (1, 2, 4, 8, 16, 32, 64)
+        self.batches = Histogram(
+            "coattn_batch_size", "Questions of a batch.", ["model"], buckets=sizes, registry=self.registry
+        )
+        self.images = Gauge("coattn_cached_images", "Images in the cache.", ["model"], registry=self.registry)
+
+
+def make_app(
+    folders: Mapping[str, Path],
+    *,
+    limits: Limits | None = None,
+    hosts: tuple[str, ...] = (),
+    page: bool = False,
+    num_threads: int | None = None,
+) -> ASGIApp:
+    """The application that serves models.
+
+    Args:
+        folders: model directories, or folders that `coattn export` wrote, by the name that requests use. A request to
+            `/ask` gets the first.
+        limits: see `Limits`.
+        hosts: accepted values of the Host header besides those of the loopback interface; "*" accepts any.
+        page: show the demo page at `/`.
+        num_threads: threads of a forward pass; as many as there are cores if not given.
+
+    Raises:
+        ValueError, FileNotFoundError: a folder cannot be read.
+    """
+    limits, metrics = limits or Limits(), Metrics()
+    models = {
+        name: ServedModel(
+            name,
+            load_predictor(folder, num_threads=num_threads),
+            max_pixels=limits.pixels,
+            max_batch=limits.batch,
+            max_waiting=limits.waiting,
+            observe=metrics.batches.labels(name).observe,
+        )
+        for name, folder in folders.items()
+    }
+    working = 0
+
+    async def ask(request: Request) -> Response:
+        nonlocal working
+        if working >= limits.requests:
+            raise RequestError(503, f"the server works on {limits.requests} requests already; try again")
+        working += 1
+        try:
+            model = _find_model(models, request.path_params.get("name"))
+            asked = await _within(limits.seconds, _read_request(request, limits), 408, "the request took too long")
+            with metrics.seconds.time():
+                busy = "answering took too long; ask fewer questions at once, or try again"
+                found = await _within(limits.seconds, model.answer(asked), 503, busy)
+        finally:
+            working -= 1
+        metrics.questions.labels(model.name).inc(len(found.results))
+        metrics.images.labels(model.name).set(len(model.cache))
+        return _json(found)
+
+    async def list_models(request: Request) -> Response:
+        listed = [{"name": name, "images": len(model.cache)} for name, model in models.items()]
+        return _json({"models": listed, "version": __version__})
+
+    async def health(request: Request) -> Response:
+        return _json({"status": "ok", "models": list(models)})
+
+    async def show_metrics(request: Request) -> Response:
+        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
+
+    async def schema(request: Request) -> Response:
+        return _json(json_schema())
+
+    async def openapi(request: Request) -> Response:
+        return _json(openapi_document())
+
+    def static(name: str) -> Callable[[Request], Awaitable[Response]]:
+        content = (_PAGES / name).read_text(encoding="utf-8")
+
+        async def show(request: Request) -> Response:
+            return HTMLResponse(content, headers={"Content-Security-Policy": _POLICY})
+
+        return show
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        for model in models.values():
+            model.close()
+
+    routes = [
+        Route("/ask", ask, methods=["POST"]),
+        Route("/models/{name}/ask", ask, methods=["POST"]),
+        Route("/models", list_models),
+        Route("/health", health),
+        Route("/metrics", show_metrics),
+        Route("/schema", schema),
+        Route("/openapi.json", openapi),
+        Route("/docs", static("docs.html")),
+        *([Route("/", static("demo.html"))] if page else []),
+    ]
+
+    async def problem(request: Request, error: Exception) -> Response:
+        status, message = _status_of(error)
+        return _json(Problem(error=message), status)
+
+    handled = (RequestError, UnknownImageError, OverloadedError, ValueError, ClientDisconnect)
+    handlers: dict[Any, Any] = dict.fromkeys(handled, problem)
+    handlers |= dict.fromkeys((404, 405), problem)
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    return _counted(_guarded(app, (*_LOOPBACK, *hosts)), metrics)
+
+
+def _find_model(models: Mapping[str, ServedModel], name: str | None) -> ServedModel:
+    if name is None:
+        return next(iter(models.values()))
+    if name not in models:
+        raise RequestError(404, f"there is no model {name!r}{did_you_mean(name, list(models))}")
+    return models[name]
+
+
+async def _within(seconds: float, work: Awaitable[Any], status: int, message: str) -> Any:
+    """The result of `work`, or a `RequestError` if it takes longer."""
+    try:
+        return await asyncio.wait_for(work, seconds)
+    except TimeoutError:
+        raise RequestError(status, f"{message} (more than {seconds:g} seconds)") from None
+
+
+async def _read_request(request: Request, limits: Limits) -> AskRequest:
+    """The request of a JSON body or a multipart form."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limits.body:
+            raise RequestError(413, f"the request is larger than {limits.body:,} bytes; shrink the image")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if kind == "multipart/form-data":
+            return msgspec.convert(await _read_form(request, bytes(body), limits), AskRequest, strict=False)
+        if kind in ("application/json", ""):
+            return msgspec.json.decode(bytes(body), type=AskRequest)
+    except msgspec.ValidationError as error:
+        raise RequestError(422, f"{error}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RequestError(400, f"the body is not valid JSON: {error}") from None
+    except MultiPartException as error:
+        raise RequestError(400, f"the body is not a valid form: {error.message}") from None
+    raise RequestError(415, f"the content type is {kind!r:.60}; send application/json or multipart/form-data")
+
+
+async def _read_form(request: Request, body: bytes, limits: Limits) -> dict[str, Any]:
+    """The fields of a multipart form, as values of `AskRequest`. Nothing is written to the disk."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=MAX_QUESTIONS + 8)  # type: ignore[arg-type]
+    parser.spool_max_size = limits.body + 1
+    form = await parser.parse()
+    values: dict[str, Any] = {"questions": [text for text in form.getlist("question") if isinstance(text, str)]}
+    for name, value in form.items():
+        if name == "question":
+            continue
+        if isinstance(value, str):
+            values[name] = value
+        else:
+            values[name] = await value.read()
+    return values
+
+
+def _status_of(error: Exception) -> tuple[int, str]:
+    """The HTTP status and the message of an error."""
+    if isinstance(error, RequestError):
+        return error.status, str(error)
+    if isinstance(error, UnknownImageError):
+        return 404, str(error)
+    if isinstance(error, OverloadedError):
+        return 503, "too many questions are waiting; try again in a moment"
+    if isinstance(error, ClientDisconnect):
+        return 400, "the connection ended before the whole request had arrived"
+    if isinstance(error, ValueError):
+        return 422, str(error)
+    status = getattr(error, "status_code", 500)
+    messages = {404: "there is no such page", 405: "this page does not take such a request"}
+    return status, messages.get(status, "the server failed; its log says why")
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    headers = {"Retry-After": "1"} if status == 503 else None
+    return Response(msgspec.json.encode(value), status, headers, "application/json")
+
+
+def _guarded(app: ASGIApp, hosts: tuple[str, ...]) -> ASGIApp:
+    """Refuse requests that a foreign web page made a browser send: a foreign Host, or an Origin other than the Host."""
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+            host, origin = headers.get(b"host", ""), headers.get(b"origin")
+            known = "*" in hosts or _name_of(f"//{host}") in hosts
+            if not known or (origin is not None and urlsplit(origin).netloc != host):
+                message = f"the host {host!r:.60} or the origin {origin!r:.60} is not accepted; see --allow-host"
+                await _json(Problem(error=message), 403)(scope, receive, send)
+                return
+        await app(scope, receive, send)
+
+    return guard
+
+
+def _name_of(url: str) -> str | None:
+    """The host name of a URL; None if it has none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def _counted(app: ASGIApp, metrics: Metrics) -> ASGIApp:
+    """Count responses by status."""
+
+    async def count(scope: Scope, receive: Receive, send: Send) -> None:
+        async def counting(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                metrics.requests.labels(message["status"]).inc()
+            await send(message)
+
+        await app(scope, receive, counting)
+
+    return count
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI 3.1 description of the server."""
+
+    def content(kind: type) -> dict[str, Any]:
+        return {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+
+    problems = {"4XX": "The request cannot be answered.", "503": "The server is busy."}
+    responses = {"200": {"description": "The answers.", "content": content(AskResponse)}}
+    responses |= {status: {"description": text, "content": content(Problem)} for status, text in problems.items()}
+    body = {"required": True, "content": content(AskRequest)}
+    operation = {"summary": "Ask about an image.", "requestBody": body, "responses": responses}
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "coattn", "version": __version__},
+        "paths": {"/ask": {"post": operation}, "/models/{name}/ask": {"parameters": [name], "post": operation}},
+        "components": {"schemas": json_schema()},
+    }
+
+
+def serve(
+    folders: Mapping[str, Path],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: Limits | None = None,
+    allow_hosts: tuple[str, ...] = (),
+    page: bool = False,
+    num_threads: int | None = None,
+) -> None:
+    """Serve models until the process gets SIGINT or SIGTERM; requests in work are finished first.
+
+    Args:
+        folders: see `make_app`.
+        host: the address to listen on; the loopback interface unless told otherwise.
+        port: the port; 0 takes a free one.
+        limits: see `Limits`.
+        allow_hosts: see `make_app`.
+        page: see `make_app`.
+        num_threads: threads of a forward pass; as many as there are cores if not given.
+
+    Raises:
+        OSError: the port is in use.
+        ValueError, FileNotFoundError: a folder cannot be read.
+    """
+    import uvicorn
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise OSError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port") from None
+        app = make_app(folders, limits=limits, hosts=(host, *allow_hosts), page=page, num_threads=num_threads)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        print(f"{', '.join(folders)} at {address}/ask; the contract is at {address}/docs", flush=True)
+        if page:
+            print(f"open {address}/ in a browser", flush=True)
+        # Responses carry these warnings as reasons.
+        warnings.filterwarnings("ignore", category=UserWarning, module="coattn")
+        seconds = (limits or Limits()).seconds
+        config = uvicorn.Config(
+            app, log_level="warning", timeout_graceful_shutdown=int(seconds), timeout_keep_alive=5, server_header=False
+        )
+        uvicorn.Server(config).run(sockets=[listener])

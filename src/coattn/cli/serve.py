@@ -1,0 +1,90 @@
+"""`coattn serve`: models over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DESCRIPTION = """\
+Serve models over HTTP, on the loopback interface unless told otherwise. A model is a directory that coattn fit wrote,
+or a folder that coattn export wrote, which needs no torch."""
+EXAMPLE = """\
+  coattn serve runs/mine/model
+  curl -F image=@kitchen.jpg -F 'question=what is on the table?' http://127.0.0.1:8000/ask
+  coattn serve small=runs/small/model large=runs/large/model --port 9000"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `coattn serve` and `coattn demo`."""
+    parser.epilog = f"examples:\n{EXAMPLE}"
+    parser.add_argument(
+        "models",
+        metavar="[NAME=]MODEL",
+        nargs="+",
+        help="A model directory or an exported folder, with the name that requests use (default: the folder's name).",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="The address to listen on (default: 127.0.0.1).")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="The port to listen on; 0 takes a free one (default: 8000)."
+    )
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="Accept requests for this host name too, as a proxy sends it; * accepts any. Repeatable.",
+    )
+    parser.add_argument("--max-body", type=float, default=20, metavar="MB", help="Largest request (default: 20 MB).")
+    parser.add_argument(
+        "--max-pixels", type=float, default=40, metavar="MEGAPIXELS", help="Largest image (default: 40 megapixels)."
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=30, metavar="SECONDS", help="Longest time to answer a request (default: 30 s)."
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="Threads of a forward pass (default: one for each core)."
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until the process is told to stop."""
+    return serve_models(args, page=False)
+
+
+def serve_models(args: argparse.Namespace, *, page: bool) -> int:
+    """Serve the models of the command line, with or without the demo page."""
+    from coattn._internal.files import require
+
+    for module in ("starlette", "uvicorn", "multipart", "prometheus_client"):
+        require(module, "serve")
+    from coattn.apps.server import Limits, serve
+
+    limits = Limits(body=int(args.max_body * 1e6), pixels=int(args.max_pixels * 1e6), seconds=args.timeout)
+    folders = named_folders(args.models)
+    hosts = tuple(args.allow_host)
+    serve(
+        folders, host=args.host, port=args.port, limits=limits, allow_hosts=hosts, page=page, num_threads=args.threads
+    )
+    return 0
+
+
+def named_folders(models: list[str]) -> dict[str, Path]:
+    """The folders by name.
+
+    Raises:
+        ValueError: two models have the same name.
+    """
+    folders: dict[str, Path] = {}
+    for text in models:
+        name, separator, path = text.partition("=")
+        if not separator or Path(text).exists():
+            name, path = "", text
+        folder = Path(path)
+        if not name:
+            # runs/mine/model is called "mine": nearly every model directory is called "model".
+            places = [part for part in folder.resolve().parts if part != "model"]
+            name = places[-1]
+        if name in folders:
+            raise ValueError(f"two models are called {name!r}; name them: {name}-1={folders[name]} {name}-2={folder}")
+        folders[name] = folder
+    return folders

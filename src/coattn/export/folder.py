@@ -1,0 +1,189 @@
+"""Write an exported folder, and prove that it answers like the model."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coattn._internal.files import require, write_json
+from coattn.features.extract.extractors.base import Extractor
+from coattn.features.extract.extractors.build import PLAIN, build_extractor
+from coattn.features.extract.extractors.network import GridExtractor
+from coattn.nn import VQAModel
+from coattn.runtime import folder as layout
+from coattn.serialization.directory import CARD, ModelDirectory, load_directory
+from coattn.text.vocabulary import Vocabulary
+
+from .onnx import INPUTS, OPSET, ClassifierGraph, ExtractorGraph, classifier_axes, example_inputs, write_graph
+
+TOLERANCE = 1e-4
+# (questions, tokens, regions) of the batches that are compared; with several questions one image has no region.
+_CHECKED = ((1, 1, 1), (1, 7, 36), (3, 5, 7), (2, 9, 3), (5, 3, 16))
+
+
+class Parity(NamedTuple):
+    """The largest difference of a logit between the model and its export, and the batches that were compared."""
+
+    difference: float
+    batches: tuple[tuple[int, int, int], ...]
+
+
+def export_folder(model_folder: str | Path, out: str | Path, *, maps: bool = False, int8: bool = False) -> Parity:
+    """Export a model directory to a folder that `coattn.runtime` and `coattn serve` answer from without torch.
+
+    Args:
+        model_folder: a model directory, as `coattn fit` writes it.
+        out: the folder to write; it must not exist.
+        maps: write `maps.onnx` too, which returns the attention maps beside the logits.
+        int8: store the weights of matrix products as 8-bit integers. The projection of the region features stays in
+            float32: in int8 it changed ten times as many answers.
+
+    Returns:
+        How far the logits of the export are from those of the model.
+
+    Raises:
+        FileExistsError: `out` exists.
+        FileNotFoundError, ValueError: `model_folder` is not a readable model directory, or the model cannot be
+            exported; the message names the part and the reason.
+        ModuleNotFoundError: the extra `export` is not installed.
+    """
+    out = Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out}: already exists; choose another folder or remove it")
+    directory = load_directory(model_folder)
+    _check_exportable(directory)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        parity = _write(directory, partial, maps=maps, int8=int8)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return parity
+
+
+def _check_exportable(directory: ModelDirectory) -> None:
+    """Raise ValueError for a model that `coattn.runtime` could not ask."""
+    if not isinstance(directory.model, VQAModel):
+        raise ValueError(
+            f"{directory.folder}: a {type(directory.model).__name__} writes its answers word by word; "
+            "export supports models that choose among answers"
+        )
+    if not isinstance(directory.question_vocabulary, Vocabulary):
+        raise ValueError(
+            f"{directory.folder}: its questions pass through a pretrained text encoder; "
+            "export supports models with a question vocabulary"
+        )
+
+
+def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -> Parity:
+    model = directory.model
+    assert isinstance(model, VQAModel)
+    inputs = example_inputs(model, batch=3, tokens=5, regions=7)
+    write_graph(ClassifierGraph(model, ()), inputs, classifier_axes(), ["logits"], folder / layout.MODEL)
+    map_names: list[str] = []
+    if maps:
+        with torch.no_grad():
+            map_names = list(_run(model, inputs, need_weights=True).maps)
+        graph = ClassifierGraph(model, map_names)
+        write_graph(graph, inputs, classifier_axes(), ["logits", *map_names], folder / layout.MAPS)
+    parity = check_parity(model, folder / layout.MODEL)
+    if parity.difference > TOLERANCE:
+        raise ValueError(
+            f"{directory.folder}: a logit of the export differs by {parity.difference:.2g}, more than {TOLERANCE}"
+        )
+    if int8:
+        _quantize(folder / layout.MODEL)
+    grid = _write_extractor(directory, folder)
+    write_json(folder / layout.QUESTIONS, directory.question_vocabulary.to_json(), indent=0)  # type: ignore[union-attr]
+    write_json(folder / layout.ANSWERS, directory.answer_vocabulary.to_json(), indent=0)
+    card = directory.folder / CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    (folder / layout.CARD).write_text(f"{text}\n{_card_section(parity, int8=int8)}".lstrip("\n"), encoding="utf-8")
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    config = {
+        "format": layout.FORMAT,
+        "version": layout.VERSION,
+        "activation": directory.activation,
+        "temperature": directory.temperature,
+        "max_tokens": directory.max_tokens,
+        "metric": directory.metric,
+        "extractor": directory.extractor,
+        "grid": grid,
+        "maps": map_names,
+        "sha256": hashes,
+    }
+    write_json(folder / layout.CONFIG, config, indent=1)
+    return parity
+
+
+def _run(model: VQAModel, inputs: Mapping[str, Tensor], *, need_weights: bool = False) -> Any:
+    keywords = {name: inputs[name] for name in INPUTS if name not in ("question", "regions")}
+    return model(inputs["question"], inputs["regions"], **keywords, need_weights=need_weights)
+
+
+def check_parity(model: VQAModel, path: Path) -> Parity:
+    """Compare the logits of a model and of its ONNX file on ragged random batches, one image without regions."""
+    session = require("onnxruntime", "export").InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    names = {value.name for value in session.get_inputs()}
+    largest = 0.0
+    for number, (batch, tokens, regions) in enumerate(_CHECKED):
+        inputs = example_inputs(model, batch=batch, tokens=tokens, regions=regions, seed=number)
+        with torch.no_grad():
+            expected = _run(model, inputs).logits.numpy()
+        found = session.run(["logits"], {name: value.numpy() for name, value in inputs.items() if name in names})[0]
+        largest = max(largest, float(np.abs(found - expected).max()))
+    return Parity(largest, _CHECKED)
+
+
+def _write_extractor(directory: ModelDirectory, folder: Path) -> dict[str, Any] | None:
+    """Write the network of the image extractor, if it has one that runs on a grid, and return what prepares images."""
+    name = directory.extractor["name"]
+    if name in PLAIN:
+        return None
+    weights = directory.extractor_weights
+    if weights is None:
+        return None
+    extractor: Extractor = build_extractor(directory.extractor, weights=weights)
+    if not isinstance(extractor, GridExtractor) or type(extractor).prepare is not GridExtractor.prepare:
+        return None
+    pixels = torch.zeros(2, *extractor.input_size, 3, dtype=torch.uint8)
+    path = folder / layout.EXTRACTOR
+    write_graph(ExtractorGraph(extractor), {"pixels": pixels}, {"pixels": {0: "batch"}}, ["features"], path)
+    return {"size": list(extractor.input_size), "resample": extractor.resample, "boxes": extractor.boxes.tolist()}
+
+
+def _quantize(path: Path) -> None:
+    """Replace the weights of matrix products by 8-bit integers, per output channel."""
+    quantization = require("onnxruntime.quantization", "export")
+    graph = require("onnx", "export").load(path).graph
+    raw = [node.name for node in graph.node if "regions" in node.input]
+    quantization.quantize_dynamic(
+        path,
+        path,
+        per_channel=True,
+        weight_type=quantization.QuantType.QInt8,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        nodes_to_exclude=raw,
+    )
+
+
+def _card_section(parity: Parity, *, int8: bool) -> str:
+    batches = ", ".join(f"{batch} x {tokens} x {regions}" for batch, tokens, regions in parity.batches)
+    lines = [
+        "## Export",
+        "",
+        f"ONNX, opset {OPSET}. No logit of the float32 export differs by more than {parity.difference:.1e} from the "
+        f"model's on random batches of {batches} (questions x tokens x regions, ragged, one image empty).",
+    ]
+    if int8:
+        lines += ["", "The weights of matrix products are stored as 8-bit integers."]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,101 @@
+"""The exported folder: its files, and a strict reader.
+
+runtime.json              the format, the calibration, the image extractor, and a SHA-256 of every other file
+model.onnx                the model: questions and regions to logits
+maps.onnx                 optional: the same with the attention maps as further outputs
+extractor.onnx            optional: the network of the image extractor
+question_vocabulary.json  the words of questions
+answers.json              the answers, in the order of the logits
+README.md                 the card: the model's own, and how this export was checked
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coattn._internal.files import read_json
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+
+FORMAT, VERSION = "coattn export", 1
+CONFIG, CARD = "runtime.json", "README.md"
+MODEL, MAPS, EXTRACTOR = "model.onnx", "maps.onnx", "extractor.onnx"
+QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
+_KEYS: dict[str, type | tuple[type, ...]] = {
+    "format": str,
+    "version": int,
+    "activation": str,
+    "temperature": float,
+    "max_tokens": (int, type(None)),
+    "metric": str,
+    "extractor": dict,
+    "grid": (dict, type(None)),
+    "maps": list,
+    "sha256": dict,
+}
+
+
+@dataclass(frozen=True)
+class ExportedFolder:
+    """An exported model, read but not yet run.
+
+    Attributes:
+        folder: the directory.
+        config: the values of `runtime.json`.
+        questions: the vocabulary of questions.
+        answers: the answers, in the order of the logits.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    questions: Vocabulary
+    answers: AnswerVocabulary
+
+    def graph(self, name: str) -> bytes:
+        """The bytes of an ONNX file, checked against the recorded hash.
+
+        Raises:
+            FileNotFoundError: the file is missing.
+            ValueError: the file is not the one that was exported.
+        """
+        path = self.folder / name
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.config["sha256"].get(name):
+            raise ValueError(f"{path}: damaged or replaced (its SHA-256 is not the one in {CONFIG}); export again")
+        return content
+
+
+def read_folder(folder: Path) -> ExportedFolder:
+    """Read an exported folder strictly.
+
+    Raises:
+        FileNotFoundError: the folder or one of its files is missing.
+        ValueError: a file is damaged, or the folder was written by a newer version; the message names the file.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: not an exported model (it has no {CONFIG}); make one with coattn export")
+    config = read_json(path)
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f'{path}: not an exported model of coattn (its "format" is not "{FORMAT}")')
+    if config.get("version") != VERSION:
+        raise ValueError(
+            f"{path}: version {config.get('version')!r}, but this coattn reads version {VERSION}; update coattn"
+        )
+    for key, kind in _KEYS.items():
+        if key not in config or not isinstance(config[key], kind) or isinstance(config[key], bool):
+            raise ValueError(f"{path}: {key!r} is missing or has the wrong type; export again")
+    if config["activation"] not in ("sigmoid", "softmax"):
+        raise ValueError(f"{path}: activation is {config['activation']!r:.40}, it must be sigmoid or softmax")
+    if not 0 < config["temperature"] < math.inf:
+        raise ValueError(f"{path}: temperature is {config['temperature']!r:.40}, it must be a positive number")
+    vocabularies: list[Any] = []
+    for name, kind in ((QUESTIONS, Vocabulary), (ANSWERS, AnswerVocabulary)):
+        try:
+            vocabularies.append(kind.from_json(read_json(folder / name)))
+        except ValueError as error:
+            raise ValueError(error if name in str(error) else f"{folder / name}: {error}") from None
+    return ExportedFolder(folder, config, *vocabularies)

@@ -1,0 +1,213 @@
+"""Ask an exported model, with the interface of `coattn.Predictor`.
+
+Letters: B batch, T question tokens, R regions, D width of a feature, A answers.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from PIL import Image
+
+from coattn._internal.files import require
+from coattn.explain.answers import Answer, Answers
+from coattn.features.extract.extractors.descriptor import Descriptor
+from coattn.features.extract.extractors.objects import Objects
+from coattn.features.extract.extractors.patches import Patches
+from coattn.features.extract.images import ImageSource, load_image
+from coattn.text.vocabulary import unknown_words
+
+from .folder import EXTRACTOR, MODEL, ExportedFolder, read_folder
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+# Extractors that compute with numpy alone.
+_PLAIN: dict[str, Any] = {"descriptor": Descriptor, "objects": Objects, "patches": Patches}
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An image as the model sees it, ready for any number of questions.
+
+    Attributes:
+        features: (R, D) float32.
+        boxes: (R, 4) float32, x1 y1 x2 y2 in [0, 1] of the image.
+        size: width and height of the image in pixels.
+        image: the image itself, or None.
+    """
+
+    features: np.ndarray
+    boxes: np.ndarray
+    size: tuple[int, int]
+    image: Image.Image | None
+
+
+class Predictor:
+    """An exported model with everything that turns an image and a question into answers.
+
+    Args:
+        folder: the exported folder, as read by `read_folder`.
+        num_threads: threads of a single forward pass; the number of cores if not given.
+
+    Raises:
+        ModuleNotFoundError: onnxruntime is not installed.
+        ValueError: the ONNX file is damaged.
+    """
+
+    def __init__(self, folder: ExportedFolder, *, num_threads: int | None = None) -> None:
+        self.folder, self.num_threads = folder, num_threads
+        self._session = self._open(MODEL)
+        self._inputs = {value.name for value in self._session.get_inputs()}
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, num_threads: int | None = None) -> Self:
+        """Read an exported folder; raises as `read_folder` and the class do."""
+        return cls(read_folder(Path(folder)), num_threads=num_threads)
+
+    def encode(self, image: ImageSource) -> EncodedImage:
+        """Turn an image into region features, once for all questions about it.
+
+        Args:
+            image: the path of an image file, its bytes, a PIL image, or an array (height, width, 3) uint8.
+
+        Raises:
+            ValueError: not a readable image, or the extractor is not part of the export.
+            OSError: the file cannot be read.
+        """
+        shown = load_image(image)
+        features, boxes = self._extract(shown)
+        return EncodedImage(features, boxes, shown.size, shown)
+
+    def ask(self, image: EncodedImage | ImageSource, question: str, *, top_k: int = 5) -> Answers:
+        """The `top_k` best answers to one question about one image, best first; see `coattn.Predictor.ask`."""
+        return self.ask_many([(image, question)], top_k=top_k)[0]
+
+    def ask_many(
+        self, questions: Sequence[tuple[EncodedImage | ImageSource, str]], *, top_k: int = 5, batch_size: int = 64
+    ) -> list[Answers]:
+        """Answer many questions, `batch_size` at a time; see `ask`.
+
+        Raises:
+            ValueError: a question without a word, `top_k` below 1, or scores that are not finite.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        answers: list[Answers] = []
+        for start in range(0, len(questions), batch_size):
+            batch = questions[start : start + batch_size]
+            images = [image if isinstance(image, EncodedImage) else self.encode(image) for image, _ in batch]
+            logits = self._logits(images, [self._token_ids(question) for _, question in batch])
+            answers += [self._answers(row, question, top_k) for row, (_, question) in zip(logits, batch, strict=True)]
+        return answers
+
+    def _logits(self, images: Sequence[EncodedImage], questions: Sequence[np.ndarray]) -> np.ndarray:
+        """Logits (B, A) of pairs of image and question."""
+        question, question_mask = _padded(questions)
+        regions, region_mask = _padded([image.features for image in images])
+        values = {
+            "question": question,
+            "question_mask": question_mask,
+            "regions": regions,
+            "region_mask": region_mask,
+            "boxes": _padded([image.boxes for image in images])[0],
+            "image_sizes": np.array([image.size for image in images], np.float32),
+        }
+        return self._session.run(["logits"], {name: values[name] for name in self._inputs})[0]
+
+    def _token_ids(self, question: str) -> np.ndarray:
+        """Ids (T,) of a question, cut to the length of training."""
+        vocabulary, limit = self.folder.questions, self.folder.config["max_tokens"]
+        if not isinstance(question, str) or not (ids := vocabulary.encode(question)):
+            raise ValueError(f"the question {question!r} has no word in it")
+        if limit is not None and len(ids) > limit:
+            _warn(f"question of {len(ids)} words cut to {limit}, as in training: {question!r}")
+            ids = ids[:limit]
+        return np.array(ids, np.int64)
+
+    def _answers(self, logits: np.ndarray, question: str, top_k: int) -> Answers:
+        """The best answers to one question, from its logits (A,); equal ones in the order of the vocabulary."""
+        if not np.isfinite(logits).all():
+            raise ValueError(f"{self.folder.folder}: the scores of the answers are not finite; export the model again")
+        best = np.argsort(-logits, kind="stable")[:top_k]
+        shares = _confidences(logits, self.folder.config["temperature"], self.folder.config["activation"])[best]
+        answers = self.folder.answers
+        texts = map(answers.as_typed, answers.texts(best.tolist()))
+        unknown = unknown_words(question, self.folder.questions)
+        named = ", ".join(f"“{word}”" for word in unknown)
+        return Answers(
+            (Answer(text, share) for text, share in zip(texts, shares.tolist(), strict=True)),
+            reasons=[f"The model does not know the word{'s' * (len(unknown) > 1)} {named}."] if unknown else (),
+            unknown_words=unknown,
+        )
+
+    def _extract(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+        """Features (R, D) and boxes (R, 4) of an RGB image."""
+        record, grid = self.folder.config["extractor"], self.folder.config["grid"]
+        if record["name"] in _PLAIN:
+            found = self._plain([image])[0]
+            return found.features, found.boxes
+        if grid is None:
+            raise ValueError(
+                f"the image extractor {record['name']!r} is not part of the export; give the features of the image"
+            )
+        height, width = grid["size"]
+        pixels = np.asarray(image.resize((width, height), Image.Resampling[grid["resample"].upper()]))
+        features = self._network.run(None, {"pixels": pixels[None]})[0][0]
+        return features, np.array(grid["boxes"], np.float32)
+
+    @cached_property
+    def _plain(self) -> Any:
+        record = self.folder.config["extractor"]
+        try:
+            return _PLAIN[record["name"]](**record["settings"])
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{self.folder.folder}: unknown settings of the image extractor ({error})") from None
+
+    @cached_property
+    def _network(self) -> InferenceSession:
+        return self._open(EXTRACTOR)
+
+    def _open(self, name: str) -> InferenceSession:
+        runtime = require("onnxruntime", "runtime")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = self.num_threads or 0
+        options.log_severity_level = 3
+        # Waiting threads sleep instead of spinning, so that a core that another program uses does not slow down a pass.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # From bytes: an ONNX file cannot then refer to other files.
+        content = self.folder.graph(name)
+        try:
+            return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has no common base class of its errors
+            raise ValueError(f"{self.folder.folder / name}: onnxruntime cannot read it ({error})") from None
+
+
+def _confidences(logits: np.ndarray, temperature: float, activation: str) -> np.ndarray:
+    """`coattn.metrics.calibration.confidences` of one row (A,), in numpy."""
+    scaled = logits.astype(np.float64) / temperature
+    if activation == "sigmoid":
+        return 1 / (1 + np.exp(-np.clip(scaled, -700, 700)))
+    weights = np.exp(scaled - scaled.max())
+    return weights / weights.sum()
+
+
+def _padded(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n, ...) of various n -> (B, N, ...) with zeros at padding, and the mask (B, N), True = real."""
+    size = max(1, *(len(row) for row in rows)) if len(rows) > 1 else max(1, len(rows[0]))
+    values = np.zeros((len(rows), size, *rows[0].shape[1:]), rows[0].dtype)
+    mask = np.zeros((len(rows), size), bool)
+    for number, row in enumerate(rows):
+        values[number, : len(row)], mask[number, : len(row)] = row, True
+    return values, mask
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=2)

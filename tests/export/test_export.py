@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from coattn import models
+from coattn.features.extract.extractors.descriptor import Descriptor
+from coattn.nn import VQAModel
+from coattn.serialization.directory import load_directory, save_model
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+
+pytest.importorskip("onnxscript", reason="the extra export is not installed")
+runtime = pytest.importorskip("coattn.runtime")
+
+from coattn.export.folder import check_parity, export_folder  # noqa: E402
+from coattn.export.onnx import ClassifierGraph, classifier_axes, example_inputs, write_graph  # noqa: E402
+
+WORDS = Vocabulary(["what", "color", "is", "the", "circle"])
+ANSWERS = AnswerVocabulary(["yes", "no", "red", "blue"])
+QUESTIONS = ("what color is the circle?", "is the circle what", "is it?")
+SMALL: dict[str, dict[str, Any]] = {
+    "stack": {"layers": ["parallel", "alternating"], "dim": 16},
+    "parallel": {"dim": 16},
+    "alternating": {"dim": 16, "question_encoder": "gru"},
+    "dense": {"dim": 16},
+    "modular": {"dim": 16, "question_encoder": "none", "boxes": True},
+    "question_only": {"dim": 16},
+}
+ALL = sorted(models.PRESETS)
+
+
+def make(preset: str, **sizes: Any) -> VQAModel:
+    torch.manual_seed(5)
+    common = {"num_words": len(WORDS), "region_dim": 56, "num_answers": len(ANSWERS)}
+    return models.PRESETS[preset](**common, **SMALL.get(preset, {}), **sizes).eval()
+
+
+def save(folder: Path, model: VQAModel, **changes: Any) -> Path:
+    settings: dict[str, Any] = {
+        "answer_vocabulary": ANSWERS,
+        "question_vocabulary": WORDS,
+        "metric": "exact_match",
+        "activation": "softmax",
+        "temperature": 1.5,
+        "max_tokens": 8,
+        "extractor": Descriptor().record,
+        "card": "# A model\n",
+    }
+    save_model(folder, model, **(settings | changes))
+    return folder
+
+
+def photo(seed: int = 0) -> Image.Image:
+    random = np.random.default_rng(seed)
+    image = Image.fromarray(random.integers(0, 255, (6, 8, 3), np.uint8)).resize((80, 60))
+    ImageDraw.Draw(image).ellipse((10, 10, 40, 40), "red")
+    return image
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("run") / "model", make("alternating"))
+
+
+@pytest.fixture(scope="module")
+def exported(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "out"
+    assert export_folder(model_folder, out, maps=True).difference < 1e-4
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ALL)
+def test_every_preset_has_the_same_logits(preset: str, tmp_path: Path) -> None:
+    model = make(preset)
+    inputs = example_inputs(model, batch=3, tokens=5, regions=7)
+    write_graph(ClassifierGraph(model, ()), inputs, classifier_axes(), ["logits"], tmp_path / "model.onnx")
+    assert check_parity(model, tmp_path / "model.onnx").difference < 1e-4
+
+
+def test_answers_are_those_of_the_model(model_folder: Path, exported: Path) -> None:
+    from coattn.predictor import Predictor
+
+    ours, theirs = Predictor.load(model_folder), runtime.Predictor.load(exported)
+    pairs = [(photo(seed), question) for seed in range(2) for question in QUESTIONS]
+    for expected, found in zip(ours.ask_many(pairs), theirs.ask_many(pairs), strict=True):
+        assert [answer.text for answer in found] == [answer.text for answer in expected]
+        assert [answer.confidence for answer in found] == pytest.approx([a.confidence for a in expected], abs=1e-5)
+        assert found.unknown_words == expected.unknown_words
+        assert found.reasons == expected.reasons
+
+
+def test_maps_are_outputs_of_the_second_graph(model_folder: Path, exported: Path) -> None:
+    import onnxruntime
+
+    model = load_directory(model_folder).model
+    session = onnxruntime.InferenceSession((exported / "maps.onnx").read_bytes())
+    inputs = example_inputs(model, batch=2, tokens=4, regions=6, seed=9)
+    names = [output.name for output in session.get_outputs()]
+    wanted = {value.name for value in session.get_inputs()}
+    found = session.run(names, {name: value.numpy() for name, value in inputs.items() if name in wanted})
+    question, regions = inputs.pop("question"), inputs.pop("regions")
+    with torch.no_grad():
+        expected = model(question, regions, **inputs, need_weights=True)
+    assert names == ["logits", *expected.maps]
+    for name, value in zip(names[1:], found[1:], strict=True):
+        assert np.allclose(value, expected.maps[name].numpy(), atol=1e-5), name
+    # The last image has no region: nothing is attended to.
+    assert not found[names.index("pooling.regions")][-1].any()
+
+
+def test_it_answers_where_torch_cannot_be_imported(exported: Path, tmp_path: Path) -> None:
+    photo().save(tmp_path / "photo.png")
+    blocked = "('torch', 'h5py', 'transformers', 'lightning', 'matplotlib')"
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked}));"
+        "import runpy; sys.argv[1:] = sys.argv[2:]; runpy.run_module('coattn.runtime', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, "-", "ask", str(exported), str(tmp_path / "photo.png"), *QUESTIONS, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["question"] for line in lines] == list(QUESTIONS)
+    assert all(len(line["answers"]) == len(ANSWERS) for line in lines)
+    assert lines[2]["unknown_words"] == []  # "it" is a function word
+
+
+def test_card_hashes_and_files(exported: Path) -> None:
+    assert "## Export" in (exported / "README.md").read_text()
+    config = json.loads((exported / "runtime.json").read_text())
+    assert set(config["sha256"]) == {path.name for path in exported.iterdir()} - {"runtime.json"}
+
+
+@pytest.mark.slow
+def test_int8_is_smaller_and_still_answers(model_folder: Path, exported: Path, tmp_path: Path) -> None:
+    export_folder(model_folder, tmp_path / "int8", int8=True)
+    sizes = [(folder / "model.onnx").stat().st_size for folder in (tmp_path / "int8", exported)]
+    assert sizes[0] < sizes[1]
+    small, full = (runtime.Predictor.load(folder) for folder in (tmp_path / "int8", exported))
+    confidences = [predictor.ask(photo(), QUESTIONS[0])[0].confidence for predictor in (small, full)]
+    assert confidences[0] == pytest.approx(confidences[1], abs=0.05)
+
+
+def damage(folder: Path, name: str, change: Any) -> None:
+    path = folder / name
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("model.onnx", lambda data: data[: len(data) // 2], r"model\.onnx: damaged or replaced"),
+        (
+            "runtime.json",
+            lambda data: data.replace(b'"version": 1', b'"version": 2'),
+            "version 2, but this coattn reads",
+        ),
+        ("runtime.json", lambda data: data[:40], r"runtime\.json: not valid JSON"),
+        ("runtime.json", lambda data: data.replace(b'"temperature": 1.5', b'"temperature": 0.0'), "temperature is 0.0"),
+        ("runtime.json", lambda data: b'{"format": "other"}', "not an exported model of coattn"),
+        ("answers.json", lambda data: b"7", r"answers\.json"),
+    ],
+)
+def test_damaged_folders_are_refused(exported: Path, tmp_path: Path, name: str, change: Any, message: str) -> None:
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    damage(folder, name, change)
+    with pytest.raises(ValueError, match=message):
+        runtime.Predictor.load(folder)
+
+
+def test_bad_questions_and_images(exported: Path, model_folder: Path) -> None:
+    predictor = runtime.Predictor.load(exported)
+    with pytest.raises(ValueError, match="has no word in it"):
+        predictor.ask(photo(), "??")
+    with pytest.raises(ValueError, match="top_k must be at least 1"):
+        predictor.ask(photo(), "what", top_k=0)
+    with pytest.raises(ValueError, match="not an image"):
+        predictor.ask(b"text", "what")
+    with pytest.raises(FileNotFoundError, match="not an exported model"):
+        runtime.Predictor.load(model_folder)
+
+
+def test_what_cannot_be_exported_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError, match="already exists"):
+        export_folder(model_folder, tmp_path)
+    with pytest.raises(FileNotFoundError, match="not a model directory"):
+        export_folder(tmp_path / "none", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_network_extractor_is_exported(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision")
+    from safetensors.torch import save_file
+
+    from coattn.features.extract.extractors.torchvision_grid import TorchvisionGrid
+    from coattn.predictor import Predictor
+
+    network = TorchvisionGrid("squeezenet1_1", weights="none", size=(64, 96), grid=(2, 3), global_region=True)
+    save_file(dict(network.weights), tmp_path / "weights.safetensors")
+    torch.manual_seed(1)
+    model = models.modular(num_words=len(WORDS), region_dim=network.dim, num_answers=4, dim=16, question_encoder="none")
+    files = {"extractor": network.record, "extractor_weights": tmp_path / "weights.safetensors"}
+    folder = save(tmp_path / "model", model.eval(), **files)
+    export_folder(folder, tmp_path / "out")
+    ours, theirs = Predictor.load(folder), runtime.Predictor.load(tmp_path / "out")
+    file = io.BytesIO()
+    photo().save(file, format="PNG")
+    mine, found = ours.encode(file.getvalue()), theirs.encode(file.getvalue())
+    assert np.allclose(found.features, mine.features.numpy(), atol=1e-4)
+    assert np.allclose(found.boxes, mine.boxes.numpy())
+    assert theirs.ask(found, QUESTIONS[0])[0].text == ours.ask(mine, QUESTIONS[0])[0].text
