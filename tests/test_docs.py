@@ -94,7 +94,8 @@ def test_commands_in_the_text_exist(page: Path) -> None:
 @pytest.fixture
 def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with what the README's Python reads: an untrained small model and an image."""
-    words, answers = Vocabulary(["what", "color", "is"]), AnswerVocabulary(["green", "no"])
+    words = Vocabulary(["what", "color", "is", "the", "shape", "no", "circle", "present"])
+    answers = AnswerVocabulary(["green", "no"])
     sizes = {"num_words": len(words), "region_dim": 56, "num_answers": len(answers), "dim": 16, "embedding_dim": 8}
     save_model(
         tmp_path / "runs/easy_vqa/model",
