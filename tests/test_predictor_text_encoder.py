@@ -19,7 +19,7 @@ from coattn.serialization.directory import save_model
 @pytest.fixture(scope="module")
 def encoder(real_text_encoder: Path) -> Any:
     pytest.importorskip("transformers")
-    from coattn.text.pretrained import TextEncoder
+    from coattn.text.encoders import TextEncoder
 
     return TextEncoder.load(real_text_encoder)
 

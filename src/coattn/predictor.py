@@ -36,7 +36,7 @@ from coattn.text.reading import question_words, read_questions
 from coattn.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from coattn.text.pretrained import TextEncoder
+    from coattn.text.encoders import TextEncoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,7 +331,7 @@ class Predictor:
         wanted = self.directory.text_encoder
         if wanted is None or self.directory.question_vocabulary is not None:
             return None
-        from coattn.text.pretrained import TextEncoder
+        from coattn.text.encoders import TextEncoder
 
         source = self.directory.text_encoder_folder or wanted["weights"]["id"]
         encoder = TextEncoder.load(source, max_tokens=wanted["settings"]["max_tokens"])

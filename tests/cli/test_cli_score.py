@@ -237,3 +237,30 @@ def test_nan_confidence_is_named(larger: Path, capsys: pytest.CaptureFixture[str
         error == f"coattn: error: {larger / 'results.json'}: result 0 (question_id 0): confidence is nan, must be a "
         "number in [0, 1]\n"
     )
+
+
+def test_by_column_by_what_training_saw_and_answers_without_ids(
+    larger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = json.loads((larger / "questions.json").read_text())["questions"]
+    for question in questions:
+        question["organ"] = "liver" if question["question_id"] % 2 else "lung"
+    write(larger / "questions.json", {"questions": questions})
+    annotations = json.loads((larger / "annotations.json").read_text())["annotations"]
+    for annotation in annotations:
+        annotation["answers"] = [{"answer": "cat"}] * 10
+    write(larger / "annotations.json", {"annotations": annotations})
+    write(larger / "train.json", {"questions": [questions[0] | {"question_id": 99}]})
+    scores = scored(larger, "--by", "organ", "--train-questions", larger / "train.json", "--samples", 50)
+    assert (scores["metric"], scores["overall"]) == ("vqa_accuracy", 65)
+    assert {name: number["questions"] for name, number in scores["numbers"]["organ"].items()} == {
+        "liver": 20,
+        "lung": 20,
+    }
+    assert scores["numbers"]["image in training"]["seen"]["interval"][1] < 100  # Wilson, of one image
+    assert any("40 of 40 annotations have answers without answer_id" in note for note in scores["notes"])
+    printed = capsys.readouterr().out
+    assert "\norgan " in printed
+    assert "\nnote: 40 of 40 annotations" in printed
+    assert main([*arguments(larger), "--by", "organs"]) == 2
+    assert "no question has a column 'organs'; did you mean 'organ'?" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import torch
 from coattn.datasets import question_embeddings
 from coattn.datasets.question_embeddings import embed_questions, read_questions
 from coattn.features.store.reader import FeatureStore
-from coattn.text.pretrained import TextEncoder
+from coattn.text.encoders import TextEncoder
 
 QUESTIONS = [f"what is {'it ' * n}?" for n in range(10)]
 

@@ -14,8 +14,7 @@ from coattn import models
 from coattn.nn import PlainQuestionEncoder, RecurrentQuestionEncoder
 from coattn.serialization.directory import load_directory, save_model
 from coattn.serialization.registry import build, describe
-from coattn.text.finetuned import FinetunedQuestionEncoder
-from coattn.text.pretrained import TextEncoder
+from coattn.text.encoders import FinetunedQuestionEncoder, TextEncoder
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary
 
@@ -155,11 +154,11 @@ def changed(**values: object) -> str:
         (changed(_name_or_path="somebody/model"), "a config with _name_or_path"),
         (changed(vision_config={"model_type": "vit"}), "a config with vision_config"),
         (changed(backbone="somebody/model", use_pretrained_backbone=True), "backbone"),
-        (changed(num_hidden_layers=10**9), "is beyond reason"),
-        (changed(vocab_size=10**12), "is beyond reason"),
+        (changed(num_hidden_layers=10**9), "cannot have the width"),
+        (changed(vocab_size=10**12), "cannot have the width"),
         (changed(hidden_size="wide"), "text encoder"),
         (changed(hidden_size=9), "text encoder"),
-        (changed(hidden_size=6), "gives embeddings of width 6, but the question encoder behind it reads 8"),
+        (changed(hidden_size=6), "have width 6, but the question encoder reads 8"),
         (changed(hidden_act="evil"), "cannot load this text encoder: 'evil'"),
         (json.dumps({"model_type": "vit", "vocab_size": 3, "hidden_size": 8}), "vit does not read text"),
         (json.dumps({"model_type": "clip"}), "text encoder"),

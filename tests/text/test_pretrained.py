@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coattn.text.pretrained import TextEncoder
+from coattn.text.encoders import TextEncoder
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 safetensors_torch = pytest.importorskip("safetensors.torch")

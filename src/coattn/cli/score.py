@@ -32,23 +32,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     lines = {name: str(function.__doc__).partition("\n")[0] for name, function in METRICS.items()}
     parser.epilog = EXAMPLE + "\n".join(f"  {name:<15}  {line}" for name, line in lines.items())
-    parser.add_argument("results", type=Path, help="the result file, in any form that `coattn predict` writes")
-    parser.add_argument("--questions", type=Path, required=True, metavar="Q.json", help="the questions (VQA v2 format)")
-    parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="their human answers")
+    parser.add_argument("results", type=Path, help="The result file, in any form that `coattn predict` writes.")
+    parser.add_argument(
+        "--questions", type=Path, required=True, metavar="Q.json", help="The questions, in the format of VQA v2."
+    )
+    parser.add_argument("--annotations", type=Path, required=True, metavar="A.json", help="The human answers to them.")
     parser.add_argument(
         "--metric",
         choices=METRICS,
         metavar="METRIC",
-        help="one of those below; by default the metric that the annotations name (info.metric); if they name none, "
-        "exact_match where most questions have one answer, else vqa_accuracy",
+        help="One of the metrics below. By default it is the one that the annotations name (info.metric). If they name "
+        "none, it is exact_match where most questions have one answer, else vqa_accuracy.",
     )
-    parser.add_argument("--against", type=Path, metavar="OTHER.json", help="another result file: test the difference")
+    parser.add_argument("--against", type=Path, metavar="OTHER.json", help="Test the difference from this result file.")
     parser.add_argument(
         "--by",
         action="append",
         default=[],
         metavar="COLUMN",
-        help="also score by this column of the questions, for example organ; may be repeated",
+        help="Also score by this column of the questions, for example organ. It may be repeated.",
     )
     parser.add_argument(
         "--train-questions",
@@ -56,23 +58,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="T.json",
-        help="the training questions: also score by what training has seen (the image, the question, both together)",
+        help="Also score by what these training questions have seen: the image, the question, or both together.",
     )
-    parser.add_argument("--choices", type=Path, metavar="C.json", help="GQA's choices file: validity and plausibility")
-    parser.add_argument("--thresholds", type=Path, metavar="SCORES.json", help="scores to take the thresholds from")
+    parser.add_argument(
+        "--choices", type=Path, metavar="C.json", help="GQA's choices file, for validity and plausibility."
+    )
+    parser.add_argument(
+        "--thresholds", type=Path, metavar="SCORES.json", help="Take the thresholds of answering from these scores."
+    )
     parser.add_argument(
         "--samples",
         type=_count,
         default=1000,
         metavar="N",
-        help="number of bootstrap samples; 0 leaves out all intervals but those of --against (default: 1000)",
+        help="The number of bootstrap samples. 0 leaves out all intervals but those of --against (default: 1000).",
     )
-    parser.add_argument("--json", type=Path, metavar="OUT.json", help="write all scores here, by question as well")
-    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="draw reliability and risk-coverage here")
+    parser.add_argument("--json", type=Path, metavar="OUT.json", help="Write all scores to this file, by question too.")
+    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="Draw reliability and risk-coverage in this file.")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, score, print, and write if asked."""
+    """Score the results, print the table, and write the files that were asked for."""
     from coattn._internal.files import write_json
     from coattn.datasets.results import read_results
     from coattn.datasets.vqa_json import read_vqa

@@ -19,7 +19,7 @@ from coattn.datasets.vqa_json import read_vqa
 from coattn.features.store.manifest import MANIFEST, Manifest, Unit
 from coattn.features.store.provenance import same_extractor
 from coattn.features.store.reader import StoreWriter, read_shard
-from coattn.text.pretrained import TextEncoder
+from coattn.text.encoders import TextEncoder
 
 TEXT_ENCODER = "text_encoder"
 _QUESTIONS_PER_SHARD = 1024

@@ -57,14 +57,15 @@ def read_results(path: str | Path, records: Sequence[Record] = ()) -> Results:
     """Read a result file of any of these forms; JSON may be gzipped (`.json.gz`).
 
     - a list of objects: ours and VQA's ("question_id", "answer"), GQA's ("questionId", "prediction"), VizWiz's
-      ("image", "answer", "answerable"; the image's name is then the question's id), and VizWiz's without answers;
+      ("image", "answer", "answerable"), and VizWiz's without answers; an image's name means the question about it;
     - an object by question id: of answers, or A-OKVQA's {"direct_answer": ..., "multiple_choice": ...};
     - `.jsonl`: one object per line, LLaVA's ("question_id", "text") or any of the above;
     - `.txt`: one answer per line in the order of the questions, CLEVR's.
 
     Args:
         path: the file.
-        records: the questions in the order of their file; only a `.txt` needs them.
+        records: the questions in the order of their file. A `.txt` needs them, and names of images where those are
+            not the ids of the questions.
 
     Raises:
         ValueError: the file has none of these forms, answers a question twice, or has a confidence that is not a number
@@ -75,17 +76,18 @@ def read_results(path: str | Path, records: Sequence[Record] = ()) -> Results:
     if path.suffix == ".txt":
         return Results(_lines_by_question(path, records))
     if path.suffix == ".jsonl":
-        return _from_entries(path, _json_lines(path))
+        return _from_entries(path, _json_lines(path), records)
     value = read_json_file(path)
     if isinstance(value, dict) and value and all(isinstance(entry, (str, dict)) for entry in value.values()):
         return _from_object(path, value)
     if not isinstance(value, list):
         raise ValueError(f"{path}: a result file is a list {_EXAMPLE}; {kind_of(value)}")
-    return _from_entries(path, value)
+    return _from_entries(path, value, records)
 
 
-def _from_entries(path: Path, entries: Iterable[Any]) -> Results:
+def _from_entries(path: Path, entries: Iterable[Any], records: Sequence[Record]) -> Results:
     """Results of a list of objects, whichever keys they have."""
+    by_image = {str(_image_name(record)): record.question_id for record in records}
     answers: dict[int | str, str] = {}
     shares: dict[str, dict[int | str, float]] = {"confidence": {}, "answerable": {}}
     without_answers: bool | None = None
@@ -94,8 +96,10 @@ def _from_entries(path: Path, entries: Iterable[Any]) -> Results:
         keys = result if isinstance(result, dict) else {}
         id_key = next((key for key in _ID_KEYS if key in keys), "question_id")
         question_id = checked_id(where.get(id_key), id_key, where)
+        if id_key == "image":
+            question_id = by_image.get(str(question_id), question_id)
         if question_id in answers:
-            where.fail("this question_id appeared before; give one answer per question")
+            where.fail(f"this {id_key} appeared before; give one answer per question")
         answer_key = next((key for key in _ANSWER_KEYS if key in keys), "answer")
         if without_answers is None:
             without_answers = "answerable" in keys and answer_key not in keys
@@ -184,6 +188,11 @@ def _clevr(results: Results, records: Iterable[Record]) -> str:
     return "".join(f"{results.answers[record.question_id]}\n" for record in records)
 
 
+def _image_name(record: Record) -> Any:
+    """The name of a question's image in VizWiz's files."""
+    return record.extra.get("image", record.image_id)
+
+
 def _vizwiz(results: Results, records: Iterable[Record]) -> str:
     """[{"image", "answer", "answerable"}, ...]: VizWiz.
 
@@ -192,7 +201,7 @@ def _vizwiz(results: Results, records: Iterable[Record]) -> str:
     """
     return _json(
         {
-            "image": record.extra.get("image", record.image_id),
+            "image": _image_name(record),
             "answer": (answer := results.answers[record.question_id]),
             "answerable": results.answerable.get(record.question_id, float(answer != "unanswerable")),
         }

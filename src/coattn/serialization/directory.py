@@ -39,7 +39,7 @@ from coattn.nn import VQAGenerator, VQAModel
 from coattn.serialization.registry import build, check_keys, describe, fits
 from coattn.serialization.versions import VERSION, rename_parameters, update_config
 from coattn.text.answer_words import AnswerWords, answers_from_json
-from coattn.text.finetuned import FinetunedQuestionEncoder
+from coattn.text.encoders import FinetunedQuestionEncoder
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 

@@ -18,7 +18,7 @@ from coattn.models.mfb import FactorizedCoAttention, FactorizedHead
 from coattn.models.mmnasnet import MMNasNetCoAttention, RelationEncoder
 from coattn.models.original_padding import OriginalPadding
 from coattn.models.question_only import QuestionOnlyHead, UnseenRegions
-from coattn.text.finetuned import FinetunedQuestionEncoder
+from coattn.text.encoders import FinetunedQuestionEncoder
 
 # The allow-list: a config that names any other class is refused.
 BRICKS: dict[str, type[nn.Module]] = {

@@ -1,4 +1,4 @@
-"""Tokenizers of `transformers` models: questions to the ids of pieces of words, and back to text for people.
+"""Tokenizers of `transformers` models: from questions to the ids of pieces of words, and back to text for people.
 
 A tokenizer is kept as the bytes of its files, so that checkpoints and model directories carry all of it. No code that
 comes with a model is run, and nothing is downloaded unless that is asked for.
@@ -16,11 +16,12 @@ from typing import Any, Self
 
 from coattn._internal.files import require, sha256_of_file
 from coattn._internal.hub_cache import CONFIG, WEIGHTS, check_has_config, explained, matching, no_progress_bar
+from coattn.text.tokenizer import normalize_text
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model")
 FILES = (CONFIG, "model.safetensors.index.json", *WEIGHTS, *TOKENIZER_FILES, "README.md", "LICENSE*")
 KIND = "text encoder"
-# Settings of a config that say where code, kernels or weights come from, or how they are stored; none of our concern.
+# Settings of a config about the origin and storage of code, kernels or weights, which are not the architecture.
 _NOT_ARCHITECTURE = frozenset(
     {"auto_map", "quantization_config", "dtype", "torch_dtype", "transformers_version", "architectures", "id2label"}
     | {"label2id", "task_specific_params", "gradient_checkpointing", "attn_implementation", "experts_implementation"}
@@ -32,14 +33,14 @@ class PretrainedTokenizer:
 
     Args:
         files: the encoder's config.json and the files of its tokenizer, by name.
-        source: what messages call it.
+        source: the name of the tokenizer in messages.
 
     Attributes:
         files: as given.
-        config: the architecture of the encoder, as JSON text; see `coattn.text.finetuned`.
+        config: the architecture of the encoder, as JSON text; see `coattn.text.encoders`.
         dim: width of the encoder's hidden states.
-        max_tokens: the most tokens of a question that tokenizer and encoder admit.
-        min_tokens: the special tokens that each question gets, and one more.
+        max_tokens: the largest number of tokens of a question that tokenizer and encoder accept.
+        min_tokens: the number of special tokens of each question, plus one.
 
     Raises:
         ValueError: transformers cannot make a tokenizer of them.
@@ -79,11 +80,15 @@ class PretrainedTokenizer:
         return self._num_ids
 
     def encode_all(self, questions: Sequence[str], *, max_tokens: int | None = None) -> list[list[int]]:
-        """The ids of each question's tokens, special tokens included, which stay when it is cut to `max_tokens`."""
+        """The ids of each question's tokens, special tokens included, which stay when it is cut to `max_tokens`.
+
+        Text is normalized first (`coattn.text.tokenizer.normalize_text`).
+        """
         if not questions:
             return []
+        texts = [normalize_text(question) for question in questions]
         cut = {} if max_tokens is None else {"truncation": True, "max_length": max_tokens}
-        return self._tokenizer(list(questions), **cut, verbose=False)["input_ids"]
+        return self._tokenizer(texts, **cut, verbose=False)["input_ids"]
 
     def encode(self, question: str, *, max_tokens: int | None = None) -> list[int]:
         """The ids of one question; see `encode_all`."""
@@ -108,10 +113,10 @@ class PretrainedTokenizer:
             return [None if special else place for place, special in enumerate(added)]
 
     def limit(self, max_tokens: int | None) -> int:
-        """`max_tokens`, or the most that the encoder admits.
+        """`max_tokens`, or the largest number that the encoder accepts.
 
         Raises:
-            ValueError: it is not what this encoder admits.
+            ValueError: this encoder does not accept it.
         """
         if max_tokens is not None and not self.min_tokens <= max_tokens <= self.max_tokens:
             raise ValueError(
@@ -121,32 +126,32 @@ class PretrainedTokenizer:
         return max_tokens or self.max_tokens
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the files, byte for byte, into a new folder from which `load` gives the same tokenizer."""
+        """Write the files, byte for byte, into a new folder from which `load` makes the same tokenizer."""
         Path(folder).mkdir(parents=True)
         for name, content in self.files.items():
             (Path(folder) / name).write_bytes(content)
 
     def to_json(self) -> dict[str, Any]:
-        """The files, as JSON holds them: each byte a character."""
+        """The files as JSON values, each byte as a character."""
         return {"files": {name: content.decode("latin-1") for name, content in self.files.items()}}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], source: str) -> Self:
-        """What `to_json` gave."""
+        """The tokenizer that `to_json` described."""
         return cls({name: content.encode("latin-1") for name, content in value["files"].items()}, source)
 
 
 def load_tokenizer(transformers: Any, folder: Path, source: str) -> Any:
-    """The tokenizer of a folder that messages call `source`."""
+    """The tokenizer in a folder; `source` is its name in messages."""
     with explained(source, folder, kind=KIND), no_progress_bar(transformers.utils.logging):
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def encoder_config(text: str, source: str) -> Any:
-    """The config of `transformers` that JSON text describes.
+    """The config of `transformers` that a JSON text describes.
 
     Raises:
-        ValueError: it is no config of a text encoder, or asks for anything but layers of `transformers`.
+        ValueError: it is not the config of a text encoder, or needs more than the layers of `transformers`.
     """
     transformers = require("transformers", "text")
     values = _read_values(text, source)
@@ -161,12 +166,12 @@ def encoder_config(text: str, source: str) -> Any:
         config = transformers.CONFIG_MAPPING[kind].from_dict(values)
         sizes = (config.hidden_size, config.vocab_size, config.num_hidden_layers)
     if not all(isinstance(size, int) and 0 < size < 1 << 24 for size in sizes) or sizes[2] > 1000:
-        raise ValueError(f"{source}: an encoder of width, ids and layers {sizes} is beyond reason")
+        raise ValueError(f"{source}: an encoder cannot have the width, number of ids and number of layers {sizes}")
     return config
 
 
 def _architecture(content: bytes, source: str) -> str:
-    """What of a config.json describes the layers, as JSON text."""
+    """The part of a config.json that describes the layers, as JSON text."""
     try:
         values = _read_values(content.decode("utf-8-sig"), source)
     except UnicodeDecodeError:
@@ -186,13 +191,13 @@ def _read_values(text: str, source: str) -> dict[str, Any]:
 
 
 def token_limit(tokenizer: Any, config: Any) -> int:
-    """The most tokens that both the tokenizer and the positions of the encoder admit."""
+    """The largest number of tokens that both the tokenizer and the positions of the encoder accept."""
     positions = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     return min(tokenizer.model_max_length, positions, 8192)  # tokenizers without a limit say 10^30
 
 
 def joint_sha256(files: Sequence[Path]) -> str:
-    """SHA-256 of one file; of several, that of their names and hashes."""
+    """The SHA-256 of one file, or that of the names and hashes of several files."""
     if len(files) == 1:
         return sha256_of_file(files[0])
     return hashlib.sha256("\n".join(f"{path.name} {sha256_of_file(path)}" for path in files).encode()).hexdigest()

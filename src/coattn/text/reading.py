@@ -17,7 +17,7 @@ from coattn.text.tokenizer import tokenize
 from coattn.text.vocabulary import UNK, Vocabulary
 
 if TYPE_CHECKING:
-    from coattn.text.pretrained import TextEncoder
+    from coattn.text.encoders import TextEncoder
 
 
 class Word(NamedTuple):

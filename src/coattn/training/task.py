@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from coattn.metrics.calibration import confidences
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
-from coattn.text.finetuned import FinetunedQuestionEncoder
+from coattn.text.encoders import FinetunedQuestionEncoder
 from coattn.training.batches import Batch
 from coattn.training.callbacks import ExactResume, PeakMemory
 from coattn.training.data import VQADataModule

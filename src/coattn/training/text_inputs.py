@@ -18,7 +18,7 @@ from coattn.features.store.reader import FeatureStore
 from coattn.serialization.directory import ANSWERS, read_config, read_question_vocabulary
 from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.answers import answer_form
-from coattn.text.pretrained import encoder_record
+from coattn.text.encoders import encoder_record
 from coattn.text.pretrained_tokenizer import FILES, KIND, PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors

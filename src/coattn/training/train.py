@@ -249,7 +249,7 @@ def _folder_that_fits(folder: Path, record: Mapping[str, Any], items: Mapping[st
 def _embed(dataset: Dataset, data: Path, encoder: str | os.PathLike[str]) -> Path:
     """Run the text encoder over all questions and return the folder of their embeddings."""
     from coattn.predictor import find_device
-    from coattn.text.pretrained import TextEncoder
+    from coattn.text.encoders import TextEncoder
 
     loaded = TextEncoder.load(encoder, device=find_device("auto"))
     questions = list(dict.fromkeys(record.question for records in dataset.splits.values() for record in records))
