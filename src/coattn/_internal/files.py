@@ -135,9 +135,13 @@ def _lock(handle: int) -> bool:
 
 
 def remove_leftovers(target: Place) -> None:
-    """Remove the temporary files and folders that killed processes left while they were writing `target`."""
+    """Remove the temporary files and folders that killed processes left while they were writing `target`.
+
+    The name "*" stands for all targets of a folder.
+    """
     path = Path(target)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+    name = "*" if path.name == "*" else glob.escape(path.name)
+    for leftover in path.parent.glob(f".{name}.*.partial"):
         try:
             handle = os.open(leftover, os.O_RDONLY)
         except OSError:

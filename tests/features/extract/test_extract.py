@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from coattn.features.extract.extractors.base import Windowed, window_of
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.extract.run import extract
@@ -175,10 +177,10 @@ def test_what_was_done_with_unusual_images_is_said(tmp_path, capsys, monkeypatch
     assert (report.done, report.skipped) == (2, [])
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if str(animation) in line] == [
-        f"{animation}: holds several pictures (animation, pages); the first was taken"
+        f"{animation}: holds several pictures (animation, pages); the first was used"
     ]
     assert [line for line in lines if str(large) in line] == [
-        f"{large}: 12 x 10 pixels, unusually many; it was read all the same"
+        f"{large}: 12 x 10 pixels, an unusually large image; it was read"
     ]
     assert not [warning for warning in recwarn if issubclass(warning.category, Image.DecompressionBombWarning)]
 
@@ -361,3 +363,40 @@ def test_stores_that_do_not_fit_are_not_merged(photos, tmp_path):
 def test_a_record_of_something_unknown_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         build_extractor({**Descriptor().record, **change})
+
+
+# --- under fire ---
+
+
+def test_a_folder_that_is_removed_meanwhile_is_an_error(photos, tmp_path):
+    class Removing(Descriptor):
+        def describe(self, pixels):
+            shutil.rmtree(tmp_path / "out", ignore_errors=True)
+            return super().describe(pixels)
+
+    with pytest.raises((ValueError, OSError), match=r"removed or changed|No such file"):
+        run(photos, tmp_path / "out", extractor=Removing())
+
+
+def test_the_window_of_deep_images_is_part_of_the_record(tmp_path, capsys):
+    ramp = np.tile(np.linspace(0, 4095, 256).astype(np.uint16), (64, 1))
+    for name in "ab":
+        Image.fromarray(ramp).save(tmp_path / f"{name}.png")
+    images = {name: tmp_path / f"{name}.png" for name in "ab"}
+    assert run(images, tmp_path / "dark").dark == 2
+    assert capsys.readouterr().err.count("uses a small part of its 16-bit range") == 1
+    report = run(images, tmp_path / "out", extractor=Windowed(Descriptor(), (0, 4095)))
+    assert report.dark == 0
+    store = FeatureStore(tmp_path / "out")
+    assert store.record["settings"]["window"] == [0, 4095]
+    assert store.read(0).features.max() > FeatureStore(tmp_path / "dark").read(0).features[:, :12].max()
+    rebuilt = build_extractor(store.record)
+    assert rebuilt.record == store.record
+    assert window_of(rebuilt) == (0, 4095)
+    with pytest.raises(ValueError, match="window 9-9: must be two different values"):
+        Windowed(Descriptor(), (9, 9))
+
+
+def test_sizes_that_nobody_needs_are_refused():
+    with pytest.raises(ValueError, match="size 60000x60000 is too large; the limit is 8192 on a side"):
+        build_extractor({**Descriptor().record, "settings": {"grid": [4, 4], "size": [60000, 60000]}})

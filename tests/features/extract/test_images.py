@@ -167,7 +167,7 @@ def test_a_hundred_megapixels_are_read(tmp_path):
     path.write_bytes(encoded(Image.new("1", (10_000, 10_000)), "PNG"))
     told = []
     assert load_image(path, tell=told.append).size == (10_000, 10_000)
-    assert told == [f"{path}: 10000 x 10000 pixels, unusually many; it was read all the same"]
+    assert told == [f"{path}: 10000 x 10000 pixels, an unusually large image; it was read"]
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP", "MPO"])
@@ -177,7 +177,7 @@ def test_several_pictures_are_told(tmp_path, kind):
     for name, others in (("one", []), ("three", frames[1:])):
         (tmp_path / name).write_bytes(encoded(frames[0], kind, save_all=True, append_images=others))
         assert np.abs(np.asarray(load_image(tmp_path / name, tell=told.append)).astype(int) - RED).max() <= 20
-    several = f"{tmp_path / 'three'}: holds several pictures (animation, pages); the first was taken"
+    several = f"{tmp_path / 'three'}: holds several pictures (animation, pages); the first was used"
     assert told == ([] if kind == "MPO" else [several])
 
 
@@ -280,3 +280,28 @@ def test_a_prepared_folder_is_pointed_to_its_list(tmp_path: Path) -> None:
     (tmp_path / "images.json").write_text("{}")
     with pytest.raises(ValueError, match=r"give .*images\.json"):
         find_images([tmp_path])
+
+
+def test_twelve_bits_are_said_and_can_be_stretched(tmp_path):
+    ramp = np.tile(np.linspace(0, 4095, 256).astype(np.uint16), (4, 1))
+    Image.fromarray(ramp).save(tmp_path / "scan.png")
+    told: list[str] = []
+    assert np.asarray(load_image(tmp_path / "scan.png", tell=told.append)).max() == 15
+    (line,) = told
+    assert "scan.png: uses a small part of its 16-bit range (at most 4095 of 65535)" in line
+    assert "--window 0-4095" in line
+    stretched = np.asarray(load_image(tmp_path / "scan.png", window=(0, 4095), tell=told.append))
+    np.testing.assert_array_equal(stretched[0, :, 0], np.arange(256))
+    np.testing.assert_array_equal(np.asarray(load_image(ramp, window=(0, 4095))), stretched)
+    assert len(told) == 1
+
+
+def test_eight_bit_values_in_an_integer_image_are_not_black():
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    np.testing.assert_array_equal(pixels(Image.fromarray(values).convert("I"))[..., 0], values)
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png: is a named pipe"):
+        load_image(tmp_path / "a.png")

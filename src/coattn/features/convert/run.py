@@ -117,6 +117,7 @@ def convert(
         ]
         manifest = Manifest(record, shape.dim, dtype, False, units)
         open_folder(folder, manifest)
+        remove_leftovers(folder / "*")
         for entry in dropped:
             _tell(entry)
         parts, found_done = [], 0
@@ -295,7 +296,6 @@ def _finished(folder: Path, manifest: Manifest, unit: Unit, fingerprint: str) ->
     Raises:
         ValueError: the source has changed since.
     """
-    remove_leftovers(folder / unit.shard)
     if not (folder / unit.shard).exists():
         return None
     try:

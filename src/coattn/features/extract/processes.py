@@ -1,37 +1,124 @@
-"""The processes that share one command under torchrun: which of them this is, and what they did together."""
+"""Processes that share one command under torchrun or SLURM, through files in the folder that they write."""
 
 from __future__ import annotations
 
+import json
 import os
-from datetime import timedelta
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import torch
+from coattn._internal.files import parse_json
+from coattn.features.store.manifest import SIGN
 
-_LONGEST_WAIT = timedelta(days=365)  # the first to be done waits for the last, whose images may be larger
+SECONDS_WITHOUT_SIGN = 60.0  # after which a process counts as lost
+_SECONDS_BETWEEN_SIGNS = 5.0
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Which process this is, and of how many: what torchrun says, else 0 of 1."""
+    """Number of this process and number of processes, as torchrun sets them; otherwise 0 and 1."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def num_cores() -> int:
-    """The cores that this process may count on, at least 1: those it may run on, shared with its machine's others."""
+    """The cores that this process may use, at least 1: those of its machine, shared with the other processes there."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
-def gather(value: Any) -> list[Any] | None:
-    """Bring together what each process has once all are done: a list by rank in the first process, None in the others.
+@contextmanager
+def signs_of_life(folder: Path, rank: int, *, shown: bool = True) -> Iterator[Callable[[Any], None]]:
+    """Rewrite a small file in `folder` every five seconds, so that other processes see that this one lives.
 
-    They meet here for the first time, so that none of them depends on another before.
+    Args:
+        folder: the folder that all processes write.
+        rank: number of this process.
+        shown: False writes nothing, for a process that is alone.
+
+    Yields:
+        A function that takes the report (plain JSON) of this process, and writes it as its last sign.
     """
-    rank, world_size = rank_and_world_size()
-    if world_size == 1:
-        return [value]
-    values = [None] * world_size if rank == 0 else None
-    torch.distributed.init_process_group("gloo", timeout=_LONGEST_WAIT)
-    torch.distributed.gather_object(value, values)
-    torch.distributed.destroy_process_group()
-    return values
+    path, ended = _file(folder, rank), threading.Event()
+
+    def give_signs() -> None:
+        count = 0
+        while not ended.is_set():
+            count += 1
+            _write(path, {"sign": [os.getpid(), count]})
+            ended.wait(_SECONDS_BETWEEN_SIGNS)
+
+    thread = threading.Thread(target=give_signs, daemon=True)
+
+    def report(value: Any) -> None:
+        ended.set()
+        thread.join()
+        _write(path, {"report": value})
+
+    if not shown:
+        ended.set()
+    thread.start()
+    try:
+        yield report
+    finally:
+        ended.set()
+        thread.join()
+
+
+def gather(
+    folder: Path, world_size: int, is_complete: Callable[[int], bool], *, seconds: float = SECONDS_WITHOUT_SIGN
+) -> list[Any]:
+    """Wait until all other processes are done, and return their reports by rank. The first process calls this.
+
+    Files and not a network carry the reports: the processes share the folder anyway, and none depends on another.
+
+    Args:
+        folder: the folder that all processes write.
+        world_size: number of processes.
+        is_complete: whether the share of a process is in the folder. A report without it is of an earlier command.
+        seconds: time without a sign of life after which a process counts as lost.
+
+    Raises:
+        ValueError: a process gave no sign of life for `seconds`; the message names it.
+    """
+    reports = []
+    for rank in range(1, world_size):
+        path = _file(folder, rank)
+        last, changed = None, time.monotonic()
+        while not ("report" in (content := _read(path)) and is_complete(rank)):
+            if content != last:
+                last, changed = content, time.monotonic()
+            if time.monotonic() - changed > seconds:
+                raise ValueError(
+                    f"{folder}: process {rank} of {world_size} gave no sign of life for {seconds:.0f} seconds: it or "
+                    "its machine was lost, or it does not share this folder; run the same command again to finish"
+                )
+            time.sleep(0.1)
+        reports.append(content["report"])
+    for path in folder.glob(f"{SIGN}*"):
+        path.unlink(missing_ok=True)
+    return reports
+
+
+def _file(folder: Path, rank: int) -> Path:
+    return folder / f"{SIGN}{rank}.json"
+
+
+def _write(path: Path, value: Any) -> None:
+    """Write a file that readers see whole. A folder that was removed is an error of the process, not of this thread."""
+    partial = path.with_suffix(".writing")
+    try:
+        partial.write_text(json.dumps(value), encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        pass
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(path.read_bytes(), path)  # opened anew each time: a network file system then looks again
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

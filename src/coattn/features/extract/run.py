@@ -1,10 +1,11 @@
-"""Running an extractor over many images, into a folder of shards that survives kills and can be shared by processes."""
+"""Run an extractor over many images, into a resumable folder of shards that several processes may share."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import threading
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -23,13 +24,13 @@ from torch import Tensor
 from coattn._internal.files import atomic_path, remove_leftovers
 from coattn._internal.progress import Advance, tell
 from coattn._internal.progress import progress as show_progress
-from coattn.features.extract.extractors.base import Extractor, Regions
+from coattn.features.extract.extractors.base import Extractor, Regions, window_of
 from coattn.features.extract.extractors.build import WEIGHTS, build_extractor
-from coattn.features.extract.images import find_images, load_image
+from coattn.features.extract.images import DARK, find_images, load_image
 from coattn.features.extract.pipeline import computing, in_background, loading
 from coattn.features.extract.processes import num_cores
 from coattn.features.store.layout import Part, Skipped, feature_dtype
-from coattn.features.store.manifest import FLIP, Manifest, Unit, open_folder, plan_units
+from coattn.features.store.manifest import FLIP, MANIFEST, Manifest, Unit, open_folder, plan_units
 from coattn.features.store.reader import asset_path, read_shard
 from coattn.features.store.writer import StoreWriter
 
@@ -43,11 +44,19 @@ _WAITING_BATCHES = 8  # described and not yet written, before the extractor has 
 
 @dataclass(frozen=True)
 class Report:
-    """What `extract` did: images now in its shards, those of them that were there before, and those left out."""
+    """Report of `extract`.
+
+    Attributes:
+        done: images now in the shards.
+        found_done: images among them that an earlier call had extracted.
+        skipped: images that could not be read.
+        dark: 16-bit images that came out nearly black because they use a small part of their range.
+    """
 
     done: int
     found_done: int
     skipped: list[Skipped]
+    dark: int = 0
 
 
 def extract(
@@ -66,31 +75,32 @@ def extract(
 ) -> Report:
     """Extract the regions of `images` (id to path) into the folder `out`, or finish what an earlier call began.
 
-    The images are cut into units, each of which becomes one shard, complete or not there at all. Called again with the
-    same arguments, only what is missing is made, and the files end up the same, byte for byte, as in one go. (With
-    another batch size, number of threads or device they agree to rounding.) Images that cannot be read are left out and
-    tried again by the next call. Several processes may share the work, without a word between them: each does every
+    The images are divided into units. Each unit becomes one shard, which is complete or absent. A further call with the
+    same arguments makes only the missing shards, and all files equal those of an uninterrupted call, byte for byte.
+    (With another batch size, number of threads or device they agree to rounding.) Images that cannot be read are left
+    out, and tried again by the next call. Several processes may share the work without communication: each does every
     `world_size`-th unit.
 
-    Reading, computing and writing go on at the same time. In memory are no more than the images and features of a few
-    batches, and the features of two shards, one being filled and one being written. These two are what a kill loses.
+    Reading, computing and writing overlap. Memory holds the images and features of a few batches, and the features of
+    two shards: one is being filled, one is being written. A kill loses at most these two.
 
     Args:
         images: image id to path.
         out: folder; made if it does not exist.
-        extractor: what makes the regions.
-        dtype: of the stored features: float16, float32 or int8.
-        flips: store each image a second time, mirrored, under its id with `#flip` behind.
-        batch_size: images per call of the extractor; None: 32, or 4 of a network on a CPU, which is up to twice as fast
-            where its caches hold what it computes.
-        num_workers: threads that read and shrink images while the extractor computes; None: one for each core.
+        extractor: the extractor.
+        dtype: type of the stored features: float16, float32 or int8.
+        flips: store each image a second time, mirrored, under its id followed by `#flip`.
+        batch_size: images per call of the extractor; None: 32, or 4 for a network on a CPU, which is up to twice as
+            fast because intermediate results stay in the CPU's caches.
+        num_workers: threads that read and resize images while the extractor computes; None: one for each core.
         images_per_unit: default: 256, less where that would be more than 128 MB of features.
-        rank: which of the processes this is.
+        rank: number of this process, from 0.
         world_size: number of processes.
-        progress: show a progress bar on stderr.
+        progress: show progress on stderr.
 
     Raises:
-        ValueError: `out` holds something else, or features made with other settings or of other images; unknown dtype.
+        ValueError: `out` holds something else, or features of other settings or images; unknown dtype; the folder was
+            removed or changed meanwhile.
     """
     folder = Path(out)
     if images_per_unit is None:
@@ -99,6 +109,7 @@ def extract(
     units = plan_units(images, folder, images_per_unit=images_per_unit)
     manifest = Manifest(extractor.record, extractor.dim, dtype, flips, units)
     open_folder(folder, manifest)
+    remove_leftovers(folder / "*")
     if rank == 0 and extractor.weights is not None and not asset_path(folder, WEIGHTS).exists():
         _save_weights(asset_path(folder, WEIGHTS), extractor.weights)
 
@@ -108,9 +119,10 @@ def extract(
     todo = [unit for unit in units if unit.shard not in there]
     total = sum(len(unit.images) for unit in units)
     missing = sum(len(unit.images) for unit in todo)
+    notes = _Notes()
     name = folder.name if world_size == 1 else f"{folder.name}, process {rank} of {world_size}"
     with (
-        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),  # told with the file's name
+        warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),  # `notes` names the file
         show_progress(name, total, done=total - missing, shown=progress) as advance,
     ):
         skipped += _make_shards(
@@ -122,14 +134,20 @@ def extract(
             flips=flips,
             batch_size=batch_size or images_at_once(extractor),
             num_workers=num_workers or num_cores(),
+            notes=notes,
             advance=advance,
         )
+    if missing_files := [name for name in (MANIFEST, *(unit.shard for unit in units)) if not (folder / name).exists()]:
+        raise ValueError(
+            f"{folder}: was removed or changed while it was written ({len(missing_files)} files are missing, the first "
+            f"is {missing_files[0]}); run the same command again"
+        )
     found = sum(len(part.image_ids) for part in there.values()) // (2 if flips else 1)
-    return Report(done=total - len(skipped), found_done=found, skipped=skipped)
+    return Report(done=total - len(skipped), found_done=found, skipped=skipped, dark=notes.dark)
 
 
 def images_at_once(extractor: Extractor) -> int:
-    """Images per call of an extractor with which it is fast: few where the CPU's caches should hold them."""
+    """Images per call with which an extractor is fast: few where intermediate results should stay in CPU caches."""
     return _CACHED_IMAGES if extractor.parallel else _IMAGES
 
 
@@ -143,12 +161,13 @@ def _make_shards(
     flips: bool,
     batch_size: int,
     num_workers: int,
+    notes: _Notes,
     advance: Advance,
 ) -> list[Skipped]:
-    """Extract units, one after another; return what could not be read."""
+    """Extract units, one after another; return the images that could not be read."""
     skipped: list[Skipped] = []
     paths = [images[image_id] for unit in units for image_id in unit.images]
-    load, describe = partial(_load, extractor), partial(_describe, extractor, flips=flips)
+    load, describe = partial(_load, extractor, notes), partial(_describe, extractor, flips=flips)
     with (
         loading(load, paths, num_workers=num_workers, ahead=2 * batch_size) as loaded,
         computing(describe, _batches(units, loaded, batch_size), parallel=extractor.parallel) as described,
@@ -156,7 +175,6 @@ def _make_shards(
     ):
         written: Future[None] | None = None
         for unit in units:
-            remove_leftovers(folder / unit.shard)
             with ExitStack() as unfinished:
                 writer = StoreWriter(folder / unit.shard, dim=extractor.dim, dtype=dtype, record=extractor.record)
                 unfinished.enter_context(writer)
@@ -167,14 +185,29 @@ def _make_shards(
                     write(partial(_add, writer, batch))
                     advance(batch.number)
                 if written is not None:
-                    written.result()  # no more than two shards are in memory, this one and the one before it
+                    written.result()  # at most two shards are in memory, this one and the one before it
                 writer.sources = _fingerprint(unit, images, {entry.image_id for entry in skipped})
                 written = write(unfinished.pop_all().close)
     return skipped
 
 
+class _Notes:
+    """Writes remarks on images to stderr; of dark 16-bit images only the first, and counts them."""
+
+    def __init__(self) -> None:
+        self.dark = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, text: str) -> None:
+        is_dark = DARK in text
+        with self._lock:
+            self.dark += is_dark
+            if not is_dark or self.dark == 1:
+                tell(text)
+
+
 class _Loaded(NamedTuple):
-    """An image as the extractor wants it, or the reason why there is none."""
+    """An image as the extractor takes it, or the reason why it could not be read."""
 
     path: Path
     pixels: np.ndarray | None
@@ -182,9 +215,9 @@ class _Loaded(NamedTuple):
     reason: str = ""
 
 
-def _load(extractor: Extractor, path: Path) -> _Loaded:
+def _load(extractor: Extractor, notes: _Notes, path: Path) -> _Loaded:
     try:
-        image = load_image(path, tell=tell)
+        image = load_image(path, window=window_of(extractor), tell=notes)
     except OSError as error:
         return _Loaded(path, None, reason=error.strerror or str(error))
     except ValueError as error:
@@ -192,20 +225,20 @@ def _load(extractor: Extractor, path: Path) -> _Loaded:
     return _Loaded(path, extractor.prepare(image), image.size)
 
 
-_Item = tuple[tuple[str, str], _Loaded]  # (image id, path in the manifest), what was loaded
+_Item = tuple[tuple[str, str], _Loaded]  # ((image id, path in the manifest), loaded image)
 
 
 def _batches(units: Sequence[Unit], loaded: Iterator[_Loaded], size: int) -> Iterator[list[_Item]]:
-    """Batches of at most `size`, each of one unit: the same ones whoever shares the work."""
+    """Batches of at most `size` images, each of one unit. They do not depend on the number of processes."""
     for unit in units:
-        # The images come first in zip: it must not take from `loaded` what belongs to the next unit.
+        # The images come first in zip, so that it takes nothing from `loaded` that belongs to the next unit.
         items = zip(unit.images.items(), loaded, strict=False)
         while batch := list(islice(items, size)):
             yield batch
 
 
 class _Described(NamedTuple):
-    """What became of a batch: id, regions, width and height of each image, and those that could not be read."""
+    """A described batch: id, regions, width and height of each image, and the images that could not be read."""
 
     images: list[tuple[str, Regions, tuple[int, int]]]
     skipped: list[Skipped]
@@ -213,7 +246,7 @@ class _Described(NamedTuple):
 
 
 def _describe(extractor: Extractor, batch: list[_Item], *, flips: bool) -> _Described:
-    """Describe the images that could be read, each mirrored too if asked for."""
+    """Describe the images that could be read, and with `flips` also their mirror images."""
     skipped = [Skipped(image_id, path, loaded.reason) for (image_id, path), loaded in batch if loaded.pixels is None]
     good = [(image_id, loaded.pixels, loaded.size) for (image_id, _), loaded in batch if loaded.pixels is not None]
     pixels = [pixels for _, pixels, _ in good]
@@ -236,7 +269,7 @@ def _add(writer: StoreWriter, batch: _Described) -> None:
 
 
 def _finished(folder: Path, manifest: Manifest, unit: Unit, images: Mapping[str, Path]) -> Part | None:
-    """The unit's shard, if it is there, sound, and holds every image that can be read; else None.
+    """The unit's shard, if it exists, is sound, and holds every image that can be read; else None.
 
     Raises:
         ValueError: an image file has changed since.
@@ -246,7 +279,7 @@ def _finished(folder: Path, manifest: Manifest, unit: Unit, images: Mapping[str,
     try:
         part = read_shard(folder, manifest, unit)
     except ValueError:
-        return None  # damaged: it is ours to make again
+        return None  # a damaged shard is made again
     bad = {entry.image_id for entry in part.skipped}
     if any(_readable(images[image_id]) for image_id in bad):
         return None
@@ -267,13 +300,12 @@ def _readable(path: Path) -> bool:
 
 
 def _fingerprint(unit: Unit, images: Mapping[str, Path], left_out: Collection[str]) -> str:
-    """A hash of the sizes of the unit's files: cheap, and enough to notice that an image was replaced."""
+    """A hash of the sizes of the unit's files: cheap, and enough to notice most replaced images."""
     paths = [images[image_id] for image_id in unit.images if image_id not in left_out]
     sizes = [path.stat().st_size if path.exists() else -1 for path in paths]
     return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
 
 
 def _save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    remove_leftovers(path)
     with atomic_path(path) as file:
         save_file(dict(weights), file)

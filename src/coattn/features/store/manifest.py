@@ -14,6 +14,7 @@ from coattn.features.store.provenance import require_same_extractor
 
 MANIFEST = "manifest.json"
 FLIP = "#flip"
+SIGN = ".process-"  # files by which processes that write one folder know of each other
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def open_folder(folder: Path, manifest: Manifest) -> None:
             f"{folder}: features are written into a folder; make one file of it with `coattn convert merge` afterwards"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    # Looked at before the manifest: what another process of the same command puts there comes after its manifest.
-    holds_something = any(not path.name.startswith(f".{MANIFEST}") for path in folder.iterdir())
+    # Look before the manifest is read: another process of the same command writes its shards after the manifest.
+    holds_something = any(not path.name.startswith((f".{MANIFEST}", SIGN)) for path in folder.iterdir())
     if (folder / MANIFEST).exists():
         _check_same_plan(folder, manifest, Manifest.read(folder))
     elif holds_something:

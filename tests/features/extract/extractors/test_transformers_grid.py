@@ -273,3 +273,37 @@ def test_wrong_weights(tmp_path, make_vision_model):
         build_extractor(grid.record, weights=tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"the extractor transformers needs its weights"):
         build_extractor(grid.record)
+
+
+@pytest.mark.parametrize(("height", "width"), [(56, 56), (50, 62)])
+def test_swin_pads_its_input_and_each_token_lies_in_its_box(tmp_path, height, width):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 7, "image_size": 56}
+    network = transformers.SwinModel(transformers.SwinConfig(**sizes)).eval()
+    network.save_pretrained(tmp_path)
+    extractor = TransformersGrid(
+        config=network.config.to_dict(), weights=tmp_path, size=(height, width), mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+    (regions,) = extractor([image])
+    pixels = (torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255 - 0.5) / 0.5
+    with torch.no_grad():
+        tokens = network(pixel_values=pixels).last_hidden_state[0].numpy()
+    # Patches of 4 pixels, padded, merged by 2, padded again.
+    down, across = ((side + 7) // 8 for side in (height, width))
+    assert len(tokens) == down * across == len(regions.features)
+    x, y = regions.boxes[:, ::2].mean(1) * width / 8, regions.boxes[:, 1::2].mean(1) * height / 8
+    np.testing.assert_allclose(regions.features, tokens[y.astype(int) * across + x.astype(int)], atol=1e-4)
+    assert regions.boxes.max() <= 1
+
+
+def test_tokens_that_are_no_patches_are_refused(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    plain = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    network = transformers.YolosModel(transformers.YolosConfig(**plain, image_size=[32, 32], num_detection_tokens=5))
+    network.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="its 10 tokens for 2x2 patches cannot be assigned to places"):
+        TransformersGrid(
+            config=network.config.to_dict(), weights=tmp_path, size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3
+        )

@@ -1,4 +1,4 @@
-"""What an extractor is: pictures in, regions (features and boxes) out."""
+"""Interface of extractors: images in, regions (features and boxes) out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Regions(NamedTuple):
     """The n regions of one image.
 
-    features (n, D) float32; boxes (n, 4) float32, x1 y1 x2 y2 in [0, 1] of the image; of detectors also labels (n,)
-    int64, the classes, and scores (n,) float32, their confidences.
+    features (n, D) float32; boxes (n, 4) float32, x1 y1 x2 y2 in [0, 1] of the image. Detectors add labels (n,) int64,
+    the classes, and scores (n,) float32, their confidences.
     """
 
     features: np.ndarray
@@ -26,14 +26,14 @@ class Regions(NamedTuple):
 
 
 class Extractor(Protocol):
-    """Turns images into regions, each image for itself: the batch it comes in changes nothing beyond rounding.
+    """Turns images into regions. Other images of a batch change the regions of an image by rounding only.
 
     Attributes:
-        record: what this extractor is (see `provenance`).
+        record: name, settings and weights of this extractor (see `provenance`).
         dim: width D of a feature row.
-        num_regions: the most regions an image can have; units of work are planned with it.
-        weights: the tensors it works with, to be kept beside the features; None if it has none.
-        parallel: whether several threads may call `describe` at once, and it is worth their while.
+        num_regions: largest possible number of regions of an image, with which units of work are planned.
+        weights: the tensors of its network, to be kept beside the features; None if it has none.
+        parallel: whether calls of `describe` in several threads are safe and faster.
     """
 
     @property
@@ -48,7 +48,7 @@ class Extractor(Protocol):
     def parallel(self) -> bool: ...  # noqa: D102
 
     def prepare(self, image: Image.Image) -> np.ndarray:
-        """Shrink an RGB image to the (height, width, 3) uint8 that `describe` wants. Runs in loading threads."""
+        """Resize an RGB image to the (height, width, 3) uint8 that `describe` takes. Runs in loading threads."""
         ...
 
     def describe(self, pixels: Sequence[np.ndarray]) -> list[Regions]:
@@ -65,3 +65,46 @@ def grid_boxes(rows: int, columns: int) -> np.ndarray:
     y, x = np.mgrid[:rows, :columns]
     corners = np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=-1)
     return corners.reshape(-1, 4).astype(np.float32)
+
+
+class Windowed:
+    """An extractor that reads 16-bit images with a window (see `load_image`), which its record keeps."""
+
+    def __init__(self, extractor: Extractor, window: Sequence[int]) -> None:
+        low, high = window
+        if not 0 <= low < high <= 65535:
+            raise ValueError(f"window {low}-{high}: must be two different values of 16 bits, the smaller one first")
+        self.extractor, self.window = extractor, (int(low), int(high))
+        self.dim, self.num_regions = extractor.dim, extractor.num_regions
+        self.weights, self.parallel = extractor.weights, extractor.parallel
+        self.prepare, self.describe = extractor.prepare, extractor.describe
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The record of the extractor, with the window among its settings."""
+        record = self.extractor.record
+        return {**record, "settings": {**record["settings"], "window": list(self.window)}}
+
+    def __call__(self, images: Sequence[Image.Image]) -> list[Regions]:
+        """Prepare and describe RGB images of any size."""
+        return self.extractor(images)
+
+
+def window_of(extractor: Extractor) -> tuple[int, int] | None:
+    """The window with which images for an extractor are loaded; None if it has none."""
+    return extractor.window if isinstance(extractor, Windowed) else None
+
+
+_LONGEST_SIDE = 8192
+
+
+def check_size(name: str, size: Sequence[int]) -> None:
+    """Refuse inputs that no network needs and that a damaged or hostile record could ask for.
+
+    Raises:
+        ValueError: a side of more than 8192 pixels.
+    """
+    if max(size) > _LONGEST_SIDE:
+        raise ValueError(
+            f"{name}: size {'x'.join(map(str, size))} is too large; the limit is {_LONGEST_SIDE} on a side"
+        )

@@ -1,4 +1,4 @@
-"""From a record to the extractor that it describes."""
+"""Build the extractor that a record describes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from coattn.features.extract.extractors.base import Extractor
+from coattn.features.extract.extractors.base import Extractor, Windowed
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.extract.extractors.detector import Detector
 from coattn.features.extract.extractors.objects import Objects
@@ -21,7 +21,7 @@ NETWORKS: dict[str, Callable[..., Extractor]] = {
     "detector": Detector,
     "transformers": TransformersGrid,
 }
-# Extractors of other projects, whose features can be read but not made here.
+# Extractors of other projects: their features can be converted, but not extracted here.
 ELSEWHERE = {
     "bottom-up": "bottom-up attention (Anderson et al. 2018, arXiv 1707.07998)",
     "bottom-up-pytorch": "bottom-up-attention.pytorch, which repeats bottom-up attention in PyTorch",
@@ -47,7 +47,10 @@ def build_extractor(record: Mapping[str, Any], *, weights: Path | None = None, d
     Raises:
         ValueError: unknown extractor, or weights that are missing or not the recorded ones.
     """
-    name, settings = record["name"], record["settings"]
+    name, settings = record["name"], dict(record["settings"])
+    if (window := settings.pop("window", None)) is not None:
+        plain = build_extractor({**record, "settings": settings}, weights=weights, device=device)
+        return Windowed(plain, window)
     if name in ELSEWHERE:
         raise ValueError(
             f"the features that this model reads come from {ELSEWHERE[name]}, which is not part of coattn: "

@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from coattn.features.extract.extractors.base import Regions, grid_boxes
+from coattn.features.extract.extractors.base import Regions, check_size, grid_boxes
 
 _COLOUR_BINS = 3  # per channel
 _DIRECTIONS = 16
@@ -43,6 +43,7 @@ class Descriptor:
     def __init__(self, grid: Sequence[int] = (4, 4), size: Sequence[int] | None = None) -> None:
         rows, columns = grid
         height, width = size or (16 * rows, 16 * columns)
+        check_size("descriptor", (height, width))
         if min(rows, columns, height, width) < 1 or height % rows or width % columns:
             raise ValueError(
                 f"descriptor: size {height}x{width} is no multiple of grid {rows}x{columns}; "

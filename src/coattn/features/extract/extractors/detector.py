@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from coattn._internal.files import require
 from coattn._internal.hints import did_you_mean
-from coattn.features.extract.extractors.base import Regions
+from coattn.features.extract.extractors.base import Regions, check_size
 from coattn.features.extract.extractors.network import Loaded, NetworkExtractor, Running
 from coattn.features.extract.extractors.weights import always_the_same, find_torchvision_weights, load_weights, state_of
 
@@ -107,6 +107,7 @@ class Detector(NetworkExtractor):
         source = str(weights) if own is None else found_id
         network = _build(torchvision, model, given, f"{source} for {model}")
         self.min_side, self.max_side = min_side or network.transform.min_size[0], max_side or network.transform.max_size
+        check_size("detector", (self.max_side,))
         if not 32 <= self.min_side <= self.max_side:
             raise ValueError(f"detector: it must be 32 <= min_side <= max_side, got {self.min_side}, {self.max_side}")
         versions = {"torchvision": torchvision.__version__}

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coattn.features.extract.extractors.base import Regions, grid_boxes
+from coattn.features.extract.extractors.base import Regions, check_size, grid_boxes
 from coattn.features.extract.extractors.weights import hash_tensors
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -122,7 +122,7 @@ class FeatureMap(NamedTuple):
     """What a network makes of a batch of images.
 
     cells (B, D, rows, columns); whole (B, D), a feature of the image as a whole; covered: the share of the image's
-    height and width that the cells cover, from the top left.
+    height and width that the cells cover, from the top left. It is above 1 where the network pads the image.
     """
 
     cells: Tensor
@@ -173,6 +173,7 @@ class GridExtractor(NetworkExtractor):
             raise ValueError(f"resample {resample!r}: images are resized {' or '.join(RESAMPLINGS)}")
         if not scales or not all(0 < scale * max(size) < inf for scale in scales) or len({*scales}) < len(scales):
             raise ValueError(f"scales {list(scales)} must be different positive numbers, for example 1.0 and 0.5")
+        check_size(model, [round(max(scales) * side) for side in size])
         self.size, self.grid = (size[0], size[1]), (grid[0], grid[1]) if grid else None
         self.global_region, self.scales = global_region, tuple(float(scale) for scale in scales)
         self.mean, self.std, self.resample = tuple(mean), tuple(std), resample
@@ -251,7 +252,7 @@ class GridExtractor(NetworkExtractor):
     def _cell_boxes(self, found: FeatureMap) -> np.ndarray:
         height, width = found.covered
         rows, columns = self.grid or found.cells.shape[2:]
-        return grid_boxes(rows, columns) * np.array([width, height, width, height], np.float32)
+        return np.clip(grid_boxes(rows, columns) * np.array([width, height, width, height], np.float32), 0, 1)
 
     @torch.inference_mode()
     def _probe(self, model: str) -> tuple[int, np.ndarray]:
@@ -275,9 +276,10 @@ class GridExtractor(NetworkExtractor):
 
 
 def tokens_to_map(tokens: Tensor, rows: int, columns: int, covered: tuple[float, float] = (1.0, 1.0)) -> FeatureMap:
-    """Tokens (B, T, D) of a vision transformer, those of patches last, to their places.
+    """Arrange the tokens (B, T, D) of a vision transformer, those of patches last, on the grid of patches.
 
-    The whole is the first token if there are others than patches' (class token, registers), else the mean.
+    The feature of the whole image is the first token if there are tokens before those of the patches (class token,
+    registers), else the mean.
 
     Raises:
         ValueError: there are fewer tokens than patches.

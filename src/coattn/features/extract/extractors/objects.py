@@ -10,7 +10,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from coattn.features.extract.extractors.base import Regions
+from coattn.features.extract.extractors.base import Regions, check_size
 
 _DIM = 13
 
@@ -45,6 +45,7 @@ class Objects:
     parallel = False
 
     def __init__(self, levels: int = 5, min_area: float = 0.001, max_objects: int = 32, max_side: int = 256) -> None:
+        check_size("objects", (max_side,))
         if not 2 <= levels <= 256 or not 0 <= min_area < 1 or max_objects < 1 or max_side < 1:
             raise ValueError(
                 "objects: levels must be 2 to 256, min_area in [0, 1), max_objects and max_side positive, "

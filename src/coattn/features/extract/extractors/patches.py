@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from coattn.features.extract.extractors.base import Regions, grid_boxes
+from coattn.features.extract.extractors.base import Regions, check_size, grid_boxes
 
 
 class Patches:
@@ -31,6 +31,7 @@ class Patches:
     def __init__(self, grid: Sequence[int] = (8, 8), size: Sequence[int] | None = None) -> None:
         rows, columns = grid
         height, width = size or (8 * rows, 8 * columns)
+        check_size("patches", (height, width))
         if min(rows, columns, height, width) < 1 or height % rows or width % columns:
             raise ValueError(
                 f"patches: size {height}x{width} is no multiple of grid {rows}x{columns}; "

@@ -28,9 +28,9 @@ _TOWER = "vision_model."  # names of the tensors that belong to images, in a mod
 class TransformersGrid(GridExtractor):
     """A vision model of `transformers`: ViT, DeiT, DINOv2, DINOv3, CLIP's and SigLIP's vision half, Swin, ConvNeXt ...
 
-    Regions are the last hidden states of the patches, row by row. For inputs of another size than the model was
-    trained on its position embedding is interpolated, where `transformers` can do so for it. What the patches do not
-    reach (a remainder at the right and the bottom) is in no box.
+    Regions are the last hidden states of the patches, row by row. For inputs of another size than the model was trained
+    on, its position embedding is interpolated, where `transformers` can do so. A remainder at the right and the bottom
+    that the patches do not cover is in no box. A model whose tokens cannot be assigned to places is refused.
 
     Args:
         config: the model's architecture, as its config.json has it; see `read_vision_model`.
@@ -86,6 +86,9 @@ class TransformersGrid(GridExtractor):
         self._native = _pair(getattr(made, "image_size", None))
         patch, stages = _pair(getattr(made, "patch_size", None)), len(getattr(made, "depths", [None]))
         self._stride = patch and (patch[0] * 2 ** (stages - 1), patch[1] * 2 ** (stages - 1))
+        self._patch, self._stages = patch, stages
+        # Tokens before those of the patches: none, a class token, also registers, or DeiT's distillation token.
+        self._before = {0, 1, 1 + getattr(made, "num_register_tokens", 0), *([2] if made.model_type == "deit" else [])}
         self.unit = self._stride or (1, 1)
         self._interpolates = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
         super().__init__(
@@ -116,9 +119,33 @@ class TransformersGrid(GridExtractor):
             return FeatureMap(hidden, hidden.float().mean(dim=(2, 3)))
         if self._stride is None or hidden.dim() != 3:
             raise ValueError(f"its last hidden state has shape {tuple(hidden.shape[1:])}, without a grid of patches")
-        rows, columns = height // self._stride[0], width // self._stride[1]
+        rows, columns = self._grid_of((height, width), hidden.shape[1])
         covered = rows * self._stride[0] / height, columns * self._stride[1] / width
         return tokens_to_map(hidden, rows, columns, covered)
+
+    def _grid_of(self, size: tuple[int, int], num_tokens: int) -> tuple[int, int]:
+        """Rows and columns of the patches of an input.
+
+        Some models drop a remainder of the input, others pad it, and halve a padded grid from stage to stage; the
+        number of tokens shows which.
+
+        Raises:
+            ValueError: the number of tokens fits to no grid.
+        """
+        assert self._patch is not None
+        assert self._stride is not None
+        padded = [-(-side // patch) for side, patch in zip(size, self._patch, strict=True)]
+        for _ in range(self._stages - 1):
+            padded = [-(-side // 2) for side in padded]
+        grids = [(size[0] // self._stride[0], size[1] // self._stride[1]), (padded[0], padded[1])]
+        before = self._before if self._stages == 1 else {0}
+        for rows, columns in grids:
+            if num_tokens - rows * columns in before:
+                return rows, columns
+        raise ValueError(
+            f"its {num_tokens} tokens for {grids[0][0]}x{grids[0][1]} patches cannot be assigned to places; "
+            "another --size may fit"
+        )
 
 
 def read_vision_model(model: str | os.PathLike[str], *, allow_download: bool = False) -> dict[str, Any]:
