@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -365,3 +366,42 @@ def test_decimal_commas_are_pointed_out(tmp_path: Path) -> None:
         "1 answers have a decimal comma, which the official normalization drops: '3,5 cm' becomes '35 cm'; "
         "write a point"
     ]
+
+
+def test_a_named_column_is_not_found_again(tmp_path: Path) -> None:
+    """The column "Answers" of PathVQA's QA_pairs_vb.json holds one answer, in which | is a character."""
+    path = table(tmp_path, '[{"Image_ID": "1", "Questions": "which side?", "Answers": "left|right"}]', "my.json")
+    (record,) = all_records(read_table(path, columns={"question": "Questions", "answer": "Answers"}, **NO_SPLIT))
+    assert record.answers == ("left|right",)
+
+
+def test_a_test_split_may_have_no_answers(tmp_path: Path) -> None:
+    text = "image,question,answer,split\na,q,x,train\nb,q,,test\nc,q,,test\n"
+    dataset = read_table(table(tmp_path, text))
+    assert [record.answers for record in dataset.splits["test"]] == [(), ()]
+    assert any("no question of test has an answer" in note for note in dataset.notes)
+    with pytest.raises(ValueError, match="1 of 3 records are defective: line 3: the answer is empty"):
+        read_table(table(tmp_path, text.replace("c,q,,test", "c,q,y,test")))
+    with pytest.raises(ValueError, match="line 2: the answer is empty"):
+        read_table(table(tmp_path, text.replace("a,q,x,train", "a,q,,train")))
+
+
+def test_question_ids_that_repeat_for_each_video(tmp_path: Path) -> None:
+    """As in the annotations of EgoTextVQA."""
+    rows = "\n".join(f"v{video},q{number},x,{number}" for video in range(3) for number in (1, 2))
+    dataset = read_table(table(tmp_path, f"image,question,answer,question_id\n{rows}\n"), **NO_SPLIT)
+    assert [record.question_id for record in all_records(dataset)][:3] == ["v0/1", "v0/2", "v1/1"]
+    assert "question ids repeat for each image; they became IMAGE/ID" in dataset.notes
+
+
+def test_a_broken_line_of_jsonl_is_one_bad_row(tmp_path: Path) -> None:
+    text = '{"image": "a", "question": "q", "answer": "x"}\n{broken\n[5]\n'
+    dataset = read_table(table(tmp_path, text, "my.jsonl"), skip_bad_rows=True, **NO_SPLIT)
+    assert len(all_records(dataset)) == 1
+    assert [item.place for item in dataset.skipped] == ["line 2", "line 3"]
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "my.csv")
+    with pytest.raises(ValueError, match="is a pipe or a device"):
+        read_table(tmp_path / "my.csv")

@@ -62,7 +62,7 @@ def read_vqa_rad(
             notes=(NOTE,),
         )
     else:
-        names = {"train": (_RAD_FILES[0], "trainset.json"), "test": ("testset.json",)}
+        names = {"train": (_RAD_FILES[0], "trainset.json"), "val": ("valset.json",), "test": ("testset.json",)}
         form = Format(name="vqa-rad", files=names, record=_numbered_rad_record, notes=(NOTE,))
     return read_format(form, files, images=images, val_fraction=val_fraction, skip_bad_rows=skip_bad_rows)
 

@@ -32,10 +32,10 @@ def _science_qa(where: Place, split: str) -> Record:
     choices, right = _choices(where, where.get("choices")), where.get("answer")
     if type(right) is not int or not 0 <= right < len(choices):
         where.fail(f"answer is {right!r}, must number one of the {len(choices)} choices from 0")
-    (official,) = texts(where, "split")
+    image, official = texts(where, "image", "split")
     return Record(
         question_id=where.key,
-        image_id=f"{official}/{where.key}/{where.entry['image'].rpartition('.')[0]}",
+        image_id=f"{official}/{where.key}/{image.rpartition('.')[0]}",
         question=question,
         answers=(choices[right],),
         answer_type=answer_type_of(choices[right]),

@@ -170,8 +170,8 @@ def format_report(report: Mapping[str, Any]) -> str:
     lines += ["", *(f"warning: {text}" for text in leak_lines(report))]
     lines += [f"note: {note}" for note in report["notes"]]
     if skipped := report["skipped"]:
-        reasons = ", ".join(f"{count} times: {reason}" for reason, count in report["skipped_reasons"].items())
-        lines += [f"left out {len(skipped)} ({reasons})"] + [f"  {message}" for message in skipped[:10]]
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in report["skipped_reasons"].items())
+        lines += [f"left out {len(skipped)}: {reasons}"] + [f"  {message}" for message in skipped[:10]]
         lines += [f"  ... and {len(skipped) - 10} more, all in report.json"] if len(skipped) > 10 else []
     return "\n".join(lines).rstrip()
 
@@ -218,8 +218,10 @@ def leak_lines(report: Mapping[str, Any]) -> list[str]:
         if "train" not in pair.split(", "):
             lines.append(f"{count} images occur in two splits ({pair})")
     copies = report["copies"]
-    if count := copies["identical_pictures_in_several_splits"]:
-        lines.append(f"{count} byte-identical pictures occur in several splits under different names")
+    if count := copies["images_with_identical_copies"]:
+        several = copies["identical_pictures_in_several_splits"]
+        where = f"{several} of these pictures occur in several splits" if several else "none occurs in several splits"
+        lines.append(f"{count} images have byte-identical copies under other names; {where}")
     if count := copies["groups_in_several_splits"]:
         lines.append(f"{count} groups occur in several splits")
     if count := len(copies["near_copies_of_training_images"]):

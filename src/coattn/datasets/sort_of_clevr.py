@@ -169,6 +169,6 @@ Sort-of-CLEVR, from the generator's sort-of-clevr.pickle, or from sort_of_clevr_
 
   coattn prepare sort-of-clevr relational-networks/data data/sort_of_clevr""",
     read_sort_of_clevr,
-    checked="output of the generator, as text and PNG; its pickle by its code, and question by question with the text",
+    checked="output of the generator: all as text and PNG, and all 300,000 question vectors against the text",
     with_images=True,
 )

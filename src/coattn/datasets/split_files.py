@@ -78,8 +78,11 @@ def read_format(
                 splits.setdefault(record.split, []).append(record)
     notes = list(form.notes)
     if val_fraction and "train" in splits and "val" not in splits:
-        splits = splits | with_validation(splits["train"], val_fraction)
-        notes.append(VALIDATION_NOTE)
+        if len({record.image_id for record in splits["train"]}) > 1:
+            splits = splits | with_validation(splits["train"], val_fraction)
+            notes.append(VALIDATION_NOTE)
+        else:
+            notes.append("train has one image, so that none is held out as val")
     ordered = {split: splits[split] for split in sorted(splits, key=_rank)}
     return found.dataset(
         form.name, ordered, metric=form.metric, images=images, image_names=form.image_names, notes=notes
