@@ -91,6 +91,15 @@ def test_commands_in_the_text_exist(page: Path) -> None:
     assert set(named) <= set(COMMANDS)
 
 
+def test_settings_in_the_text_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    known = set(re.findall(r"--((?:data|model|trainer)\.[\w.]+)", capsys.readouterr().out))
+    for page in PAGES:
+        named = set(re.findall(r"`(?:--)?((?:data|model|trainer)\.[a-z_.]+)", page.read_text(encoding="utf-8")))
+        assert named <= known, name(page)
+
+
 @pytest.fixture
 def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with what the README's Python reads: an untrained small model and an image."""

@@ -24,15 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from coattn._internal.files import read_json, write_json
 from coattn.nn import VQAModel
 from coattn.serialization.directory import load_directory
 from coattn.training.batches import Batch
-from coattn.training.data import VQADataModule
-from coattn.training.experiment import format_spread
+from coattn.training.experiment import format_spread, read_data
 from pages import DOCS, write_generated
 
 MODELS = {
@@ -139,8 +137,7 @@ def record(data: str, out: Path) -> dict[str, Any]:
 def size(run: Path) -> dict[str, float]:
     """Parameters, and floating-point operations of a forward pass per question."""
     model = load_directory(run / "model").model
-    settings = yaml.safe_load((run / "config.yaml").read_text())["data"]
-    split = VQADataModule(**settings | {"vocabulary_from": str(run / "model")}).split("test")
+    split = read_data(run / "config.yaml", vocabulary_from=str(run / "model")).split("test")
     chosen = np.linspace(0, len(split.records) - 1, _NUM_COUNTED).astype(int)
     operations = [count_operations(model, split.batch(chosen[[place]])) for place in range(len(chosen))]
     return {

@@ -34,11 +34,13 @@ def test_every_configuration_is_in_the_comparison(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("data", INPUTS)
 def test_one_recipe_for_all(data: str) -> None:
-    own = ("preset", "sizes", "lr") if data == "easy_vqa" else ("preset", "sizes")
     recipes = []
     for name, config in configs(data).items():
         assert config["trainer"].pop("default_root_dir") == f"runs/compare/{name}"
-        recipes.append(config | {"model": config["model"] | dict.fromkeys(own)})
+        del config["model"]["preset"], config["model"]["sizes"]
+        if data == "easy_vqa":
+            del config["model"]["optimizer"]["lr"]
+        recipes.append(config)
     assert len(recipes) > 1
     assert all(recipe == recipes[0] for recipe in recipes)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,16 +23,16 @@ NUM_QUESTIONS = 40
 @pytest.fixture
 def configs(tmp_path: Path) -> tuple[Path, Path]:
     """Two configurations of the same data: questions of 20 images, two each, all with the answer yes."""
-    data: dict[str, Any] = {"features": "none"}
+    files: dict[str, str] = {}
     for split in ("train", "test"):
         records = [
             Record(n, n // 2, "?", ("yes",), answer_type="other" if n % 2 else "yes/no") for n in range(NUM_QUESTIONS)
         ]
         questions, annotations = write_vqa(tmp_path / "data", split, records, info={"metric": "exact_match"})
-        data |= {f"{split}_questions": str(questions), f"{split}_annotations": str(annotations)}
+        files |= {f"{split}_questions": str(questions), f"{split}_annotations": str(annotations)}
     paths = tuple(tmp_path / f"{name}.yaml" for name in ("ours", "blind"))
     for path in paths:
-        path.write_text(yaml.safe_dump({"data": data}))
+        path.write_text(yaml.safe_dump({"data": {"features": "none", "files": files}}))
     return paths
 
 
@@ -49,7 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             write_json(folder / "model/config.json", {})
             write_json(folder / "fit_seconds.json", {"seconds": 2.0, "complete": True})
             return
-        option = "--data.test_questions"
+        option = "--data.files.test_questions"
         questions = (
             words[words.index(option) + 1] if option in words else folder.parents[2] / "data/test_questions.json"
         )
@@ -135,11 +134,14 @@ def test_configurations_with_other_questions_are_refused(configs: tuple[Path, ..
     write_vqa(tmp_path / "other", "test", [Record(1, 1, "?", ("no",))], info={"metric": "exact_match"})
     changed = yaml.safe_load(configs[1].read_text())
     for kind in ("questions", "annotations"):
-        changed["data"][f"test_{kind}"] = str(tmp_path / f"other/test_{kind}.json")
+        changed["data"]["files"][f"test_{kind}"] = str(tmp_path / f"other/test_{kind}.json")
     configs[1].write_text(yaml.safe_dump(changed))
     with pytest.raises(ValueError, match="has other test questions than"):
         experiment(Experiment(configs, tmp_path / "out", 1))
     assert not (tmp_path / "out").exists()
+    configs[1].write_text("data: [")
+    with pytest.raises(ValueError, match=r"blind\.yaml: not a training configuration"):
+        experiment(Experiment(configs, tmp_path / "out", 1))
     with pytest.raises(ValueError, match="need different names"):
         experiment(Experiment((configs[0], configs[0]), tmp_path / "out", 1))
 

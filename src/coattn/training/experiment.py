@@ -31,6 +31,7 @@ from coattn.datasets.results import read_results
 from coattn.datasets.vqa_json import read_vqa, write_vqa
 from coattn.metrics.bootstrap import Images, paired_test
 from coattn.metrics.score import judge
+from coattn.training.data import VQADataModule
 from coattn.training.dataset import Questions, read_files
 
 Report = dict[str, Any]
@@ -100,11 +101,23 @@ def _shared_questions(plan: Experiment) -> Questions:
     if len(set(names)) < len(names):
         raise ValueError(f"the configurations need different names: {', '.join(map(str, plan.configs))}")
     split = "train" if plan.num_folds else "test"
-    found = [read_files(split, yaml.safe_load(config.read_text(encoding="utf-8"))["data"]) for config in plan.configs]
+    found = [read_files(split, read_data(config).settings) for config in plan.configs]
     for config, questions in zip(plan.configs, found, strict=True):
         if questions != found[0]:
             raise ValueError(f"{config} has other {split} questions than {plan.configs[0]}; compare like with like")
     return found[0]
+
+
+def read_data(config: Path, **changes: Any) -> VQADataModule:
+    """The data of a configuration.
+
+    Raises:
+        ValueError: It is not a configuration.
+    """
+    try:
+        return VQADataModule(**yaml.safe_load(config.read_text(encoding="utf-8"))["data"] | changes)
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"{config}: not a training configuration: {' '.join(str(error).split())}") from None
 
 
 def _claim(plan: Experiment) -> None:
@@ -141,7 +154,7 @@ def _fit_and_test(plan: Experiment, config: Path, seed: int, fold: int | None) -
     common = ["--config", config, "--trainer.default_root_dir", folder, "--trainer.enable_progress_bar", "false"]
     if fold is not None:
         for name, path in _fold_files(plan, fold).items():
-            common += [f"--data.{name}", path]
+            common += [f"--data.files.{name}", path]
     common += plan.options
     with _alone(folder) as lock:
         if not (folder / "model/config.json").exists():
