@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from coattn.nn.fast_cpu import dropout, relu_dropout
+from coattn.nn import fast_cpu
+from coattn.nn.fast_cpu import (
+    dropout,
+    plain_dropout,
+    plain_relu_dropout,
+    plain_unbiased_layer_norm,
+    relu_dropout,
+    unbiased_layer_norm,
+)
 from coattn.nn.layers import Dropout
 
 SIZES = [(), (1,), (7, 3), (0, 4), (64, 33)]
@@ -58,3 +66,37 @@ def test_nothing_is_dropped_outside_training() -> None:
     assert torch.equal(Dropout(0.5).eval()(x), x)
     assert torch.equal(relu_dropout(x, 0.5, training=False), x.relu())
     assert not torch.equal(Dropout(0.5)(x), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_kernel_equals_its_plain_twin_in_values_and_gradients(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(16, requires_grad=True), torch.randn(16, requires_grad=True)
+    pairs = (
+        (lambda x: relu_dropout(x, 0.3), lambda x: plain_relu_dropout(x, 0.3)),
+        (
+            lambda x: unbiased_layer_norm(x, weight, bias, 1e-6),
+            lambda x: plain_unbiased_layer_norm(x, weight, bias, 1e-6),
+        ),
+    )
+    for pair in pairs:
+        found = []
+        for function in pair:
+            torch.manual_seed(1)  # the same values are dropped
+            x = torch.linspace(-2, 3, 64).sin().view(4, 16).to(dtype).requires_grad_()
+            out = function(x)
+            assert out.dtype == dtype
+            out.float().square().sum().backward()
+            found.append((out, x.grad))
+        tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(*found, atol=tolerance, rtol=tolerance)
+
+
+def test_dropout_equals_its_plain_twin_given_the_kept_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(8, 8, requires_grad=True)
+    torch.manual_seed(0)
+    plain = plain_dropout(x, 0.5)
+    monkeypatch.setattr(fast_cpu, "draw_kept", lambda x, p: ((plain != 0).to(x.dtype), 1 / (1 - p)))
+    fast = dropout(x, 0.5)
+    torch.testing.assert_close(fast, plain)
+    torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), x)[0] for y in (fast, plain)))

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from coattn import models
+from coattn._internal import files
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.layers import lengths_to_mask
 from coattn.serialization.directory import CONFIG, WEIGHTS, load, load_directory, save_model
@@ -281,6 +282,11 @@ def test_every_wrong_tensor_is_listed(tmp_path: Path) -> None:
         (lambda c: c.update(temperature=float("nan")), "temperature: nan is not a positive number"),
         (lambda c: c.update(activation="relu"), "activation: 'relu' is not of type"),
         (lambda c: c["extractor"].pop("weights"), "extractor: misses weights"),
+        (lambda c: c["extractor"].update(name=[None]), r"extractor\.name: \[None\] is not of type"),
+        (lambda c: c["extractor"].update(weights={"id": "x"}), r'extractor\.weights: has no text under "sha256"'),
+        (lambda c: c["extractor"]["settings"].update(size=[64]), r"size: \[64\] is not a width and a height"),
+        (lambda c: c["extractor"]["settings"].update(size=[60000, 64]), "of 1 to 8192 pixels"),
+        (lambda c: c["extractor"]["settings"].update(size=[10**30, 64]), "of 1 to 8192 pixels"),
         (lambda c: c.update(version=99), "version 99"),
         (lambda c: c.update(format="zip"), "not a model of coattn"),
     ],
@@ -304,6 +310,42 @@ def test_a_giant_of_a_config_costs_nothing(tmp_path: Path) -> None:
         load(folder)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB, on macOS bytes
     assert grown < 2**30 // (1 if sys.platform == "darwin" else 1024)
+
+
+def test_a_flipped_bit_in_the_weights_is_noticed_and_a_directory_without_a_hash_loads(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model")
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors: damaged: its SHA-256"):
+        load(folder)
+    edit_config(folder, lambda config: config.pop("weights_sha256"))
+    load(folder)
+
+
+def test_replacing_a_model_has_no_moment_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save(tmp_path / "model")
+    exchange = files.exchange
+
+    def observed(first: Path, second: Path) -> None:
+        load(second)
+        exchange(first, second)
+        load(second)
+
+    monkeypatch.setattr(files, "exchange", observed)
+    save(tmp_path / "model", temperature=3.0)
+    assert load_directory(folder).temperature == 3.0
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_model_is_recovered_after_an_interrupted_replacement(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model")
+    folder.rename(tmp_path / ".model.old")  # killed here, on a system that cannot exchange two names
+    with pytest.raises(FileNotFoundError, match=r"rename .*\.model\.old to it"):
+        load(folder)
+    save(tmp_path / "model", temperature=3.0)
+    assert load_directory(folder).temperature == 3.0
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS, "answers.json", "question_vocabulary.json"])

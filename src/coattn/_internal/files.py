@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import glob
 import hashlib
@@ -56,13 +57,17 @@ def atomic_path(path: Place) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Place) -> Iterator[Path]:
+def atomic_folder(path: Place, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`. On success all its files are synced and it is renamed to `path`.
 
     Locks and leftovers are treated as in `atomic_path`.
 
+    Args:
+        path: the folder.
+        replace: replace a folder that is at `path`, which then is the old or the new one at every moment.
+
     Raises:
-        OSError: `path` exists and is not an empty folder, or cannot be written.
+        OSError: `path` exists and is not an empty folder (without `replace`), or cannot be written.
     """
     target = Path(path)
     with partial_folder(target) as partial:
@@ -71,7 +76,10 @@ def atomic_folder(path: Place) -> Iterator[Path]:
             for name in names:
                 sync(Path(place, name))
             sync(Path(place))
-        partial.rename(target)
+        if replace and target.exists():
+            exchange(partial, target)  # what is removed below is the old folder
+        else:
+            partial.rename(target)
         sync(target.parent)
 
 
@@ -93,6 +101,26 @@ def partial_folder(path: Place) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         os.close(lock)
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Exchange the names of two folders in one step (Linux' `renameat2`).
+
+    On systems without it three renames follow each other; a process killed between them leaves `second` under the name
+    `aside(second)`.
+    """
+    at_cwd, by_exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if os.name == "posix" else None
+    if rename is not None and not rename(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), by_exchange):
+        return
+    second.rename(aside(second))
+    first.rename(second)
+    aside(second).rename(first)
+
+
+def aside(path: Path) -> Path:
+    """The name of `path` while `exchange` has no way to exchange two names in one step."""
+    return path.with_name(f".{path.name}.old")
 
 
 def _make_file(*, prefix: str, suffix: str, dir: str) -> str:

@@ -1,6 +1,6 @@
-"""Hand-written kernels, each beside its plain twin; on a CPU torch's own operations leave time and memory on the table.
+"""Hand-written kernels, each beside its plain twin, for steps in which torch's own operations are slow on a CPU.
 
-Every kernel computes what its twin computes: values and gradients to rounding, dropout by the same distribution.
+A kernel computes the same as its twin: values and gradients to rounding, dropout from the same distribution.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     """Set values of `x` to zero with probability `p` and divide the others by `1 - p`.
 
     Faster than its twin because it draws 16 random bits for a value instead of 64, so that `p` is rounded to a
-    65536th. MEASURED_DROPOUT
+    65536th.
     """
     if not training or _needs_plain(x, p):
         return plain_dropout(x, p, training)
@@ -39,10 +39,7 @@ def plain_relu_dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
 
 
 def relu_dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
-    """`dropout(relu(x))`, which saves only its result for the backward pass.
-
-    MEASURED_RELU
-    """
+    """`dropout(relu(x))`, which saves only its result for the backward pass."""
     if not training or _needs_plain(x, p):
         return plain_dropout(x.relu(), p, training)
     return _ReluDropout.apply(x, p)
@@ -88,7 +85,7 @@ def unbiased_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> 
     """`weight * (x - mean) / (std + eps) + bias` over the last dimension of `x` (..., D), in the type of `x`.
 
     Uses torch's layer norm for the statistics and a hand-written backward pass, on every device, and saves one tensor
-    of the size of `x`. Computes in float32 at least. MEASURED_NORM
+    of the size of `x`. Computes in float32 at least.
     """
     # Cast outside: torch 2.11 loses the gradient if the cast is inside a compiled autograd.Function.
     return _UnbiasedLayerNorm.apply(x, weight, bias, eps).to(x.dtype)

@@ -22,9 +22,7 @@ import json
 import math
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from coattn._internal.files import read_json
+from coattn._internal.files import aside, atomic_folder, read_json, sha256_of_file
 from coattn.metrics.calibration import Activation
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.serialization.registry import build, check_keys, describe, fits
@@ -62,8 +60,10 @@ CONFIG_KEYS = {
     "extractor": dict,
     "text_encoder": dict | None,
     "extra": dict,
+    "weights_sha256": str | None,
 }
-RECORD_KEYS = ("name", "settings", "weights", "versions")
+RECORD_KEYS = {"name": str, "settings": dict, "weights": dict | None, "versions": dict}
+MAX_SIDE = 8192  # pixels; the largest side of an image that a record may ask for
 LISTED = 10  # names spelled out in an error message
 
 V = TypeVar("V")
@@ -153,12 +153,19 @@ def save_model(
         "extractor": dict(extractor),
         "text_encoder": None if text_encoder is None else dict(text_encoder),
         "extra": dict(extra or {}),
+        "weights_sha256": None,
     }
     _check_vocabularies(model, answer_vocabulary, question_vocabulary, str(folder))
     if question_vocabulary is None and text_encoder is None:
         raise ValueError(f"{folder}: the model reads embeddings of questions: give the record of their text_encoder")
-    with _replaced_directory(Path(folder)) as partial:
+    target = Path(folder).resolve()
+    if aside(target).exists() and not target.exists():
+        aside(target).rename(target)  # an export was interrupted between two renames
+    if target.exists():
+        _check_replaceable(target)
+    with atomic_folder(target, replace=True) as partial:
         (partial / WEIGHTS).write_bytes(save(_tensors(model)))
+        config["weights_sha256"] = sha256_of_file(partial / WEIGHTS)
         _write(partial / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
         _write(partial / ANSWERS, json.dumps(answer_vocabulary.to_json(), ensure_ascii=False, indent=0))
         if isinstance(question_vocabulary, PretrainedTokenizer):
@@ -188,7 +195,11 @@ def load_directory(folder: str | os.PathLike[str]) -> ModelDirectory:
     answers = _read_vocabulary(answers_from_json, folder / ANSWERS)
     questions = read_question_vocabulary(folder, config)
     _check_vocabularies(model, answers, questions, str(folder))
-    kept = {key: value for key, value in config.items() if key not in ("format", "version", "model")}
+    if config["weights_sha256"] not in (None, sha256_of_file(folder / WEIGHTS)):
+        raise ValueError(
+            f"{folder / WEIGHTS}: damaged: its SHA-256 is not the one in {CONFIG}; copy or export the model again"
+        )
+    kept = {key: config[key] for key in CONFIG_KEYS if key not in ("format", "version", "model", "weights_sha256")}
     return ModelDirectory(folder, model.eval(), questions, answers, **kept)
 
 
@@ -316,7 +327,9 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise FileNotFoundError(f"{folder}: not a model directory (it has no {CONFIG})")
+        old = aside(Path(folder).resolve())
+        hint = f"; an export was interrupted: rename {old} to it" if (old / CONFIG).is_file() else ""
+        raise FileNotFoundError(f"{folder}: not a model directory (it has no {CONFIG}){hint}")
     try:
         config = read_json(path)
     except RecursionError:
@@ -325,6 +338,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f'{path}: not a model of coattn (its "format" is not "{FORMAT}")')
     if config.get("version") not in range(1, VERSION + 1):
         raise ValueError(f"{path}: version {config.get('version')!r}, but this coattn reads versions 1 to {VERSION}")
+    config.setdefault("weights_sha256", None)  # directories of earlier releases have none
     check_keys(config, CONFIG_KEYS, str(path))
     for key, hint in CONFIG_KEYS.items():
         if not fits(config[key], hint):
@@ -333,35 +347,26 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path}: temperature: {config['temperature']} is not a positive number")
     for key in ("extractor", "text_encoder"):
         if config[key] is not None:
-            check_keys(config[key], RECORD_KEYS, f"{path}: {key}")
+            _check_record(config[key], f"{path}: {key}")
     return update_config(config)
 
 
-@contextmanager
-def _replaced_directory(target: Path) -> Iterator[Path]:
-    """Yield an empty sibling of `target`; on success sync it and put it in the place of `target`, else remove it."""
-    target = target.resolve()
-    if target.exists():
-        _check_replaceable(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-    try:
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o777 & ~umask)  # mkdtemp makes 0700
-        yield partial
-        for path in [*partial.rglob("*"), partial]:
-            _sync(path)
-        if target.exists():
-            old = partial.with_suffix(".old")  # killed between the next two lines, both models are still there
-            target.rename(old)
-            partial.rename(target)
-            shutil.rmtree(old)
-        else:
-            partial.rename(target)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def _check_record(record: dict[str, Any], where: str) -> None:
+    """Raise ValueError unless this is the record of an extractor or a text encoder, of sizes that memory can hold."""
+    check_keys(record, RECORD_KEYS, where)
+    for key, hint in RECORD_KEYS.items():
+        if not fits(record[key], hint):
+            raise ValueError(f"{where}.{key}: {record[key]!r:.80} is not of type {hint}")
+    for key in ("id", "sha256"):
+        if record["weights"] is not None and not isinstance(record["weights"].get(key), str):
+            raise ValueError(f'{where}.weights: has no text under "{key}"')
+    size = record["settings"].get("size")
+    sides = size if isinstance(size, list) else [] if size is None else [size]
+    if size is not None and (
+        (isinstance(size, list) and len(size) != 2)
+        or not all(fits(side, int) and 0 < side <= MAX_SIDE for side in sides)
+    ):
+        raise ValueError(f"{where}.settings.size: {size!r:.80} is not a width and a height of 1 to {MAX_SIDE} pixels")
 
 
 def _check_replaceable(target: Path) -> None:
@@ -370,14 +375,6 @@ def _check_replaceable(target: Path) -> None:
         raise ValueError(f"{target}: is there already and is not a model directory; give another name")
     if foreign := sorted(names - FILES):
         raise ValueError(f"{target}: replacing this model would delete {', '.join(foreign[:LISTED])}; move it first")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write(path: Path, text: str) -> None:

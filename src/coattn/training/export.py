@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from coattn.serialization.card import Section, table, trained_intro, write_card
 from coattn.serialization.directory import EXTRACTOR, TEXT_ENCODER, load_directory, save_model
+from coattn.serialization.versions import rename_parameters
 from coattn.text.answer_words import AnswerWords
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.training.callbacks import read_checkpoint
@@ -40,7 +42,7 @@ def export_model(
         How good it is; None without validation questions.
     """
     if checkpoint is not None:
-        task.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+        task.load_state_dict(rename_parameters(read_checkpoint(checkpoint)["state_dict"]))
     device = torch.device(device)
     evaluation = evaluate(task, data, "val", device) if data.has_validation else None
     embeddings = data.text.embeddings
@@ -68,40 +70,18 @@ def export_model(
 def model_card(folder: Path, task: VQATask, data: VQADataModule, evaluation: Evaluation | None) -> str:
     """The README.md of a model directory, Markdown."""
     preset = task.hparams.get("preset") or "own composition"
-    return f"""---
-library_name: coattn
-pipeline_tag: visual-question-answering
----
-
-# {folder.resolve().parent.name}
-
-A co-attention model that answers questions about images, trained with `coattn`.
-
-    coattn ask {folder} IMAGE "QUESTION" --map map.png
-
-    import coattn
-    predictor = coattn.Predictor.load("{folder}")
-    print(predictor.ask(predictor.encode("IMAGE"), "QUESTION", top_k=5))
-
-## Model
-
-{_table({"preset": preset, **_sizes(task), "parameters": f"{sum(p.numel() for p in task.model.parameters()):,}"})}
+    num_parameters = f"{sum(p.numel() for p in task.model.parameters()):,}"
+    model = f"""{table({"preset": preset, **_sizes(task), "parameters": num_parameters})}
 
 It {_answers(data)} and knows {_words(data)}.
-Image features come from the extractor `{data.features.record["name"]}`.
-
-## Data
-
-{_table(_data(data))}
-
-## Scores
-
-{_scores(evaluation)}
-
-## Training
-
-{_table(_recipe(task, data))}
-"""
+Image features come from the extractor `{data.features.record["name"]}`."""
+    sections = [
+        Section("Model", model),
+        Section("Data", table(_data(data))),
+        Section("Scores", _scores(evaluation)),
+        Section("Training", table(_recipe(task, data))),
+    ]
+    return write_card(folder.resolve().parent.name, trained_intro(folder), sections)
 
 
 def _scores(evaluation: Evaluation | None) -> str:
@@ -119,7 +99,7 @@ def _scores(evaluation: Evaluation | None) -> str:
     temperature, number = f"{evaluation.temperature:.3f}", evaluation.num_calibration
     return f"""On the validation questions, in percent ({scores.metric}). The weights were chosen by this score.
 
-{_table(rows)}
+{table(rows)}
 
 Logits are divided by a temperature of {temperature}, fitted on {number} of these questions, to make confidences.
 Expected calibration error on the same: {before:.2f} % without, {after:.2f} % with it."""
@@ -169,7 +149,3 @@ def _words(data: VQADataModule) -> str:
         return f"{len(words.words)} words (`question_vocabulary.json`)"
     assert data.text.embeddings is not None
     return f"the language of the text encoder `{data.text.embeddings.record['name']}`"
-
-
-def _table(rows: dict[str, Any]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])

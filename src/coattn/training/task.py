@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from coattn.metrics.calibration import confidences
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
+from coattn.serialization.versions import rename_parameters
 from coattn.text.encoders import FinetunedQuestionEncoder
 from coattn.training.batches import Batch
 from coattn.training.callbacks import ExactResume, PeakMemory
@@ -262,11 +263,12 @@ class VQATask(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with other settings: some would be overruled by the checkpoint, others not, all in silence.
+        """Refuse to continue with other settings, some of which the checkpoint would overrule; rename old parameters.
 
         Raises:
             ValueError: the model, or when training anything else, differs from the checkpoint's settings.
         """
+        checkpoint["state_dict"] = rename_parameters(checkpoint["state_dict"])
         saved, ours = (
             flat(regroup("model", values)[0]) for values in (checkpoint.get("hyper_parameters", {}), self.hparams)
         )

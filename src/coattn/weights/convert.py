@@ -15,6 +15,7 @@ from torch import Tensor
 from coattn._internal.files import read_json, require, sha256_of_file
 from coattn.metrics.calibration import Activation
 from coattn.nn import VQAModel
+from coattn.serialization.card import Section, converted_intro, table, write_card
 from coattn.serialization.directory import save_model
 from coattn.text.vocabulary import PAD, UNK, Vocabulary
 from coattn.text.word_vectors import read_word_vectors
@@ -212,43 +213,23 @@ def _activation(task: Task, settings: Mapping[str, Any]) -> Activation:
 def card(name: str, source: Mapping[str, str], model: VQAModel, task: Task, *, num_words: int) -> str:
     """The model card of a converted checkpoint, Markdown."""
     padding = {
-        "faithful": "Faithful: it is shown padding wherever the original code shows it.",
-        "repaired": "Repaired: padding is masked everywhere, which the original code may not do.",
+        "faithful": "Faithful: the model sees padding wherever the original code shows it.",
+        "repaired": "Repaired: padding is masked everywhere, unlike in some of the original code.",
     }[source["padding"]]
-    return f"""---
-library_name: coattn
-pipeline_tag: visual-question-answering
-license: unknown
----
-
-# {name}
-
-A published model, converted by `coattn` from the checkpoint file of its authors.
-
-    coattn ask {name} IMAGE_ID "QUESTION" --features STORE
-
-It reads features that only its original extractor makes (`{task.extractor}`), so it answers about images of a feature
-store with those features, not about a bare photo.
-
-## Source
-
-| | |
-|---|---|
-| project | {source["project"]} |
-| model | {source["model"]} |
-| file | {source["file"]} |
-| sha256 | {source["sha256"]} |
-| parameters | {sum(parameter.numel() for parameter in model.parameters()):,} |
-| answers | {model.head.num_answers} |
-| word ids | {num_words} |
+    facts = {key: source[key] for key in ("project", "model", "file", "sha256")} | {
+        "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
+        "answers": model.head.num_answers,
+        "word ids": num_words,
+    }
+    origin = f"""{table(facts)}
 
 {padding}
 
 The names and layouts of its tensors are taken from the project's source. This conversion has never been run on the
 released files by coattn's authors: compare its accuracy with the published one first. The confidences are not
-calibrated (temperature 1).
-
-## Licence
-
-Unknown: the weights are under the terms of the project they come from.
-"""
+calibrated (temperature 1)."""
+    sections = [
+        Section("Source", origin),
+        Section("License", "Unknown: the weights are under the terms of the project they come from."),
+    ]
+    return write_card(name, converted_intro(name, task.extractor), sections, metadata={"license": "unknown"})
