@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from coattn.nn import PlainQuestionEncoder, RecurrentQuestionEncoder, RegionEncoder, SkipRecurrentQuestionEncoder
+from coattn.models.dcn import SkipRecurrentQuestionEncoder
+from coattn.nn import PlainQuestionEncoder, RecurrentQuestionEncoder, RegionEncoder
 from coattn.nn.layers import UnbiasedLayerNorm, reverse_padded
 from coattn.nn.recurrence import Recurrences
 

@@ -111,7 +111,7 @@ def test_a_file_without_weights_is_refused(
         ({"config": '{"LAYER": 2}'}, "miss HIDDEN_SIZE"),
         ({"config": '{"LAYER": -1}'}, "LAYER is -1, but must be at least 1"),
         ({"answers": '["a", "b"]'}, "2 answers, but the checkpoint scores 20"),
-        ({"answers": '{"a": 0, "b": 2}'}, "gives each its number, 0 to 1, each once"),
+        ({"answers": '{"a": 0, "b": 2}'}, "must have each number from 0 to 1 exactly once"),
         ({"answers": "3"}, "an object from each to its number, or a list"),
         ({"tokens": '["PAD", "UNK"]'}, "2 words, but the checkpoint's embedding has 30"),
         ({"tokens": json.dumps([str(i) for i in range(30)])}, "first words are 0, 1, 2, but this project's are PAD"),

@@ -1,8 +1,8 @@
-"""Named models as plain functions: the numbers of each architecture are spelled here, once.
+"""Named models as plain functions, which spell out the numbers of each architecture.
 
 Every preset takes, by keyword, `region_dim`, `num_answers`, and `num_words` (token ids) or `question_dim` (given token
-embeddings), then sizes of its own. Those named after a layer are modern stacks of it (`stacks`); those named after a
-paper are the paper's model, in a file of its own. A paper's model is *repaired* unless `faithful=True` asks for the
+embeddings), then its own sizes. Those named after a layer are modern stacks of it (`stacks`); those named after a
+paper are the paper's model, one file per paper. A paper's model is *repaired* unless `faithful=True` asks for the
 padding that its authors' code saw (`OriginalPadding`): with `padded_tokens` and `padded_regions` places, as
 that code padded, or None for as many as a batch has.
 """

@@ -55,7 +55,7 @@ class BilinearMap(nn.Module):
 
 
 class BilinearPooling(nn.Module):
-    """`sum_tr a_tr f(q_t) * f'(v_r)`, summed over groups of the hidden units: what one map pools.
+    """`sum_tr a_tr f(q_t) * f'(v_r)`, summed over groups of the hidden units: the pooling of one map.
 
     Args:
         question_dim: width of the question tokens.
@@ -84,10 +84,10 @@ class BilinearAttention(nn.Module):
     """Bilinear attention with residual glimpses (Kim et al. 2018): all maps at once, then their pooling in turn.
 
     `A_g = softmax_tr(p_g . (f(q_t) * f'(v_r)))` over *all pairs* of words and regions together; then for each glimpse
-    the question takes up what it pooled: `q_t <- P_g(sum_tr A_g,tr f_g(q_t) * f'_g(v_r)) + q_t`, the same for all t.
+    the question adds the pooled vector: `q_t <- P_g(sum_tr A_g,tr f_g(q_t) * f'_g(v_r)) + q_t`, the same for all t.
 
     Deliberate differences: a question or an image that is empty pools to zeros in every glimpse (the authors' code
-    gives NaN for an image); words at padding take no part.
+    returns NaN for an image); words at padding take no part.
 
     Args:
         question_dim: width of the question tokens.
@@ -142,7 +142,7 @@ class BilinearAttention(nn.Module):
         *,
         need_weights: bool = False,
     ) -> CoAttentionOutput:
-        """Let the tokens of `question`, (B, T, question_dim), take up what the glimpses see in `regions`.
+        """Let the tokens of `question`, (B, T, question_dim), add what each glimpse pools with `regions`.
 
         Maps: `glimpses.question_to_regions` (B, G, T, R). A softmax over *both* words and regions made it: a whole map
         sums to 1, not its rows. Its sums are `pooling.question` (B, G, 1, T), the share of each word, and
@@ -219,17 +219,17 @@ def ban(
     """BAN (Kim et al. 2018, arXiv 1805.07932) as openvqa has it, with the numbers of its *BAN-8*.
 
     A GRU over the word vectors, bilinear attention over all pairs of a word and a raw region feature, as many residual
-    glimpses, the sum over the words, a classifier; every map weight-normalised. Equations: `BilinearAttention`.
+    glimpses, the sum over the words, a classifier; every map weight-normalized. Equations: `BilinearAttention`.
     Published by openvqa: 66.00 % on VQA v2 val with 8 glimpses and 65.86 % with 4, trained on train; 69.48 % and
     69.31 % on test-dev, trained on train+val+vg. (The authors' own: 70.04 % on test-dev with a counting module, which
     is not part of this one.) Deliberate differences: words at padding neither take attention nor enter the sum, an
-    empty image pools to zeros (the original gives NaN), and the dropout before the last map is not in place.
+    empty image pools to zeros (the original returns NaN), and the dropout before the last map is not in place.
 
     Args:
         region_dim: width of the region features.
         num_answers: size of the answer vocabulary.
         num_words: size of the question vocabulary, for token ids.
-        question_dim: width of given token embeddings. Exactly one of the two is set.
+        question_dim: width of given token embeddings. Give exactly one of the two.
         embedding_dim: width of word embeddings.
         dim: width of the question tokens.
         hidden_dim: rank of the bilinear forms, a multiple of `dim`; `3 * dim` when None. (openvqa computes it before
@@ -240,9 +240,9 @@ def ban(
         classifier_dropout: dropout in the classifier, and inside the attention's logits.
         inplace_dropout: the original's fault that keeps today's torch from training it, see `WeightNormClassifier`.
         standardised: z-score region features with statistics of the training images, which the original does not.
-        faithful: show padding as the authors' code does: words at padding take part, an empty image gives NaN.
-        padded_tokens: see `coattn.models`.
-        padded_regions: see `coattn.models`.
+        faithful: show padding as the authors' code does: words at padding take part, an empty image returns NaN.
+        padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
+        padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
 
     Raises:
         ValueError: `hidden_dim` is no multiple of `dim`.

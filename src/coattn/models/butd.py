@@ -21,14 +21,14 @@ from .weight_norm import WeightNormClassifier, WeightNormLinear
 class ConcatenationScore(nn.Module):
     """`w f([v; q])`: regions scored by a layer over their concatenation with the question.
 
-    Difference from the papers (arXiv 1707.07998, 1708.02711), in both well-known implementations: weight-normalised
+    Difference from the papers (arXiv 1707.07998, 1708.02711), in both well-known implementations: weight-normalized
     maps, and ReLU or ELU where the papers have a gated tanh.
 
     Args:
         question_dim: width of the question vector.
         region_dim: width of the regions.
         hidden_dim: width of the layer.
-        projected: give each side a linear map of its own width first (openvqa).
+        projected: apply a linear map of the same width to each side first (openvqa).
         activation: of the layer, see `WeightNormLinear`.
         dropout: dropout on the concatenation.
     """
@@ -189,7 +189,7 @@ def butd(
 ) -> VQAModel:
     """Bottom-up top-down attention (arXiv 1707.07998, 1708.02711) as openvqa has it.
 
-    With `q` the last state of an LSTM over the word vectors, `v_r` the raw features, and every map weight-normalised::
+    With `q` the last state of an LSTM over the word vectors, `v_r` the raw features, and every map weight-normalized::
 
         a = softmax_r(w elu(W [P v_r; P' q])),  v' = sum_r a_r v_r
         logits = W_o relu(W_c (elu(W_q q) * elu(W_v v')))
@@ -203,7 +203,7 @@ def butd(
         region_dim: width of the region features.
         num_answers: size of the answer vocabulary.
         num_words: size of the question vocabulary, for token ids.
-        question_dim: width of given token embeddings. Exactly one of the two is set.
+        question_dim: width of given token embeddings. Give exactly one of the two.
         embedding_dim: width of word embeddings.
         dim: width of the question vector, of the attention's layer and of the product.
         classifier_dim: width inside the classifier.
@@ -212,8 +212,8 @@ def butd(
         inplace_dropout: the original's fault that keeps today's torch from training it, see `WeightNormClassifier`.
         standardised: z-score region features with statistics of the training images, which the original does not.
         faithful: show padding as the authors' code does.
-        padded_tokens: see `coattn.models`.
-        padded_regions: see `coattn.models`.
+        padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
+        padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
     """
     score = ConcatenationScore(dim, region_dim, hidden_dim=dim, projected=True, activation="elu", dropout=dropout)
     model = VQAModel(
@@ -262,7 +262,7 @@ def butd_hengyuan(
 ) -> VQAModel:
     """Bottom-up top-down attention (arXiv 1707.07998, 1708.02711) as hengyuan-hu's widely used code has it.
 
-    As `butd`, with a GRU, ReLU for ELU, and scores without projections of their own::
+    As `butd`, with a GRU, ReLU for ELU, and scores without separate projections::
 
         product:        a = softmax_r(w (relu(P v_r) * relu(P' q)))     `baseline0_newatt`, its default
         concatenation:  a = softmax_r(w relu(W [v_r; q]))               `baseline0`
@@ -274,7 +274,7 @@ def butd_hengyuan(
         region_dim: width of the region features.
         num_answers: size of the answer vocabulary.
         num_words: size of the question vocabulary, for token ids.
-        question_dim: width of given token embeddings. Exactly one of the two is set.
+        question_dim: width of given token embeddings. Give exactly one of the two.
         attention: "product" or "concatenation", see above.
         embedding_dim: width of word embeddings.
         dim: width of the question vector, of the attention's layer and of the product.
@@ -287,8 +287,8 @@ def butd_hengyuan(
         faithful: show padding as the authors' code does. With `padded_tokens`, questions padded on the right are moved
             behind so much padding as makes them that long, all of which the GRU reads; without, questions are taken as
             its loader makes them, with `padding_id` in front.
-        padded_tokens: see `coattn.models`; 14 in the original.
-        padded_regions: see `coattn.models`.
+        padded_tokens: length to which `faithful` pads or cuts questions, 14 in the original; None keeps their length.
+        padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
 
     Raises:
         ValueError: unknown attention.

@@ -47,9 +47,9 @@ def generator(
         region_dim: width of the region features.
         num_answer_words: size of the vocabulary of answer words, its specials included.
         num_words: size of the question vocabulary, for token ids.
-        question_dim: width of given token embeddings. Exactly one of the two is set.
-        layers: this and the next 15 as in `stack`; encoder-decoder modular co-attention unless told.
-        num_layers: each name in `layers` stands for so many layers in a row.
+        question_dim: width of given token embeddings. Give exactly one of the two.
+        layers: names of co-attention layers, see `stack`; encoder-decoder modular co-attention by default.
+        num_layers: number of consecutive layers for each name in `layers`.
         share_weights: layers of one name are one layer.
         dim: model width of both sides.
         num_heads: attention heads per layer.
@@ -70,8 +70,8 @@ def generator(
         decoder_dim: width of the decoder; `dim` when None.
         decoder_heads: heads of that attention.
         decoder_layers: layers of the decoder.
-        max_length: most words of an answer.
-        num_beams: beams of the search, unless `generate` is told.
+        max_length: default largest number of words of an answer.
+        num_beams: default number of beams of `generate`.
         length_penalty: of the search, see `coattn.nn.decoder.length_norm`.
 
     Raises:

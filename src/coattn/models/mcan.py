@@ -7,6 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+import torch
+from torch import Tensor, nn
+
 from coattn.nn import (
     ClassifierHead,
     CoAttentionLayer,
@@ -14,12 +17,48 @@ from coattn.nn import (
     QuestionSelfAttention,
     RecurrentQuestionEncoder,
     RegionEncoder,
-    RegionGeometryEncoder,
     RegionGuidedAttention,
     VQAModel,
 )
+from coattn.nn.regions import box_geometry, pixel_boxes
 
 from .original_padding import OriginalPadding
+
+
+class RegionGeometryEncoder(nn.Module):
+    """`linear([feature, linear(box geometry)])`: openvqa's adapter for MCAN with boxes, without activation or norm.
+
+    Args:
+        region_dim: width D_in of the region features.
+        dim: width D of the region tokens.
+        geometry_dim: width of the embedded box geometry (x1, y1, x2, y2, area).
+        pixels: measure boxes in pixels instead of parts of the image; then `image_sizes` are needed.
+    """
+
+    def __init__(self, region_dim: int, *, dim: int, geometry_dim: int, pixels: bool = False) -> None:
+        super().__init__()
+        self.region_dim, self.dim, self.geometry_dim, self.pixels = region_dim, dim, geometry_dim, pixels
+        self.geometry = nn.Linear(5, geometry_dim)
+        self.features = nn.Linear(region_dim + geometry_dim, dim)
+
+    def forward(
+        self, regions: Tensor, mask: Tensor, boxes: Tensor | None = None, image_sizes: Tensor | None = None
+    ) -> Tensor:
+        """Encode features (B, R, D_in) with `mask` (B, R) and `boxes` (B, R, 4) in [0, 1] -> (B, R, D).
+
+        Raises:
+            ValueError: wrong feature width, boxes missing, or their pixels unknown.
+        """
+        if regions.shape[-1] != self.region_dim:
+            raise ValueError(f"expected region features of width {self.region_dim}, got {tuple(regions.shape)}")
+        if boxes is None:
+            raise ValueError("this model uses box geometry: pass boxes (B, R, 4) in [0, 1]")
+        if self.pixels:
+            boxes = pixel_boxes(boxes, image_sizes)
+        geometry = self.geometry(box_geometry(boxes.to(self.features.weight.dtype)))
+        tokens = self.features(torch.cat((regions.to(geometry.dtype), geometry), -1))
+        return tokens * mask[:, :, None]
+
 
 Order = Literal["encoder_decoder", "stacking"]
 
@@ -52,7 +91,7 @@ def mcan_small(
     LSTM over word vectors, `num_layers` SA layers on the question, as many SGA layers on the regions (boxes, or the
     cells of a grid), attentional reduction of each side, sum, norm, classifier; the authors' layer norm
     (`UnbiasedLayerNorm`) throughout. By the order of the layers, every SGA layer is guided by the final SA layer
-    (`encoder_decoder`, the released models) or by the SA layer of its own place (`stacking`). 57.6 M parameters with
+    (`encoder_decoder`, the released models) or by the SA layer of the same place (`stacking`). 57.6 M parameters with
     20,000 words, 2048-wide regions and 3,129 answers. Published: 70.63 % on VQA v2 test-dev, encoder-decoder, with
     bottom-up features and trained on train+val+vg. Deliberate difference: masks come from lengths, and a side without
     real elements pools to zeros.
@@ -61,7 +100,7 @@ def mcan_small(
         region_dim: width of the region features.
         num_answers: size of the answer vocabulary.
         num_words: size of the question vocabulary, for token ids.
-        question_dim: width of given token embeddings. Exactly one of the two is set.
+        question_dim: width of given token embeddings. Give exactly one of the two.
         embedding_dim: width of word embeddings.
         num_layers: SA layers, and SGA layers.
         dim: model width.
@@ -76,9 +115,9 @@ def mcan_small(
         dropout: dropout throughout.
         standardised: z-score region features with statistics of the training images, which the original does not.
         faithful: show padding as the authors' code does: where a question or an image is empty, and to the encoders,
-            which gives padding rows of its own in the maps.
-        padded_tokens: see `coattn.models`.
-        padded_regions: see `coattn.models`.
+            which changes the rows of the maps that belong to padding.
+        padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
+        padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
 
     Raises:
         ValueError: unknown order, sizes that do not fit together, or standardised features with box geometry.

@@ -213,7 +213,7 @@ def mfb(
         region_dim: width of the region features.
         num_answers: size of the answer vocabulary.
         num_words: size of the question vocabulary, for token ids.
-        question_dim: width of given token embeddings. Exactly one of the two is set.
+        question_dim: width of given token embeddings. Give exactly one of the two.
         embedding_dim: width of word embeddings.
         dim: width of the question tokens.
         hidden_dim: width inside the attentions' MLPs.
@@ -224,8 +224,8 @@ def mfb(
         region_glimpses: maps over the regions.
         dropout: dropout throughout, on the region features too.
         faithful: show padding as the authors' code does: it takes part everywhere.
-        padded_tokens: see `coattn.models`.
-        padded_regions: see `coattn.models`.
+        padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
+        padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
     """
     model = VQAModel(
         RecurrentQuestionEncoder(

@@ -35,14 +35,14 @@ class RelatedRegions(NamedTuple):
 def box_relations(boxes: Tensor) -> Tensor:
     """How boxes (B, R, 4), x1 y1 x2 y2 in pixels, lie to each other -> (B, R, R, 4).
 
-    Of box i to box j the logarithms of |x_i - x_j| / w_i, |y_i - y_j| / h_i (of centres, both at least 1e-3),
+    Of box i to box j the logarithms of |x_i - x_j| / w_i, |y_i - y_j| / h_i (of centers, both at least 1e-3),
     w_i / w_j and h_i / h_j; a box of one pixel has size 1.
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     relations = []
     for low, high in ((x1, x2), (y1, y2)):
-        centre, size = (low + high) / 2, high - low + 1
-        distance = (centre[:, :, None] - centre[:, None, :]) / size[:, :, None]
+        center, size = (low + high) / 2, high - low + 1
+        distance = (center[:, :, None] - center[:, None, :]) / size[:, :, None]
         ratio = size[:, :, None] / size[:, None, :]
         relations.append((distance.abs().clamp(min=1e-3).log(), ratio.log()))
     (x, width), (y, height) = relations
@@ -85,7 +85,7 @@ class RelationEncoder(nn.Module):
 
 
 class Sources(NamedTuple):
-    """What the operations on one side may attend to besides that side itself.
+    """The inputs of the operations on one side besides that side itself.
 
     Attributes:
         mask: (B, N) of the side, True = real.
@@ -164,7 +164,7 @@ class MMNasNetCoAttention(nn.Module):
         relation_heads: heads of RSA.
         relation_dim: width E of the embedded relations.
         dropout: dropout throughout.
-        norm: name of the normalisation after each operation, see `layers.make_norm`.
+        norm: name of the norm after each operation, see `layers.make_norm`.
 
     Raises:
         ValueError: an operation that is not known on that side, or heads that do not divide the width.
@@ -233,7 +233,7 @@ class MMNasNetCoAttention(nn.Module):
         return CoAttentionOutput(tokens, x, (), maps)
 
 
-# What the search found for VQA v2, as openvqa's two configurations spell it.
+# The result of the search for VQA v2, from openvqa's two configurations.
 QUESTION_OPERATIONS = ("SA", "SA", "SA", "SA", "FFN", "FFN", "FFN", "FFN", "SA", "FFN", "FFN", "FFN")
 REGION_OPERATIONS = (
     *("GA", "GA", "FFN", "FFN", "GA", "FFN", "RSA", "GA", "FFN"),
@@ -267,7 +267,7 @@ def mmnasnet_small(
 
     MCAN's beginning and end; between them a list of operations on the question and then one on the regions: SA and FFN
     as in MCAN, GA (the regions read the question) and RSA (self-attention of the regions whose scores know how their
-    boxes lie to each other), each with residual and norm of its own. Needs boxes and image sizes. Listed for the
+    boxes lie to each other), each followed by residual and norm. Needs boxes and image sizes. Listed for the
     paper's single model: 73.86 % on VQA v2 test-std (not checked in the paper itself, nor with which features).
     Deliberate difference: masks come from lengths, and a side without real elements pools to zeros.
 
@@ -275,7 +275,7 @@ def mmnasnet_small(
         region_dim: width of the region features.
         num_answers: size of the answer vocabulary.
         num_words: size of the question vocabulary, for token ids.
-        question_dim: width of given token embeddings. Exactly one of the two is set.
+        question_dim: width of given token embeddings. Give exactly one of the two.
         embedding_dim: width of word embeddings.
         question_operations: "SA" and "FFN", in their order.
         region_operations: "SA", "FFN", "GA" and "RSA", in their order.
@@ -289,9 +289,9 @@ def mmnasnet_small(
         num_glimpses: glimpses of the attentional reduction.
         dropout: dropout throughout.
         faithful: show padding as the authors' code does: where a question or an image is empty, and to the encoders,
-            which gives padding rows of its own in the maps.
-        padded_tokens: see `coattn.models`.
-        padded_regions: see `coattn.models`.
+            which changes the rows of the maps that belong to padding.
+        padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
+        padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
 
     Raises:
         ValueError: an unknown operation, or sizes that do not fit together.

@@ -1,4 +1,7 @@
-"""The blind baseline: answers from the question alone. What a model gains over it, it gains by looking."""
+"""The question-only baseline: a model's gain over it comes from the image.
+
+Letters: B batch, T question tokens, R regions, D model width, A answers.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from .stacks import make_question_encoder
 
 
 class UnseenRegions(nn.Module):
-    """In a region encoder's place: forgets the features and gives zeros, without parameters.
+    """Replaces a region encoder: returns zeros for any features, without parameters.
 
     Args:
         region_dim: width D_in of the features that are not looked at.
@@ -36,7 +39,7 @@ class UnseenRegions(nn.Module):
 
 
 class QuestionOnlyHead(nn.Module):
-    """Pool the question by attention, normalise, classify; the regions are not used.
+    """Pool the question by attention, normalize, classify; the regions are not used.
 
     Args:
         question_dim: width of the question tokens.
@@ -44,7 +47,7 @@ class QuestionOnlyHead(nn.Module):
         pooling_dim: inner width of the attention pooling's MLP.
         joint_dim: width of the pooled vector.
         summary_dim: width of the question encoder's summary when it joins the pooled question; None leaves it out.
-        norm: name of the normalisation of the pooled vector, see `layers.make_norm`.
+        norm: name of the norm of the pooled vector, see `layers.make_norm`.
         dropout: dropout in the pooling's MLP.
         joint_dropout: dropout on the pooled vector.
     """
@@ -103,9 +106,28 @@ def question_only(
     direct_question: bool = False,
     joint_dropout: float = 0.0,
 ) -> VQAModel:
-    """The blind baseline: `stack` without the image. Self-attention over the question, then pooling and classifier.
+    """The question-only baseline: `stack` without the image. Self-attention over the question, pooling, classifier.
 
-    Arguments as in `stack`; `region_dim` is taken so that it trains and loads like any other, and not looked at.
+    Args:
+        region_dim: width of the region features, which are not used.
+        num_answers: size of the answer vocabulary.
+        num_words: size of the question vocabulary, for token ids.
+        question_dim: width of given token embeddings. Give exactly one of the two.
+        num_layers: number of self-attention layers.
+        dim: model width.
+        num_heads: attention heads per layer.
+        ffn_dim: inner width of feed-forward steps; `4 * dim` when None.
+        dropout: dropout throughout.
+        question_encoder: "lstm", "gru" or "none".
+        embedding_dim: width of word embeddings under a recurrence.
+        bidirectional: recurrence in both directions.
+        recurrent_layers: layers of the recurrence.
+        question_positions: learned positions when `question_encoder` is "none"; 0 for none.
+        direct_question: the question encoder's summary joins the pooled question.
+        joint_dropout: dropout on the pooled vector.
+
+    Raises:
+        ValueError: unknown names, or sizes that do not fit together.
     """
     return VQAModel(
         make_question_encoder(

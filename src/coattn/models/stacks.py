@@ -125,8 +125,8 @@ def stack(
         region_dim: width of the region features.
         num_answers: size of the answer vocabulary.
         num_words: size of the question vocabulary, for token ids.
-        question_dim: width of given token embeddings. Exactly one of the two is set.
-        num_layers: each name in `layers` stands for so many layers in a row.
+        question_dim: width of given token embeddings. Give exactly one of the two.
+        num_layers: number of consecutive layers for each name in `layers`.
         share_weights: layers of one name are one layer, applied repeatedly (recurrent stacking).
         dim: model width of both sides.
         num_heads: attention heads per layer.
@@ -138,7 +138,7 @@ def stack(
         recurrent_layers: layers of the recurrence.
         question_positions: learned positions when `question_encoder` is "none"; 0 for none.
         boxes: add the regions' box geometry; the model then needs boxes.
-        region_positions: learned positions for grids of fixed size, at most so many regions; 0 for none.
+        region_positions: learned positions for grids of fixed size, one for each region at most; 0 for none.
         standardised: z-score region features with statistics of the training images.
         feature_dropout: dropout on the region features themselves; worth trying where training images are few.
         num_glimpses: attention maps of each pooling.
@@ -192,7 +192,7 @@ def stack(
     )
 
 
-# Stacks of one kind of layer, two deep unless told: `num_layers` and every size of `stack` can be given.
+# Stacks of one kind of layer, two layers deep by default: `num_layers` and every size of `stack` can be given.
 parallel = partial(stack, layers=("parallel",), num_layers=2)
 alternating = partial(stack, layers=("alternating",), num_layers=2)
 dense = partial(stack, layers=("dense",), num_layers=2)

@@ -1,4 +1,4 @@
-"""Weight-normalised linear maps (Salimans & Kingma 2016, arXiv 1602.07868), of which the classic baselines are made."""
+"""Weight-normalized linear maps (Salimans & Kingma 2016, arXiv 1602.07868), used by the classic baselines."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu
 class WeightNormLinear(nn.Module):
     """`activation(g V / ||V|| dropout(x) + b)` with *one* norm and one gain for the whole matrix.
 
-    The published baselines use weight normalisation so (`dim=None` in torch's words), not one gain for each row as in
-    the paper.
+    The published baselines use weight normalization in this form (`dim=None` in torch). The paper has one gain for each
+    row.
 
     Args:
         input_dim: width of the input.
@@ -46,7 +46,7 @@ class WeightNormLinear(nn.Module):
 
 
 class WeightNormClassifier(nn.Module):
-    """Weight-normalised linear, ReLU, dropout, weight-normalised linear: what the classic baselines end with.
+    """Weight-normalized linear, ReLU, dropout, weight-normalized linear: the classifier of the classic baselines.
 
     Args:
         input_dim: width of the fused vector.
@@ -54,7 +54,7 @@ class WeightNormClassifier(nn.Module):
         num_answers: size A of the answer vocabulary.
         dropout: dropout after the ReLU.
         inplace_dropout: drop in place, as the authors' code does; today's torch then refuses to train, because the
-            gradient of the ReLU needs what was overwritten. Only to show that.
+            gradient of the ReLU needs the overwritten values. It is here to show that.
     """
 
     def __init__(

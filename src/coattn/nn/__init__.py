@@ -9,7 +9,6 @@ from .coattention import (
     CoAttentionPooling,
     CoAttentionStack,
     DenseCoAttention,
-    HierarchicalCoAttention,
     LayerOutput,
     ModularCoAttention,
     ParallelCoAttention,
@@ -21,11 +20,10 @@ from .coattention import (
     RegionQuestionAttention,
 )
 from .decoder import LSTMDecoder, TransformerDecoder
-from .heads import ClassifierHead, HeadOutput, RecursiveHead, SummaryHead
-from .hierarchy import HierarchicalQuestionEncoder
+from .heads import ClassifierHead, HeadOutput
 from .model import GeneratorOutput, VQAGenerator, VQAModel, VQAOutput
-from .question import PlainQuestionEncoder, Question, RecurrentQuestionEncoder, SkipRecurrentQuestionEncoder
-from .regions import PlainRegionEncoder, RegionEncoder, RegionGeometryEncoder
+from .question import PlainQuestionEncoder, Question, RecurrentQuestionEncoder
+from .regions import PlainRegionEncoder, RegionEncoder
 
 __all__ = [
     "AdditiveAttention",
@@ -39,8 +37,6 @@ __all__ = [
     "DenseCoAttention",
     "GeneratorOutput",
     "HeadOutput",
-    "HierarchicalCoAttention",
-    "HierarchicalQuestionEncoder",
     "LSTMDecoder",
     "LayerOutput",
     "ModularCoAttention",
@@ -54,13 +50,9 @@ __all__ = [
     "QuestionGate",
     "QuestionSelfAttention",
     "RecurrentQuestionEncoder",
-    "RecursiveHead",
     "RegionEncoder",
-    "RegionGeometryEncoder",
     "RegionGuidedAttention",
     "RegionQuestionAttention",
-    "SkipRecurrentQuestionEncoder",
-    "SummaryHead",
     "TransformerDecoder",
     "VQAGenerator",
     "VQAModel",

@@ -34,10 +34,10 @@ class TokenEmbedding(nn.Module):
 
     Args:
         num_words: size of the embedding table (ids 0 .. num_words - 1), for token ids.
-        question_dim: width E of given token embeddings. Exactly one of the two is set.
+        question_dim: width E of given token embeddings. Give exactly one of the two.
         dim: width of the output, to which given embeddings are mapped; None leaves those as they are.
         dropout: dropout on the output.
-        padding_id: the id whose word vector is zeros and stays so; needed only where a model is shown its padding.
+        padding_id: the id whose word vector is zeros and is not trained; needed only where a model sees its padding.
 
     Raises:
         ValueError: both or none of `num_words` and `question_dim` are given, or `padding_id` is no id of a word.
@@ -93,8 +93,8 @@ class TokenEmbedding(nn.Module):
 class PlainQuestionEncoder(nn.Module):
     """No recurrence: embedded tokens, optionally with learned positions. The summary is their mean.
 
-    Meant for embeddings that know their context already (a pretrained transformer's), or, with `num_positions`, as
-    the input of self-attention.
+    Use it for contextual embeddings (of a pretrained transformer) or, with `num_positions`, as the input of
+    self-attention.
 
     Args:
         num_words: see `TokenEmbedding`.
@@ -136,7 +136,7 @@ class PlainQuestionEncoder(nn.Module):
 
 
 class RecurrentQuestionEncoder(nn.Module):
-    """LSTM or GRU over the tokens, in one or two directions, blind to padding; see `recurrence.Recurrences`.
+    """LSTM or GRU over the tokens, in one or two directions, independent of padding; see `recurrence.Recurrences`.
 
     Args:
         num_words: see `TokenEmbedding`.
@@ -191,51 +191,3 @@ class RecurrentQuestionEncoder(nn.Module):
         tokens, summary = self.recurrences(self.embedding(question, mask), mask)
         tokens = self.drop(tokens)
         return Question(tokens, (tokens,), self.drop(summary))
-
-
-class SkipRecurrentQuestionEncoder(nn.Module):
-    """`linear(dropout([x, biLSTM(x)]))`, x the embedded words: DCN's language extraction (arXiv 1804.00775).
-
-    The LSTM starts from learned states. Given embeddings enter as they are. Differences from the authors' code: padding
-    is zeros where theirs keeps the last map's bias, which nothing reads; lengths need not travel to the host.
-
-    Args:
-        num_words: see `TokenEmbedding`.
-        question_dim: see `TokenEmbedding`.
-        embedding_dim: width of the embedded words; of no effect on given embeddings.
-        hidden_dim: width of the LSTM, both directions together.
-        dim: width D of the token vectors.
-        num_layers: layers of the LSTM.
-        dropout: dropout between the layers and on the concatenation.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_words: int | None = None,
-        question_dim: int | None = None,
-        embedding_dim: int = 300,
-        hidden_dim: int,
-        dim: int,
-        num_layers: int = 2,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.num_words, self.question_dim, self.embedding_dim = num_words, question_dim, embedding_dim
-        self.hidden_dim, self.dim, self.num_layers, self.dropout = hidden_dim, dim, num_layers, dropout
-        self.embedding = TokenEmbedding(
-            num_words=num_words, question_dim=question_dim, dim=embedding_dim if question_dim is None else None
-        )
-        width = embedding_dim if question_dim is None else question_dim
-        self.recurrences = Recurrences(
-            width, hidden_dim, bidirectional=True, num_layers=num_layers, dropout=dropout, learned_start=True
-        )
-        self.merge = nn.Linear(width + hidden_dim, dim)
-        self.drop = Dropout(dropout)
-
-    def forward(self, question: Tensor, mask: Tensor) -> Question:
-        """Encode `question` (B, T) or (B, T, E) with its mask (B, T), right-padded; the summary is the tokens' mean."""
-        words = self.embedding(question, mask).to(self.merge.weight.dtype)
-        states, _ = self.recurrences(words, mask)
-        tokens = self.merge(self.drop(torch.cat((words, states), -1))) * mask[:, :, None]
-        return Question(tokens, (tokens,), masked_mean(tokens, mask))

@@ -1,4 +1,4 @@
-"""LSTM or GRU over right-padded tokens, blind to padding.
+"""LSTM or GRU over right-padded tokens, independent of padding.
 
 Letters: B batch, T tokens, D width.
 """
@@ -17,8 +17,8 @@ CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU
 class Recurrences(nn.ModuleList):
     """Recurrent layers, in one or two directions: one module per layer and direction, forward first.
 
-    A forward pass over right padding never sees it; the backward one runs over each row reversed within its length.
-    So no packed sequence is needed, whose lengths would have to travel to the host in every step.
+    The forward direction meets right padding last; the backward direction reads each row reversed within its length.
+    Packed sequences are not needed, which would copy the lengths to the host in every step.
 
     Args:
         input_dim: width of the input.
@@ -101,8 +101,8 @@ class Recurrences(nn.ModuleList):
 def _states(recurrence: nn.Module, x: Tensor, start: Tensor | tuple[Tensor, ...] | None) -> Tensor:
     """All states; on a GPU in mixed precision computed in float32.
 
-    There torch's autocast runs cuDNN's recurrences in float16 whatever type it was asked for (torch's
-    aten/src/ATen/cudnn/AutocastRNN.cpp), and gradients in bfloat16 training, which nobody scales, could vanish in it.
+    On a GPU torch's autocast runs cuDNN's recurrences in float16 for every autocast type (torch's
+    aten/src/ATen/cudnn/AutocastRNN.cpp). Gradients of bfloat16 training are not scaled and could vanish in float16.
     """
     if x.device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
         return recurrence(x, start)[0]

@@ -30,8 +30,8 @@ def pixel_boxes(boxes: Tensor, image_sizes: Tensor | None) -> Tensor:
 ACTIVATIONS: dict[str, type[nn.Module]] = {"none": nn.Identity, "tanh": nn.Tanh}
 
 
-class StandardisedFeatures(nn.Module):
-    """What region encoders share that can z-score the features they read.
+class StandardizedFeatures(nn.Module):
+    """Base of the region encoders that can z-score their features.
 
     Args:
         region_dim: width D_in of the region features.
@@ -75,7 +75,7 @@ class StandardisedFeatures(nn.Module):
         return (regions - self.feature_mean) / self.feature_std if self.standardised else regions
 
 
-class RegionEncoder(StandardisedFeatures):
+class RegionEncoder(StandardizedFeatures):
     """`norm(act(linear(feature) + linear(box geometry) + position))`, each part but the linear map optional.
 
     Args:
@@ -86,9 +86,9 @@ class RegionEncoder(StandardisedFeatures):
         standardised: subtract a mean from each feature dimension and divide by a standard deviation first; they are
             kept as buffers, so that they travel with the weights, and are set by `standardise`.
         feature_dropout: dropout on the features, before the linear map. With few training images this, not `dropout`,
-            keeps a model from knowing each image by heart.
+            keeps a model from memorizing each image.
         activation: "tanh" or "none", before the norm.
-        norm: name of the normalisation, see `make_norm`.
+        norm: name of the norm, see `make_norm`.
         dropout: dropout on the tokens.
 
     Raises:
@@ -146,47 +146,12 @@ class RegionEncoder(StandardisedFeatures):
         return self.drop(self.normalize(self.activate(tokens))) * mask[:, :, None]
 
 
-class RegionGeometryEncoder(nn.Module):
-    """`linear([feature, linear(box geometry)])`: openvqa's adapter for MCAN with boxes, without activation or norm.
-
-    Args:
-        region_dim: width D_in of the region features.
-        dim: width D of the region tokens.
-        geometry_dim: width of the embedded box geometry (x1, y1, x2, y2, area).
-        pixels: measure boxes in pixels instead of parts of the image; then `image_sizes` are needed.
-    """
-
-    def __init__(self, region_dim: int, *, dim: int, geometry_dim: int, pixels: bool = False) -> None:
-        super().__init__()
-        self.region_dim, self.dim, self.geometry_dim, self.pixels = region_dim, dim, geometry_dim, pixels
-        self.geometry = nn.Linear(5, geometry_dim)
-        self.features = nn.Linear(region_dim + geometry_dim, dim)
-
-    def forward(
-        self, regions: Tensor, mask: Tensor, boxes: Tensor | None = None, image_sizes: Tensor | None = None
-    ) -> Tensor:
-        """Encode features (B, R, D_in) with `mask` (B, R) and `boxes` (B, R, 4) in [0, 1] -> (B, R, D).
-
-        Raises:
-            ValueError: wrong feature width, boxes missing, or their pixels unknown.
-        """
-        if regions.shape[-1] != self.region_dim:
-            raise ValueError(f"expected region features of width {self.region_dim}, got {tuple(regions.shape)}")
-        if boxes is None:
-            raise ValueError("this model uses box geometry: pass boxes (B, R, 4) in [0, 1]")
-        if self.pixels:
-            boxes = pixel_boxes(boxes, image_sizes)
-        geometry = self.geometry(box_geometry(boxes.to(self.features.weight.dtype)))
-        tokens = self.features(torch.cat((regions.to(geometry.dtype), geometry), -1))
-        return tokens * mask[:, :, None]
-
-
-class PlainRegionEncoder(StandardisedFeatures):
+class PlainRegionEncoder(StandardizedFeatures):
     """The features as they are, for models that attend to them directly. Without parameters.
 
     Args:
         region_dim: width D_in of the region features, and of the region tokens.
-        standardised: z-score them first, see `StandardisedFeatures`.
+        standardised: z-score them first, see `StandardizedFeatures`.
         dropout: dropout on the features.
     """
 

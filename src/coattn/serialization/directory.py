@@ -1,4 +1,4 @@
-"""Model directories: everything that answering needs, in files that anybody can read and that run no code.
+"""Model directories: everything that answering needs, in plain files that run no code.
 
     model.safetensors         the weights
     config.json               the bricks the model is built from, how its answers are judged and calibrated,
@@ -10,7 +10,7 @@
     text_encoder/             optional: the pretrained text encoder, for the same reason; of one that was trained with
                               the model its config and tokenizer, for its weights are among the model's
     certificate.json          optional: which confidence keeps which risk, see `coattn.explain.abstain`
-    index.safetensors         optional: what training images look like, see `coattn.explain.image_index`
+    index.safetensors         optional: an index of the training images, see `coattn.explain.image_index`
     faithfulness.json         optional: how faithful explanations are, see `coattn.explain.faithful`
 
 The classes that a config may name are `coattn.serialization.registry.BRICKS`.
@@ -127,8 +127,8 @@ def save_model(
         model: built of bricks; saved as float32.
         answer_vocabulary: the answers, in the order of the logits; for a generator the words of answers.
         question_vocabulary: the words, for a model that reads token ids; or the tokenizer of its text encoder.
-        metric: what judges its answers, "vqa_accuracy" or "exact_match".
-        activation, temperature: what makes confidences of logits, see `coattn.metrics.calibration.confidences`.
+        metric: the metric of its answers, "vqa_accuracy" or "exact_match".
+        activation, temperature: turn logits into confidences, see `coattn.metrics.calibration.confidences`.
         max_tokens: longer questions are cut, as in training.
         extractor: the record of the image extractor (name, settings, weights, versions).
         text_encoder: that of the pretrained text encoder, for a model on question embeddings or one trained with it.
@@ -207,7 +207,7 @@ def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) 
     """The model of `config` holding `tensors`. Nothing is allocated before every shape is known to agree."""
     num_values = sum(tensor.numel() for tensor in tensors.values())
     _check_sizes(config, num_values, f"{folder / CONFIG}: model")
-    with torch.device("meta"), _Uninitialised():
+    with torch.device("meta"), _Uninitialized():
         model = build(config, where=f"{folder / CONFIG}: model")
     if not isinstance(model, VQAModel | VQAGenerator):
         raise ValueError(f"{folder / CONFIG}: model: a {type(model).__name__} is a part of a model, not a VQAModel")
@@ -227,7 +227,7 @@ def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) 
     return model
 
 
-class _Uninitialised(TorchFunctionMode):
+class _Uninitialized(TorchFunctionMode):
     """Leaves out what `torch.nn.init` does: on the meta device it would first import torch's compiler, for seconds."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -269,7 +269,7 @@ def _read_vocabulary(from_json: Callable[[Any], V], path: Path) -> V:
 def read_question_vocabulary(
     folder: str | os.PathLike[str], config: Mapping[str, Any]
 ) -> Vocabulary | PretrainedTokenizer | None:
-    """What turns questions into ids for the model in `folder` with this config; None if it reads embeddings.
+    """The vocabulary or tokenizer of the model in `folder` with this config; None if it reads embeddings.
 
     Raises:
         FileNotFoundError: it is not there.

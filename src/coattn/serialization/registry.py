@@ -1,4 +1,4 @@
-"""Bricks as plain values: which classes a saved model may be made of, and the way from a model to a config and back."""
+"""The classes that a saved model may consist of, and the conversion of a model to a config and back."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from torch import nn
 from coattn import nn as bricks
 from coattn.models.ban import BilinearAttention, TokenSumHead
 from coattn.models.butd import ConcatenationScore, ProductHead, ProductScore, TopDownAttention
+from coattn.models.dcn import SkipRecurrentQuestionEncoder, SummaryHead
+from coattn.models.hiecoatt import HierarchicalCoAttention, HierarchicalQuestionEncoder, RecursiveHead
+from coattn.models.mcan import RegionGeometryEncoder
 from coattn.models.mfb import FactorizedCoAttention, FactorizedHead
 from coattn.models.mmnasnet import MMNasNetCoAttention, RelationEncoder
 from coattn.models.original_padding import OriginalPadding
@@ -29,11 +32,11 @@ BRICKS: dict[str, type[nn.Module]] = {
         OriginalPadding,
         bricks.PlainQuestionEncoder,
         bricks.RecurrentQuestionEncoder,
-        bricks.SkipRecurrentQuestionEncoder,
-        bricks.HierarchicalQuestionEncoder,
+        SkipRecurrentQuestionEncoder,
+        HierarchicalQuestionEncoder,
         FinetunedQuestionEncoder,
         bricks.RegionEncoder,
-        bricks.RegionGeometryEncoder,
+        RegionGeometryEncoder,
         bricks.PlainRegionEncoder,
         bricks.CoAttentionStack,
         bricks.ParallelCoAttention,
@@ -44,7 +47,7 @@ BRICKS: dict[str, type[nn.Module]] = {
         bricks.QuestionSelfAttention,
         bricks.RegionGuidedAttention,
         bricks.RegionQuestionAttention,
-        bricks.HierarchicalCoAttention,
+        HierarchicalCoAttention,
         bricks.ParallelPooling,
         bricks.AlternatingPooling,
         bricks.ClassifierHead,
@@ -52,8 +55,8 @@ BRICKS: dict[str, type[nn.Module]] = {
         bricks.TransformerDecoder,
         RelationEncoder,
         MMNasNetCoAttention,
-        bricks.SummaryHead,
-        bricks.RecursiveHead,
+        SummaryHead,
+        RecursiveHead,
         UnseenRegions,
         QuestionOnlyHead,
         TopDownAttention,
@@ -94,10 +97,10 @@ def _described(value: Any, where: str) -> Any:
 
 
 def build(config: Any, *, where: str = "model") -> nn.Module:
-    """The brick that `config` describes, freshly initialised: the inverse of `describe`.
+    """The brick that `config` describes, newly initialized: the inverse of `describe`.
 
     Args:
-        config: as `describe` gives it.
+        config: as `describe` returns it.
         where: the file and key that messages begin with.
 
     Raises:

@@ -51,7 +51,7 @@ def convert_checkpoint(
         questions: its question files, in its own order, to collect the words again.
         vectors: the word vectors that it reads in from outside (GloVe), as `coattn.text.word_vectors` reads them.
         model_name: one of the project's models, where it has several.
-        dataset: "vqa", "gqa" or "clevr"; by default what the settings or the weights say.
+        dataset: "vqa", "gqa" or "clevr"; by default as the settings or the weights imply.
         repaired: mask padding everywhere, instead of showing it where the project's code did.
 
     Returns:
@@ -189,7 +189,7 @@ def read_settings(path: str | os.PathLike[str], implied: Mapping[str, Any], mode
 def _task(
     project: Project, settings: dict[str, Any], weights: Mapping[str, Tensor], dataset: str | None, where: str
 ) -> tuple[Task, dict[str, Any]]:
-    """What the project did for the data set, and the settings with it."""
+    """The settings of the project for the data set, and all settings with the data set's name."""
     seen = "clevr" if "adapter.grid_linear.weight" in weights and "adapter.frcn_linear.weight" not in weights else "vqa"
     name = dataset or settings.get("DATASET") or seen
     if name not in project.tasks:

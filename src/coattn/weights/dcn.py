@@ -37,7 +37,7 @@ def from_dcn(
             `dropout` and `droprnn` are read, the other sizes taken from the weights.
         repaired: mask padding everywhere. Else the model is *faithful*, which differs for empty images only, see
             `models.dcn`.
-        num_tokens: pad or cut each question to so many tokens; None leaves it to the caller.
+        num_tokens: number of tokens to which each question is padded or cut; None leaves it to the caller.
         num_regions: likewise the regions.
         word_vectors: (V, E), the vectors of words by id: the model then reads ids. None for one that reads vectors.
 

@@ -40,8 +40,8 @@ def read_words(path: str | os.PathLike[str], *, specials: Sequence[str], num_wor
 
     Args:
         path: the file.
-        specials: what must stand under the first ids.
-        num_words: so many the checkpoint's embedding has.
+        specials: the tokens of the first ids.
+        num_words: number of rows of the checkpoint's embedding.
 
     Raises:
         ValueError: the file is not such a dictionary, has other specials, or not `num_words` words.
@@ -108,7 +108,9 @@ def _numbered(value: Any, where: str) -> list[str]:
         value = value[0]
     if isinstance(value, Mapping):
         if sorted(map(str, value.values())) != sorted(map(str, range(len(value)))):
-            raise ValueError(f"{where} gives each its number, 0 to {len(value) - 1}, each once; this one does not")
+            raise ValueError(
+                f"{where} must have each number from 0 to {len(value) - 1} exactly once; this one does not"
+            )
         value = sorted(value, key=lambda text: int(value[text]))
     if not isinstance(value, list) or not value or not all(isinstance(text, str) for text in value):
         raise ValueError(f"{where} is an object from each to its number, or a list, got {str(value)[:40]!r}")

@@ -47,9 +47,9 @@ def from_hengyuan(
         repaired: mask padding everywhere; questions are padded on the right, with any id. Else the model is *faithful*
             and reads padding in front of questions, as the project's loader makes it.
         num_tokens: for the faithful model: take questions padded on the right, and put each behind padding that makes
-            it so many tokens long (14 in the project). None takes questions as the project's loader makes them, padded
-            in front with `padding_id`; their mask is then not looked at.
-        num_regions: pad or cut the regions to so many (36 in the project); None leaves it to the caller.
+            it that many tokens long (14 in the project). None takes questions as the project's loader makes them,
+            padded in front with `padding_id`; their mask is then not looked at.
+        num_regions: number of regions after padding or cutting, 36 in the project; None keeps the given one.
         padding_id: the row of the word embedding that is padding; None for the last one, where the project has it.
 
     Raises:

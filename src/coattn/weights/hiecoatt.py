@@ -45,8 +45,8 @@ def from_hiecoatt(
     Args:
         weights: tensors or arrays by name (`word.embed.weight`, `ques.i2h_1.weight`, ...), also all behind `w/`.
         repaired: mask padding everywhere. Else the model is *faithful*, see `models.hiecoatt.hiecoatt`.
-        num_tokens: pad or cut each question to so many tokens, as the project does (26), which changes what its
-            parallel co-attention gives; None leaves it to the caller.
+        num_tokens: number of tokens of each question after padding or cutting, 26 in the project; it changes the result
+            of parallel co-attention. None keeps the given one.
         num_regions: likewise the regions.
 
     Raises:

@@ -38,7 +38,7 @@ def from_mcan_vqa(
         config: its settings as a plain dict. MULTI_HEAD must be there; LAYER, HIDDEN_SIZE and FLAT_GLIMPSES are
             compared with the weights; DROPOUT_R is 0.1, as published, unless it is there.
         repaired: mask padding everywhere. Else the model is *faithful*: it is shown padding where mcan-vqa shows it.
-        num_tokens: pad or cut each question to so many tokens, as mcan-vqa does (14); None leaves it to the caller.
+        num_tokens: number of tokens after padding or cutting, 14 in mcan-vqa; None keeps the given one.
         num_regions: likewise the regions (100).
 
     Raises:

@@ -1,6 +1,6 @@
-"""Which of our tensors is which of theirs: one table for each published model, read in both directions.
+"""Mapping between our parameter names and those of a published checkpoint: one table for each model.
 
-Forwards it imports weights; backwards it exports them, or hands gradients over for comparison.
+A table is read in both directions: to import weights, and to export weights or gradients for comparison.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ M = TypeVar("M", bound=torch.nn.Module)
 
 
 class Layout(NamedTuple):
-    """How their tensor lies in memory: the way to ours, and the way back."""
+    """How to convert a tensor from their layout to ours, and back."""
 
     to_ours: Callable[[Tensor], Tensor]
     to_theirs: Callable[[Tensor], Tensor]
 
 
-class Entry(NamedTuple):
+class TensorNames(NamedTuple):
     """One tensor under both names; None for the layout means that both are alike."""
 
     ours: str
@@ -40,12 +40,12 @@ class NameTable:
     """
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[TensorNames] = []
         self.unused: list[str] = []
 
     def tensor(self, ours: str, theirs: str, layout: Layout | None = None) -> None:
         """One tensor."""
-        self.entries.append(Entry(ours, theirs, layout))
+        self.entries.append(TensorNames(ours, theirs, layout))
 
     def tensors(self, ours: str, theirs: str, names: Sequence[str] | Mapping[str, str]) -> None:
         """Several tensors of a part: `names` of both, or from our name to theirs."""
@@ -112,7 +112,7 @@ def size(state_dict: Mapping[str, Tensor], name: str, dim: int = 0, *, project: 
 
 
 def agreed(config: Mapping[str, Any], key: str, found: int, *, project: str) -> int:
-    """A size that stands in the settings and shows in the weights too.
+    """A size that the settings and the weights must agree on.
 
     Compared before a model is built: one of an absurd size would fill the memory first.
 

@@ -37,7 +37,7 @@ def from_openvqa(
         config: openvqa's settings as a plain dict. `MODEL_USE` names the model; of the sizes only those that the
             weights do not show are read.
         repaired: mask padding everywhere. Else the model is *faithful*: it is shown padding where openvqa shows it.
-        num_tokens: pad or cut each question to so many tokens, as openvqa does (14); None leaves it to the caller.
+        num_tokens: number of tokens of each question after padding or cutting, 14 in openvqa; None keeps the given one.
         num_regions: likewise the regions (100).
 
     Raises:

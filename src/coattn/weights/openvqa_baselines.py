@@ -13,7 +13,7 @@ from .openvqa_parts import PROJECT, add_mlp
 
 
 def add_weight_norm(names: NameTable, ours: str, theirs: str) -> None:
-    """A weight-normalised linear map, `WeightNormLinear`."""
+    """A weight-normalized linear map, `WeightNormLinear`."""
     names.tensors(ours, theirs, ("weight_v", "weight_g", "bias"))
 
 

@@ -1,4 +1,4 @@
-"""What several models of openvqa are made of, as rows of a table of names."""
+"""Rows of a table of names for the parts that several models of openvqa share."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Importer(NamedTuple):
 
     Attributes:
         preset: the model, by its preset.
-        sizes: `(state_dict, config)` -> the preset's arguments, but for what it is shown of padding.
-        names: `(config)` -> which of our tensors is which of theirs.
+        sizes: `(state_dict, config)` -> the preset's arguments, except those about padding.
+        names: `(config)` -> the table of parameter names.
     """
 
     preset: Callable[..., VQAModel]
@@ -46,7 +46,7 @@ def add_mlp(names: NameTable, ours: str, theirs: str) -> None:
 
 
 def add_ends(names: NameTable) -> None:
-    """What MCAN and MMNasNet begin and end with: LSTM, attentional reduction of each side, norm, classifier."""
+    """The first and last parts of MCAN and MMNasNet: LSTM, attentional reduction of each side, norm, classifier."""
     names.tensor("question_encoder.embedding.embed.weight", "embedding.weight")
     names.recurrence("question_encoder.recurrences", "lstm")
     for ours, theirs in (("question_pooling", "attflat_lang"), ("region_pooling", "attflat_img")):

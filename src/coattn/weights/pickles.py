@@ -17,11 +17,11 @@ STATE_DICT, PARALLEL = "state_dict", "module."
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint file holds.
+    """The content of a checkpoint file.
 
     Attributes:
         weights: the state dict, without the prefix of `DataParallel`.
-        rest: what lies beside it: optimiser, epoch, settings.
+        rest: everything else: optimizer, epoch, settings.
     """
 
     weights: dict[str, Tensor]

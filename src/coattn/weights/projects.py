@@ -22,11 +22,11 @@ Load = Callable[..., VQAModel]
 
 
 class Task(NamedTuple):
-    """What a project did differently for a data set.
+    """The settings of a project for one data set.
 
     Attributes:
         extractor: name of the extractor of its features.
-        metric: what judges its answers.
+        metric: the metric of its answers.
         num_tokens: words to which it pads or cuts questions; None for those of its longest question.
         num_regions: regions to which it pads or cuts; None for a grid.
         softmax: answers exclude each other.
@@ -53,7 +53,7 @@ class Project(NamedTuple):
         specials: the tokens that its dictionary has before the words: padding, unknown words, ...; none where it keeps
             those two outside.
         tokenizer: how it splits questions, a name of `coattn.text.tokenizer.TOKENIZERS`.
-        models: its names of models, and the settings that each stands for.
+        models: its names of models, and the settings that each name implies.
         tasks: by data set.
         settings: where the settings are that its weights do not show: in a "file", in the "checkpoint" (or a file), or
             there are "none".

@@ -4,7 +4,6 @@ from .alternating import AlternatingCoAttention, AlternatingPooling
 from .base import CoAttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutput
 from .dense import DenseCoAttention
 from .gate import QuestionGate
-from .levels import HierarchicalCoAttention
 from .modular import ModularCoAttention, QuestionSelfAttention, RegionGuidedAttention, RegionQuestionAttention
 from .parallel import ParallelCoAttention, ParallelPooling
 from .stack import CoAttentionOutput, CoAttentionStack
@@ -17,7 +16,6 @@ __all__ = [
     "CoAttentionPooling",
     "CoAttentionStack",
     "DenseCoAttention",
-    "HierarchicalCoAttention",
     "LayerOutput",
     "ModularCoAttention",
     "ParallelCoAttention",

@@ -26,7 +26,7 @@ class QuestionGate(CoAttentionLayer):
         region_dim: width of the regions.
         num_heads: maps of the pooling; their pooled vectors are concatenated before W.
         dropout: dropout in the pooling and on the update.
-        norm: name of the normalisation, see `layers.make_norm`.
+        norm: name of the norm, see `layers.make_norm`.
     """
 
     def __init__(

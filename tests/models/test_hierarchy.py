@@ -7,15 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from coattn import models
+from coattn.models.hiecoatt import HierarchicalCoAttention, HierarchicalQuestionEncoder, RecursiveHead
 from coattn.nn import (
     AlternatingPooling,
     CoAttentionOutput,
     CoAttentionPooling,
-    HierarchicalCoAttention,
-    HierarchicalQuestionEncoder,
     ParallelPooling,
     Question,
-    RecursiveHead,
 )
 from coattn.nn.layers import lengths_to_mask
 
