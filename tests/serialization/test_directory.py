@@ -348,6 +348,15 @@ def test_a_model_is_recovered_after_an_interrupted_replacement(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.parametrize("name", ["answers.json", "question_vocabulary.json"])
+def test_half_a_surrogate_pair_is_refused(name: str, tmp_path: Path) -> None:
+    folder = save(tmp_path / "model")
+    text = (folder / name).read_text()
+    (folder / name).write_text(text.replace("yes", r"\ud800").replace("what", r"\ud800"))
+    with pytest.raises(ValueError, match=f"{name}: holds half of a surrogate pair"):
+        load(folder)
+
+
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS, "answers.json", "question_vocabulary.json"])
 def test_damaged_and_missing_files_are_named(name: str, tmp_path: Path) -> None:
     folder = save(tmp_path / "model")

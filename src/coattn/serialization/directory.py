@@ -261,7 +261,11 @@ def _tensors(model: VQAModel | VQAGenerator) -> dict[str, Tensor]:
 
 def _read_vocabulary(from_json: Callable[[Any], V], path: Path) -> V:
     try:
-        return from_json(read_json(path))
+        value = read_json(path)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could not be printed or saved
+        return from_json(value)
+    except UnicodeEncodeError:
+        raise ValueError(f"{path}: holds half of a surrogate pair, which is not text; export the model again") from None
     except ValueError as error:
         raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from None
 
@@ -328,8 +332,8 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / CONFIG
     if not path.is_file():
         old = aside(Path(folder).resolve())
-        hint = f"; an export was interrupted: rename {old} to it" if (old / CONFIG).is_file() else ""
-        raise FileNotFoundError(f"{folder}: not a model directory (it has no {CONFIG}){hint}")
+        recovery = f"; an export was interrupted: rename {old} to it" if (old / CONFIG).is_file() else ""
+        raise FileNotFoundError(f"{folder}: not a model directory (it has no {CONFIG}){recovery}")
     try:
         config = read_json(path)
     except RecursionError:
