@@ -146,8 +146,8 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
             ["score"],
             "the following arguments are required: results, --questions, --annotations; see coattn score --help",
         ),
-        (["fit", "--model.lr", "abc"], "model.lr must be a number, got 'abc'"),
-        (["fit", "--modl.lr", "3"], "there is no setting 'modl.lr'; did you mean 'model.lr'?"),
+        (["fit", "--model.optimizer.lr", "abc"], "model.optimizer.lr must be a number, got 'abc'"),
+        (["fit", "--model.presett", "3"], "there is no setting 'model.presett'; did you mean 'model.preset'?"),
     ],
 )
 def test_all_mistakes_look_alike(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -228,6 +231,60 @@ def test_unreadable_images_are_left_out_by_name(
         (photos / f"{number}.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"none of the 20 images can be read, for example .*0\.png"):
         coattn.train("answers.csv", images="photos", out="other")
+
+
+def test_the_command_passes_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {}
+    monkeypatch.setattr(train, "train", lambda table, **options: given.update(options, table=str(table)))
+    line = (
+        "train a.csv --images photos --out run --config small.yaml --epochs 3 --seed 4 --encoder bert "
+        "--column answer=B --group patient --val-fraction 0.2 --test-fraction 0.3 --metric exact_match "
+        "--encoding latin-1 --delimiter semicolon --skip-bad-rows --extractor patches --grid 2x3"
+    )
+    assert main(line.split()) == 0
+    extractor = given.pop("extractor")
+    assert (extractor.record["name"], extractor.num_regions) == ("patches", 6)
+    assert given == {
+        "table": "a.csv",
+        "images": Path("photos"),
+        "out": "run",
+        "config": "small.yaml",
+        "epochs": 3,
+        "seed": 4,
+        "encoder": "bert",
+        "columns": {"answer": "B", "group": "patient"},
+        "val_fraction": 0.2,
+        "test_fraction": 0.3,
+        "metric": "exact_match",
+        "encoding": "latin-1",
+        "delimiter": ";",
+        "skip_bad_rows": True,
+        "extractor_options": ["--extractor", "patches", "--grid", "2x3"],
+    }
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_like_one_that_was_not(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "coattn", "train", "answers.csv", "--images", "photos", "--config", "small.yaml"]
+    command += ["--epochs", "3", "--out"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    for sign in (
+        "data/report.json",
+        "checkpoints/last.ckpt",
+        "model/config.json",
+        "question_only/checkpoints/last.ckpt",
+    ):
+        with subprocess.Popen(
+            [*command, str(killed)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            while not (killed / sign).exists() and process.poll() is None:
+                time.sleep(0.02)
+            process.kill()
+    for out in (killed, whole):
+        subprocess.run([*command, str(out)], cwd=folder, check=True, capture_output=True)
+    for name in ("scores.json", "model/model.safetensors", "question_only/model/model.safetensors"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    assert not list(killed.rglob("*.partial"))
 
 
 def test_a_messy_table(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

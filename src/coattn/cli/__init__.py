@@ -19,13 +19,13 @@ from coattn._internal.terminal import printable_output
 from coattn.cli.arguments import ArgumentParser
 
 COMMANDS = {
-    "train": "from a table and a folder of photos to a model: all of the steps below",
-    "prepare": "turn a data set or your own table into questions and annotations",
-    "extract": "images to a store of region features",
-    "embed": "questions to a store of token embeddings of a pretrained text encoder",
-    "convert": "features of other projects to a store, their checkpoints to models; merge stores",
+    "train": "train and judge a model from a table and a folder of photos, with all steps",
+    "prepare": "turn a data set or a table into questions and annotations",
+    "extract": "describe images by regions and store the features",
+    "embed": "run a pretrained text encoder over questions and store the embeddings",
+    "convert": "read features and checkpoints of other projects; merge feature stores",
     "inspect": "show what is in a feature store",
-    "configs": "list the configurations that come with coattn, or copy one",
+    "configs": "list, show or copy the configurations that come with coattn",
     "models": "list the models, or show the sizes of one",
     "fit": "train a model from a YAML configuration",
     "validate": "score a checkpoint on the validation split",
@@ -103,9 +103,9 @@ Answers questions about images with co-attention.
 commands:
 {commands}
 
-  coattn COMMAND --help   what a command takes, with an example
-  coattn --version        the version
-  COATTN_TRACEBACK=1      in the environment: show where an error arose"""
+  coattn COMMAND --help   Show the arguments of a command, with an example.
+  coattn --version        Show the version.
+  COATTN_TRACEBACK=1      Set this in the environment to see the traceback of an error."""
 
 
 def _message(error: Exception) -> str:

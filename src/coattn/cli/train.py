@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             extractor=build_from_arguments(args),
             extractor_options=extractor_options(args),
             encoder=args.encoder,
-            columns=table.given_columns(args.column),
+            columns=table.given_columns(args.column) | ({"group": args.group} if args.group else {}),
             val_fraction=args.val_fraction,
             test_fraction=args.test_fraction,
             metric=args.metric,

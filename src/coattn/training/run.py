@@ -67,7 +67,7 @@ def fit_to_data(
         epochs: The number of epochs; None keeps that of the configuration, or chooses it for the default one.
         seed: Seeds training.
         default: Whether the user left the configuration to us. Few questions then get smaller batches and more epochs,
-            so that a thousand steps are taken at least.
+            so that about a thousand steps are taken.
     """
     chosen = copy.deepcopy(dict(config))
     chosen["seed_everything"] = seed
@@ -100,7 +100,10 @@ def with_paths(config: Mapping[str, Any], root: Path, paths: Mapping[str, Any]) 
         **config["trainer"],
         "default_root_dir": str(root),
     }
-    return {**config, "trainer": trainer, "data": regroup("data", {**config["data"], **paths})[0]}
+    data = {**config["data"], **paths}
+    if "text" in paths:
+        data["text"] = {**config["data"].get("text", {}), **paths["text"]}
+    return {**config, "trainer": trainer, "data": data}
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,10 @@ class Run:
         state, answers = self._state(), self.root / "predictions" / f"{split}.json"
         same = state.get("settings") == identity
         if same and state["done"] and (self.root / "model").exists() and answers.exists():
-            print("      the finished model fits these settings and is kept")
+            tell("      the finished model fits these settings and is kept")
             return [fit, test]
         if not same and state.get("done"):
-            print(f"      the finished model of other settings is now in {self._put_aside()}")
+            tell(f"      the finished model of other settings is now in {self._put_aside()}")
         self.root.mkdir(parents=True, exist_ok=True)
         write_json(self.root / "train.json", {"settings": identity, "done": False}, indent=1)
         write_text(self.file, yaml.safe_dump(with_paths(self.config, self.root, files), sort_keys=False))
@@ -179,6 +182,11 @@ class Run:
             if (self.root / name).exists():
                 (self.root / name).rename(folder / name)
         return folder
+
+
+def tell(line: str) -> None:
+    """Print a line at once, so that a log shows how far a killed run was."""
+    print(line, flush=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -39,7 +39,7 @@ from coattn.features.store.layout import Skipped
 from coattn.features.store.manifest import MANIFEST, Manifest
 from coattn.features.store.provenance import same_extractor
 from coattn.metrics.comparison import Comparison, compare_answers
-from coattn.training.run import Run, fit_to_data, question_only_twin, read_config, write_text
+from coattn.training.run import Run, fit_to_data, question_only_twin, read_config, tell, write_text
 from coattn.visualization.report import draw_report
 
 if TYPE_CHECKING:
@@ -153,26 +153,27 @@ def train(
         run.refuse_interrupted(run.identity(dataset, encoder))
 
     steps = [_prepare_step(table, images, options, data)]
-    print(f"[1/5] data: {_write_data(dataset, data)}")
+    tell(f"[1/5] data: {_write_data(dataset, data)}")
     features = _folder_that_fits(data / "features", extractor.record, dataset.images)
     steps.append(["extract", str(data / "images.json"), str(features), *extractor_options])
-    print(f"[2/5] features: {features}, by the extractor {extractor.record['name']}")
+    tell(f"[2/5] features: {features}, by the extractor {extractor.record['name']}")
     found = extract(find_images([str(data / "images.json")]), features, extractor)
-    print(f"      {found.done} images, {found.found_done} of them were described before")
+    tell(f"      {found.done} images, {found.found_done} of them were described before")
     if found.skipped:
         dataset = _without_images(dataset, found.skipped)
-        print(f"      {len(found.skipped)} images cannot be read; {_write_data(dataset, data)}")
-    paths = _files(dataset, data, features)
+        tell(f"      {len(found.skipped)} images cannot be read; {_write_data(dataset, data)}")
+    paths: dict[str, Any] = {"folder": str(data), "features": str(features)}
     if encoder is not None:
-        paths["question_embeddings"] = str(_embed(dataset, data, encoder))
+        embeddings = _embed(dataset, data, encoder)
+        paths["text"] = {"embeddings": str(embeddings)}
         questions = [str(data / f"{split}_questions.json") for split in dataset.splits]
-        steps.append(["embed", *questions, paths["question_embeddings"], "--encoder", str(encoder)])
+        steps.append(["embed", *questions, str(embeddings), "--encoder", str(encoder)])
 
     split = _judging_split(dataset)
     for number, run in enumerate(runs, start=3):
-        print(f"[{number}/5] {run.name.replace('_', '-')}: {run.root / 'model'}")
+        tell(f"[{number}/5] {run.name.replace('_', '-')}: {run.root / 'model'}")
         steps += run.finish(run.identity(dataset, encoder), paths, split)
-    print(f"[5/5] comparison on the {split} questions")
+    tell(f"[5/5] comparison on the {split} questions")
     return _conclude(root, dataset, split, steps)
 
 
@@ -212,7 +213,7 @@ def _write_data(dataset: Dataset, folder: Path) -> str:
     """Write the prepared data, and say in one line what they are."""
     report = write_dataset(dataset, folder, draw=draw_report)
     splits = ", ".join(f"{name} {part['questions']}" for name, part in report["splits"].items())
-    left_out = f"; {len(dataset.skipped)} rows left out, see {folder / 'report.json'}" if dataset.skipped else ""
+    left_out = f"; {len(dataset.skipped)} left out, see {folder / 'report.json'}" if dataset.skipped else ""
     notes = "".join(f"\n      note: {note}" for note in [*leak_lines(report), *dataset.notes])
     return f"{folder}, {len(dataset.images)} images, questions: {splits}; judged by {dataset.metric}{left_out}{notes}"
 
@@ -292,8 +293,8 @@ def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]]) 
         f"# {root.resolve().name}\n\n{explained}{chosen}\n\n{comparison.markdown()}\n\n## Data\n{notes}{left_out}\n\n"
         f"## Steps\n\n```\n{commands}\n```\n\n## Next\n\n```\n" + "\n".join(following) + "\n```\n",
     )
-    print(f"\n{comparison.table()}\n\n{explained}{chosen}\nreport: {root / 'report.md'}, steps: {root / 'steps.txt'}\n")
-    print("next:\n  " + "\n  ".join(following))
+    tell(f"\n{comparison.table()}\n\n{explained}{chosen}\nreport: {root / 'report.md'}, steps: {root / 'steps.txt'}\n")
+    tell("next:\n  " + "\n  ".join(following))
     return TrainedRun(root, root / "model", comparison, root / "report.md")
 
 
@@ -314,14 +315,3 @@ def _prepare_step(table: object, images: object, options: Mapping[str, Any], dat
         elif value is not None and (name, value) not in (("encoding", "utf-8"), ("seed", 0)):
             step += [flag, delimiters.get(value, str(value)) if name == "delimiter" else str(value)]
     return step
-
-
-def _files(dataset: Dataset, data: Path, features: Path) -> dict[str, str]:
-    """The settings of the data that say where files are."""
-    files = {
-        f"{split}_{kind}": str(data / f"{split}_{kind}.json")
-        for split in ("train", "val", "test")
-        for kind in ("questions", "annotations")
-        if split in dataset.splits
-    }
-    return {"features": str(features), **files}
