@@ -128,7 +128,7 @@ def test_unknown_metric_or_option_ends_with_status_two(small: Path, capsys: pyte
 
 
 def scored(folder: Path, *options: Any) -> dict[str, Any]:
-    """What `coattn score` writes for the files of a folder."""
+    """The file that `coattn score` writes for the files of a folder."""
     assert main([*arguments(folder), *map(str, options), "--json", str(folder / "out.json")]) == 0
     return json.loads((folder / "out.json").read_text(encoding="utf-8"))
 

@@ -96,7 +96,7 @@ def test_effective_reliability_and_its_best_threshold_by_definition(rows: list[t
 
 
 def test_published_meaning_of_effective_reliability() -> None:
-    """Whitehead et al. 2022, section 3: with cost 1 a wrong answer undoes a right one; abstaining gives nothing."""
+    """Whitehead et al. 2022, section 3: with cost 1 a wrong answer undoes a right one; abstaining is worth 0."""
     confidence, worth = np.array([0.9, 0.8, 0.7, 0.1]), np.array([1.0, 0.0, 0.6, 0.0])
     assert effective_reliability(confidence, worth, 1, 0.0).tolist() == [1, -1, 0.6, -1]
     assert effective_reliability(confidence, worth, 10, 0.85).tolist() == [1, 0, 0, 0]

@@ -85,10 +85,10 @@ def test_steps_that_only_ask_do_not_count() -> None:
 def test_consistency_by_hand() -> None:
     questions = {
         "1": question("yes", entailed=["1", "2", "3"]),  # right; 2 is right, 3 wrong: 1/2
-        "2": question("no", isBalanced=False, entailed=["1"]),  # not balanced: gives nothing
+        "2": question("no", isBalanced=False, entailed=["1"]),  # not balanced: adds nothing
         "3": question("red", isBalanced=False),
-        "4": question("a", entailed=["1"]),  # wrong: gives nothing
-        "5": question("b", entailed=["5"]),  # entails itself alone: gives nothing
+        "4": question("a", entailed=["1"]),  # wrong: adds nothing
+        "5": question("b", entailed=["5"]),  # entails itself alone: adds nothing
         "6": question("c", entailed=["1"]),  # right, 1 is right: 1
     }
     answers = {"1": "yes", "2": "no", "3": "blue", "4": "x", "5": "b", "6": "c"}

@@ -61,7 +61,7 @@ def each_left_out(prediction: str, answers: list[str]) -> float:
 
 
 def test_textvqa_equals_mmf() -> None:
-    """MMF normalizes prediction and answers always, after its own treatment of ``,``, ``?`` and ``'s``."""
+    """MMF normalizes prediction and answers always, after a treatment of ``,``, ``?`` and ``'s``."""
 
     def mmf(text: str) -> str:
         return normal_form(text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip())

@@ -43,7 +43,7 @@ def answers() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def feed(places: list[int]) -> dict[str, Any]:
-    """What the metrics say of some questions, given in batches of 7."""
+    """The results of the metrics for some questions, given in batches of 7."""
     records, (numbers, sure) = questions(), answers()
     metrics = {
         "accuracy": AnswerAccuracy("vqa_accuracy"),

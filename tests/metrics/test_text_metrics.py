@@ -63,7 +63,7 @@ def test_a_choice_is_judged_as_in_the_open_task() -> None:
     records = [choice_record(1, *["the dog"] * 3, *["cat"] * 7), choice_record(2, *["No."] * 10)]
     scores = score({1: "the dog", 2: "No."}, records, "multiple_choice")
     assert scores.by_question == {"1": 90, "2": 100}
-    # In our normal form ("dog", "no") the choice is recognised, and judged as it stands there.
+    # In our normal form ("dog", "no") the choice is recognized, and judged in that spelling.
     assert score({1: "dog", 2: "no"}, records, "multiple_choice").by_question == {"1": 90, "2": 100}
     assert score({1: "dog", 2: "no"}, records, "vqa_accuracy").by_question == {"1": 90, "2": 0}
 

@@ -27,7 +27,7 @@ def test_equals_leaving_out_one_by_one(answers: list[str]) -> None:
     assert vizwiz_accuracy("cat", answers) == pytest.approx(official("cat", answers))
 
 
-def test_the_prediction_alone_is_normalised() -> None:
+def test_the_prediction_alone_is_normalized() -> None:
     assert vizwiz_accuracy("The Cat.", ["cat"] * 10) == 1
     assert vizwiz_accuracy("cat", ["Cat"] * 10) == 0
 

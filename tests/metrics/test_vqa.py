@@ -47,7 +47,7 @@ def test_ten_answers(matches: int, accuracy: float) -> None:
     ("prediction", "answers", "accuracy"),
     [
         ("yes", ["yes"] * 10, 1),
-        ("Yes", ["yes"] * 10, 0),  # all agree: nothing is normalised
+        ("Yes", ["yes"] * 10, 0),  # all agree: nothing is normalized
         ("yes", ["Yes"] * 10, 0),
         ("yes.", ["yes"] * 10, 0),
         (" yes\n", ["yes\t"] * 10, 1),  # but outer white space goes, and newlines and tabs are spaces
@@ -56,10 +56,10 @@ def test_ten_answers(matches: int, accuracy: float) -> None:
         ("0", ["none"] * 10, 0),
         ("0", ["none"] * 9 + ["no"], 1),
         ("none", ["0"] * 9 + ["no"], 1),
-        ("Yes", ["yes"] * 9 + ["Yes"], 1),  # case alone makes a difference, and then all are normalised
+        ("Yes", ["yes"] * 9 + ["Yes"], 1),  # case alone makes a difference, and then all are normalized
         ("YES.", ["yes"] * 9 + ["no"], 1),
         ("yes", ["yes"] * 5 + ["yes "] * 5, 1),  # the same after cleaning
-        ("the", ["a"] * 9 + ["b"], 1),  # both are nothing once normalised
+        ("the", ["a"] * 9 + ["b"], 1),  # both are nothing once normalized
         ("", ["a"] * 9 + ["b"], 1),
         ("", [""] * 10, 1),
         ("cat", ["cat"], 0),
@@ -79,7 +79,7 @@ def test_equal_entries_drop_out_together() -> None:
     assert vqa_accuracy("cat", same) == 0
     # Two ids of five entries each: leaving out one entry leaves the five of the other id.
     assert vqa_accuracy("cat", [{"answer": "cat", "answer_id": i % 2} for i in range(10)]) == 1
-    # Entries are equal only once normalised: "cat" and "Cat" under one id drop out together, "dog" sees all nine.
+    # Entries are equal only once normalized: "cat" and "Cat" under one id drop out together, "dog" sees all nine.
     entries = [{"answer": "cat", "answer_id": 1}] * 5 + [{"answer": "Cat", "answer_id": 1}] * 4
     assert vqa_accuracy("cat", [*entries, {"answer": "dog", "answer_id": 1}]) == pytest.approx(0.1)
     # The confidence tells entries apart as well.

@@ -199,7 +199,7 @@ answer_texts = st.one_of(
 
 @given(st.lists(answer_texts, min_size=2, max_size=12))
 def test_a_predicted_entry_gets_exactly_its_soft_score(answers: list[str]) -> None:
-    answers = [*answers, "unlike any other"]  # so that the official code normalises
+    answers = [*answers, "unlike any other"]  # so that the official code normalizes
     vocabulary = AnswerVocabulary.build([answers])
     ids, scores = soft_scores(answers, vocabulary)
     assert len(set(ids)) == len(ids)

@@ -57,7 +57,7 @@ def test_unknown_words_are_named_as_typed() -> None:
     assert unknown_words("colour", None) == []
 
 
-def test_answers_are_normalised_and_counted_over_all_annotators() -> None:
+def test_answers_are_normalized_and_counted_over_all_annotators() -> None:
     lists = [["Yes", "yes.", "no"], ["two", "2", "a dog"], ["Dog", "the"], ["", "  "]]
     vocabulary = AnswerVocabulary.build(lists)
     assert vocabulary.answers == ("2", "dog", "yes", "no", "the")

@@ -84,8 +84,8 @@ def test_the_table_is_like_the_vectors_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "there are no word vectors in it"),
-        ("3 2\n", "there are no word vectors in it"),
+        ("", "the file has no word vectors"),
+        ("3 2\n", "the file has no word vectors"),
         ("cat\n", "line 1: 0 numbers after the word, but line 1 has none"),
         ("the 1 2\ncat 1\n", "line 2: 1 numbers after the word, but line 1 has 2"),
         ("the 1 2\ncat 1 2 3\n", "line 2: 3 numbers after the word, but line 1 has 2"),
@@ -108,7 +108,7 @@ def test_bad_text_files(text: str | bytes, message: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", "there are no word vectors in it"),
+        ("{}", "the file has no word vectors"),
         ("[1, 2]", "expected an object from word to list of numbers, got a list"),
         ('{"cat": 1}', "word 'cat': expected a list of numbers, got '1'"),
         ('{"cat": {"a": 1}}', "word 'cat': expected a list of numbers"),

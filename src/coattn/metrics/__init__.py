@@ -1,1 +1,1 @@
-"""What a set of answers is worth: the official scores, and how far a confidence can be trusted."""
+"""Scores of answers: the official metrics, intervals, calibration, and risk certificates."""

@@ -19,11 +19,11 @@ from coattn.metrics.judgement import Statistic
 LEVEL = 0.95
 LEAST_IMAGES = 10  # with fewer the bootstrap has too little to draw from
 
-_CHUNK = 4_000_000  # draws, or numbers of a table, held at a time
+_CHUNK = 4_000_000  # the largest number of draws, or of cells of a table, in memory at a time
 
 
 class Images:
-    """Which image each question is about.
+    """The image of each question.
 
     Attributes:
         of: (N,) the image of each question, numbered by first appearance.
@@ -40,7 +40,7 @@ class Images:
         return np.bincount(self.of, values, minlength=self.count)
 
     def samples(self, num_samples: int, seed: int) -> Iterator[np.ndarray]:
-        """How often each image is drawn, in pieces (b, count): `num_samples` rows, each of `count` draws."""
+        """The number of times each image is drawn, in pieces (b, count): `num_samples` rows, each of `count` draws."""
         draws = np.random.default_rng(seed)
         step = max(1, min(num_samples, _CHUNK // self.count))
         for start in range(0, num_samples, step):
@@ -60,7 +60,7 @@ def mean_samples(
         columns: (2, M) int64, for each value its question and its column.
         num_columns: K.
         num_samples: S.
-        seed: of the draws; the same seed draws the same images.
+        seed: the seed of the draws; the same seed draws the same images.
 
     Returns:
         (S, K), NaN where a sample has no question of the column.
@@ -92,7 +92,7 @@ def statistic_samples(
     for drawn in images.samples(num_samples, seed):
         for counts in drawn:
             weights = counts[images.of]
-            with np.errstate(invalid="ignore"):  # a sample without any question that counts
+            with np.errstate(invalid="ignore"):  # 0 / 0 in a sample without any question that counts
                 rows.append(np.concatenate([statistic.compute(weights) for statistic in statistics]))
     return np.stack(rows)
 
@@ -134,26 +134,25 @@ class Difference(NamedTuple):
 def paired_test(
     first: np.ndarray, second: np.ndarray, images: Images, *, num_samples: int = 1000, num_flips: int = 10_000
 ) -> Difference:
-    """Whether two sets of answers to the same questions differ by more than chance.
+    """Test whether two sets of answers to the same questions differ by more than chance.
 
     The interval is that of a paired bootstrap: both answers to a question are drawn together. The p-value is that of a
-    permutation test: if the two are alike, the difference on each image is as likely to have the other sign, so the
-    signs are flipped at random; p = (1 + flips with at least this absolute sum) / (1 + flips) (Phipson & Smyth 2010,
-    arXiv 1603.05766).
+    permutation test: without a difference the sign on each image is arbitrary, so the signs are flipped at random;
+    p = (1 + flips with at least this absolute sum) / (1 + flips) (Phipson & Smyth 2010, arXiv 1603.05766).
 
     Args:
-        first: (N,) the worth of each answer; questions that are NaN in either are left out.
-        second: (N,) of the answers compared with.
+        first: (N,) the worth of each answer; questions that are NaN in either set are left out.
+        second: (N,) the worth of the answers to compare with.
         images: the image of each question.
-        num_samples: of the bootstrap.
-        num_flips: of the test; p cannot be smaller than 1 / (1 + num_flips).
+        num_samples: the number of bootstrap samples.
+        num_flips: the number of random flips; p cannot be smaller than 1 / (1 + num_flips).
     """
     counted = np.flatnonzero(~np.isnan(first - second))
     differences = (first - second)[counted]
     columns = np.stack([counted, np.zeros(len(counted), np.int64)])
     low, high = intervals(mean_samples(images, differences, columns, 1, num_samples=num_samples))[0]
     sums = np.bincount(images.of[counted], differences, minlength=images.count)
-    sums = sums[sums != 0]  # a sign changes nothing there
+    sums = sums[sums != 0]  # flipping a sign changes nothing there
     observed = abs(sums.sum())
     draws, extreme, step = np.random.default_rng(1), 0, max(1, _CHUNK // max(len(sums), 1))
     for start in range(0, num_flips, step):

@@ -1,4 +1,4 @@
-"""How far a confidence can be trusted, and the temperature that makes it so (Guo et al. 2017, arXiv 1706.04599)."""
+"""Confidences from logits, and the temperature that calibrates them (Guo et al. 2017, arXiv 1706.04599)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def confidences(logits: Tensor, temperature: float, activation: Activation) -> T
 
     Args:
         logits: (..., A).
-        temperature: positive; above 1 it makes the model less sure.
-        activation: "sigmoid" for a model trained by binary cross-entropy, which judges each answer by itself; "softmax"
-            for one trained by cross-entropy or KL divergence, whose confidences sum to 1.
+        temperature: positive; a temperature above 1 lowers the confidences.
+        activation: "sigmoid" for a model trained by binary cross-entropy, which judges each answer separately;
+            "softmax" for a model trained by cross-entropy or KL divergence, whose confidences sum to 1.
 
     Raises:
         ValueError: the temperature is not positive, or the activation unknown.
@@ -46,25 +46,25 @@ def log_odds(log_probs: Tensor) -> Tensor:
 
 
 def fit_temperature(logits: Tensor, targets: Tensor, activation: Activation, *, batch_size: int = 4096) -> float:
-    """The temperature T at which the loss of `logits / T` is least, for a model's logits on validation questions.
+    """The temperature T with the least loss of `logits / T`, for the logits of a model on validation questions.
 
-    The loss is the one such models are trained with: binary cross-entropy for "sigmoid", cross-entropy for "softmax",
-    against soft scores. Both are convex in 1 / T, so the zero of the derivative is found by halving an interval: no
-    learning rate, and the same result every time. T is kept in [0.05, 20].
+    The loss is that of training: binary cross-entropy for "sigmoid", cross-entropy for "softmax",
+    against soft scores. Both are convex in 1 / T, so the zero of the derivative is found by halving an interval,
+    without a learning rate and with the same result every time. T is kept in [0.05, 20].
 
-    A model without a mistake on N questions would get T = 0 and be sure of everything for ever. So the targets are
-    first drawn together as Platt (1999) does for the same reason: for "sigmoid" 1 becomes (P + 1) / (P + 2) and 0
+    A model without a mistake on N questions would get T = 0, and confidence 1 for everything. So the targets are first
+    smoothed, as Platt (1999) does for the same reason: for "sigmoid" 1 becomes (P + 1) / (P + 2) and 0
     becomes 1 / (Q + 2), with P and Q the sums of the targets and of their complements; for "softmax" the share
-    1 / (N + 2) of each target is spread over all answers. With thousands of questions little else changes.
+    1 / (N + 2) of each target is spread over all answers. With thousands of questions the effect is small.
 
     Args:
         logits: (N, A), finite.
-        targets: (N, A) soft scores in [0, 1], or (N,) int64 the number of the one right answer.
+        targets: (N, A) soft scores in [0, 1], or (N,) int64, the number of the one right answer.
         activation: see `confidences`.
-        batch_size: rows worked on at a time; bounds the memory, changes nothing.
+        batch_size: rows processed at a time; it bounds the memory and does not change the result.
 
     Raises:
-        ValueError: the shapes do not belong together, there are no rows, or a logit is not finite.
+        ValueError: the shapes do not match, there are no rows, or a logit is not finite.
     """
     if logits.ndim != 2 or len(logits) == 0 or targets.shape not in (logits.shape, logits.shape[:1]):
         raise ValueError(
@@ -76,7 +76,7 @@ def fit_temperature(logits: Tensor, targets: Tensor, activation: Activation, *, 
     smooth = _smoothing(targets, logits.shape[1], activation)
 
     def slope(inverse_temperature: float) -> float:
-        """Derivative of the summed loss with respect to 1 / T: expected minus targeted sum of logits."""
+        """Derivative of the summed loss with respect to 1 / T: the expected minus the targeted sum of logits."""
         total = 0.0
         for z, target in zip(logits.split(batch_size), targets.split(batch_size), strict=True):
             z = z.float()
@@ -112,8 +112,8 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, *, num_bins:
     """`coattn.metrics.confidence.calibration_error` of tensors: the gap between confidence and accuracy.
 
     Args:
-        confidence: (N,) in [0, 1], of each question's top answer.
-        correct: (N,) in [0, 1], what that answer is worth.
+        confidence: (N,) in [0, 1], of the best answer to each question.
+        correct: (N,) in [0, 1], the worth of that answer.
         num_bins: number of bins of equal width.
 
     Returns:

@@ -22,8 +22,8 @@ Phi(sqrt(2) Phi^-1(0.05)) = 1 %: the mean risk is then at most r with 99 %, and 
 
 The sequence of thresholds. They are at the coverages 5 %, 10 %, ..., 100 % of the validation questions and do not
 depend on which answers are right. They are tested from the highest down by the fallback procedure (Wiens 2003), a
-fixed-sequence test that a failure does not end: each threshold that so many questions can certify at all has an equal
-part of the error probability, and a threshold that passes hands its part on to the next one.
+fixed-sequence test that a failure does not end: each threshold with enough questions to be certified at all has an
+equal part of the error probability, and a threshold that passes hands its part on to the next one.
 
 A certificate is about images and questions like those of validation, and about their average. It says nothing about a
 single answer, nor about images of another kind.
@@ -46,7 +46,7 @@ _NUM_STEPS = 20
 
 
 class Certificate(NamedTuple):
-    """What is certified for one risk.
+    """The certificate of one risk.
 
     Attributes:
         risk: the largest mean error, in (0, 1), for example 0.05 for 5 % wrong answers.

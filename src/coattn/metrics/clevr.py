@@ -17,7 +17,7 @@ def judge_clevr(submission: Submission) -> Judgement:
     The five kinds that papers report go by the last function of the question's program: exist, count, compare numbers
     (equal_integer, less_than, greater_than), query attribute (query_*), compare attributes (equal_*).
     The family is the file's `question_family_index`, 0 to 89. Both are read from the record's `extra` and left out
-    where it does not have them, as in CLEVR's test file; a program's last function may also be its question type.
+    where it lacks them, as in CLEVR's test file. The last function of a program may also be the question type.
     """
     answers, notes = as_annotated(submission)
     pairs = zip(answers, submission.records, strict=True)

@@ -1,7 +1,7 @@
-"""What confidences are worth: calibration, and what is gained by leaving out the answers that are not sure.
+"""Calibration of confidences, and selective prediction: abstaining where the confidence is low.
 
-A question has a confidence in [0, 1] and an answer that is worth `worth` in [0, 1] (its accuracy). With a threshold t a
-model answers the questions with confidence >= t and abstains from the others (Whitehead et al. 2022, arXiv 2204.13631):
+A question has a confidence in [0, 1], and its answer is worth `worth` in [0, 1] (its accuracy). With a threshold t a
+model answers the questions with confidence >= t and abstains on the others (Whitehead et al. 2022, arXiv 2204.13631):
 
     coverage(t) = share of questions answered
     risk(t)     = mean of 1 - worth over the questions answered
@@ -31,10 +31,10 @@ class RiskCoverage(NamedTuple):
     """Risk against coverage, at each distinct confidence as threshold, from the highest down.
 
     Attributes:
-        counts: (T,) how many questions have that confidence.
+        counts: (T,) the number of questions with that confidence.
         errors: (T,) the sum of their errors, 1 - worth.
-        coverage: (T,) share of questions answered.
-        risk: (T,) mean error of those; 0 where nothing is answered.
+        coverage: (T,) the share of questions answered.
+        risk: (T,) the mean error of those; 0 where nothing is answered.
     """
 
     counts: np.ndarray
@@ -43,7 +43,7 @@ class RiskCoverage(NamedTuple):
     risk: np.ndarray
 
     def coverage_at(self, risks: Sequence[float]) -> list[float]:
-        """C@R for each R of `risks`; 0 where no threshold keeps to it."""
+        """C@R for each R of `risks`; 0 where no threshold keeps it."""
         return [float(self.coverage[self.risk <= allowed + _ROUNDING].max(initial=0.0)) for allowed in risks]
 
     def area(self) -> float:
@@ -93,7 +93,8 @@ def effective_reliability(confidence: np.ndarray, worth: np.ndarray, cost: float
 def best_threshold(confidence: np.ndarray, worth: np.ndarray, cost: float) -> float:
     """The threshold at which the mean of Phi_c is highest on these questions; the lowest of several.
 
-    Infinity, abstaining always, if answering never pays; the authors' code answers at least the surest question.
+    It is infinite, which means to abstain always, if answering never pays; the authors' code always answers at least
+    the question with the highest confidence.
     """
     order = np.argsort(-confidence, kind="stable")
     falling = confidence[order]

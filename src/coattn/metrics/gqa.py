@@ -1,18 +1,18 @@
 """GQA's suite of numbers (Hudson & Manning 2019, arXiv 1902.09506, section 4.4), as its official script takes them.
 
-Written from the behaviour of that script (https://cs.stanford.edu/people/dorarad/gqa/evaluate.html, version 1.1+):
+Written from the behavior of that script (https://cs.stanford.edu/people/dorarad/gqa/evaluate.html, version 1.1+):
 
-- Everything is counted over balanced questions (`isBalanced`); the others serve consistency alone.
+- Everything is counted over balanced questions (`isBalanced`); the others only serve consistency.
 - An answer is right if it is the gold answer letter by letter (but see `coattn.metrics.judgement.as_annotated`).
 - Questions of structural type "query" are open, all others binary.
 - *Consistency*: over the balanced questions answered rightly that entail others than themselves, the mean share of
-  those answered rightly. It needs the answers to all questions, so it is left out where an entailed one is not there.
+  those answered rightly. It needs the answers to all questions, so it is left out if an entailed one is missing.
 - *Validity* and *plausibility*: the share of answers that are in the question's lists of the choices file; of a
   question whose detailed type holds "Common", in "color", "material", "shape" instead, a quirk of the script.
 - *Distribution*: chi-square of predicted against gold answers within each global group, over the gold answers of the
   group, averaged with the groups' numbers of questions as weights, divided by 100. Lower is better.
 
-Grounding is not offered: it judges attention maps, not answers.
+Grounding is left out, because it judges attention maps and not answers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from coattn.datasets.records import Record
 from coattn.metrics.judgement import Judgement, Statistic, Submission, as_annotated, extra
 
-_FREE_STEPS = ("exist", "query: name", "choose name")  # they ask, and are not counted as reasoning
+_FREE_STEPS = ("exist", "query: name", "choose name")  # steps that ask, which do not count as reasoning
 _COMMON = ("color", "material", "shape")
 
 
@@ -33,7 +33,7 @@ def judge_gqa(submission: Submission) -> Judgement:
     """Accuracy, binary and open, consistency, distribution, with --choices validity and plausibility (GQA).
 
     The questions' `types`, `groups`, `semantic`, `entailed` and `isBalanced` are taken from the records' `extra`, under
-    the names of GQA's own files. What needs a key that no record has is left out, with a note.
+    the names of GQA's files. A number that needs a key which no record has is left out, with a note.
 
     Raises:
         ValueError: no question is balanced, or the choices file lacks a question.
@@ -67,7 +67,7 @@ def _type(record: Record, name: str) -> str:
 
 
 def _steps(record: Record) -> str:
-    """The number of reasoning steps, without those that only ask."""
+    """The number of reasoning steps, without the steps that only ask."""
     steps = extra(record, "semantic", list)
     if not all(isinstance(step, dict) for step in steps):
         raise ValueError(f"question_id {record.question_id!r}: 'semantic' is {steps!r}, must be a list of objects")

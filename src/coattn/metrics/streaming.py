@@ -1,7 +1,6 @@
-"""Metrics for a training loop: torchmetrics classes, fed batch by batch, whose states are brought together from all
-processes.
+"""Metrics for a training loop: torchmetrics classes that take batches and combine the states of all processes.
 
-They compute nothing of their own: the functions of this package do. torchmetrics comes with the extra `train`.
+They only call the functions of this package. torchmetrics comes with the extra `train`.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from coattn.metrics.scores import Scores
 
 
 class AnswerAccuracy(Metric):
-    """The mean of what answers are worth, in percent, by a metric that judges each question by itself.
+    """The mean worth of answers, in percent, by a metric that judges each question separately.
 
-    Those that compare letter by letter (GQA's, CLEVR's, WUPS) take an answer's spelling from all annotations that they
-    are given (`coattn.metrics.judgement.as_annotated`), here those of a batch: `SplitScores` gives them the split's.
+    Metrics that compare letter by letter (GQA's, CLEVR's, WUPS) take the spelling of an answer from all annotations at
+    hand (`coattn.metrics.judgement.as_annotated`): here from those of a batch, in `SplitScores` from the split's.
 
     Args:
         metric: a name in `coattn.metrics.score.METRICS`.
@@ -49,7 +48,7 @@ class AnswerAccuracy(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, answers: Sequence[str], records: Sequence[Record]) -> None:
-        """Take the answers to some questions."""
+        """Add the answers to some questions."""
         worth = self.judge(Submission(records, answers)).worth
         self.total += float(np.nansum(worth))
         self.count += int((~np.isnan(worth)).sum())
@@ -60,10 +59,10 @@ class AnswerAccuracy(Metric):
 
 
 class SplitScores(Metric):
-    """Every number of `coattn score` for a whole split, consistency and the like included.
+    """Every number of `coattn score` for a whole split, with those that are not means, such as consistency.
 
-    The states are numbers alone: the place of each question in the split and the place of its answer in the vocabulary.
-    A question that several processes answered, as a distributed sampler makes them, counts once.
+    The states are numbers only: the place of each question in the split and the place of its answer in the vocabulary.
+    A question that several processes answered, because a distributed sampler repeats some, counts once.
 
     Args:
         records: the split's questions with their answers.
@@ -91,19 +90,19 @@ class SplitScores(Metric):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all answers. The empty tensors let a process take part that has none."""
+        """Remove all answers. With the empty tensors a process without answers can take part."""
         super().reset()
         self.positions.append(torch.zeros(0, dtype=torch.int64, device=self.device))
         self.numbers.append(torch.zeros(0, dtype=torch.int64, device=self.device))
         self.confidences.append(torch.zeros(0, dtype=torch.float64, device=self.device))
 
     def update(self, positions: Tensor, numbers: Tensor, confidences: Tensor | None = None) -> None:
-        """Take the answers to some questions.
+        """Add the answers to some questions.
 
         Args:
             positions: (B,) places of questions in the split.
             numbers: (B,) places of answers in the vocabulary.
-            confidences: (B,) in [0, 1]; always or never.
+            confidences: (B,) in [0, 1]; in every call or in none.
         """
         self.positions.append(positions.long())
         self.numbers.append(numbers.long())
@@ -111,7 +110,7 @@ class SplitScores(Metric):
             self.confidences.append(confidences.double())
 
     def scores(self) -> Scores:
-        """The scores of the questions that this process has; after `sync`, of all."""
+        """The scores of the questions of this process; after `sync`, of all processes."""
         positions, places = np.unique(_array(self.positions), return_index=True)
         records = [self.records[position] for position in positions.tolist()]
         texts = [self.answers[number] for number in _array(self.numbers)[places].tolist()]
@@ -150,7 +149,7 @@ class CalibrationError(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, confidence: Tensor, worth: Tensor) -> None:
-        """Take the confidences (B,) of some answers, and what each is worth (B,), both in [0, 1]."""
+        """Add the confidences (B,) of some answers, and the worth of each (B,), both in [0, 1]."""
         bins = torch.from_numpy(bins_of(confidence.double().cpu().numpy(), self.num_bins)).to(self.gaps.device)
         self.gaps.index_add_(0, bins, (worth.double() - confidence.double()).to(self.gaps.device))
         self.count += len(confidence)
@@ -175,13 +174,13 @@ class SelectivePrediction(Metric):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all answers. The empty tensors let a process take part that has none."""
+        """Remove all answers. With the empty tensors a process without answers can take part."""
         super().reset()
         for state in (self.confidence, self.worth):
             state.append(torch.zeros(0, dtype=torch.float64, device=self.device))
 
     def update(self, confidence: Tensor, worth: Tensor) -> None:
-        """Take the confidences (B,) of some answers, and what each is worth (B,), both in [0, 1]."""
+        """Add the confidences (B,) of some answers, and the worth of each (B,), both in [0, 1]."""
         self.confidence.append(confidence.double())
         self.worth.append(worth.double())
 

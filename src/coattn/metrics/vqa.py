@@ -141,7 +141,7 @@ def judge_multiple_choice(submission: Submission) -> Judgement:
     is taken for that choice.
 
     Raises:
-        ValueError: a question has no choices, or an answer is none of them.
+        ValueError: a question has no choices, or an answer is not among them.
     """
     chosen = []
     for answer, record in zip(submission.answers, submission.records, strict=True):

@@ -1,4 +1,4 @@
-"""WUPS: answers that are sets of words, worth as much as their words are alike (Malinowski & Fritz 2014)."""
+"""WUPS: the similarity of answers that are sets of words (Malinowski & Fritz 2014)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Similarity = Callable[[str, str], float]
 
 
 def wups(prediction: str, answer: str, threshold: float, similarity: Similarity) -> float:
-    """How alike two sets of words are; the words stand with commas between them.
+    """The similarity of two sets of words, which are separated by commas.
 
     The WUPS score of Malinowski & Fritz 2014, arXiv 1410.0210: with A the prediction's words and T the answer's,
 
         min(product over a in A of max over t in T of mu(a, t), product over t in T of max over a in A of mu(a, t))
 
-    where mu is the Wu-Palmer similarity, a tenth of it below the threshold. Equal words have 1 whatever WordNet says.
-    "light blue" and "light_blue" are one word, a deliberate difference: DAQUAR writes the one, our models the other.
+    where mu is the Wu-Palmer similarity, a tenth of it below the threshold. The similarity of equal words is 1, even if
+    WordNet lacks them. Deliberate difference: "light blue" and "light_blue" (as in DAQUAR) are one word.
 
     Args:
         prediction: the predicted answer, for example "chair, table".
@@ -61,7 +61,7 @@ def judge_wups(submission: Submission) -> Judgement:
 
 
 def wordnet_similarity() -> Similarity:
-    """The Wu-Palmer similarity of two words in WordNet: of their most alike noun senses; 0 for what is no noun there.
+    """The Wu-Palmer similarity of the most similar noun senses of two words in WordNet; 0 for other words.
 
     As in the authors' script. It is not symmetric for two pairs of words ("curtain" and "shower curtain").
 

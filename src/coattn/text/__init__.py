@@ -1,1 +1,1 @@
-"""Questions to token ids, answers to normal forms and soft scores, and the vocabularies of both."""
+"""Text: tokens of questions, forms and soft scores of answers, the vocabularies of both, and text encoders."""

@@ -68,11 +68,11 @@ def normalize_answer(text: str) -> str:
 
     Quirks of the official code, kept because scores depend on them:
 
-    - Of the marks ``; / [ ] " { } ( ) = + \ _ - > < @ ` , ? !`` each is deleted throughout if it stands beside a space
-      anywhere in the text, or if the text holds a comma between digits; else it becomes a space. So "red-blue" gives
-      "red blue", "x-y, c - d" gives "xy c d", and "1,000-2" gives "10002".
-    - Other marks stay, ``: ' & $`` among them. A period goes unless a digit follows it, whatever stands before it
-      ("1.x" gives "1x", ".5" stays); but only the first 32 such periods go.
+    - Of the marks ``; / [ ] " { } ( ) = + \ _ - > < @ ` , ? !`` each is deleted throughout if it is beside a space
+      anywhere in the text, or if the text has a comma between digits; else it becomes a space. So "red-blue" becomes
+      "red blue", "x-y, c - d" becomes "xy c d", and "1,000-2" becomes "10002".
+    - Other marks stay, ``: ' & $`` among them. A period is deleted unless a digit follows it, whatever precedes it
+      ("1.x" becomes "1x", ".5" stays); but only the first 32 such periods are deleted.
     - "none" is "0". An answer of nothing but articles and such marks becomes "".
     - The apostrophe of "dont" and "theyre" is restored, but not that of "im", "ive" and "id've": the official table
       spells them with a capital I and is looked up in lower case. "somebody'd" loses its apostrophe.

@@ -109,7 +109,7 @@ def tokenize_possessives(question: str) -> list[str]:
     return normalize_text(question).lower().replace(",", "").replace("?", "").replace("'s", " 's").split()
 
 
-# What the Penn Treebank's convention splits off, in this order; each rule puts spaces around what it finds.
+# The rules by which the Penn Treebank's convention splits, in this order; each puts spaces around its matches.
 _TREEBANK = tuple(
     re.compile(rule)
     for rule in (

@@ -15,9 +15,9 @@ from coattn._internal.files import read_json, sha256_of_file
 from coattn._internal.progress import progress
 from coattn.text.vocabulary import PAD, UNK, Vocabulary
 
-UNKNOWN = "<unk>"  # what files that have a vector for unknown words call it
+UNKNOWN = "<unk>"  # the name of unknown words in files that have a vector for them
 _REPORT_BYTES = 1 << 24
-_LARGE = 1 << 27  # bytes of a file whose reading takes a while
+_LARGE = 1 << 27  # bytes; the reading of a larger file shows its progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +26,12 @@ class WordVectors:
 
     Attributes:
         path: the file.
-        sha256: of the file.
+        sha256: the hash of the file.
         values: (V, E) float32, a row for each id of the vocabulary; zeros where the file has none.
-        found: (V,) bool, True = the file has a vector. Id 0 (padding) has none, id 1 that of the word "<unk>".
-        num_lower_case: so many of them were found only when upper and lower case were ignored.
-        num_read: vectors in the file.
-        num_duplicates: lines left out because their word, one of the vocabulary, had come before.
+        found: (V,) bool, True = the file has a vector. Id 0 (padding) has none; id 1 has that of the word "<unk>".
+        num_lower_case: the number of them that were found only when upper and lower case were ignored.
+        num_read: the number of vectors in the file.
+        num_duplicates: the number of lines left out because their word, one of the vocabulary, appeared before.
     """
 
     path: str
@@ -48,12 +48,12 @@ class WordVectors:
         return self.values.shape[1]
 
     def table(self, *, seed: int = 0) -> Tensor:
-        """Rows (V, E) to start an embedding with.
+        """The rows (V, E) with which training of an embedding starts.
 
-        Words without a vector are drawn from a normal distribution with the mean and standard deviation, per number, of
-        the vectors found: so they are neither longer nor elsewhere than other words, as they would be with an
-        embedding's usual N(0, 1), and training moves them like the others. Unknown words get the mean, because most
-        of their row is never trained; padding is zeros.
+        Words without a vector are drawn from a normal distribution with the mean and standard deviation, per dimension,
+        of the vectors found. So they have the same scale as other words, which they would not have with an embedding's
+        usual N(0, 1), and training moves them like the others. Unknown words get the mean, because their row is hardly
+        trained; padding is zeros.
         """
         known = self.values[self.found]
         mean, std = known.mean(0), known.std(0, correction=0)
@@ -65,7 +65,7 @@ class WordVectors:
         return rows
 
     def coverage(self, vocabulary: Vocabulary, questions: list[str]) -> dict[str, Any]:
-        """How much of the vocabulary, and of the words in these questions, has a vector; plain values, for records."""
+        """How many words of the vocabulary, and of these questions, have a vector; plain values, for records."""
         ids = torch.tensor([number for question in questions for number in vocabulary.encode(question)])
         share = self.found[ids].float().mean().item() if len(ids) else 0.0
         return {
@@ -83,20 +83,20 @@ class WordVectors:
 def read_word_vectors(path: str | os.PathLike[str], vocabulary: Vocabulary) -> WordVectors:
     """Read the vectors of a vocabulary's words.
 
-    A text file has one word per line and its numbers behind it, separated by single spaces, with or without a first
-    line of two counts (word2vec's text format); spaces inside of words (glove.840B has some) are part of the word. It
-    is read line by line; only lines of words that are needed are kept, and only their numbers are looked at. A `.json`
-    file is an object from word to list of numbers, and is read whole.
+    A text file has one word per line, followed by its numbers, separated by single spaces, with or without a first line
+    of two counts (word2vec's text format). Spaces within a word (glove.840B has some) are part of the word. The file is
+    read line by line; only the lines of needed words are kept and checked. A `.json` file is an object from word to
+    list of numbers and is read whole.
 
-    A word is looked for as it stands, else with upper and lower case ignored. Of several lines for one word the first
-    counts: files have frequent words in front.
+    A word is looked up as it is, and then with upper and lower case ignored. Of several lines for one word the first
+    counts, because files have frequent words first.
 
     Args:
         path: the file; a name ending in `.json` is JSON, any other text.
         vocabulary: the words.
 
     Raises:
-        ValueError: the file is not that, or has not one word of the vocabulary; the message names file and line.
+        ValueError: the file has another form, or no word of the vocabulary; the message names file and line.
         OSError: it cannot be read.
     """
     path = Path(path)
@@ -108,7 +108,7 @@ def read_word_vectors(path: str | os.PathLike[str], vocabulary: Vocabulary) -> W
         for number in taken.wanting(line.word):
             taken.put(number, line.word, _vector(path, line))
     if num_read == 0:
-        raise ValueError(f"{path}: there are no word vectors in it")
+        raise ValueError(f"{path}: the file has no word vectors")
     if not taken.vectors:
         raise ValueError(f"{path}: none of the {len(vocabulary.words)} words of the vocabulary is among its {num_read}")
     values = torch.zeros(len(vocabulary), dim)
@@ -121,7 +121,7 @@ def read_word_vectors(path: str | os.PathLike[str], vocabulary: Vocabulary) -> W
 
 
 class _Line(NamedTuple):
-    """A word of a file, and its numbers as they stand there."""
+    """A word of a file, and its numbers as the file has them."""
 
     word: str
     numbers: bytes | Any
@@ -136,7 +136,7 @@ class _Taken:
         self.vectors: dict[int, Tensor] = {}
         self.num_duplicates = 0
         self._spelled = {UNK: UNKNOWN} | dict(enumerate(vocabulary.words, start=UNK + 1))
-        self._taken: dict[int, str] = {}  # how the file spells the words whose vectors were taken
+        self._taken: dict[int, str] = {}  # the file's spelling of the words whose vectors were taken
         self._numbers: dict[str, list[int]] = {}
         for number, word in self._spelled.items():
             self._numbers.setdefault(word.lower(), []).append(number)
@@ -146,7 +146,7 @@ class _Taken:
         return sum(word != self._spelled[number] for number, word in self._taken.items())
 
     def wanting(self, word: str) -> Iterator[int]:
-        """The ids that this word of the file is a better vector for than what they have."""
+        """The ids that have no vector yet, or one of a word that is spelled less like them than this one."""
         for number in self._numbers.get(word.lower(), ()):
             if self._taken.get(number) == word:
                 self.num_duplicates += 1
