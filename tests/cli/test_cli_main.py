@@ -120,7 +120,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in cli._TRAINING])
 def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert importlib.import_module(f"coattn.cli.{command}").DESCRIPTION
+    assert importlib.import_module(f"coattn.cli.{command.replace('-', '_')}").DESCRIPTION
     with pytest.raises(SystemExit) as exit_info:
         main([command, "--help"])
     assert exit_info.value.code == 0

@@ -34,6 +34,7 @@ COMMANDS = {
     "experiment": "repeat training over seeds or folds, and compare configurations",
     "ask": "ask a model about an image",
     "certify": "add risk certificates and an index of the training images to a model",
+    "explain-test": "measure how faithful explanations of a model are",
     "serve": "answer questions over HTTP",
     "demo": "show a web page that asks models about images",
     "export": "write a model as ONNX files that answer without torch",

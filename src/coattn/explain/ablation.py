@@ -5,7 +5,7 @@ Letters: N ablations, R regions, T question tokens, D feature width, E embedding
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ class Ablation:
         model: in eval mode.
         question: (T,) int64 token ids or (T, E) token embeddings.
         regions: (R, D) features.
-        boxes: (R, 4) x1 y1 x2 y2 in [0, 1] of the image.
+        boxes: (R, 4) x1 y1 x2 y2 in [0, 1] of the image; None if not known.
         size: (1, 2) width and height of the image in pixels; None if not known.
         answer: (1,) int64, its number; of a model that writes, (S,) the ids of its words and their end.
         activation: see `coattn.metrics.calibration.confidences`.
@@ -39,12 +39,16 @@ class Ablation:
     model: VQAModel | VQAGenerator
     question: Tensor
     regions: Tensor
-    boxes: Tensor
+    boxes: Tensor | None
     size: Tensor | None
     answer: Tensor
     activation: Activation
     temperature: float
     filler: Tensor | None = None
+
+    def replaced(self, filler: Tensor) -> Ablation:
+        """The same with removed regions replaced by `filler` (D,) instead of masked."""
+        return replace(self, filler=filler)
 
     def without_regions(self, kept: np.ndarray) -> np.ndarray:
         """The log-odds (N,) of the answer where only the regions `kept` (N, R), bool, are shown."""
@@ -82,7 +86,7 @@ class Ablation:
         inputs = {
             "question_mask": question_mask,
             "region_mask": mask,
-            "boxes": self.boxes.to(device).expand(count, -1, -1),
+            "boxes": None if self.boxes is None else self.boxes.to(device).expand(count, -1, -1),
             "image_sizes": None if self.size is None else self.size.to(device).expand(count, -1),
         }
         if isinstance(self.model, VQAGenerator):

@@ -52,7 +52,7 @@ def attribute(
         has_words = any(parse(name).columns == "question" and parse(name).rows in (None, "answer") for name in maps)
         tokens = chosen.from_maps(maps, "question") if has_words else np.zeros(num_tokens)
         return Attribution(method, answer, regions, np.array([tokens[list(w.places)].sum() for w in words]), False, 1)
-    region_groups = neighbors(ablation.boxes.cpu().numpy(), MAX_PARTS)
+    region_groups = _region_groups(ablation)
     by_region, region_passes = _group_values(chosen, ablation.without_regions, region_groups, num_regions)
     # Tokens that the text encoder adds stay; the pieces of a word are removed together.
     removable = [word.places for word in words if not word.special]
@@ -66,6 +66,23 @@ def attribute(
     ]
     by_word = np.array([by_token[word.places[0]] for word in words])
     return Attribution(method, answer, by_region, by_word, True, region_passes + word_passes, ", ".join(notes))
+
+
+def region_values(method: str, ablation: Ablation, maps: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The value (R,) of each region alone, without those of the words; see `attribute`."""
+    chosen = find_method(method)
+    if chosen.from_maps is not None:
+        return chosen.from_maps(maps, "regions")
+    groups = _region_groups(ablation)
+    return _group_values(chosen, ablation.without_regions, groups, len(ablation.regions))[0]
+
+
+def _region_groups(ablation: Ablation) -> list[np.ndarray]:
+    """The regions, or at most `MAX_PARTS` groups of them: of neighbors, or of consecutive ones without boxes."""
+    if ablation.boxes is not None:
+        return neighbors(ablation.boxes.cpu().numpy(), MAX_PARTS)
+    numbers = np.arange(len(ablation.regions))
+    return np.array_split(numbers, min(len(numbers), MAX_PARTS)) if len(numbers) else []
 
 
 def _group_values(

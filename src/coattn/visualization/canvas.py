@@ -123,6 +123,14 @@ class Canvas:
 
         self._marks.append(mark)
 
+    def line(self, points: np.ndarray, color: str, thickness: float) -> None:
+        """A line through points (n, 2), x and y; `thickness` in pixels."""
+
+        def mark(page: Image.Image, draw: ImageDraw.ImageDraw) -> None:
+            draw.line((points * _FINE).ravel().tolist(), color, round(thickness * _FINE), joint="curve")
+
+        self._marks.append(mark)
+
     def pixels(self, box: Box, pixels: np.ndarray, *, smooth: bool = True) -> None:
         """An array (h, w, 3 or 4) in [0, 1], RGB or RGBA, stretched over a rectangle."""
         picture = Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8))

@@ -1,0 +1,81 @@
+"""`coattn explain-test`: measure how faithful the explanations of a model are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+DESCRIPTION = """\
+Measure how faithful the explanations of a model are. Regions are shown, and removed, from the most to the least
+important one by each method, and the probability of the predicted answer is followed. The score is the area under
+insertion minus the area under deletion, minus that of random orders, in points. The result is printed, written into the
+model card, and named on the pictures of `coattn ask --map`."""
+EXAMPLE = """\
+  coattn explain-test runs/mine/model
+  coattn explain-test runs/mine/model --config configs/mine.yaml --methods dependence attention shapley \\
+      --json faithfulness.json --curve faithfulness.png"""
+DEFAULT = ("dependence", "attention", "rollout")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `coattn explain-test`."""
+    parser.epilog = f"examples:\n{EXAMPLE}"
+    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="The model directory.")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="The configuration it was trained with, for its data (default: config.yaml beside MODEL_DIR).",
+    )
+    parser.add_argument("--split", choices=("val", "test"), default="val", help="Whose questions to use (default val).")
+    parser.add_argument(
+        "--methods",
+        metavar="NAME",
+        nargs="+",
+        default=list(DEFAULT),
+        help=f"Which methods to measure (default {' '.join(DEFAULT)}).",
+    )
+    parser.add_argument("--questions", metavar="N", type=int, default=300, help="How many questions (default 300).")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="Write all numbers and curves here too.")
+    parser.add_argument("--curve", metavar="FILE.png", type=Path, help="Draw the curves here.")
+    parser.add_argument("--device", default="cpu", help="Where the model runs: cpu (default), cuda, ..., or auto.")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, and keep the report."""
+    if args.questions < 2:
+        raise ValueError(f"--questions must be at least 2, got {args.questions}")
+    if args.curve is not None and args.curve.suffix.lower() != ".png":
+        raise ValueError(f"--curve {args.curve}: the name must end in .png")
+    from coattn._internal.files import atomic_path
+    from coattn._internal.tensors import find_device
+    from coattn.explain.faithful import save_report, summary, table
+    from coattn.serialization.directory import load_directory
+    from coattn.training.certify import open_data
+    from coattn.training.faithfulness import measure_explanations
+
+    directory = load_directory(args.model)
+    data = open_data(args.config or args.model.resolve().parent / "config.yaml", args.model)
+    data.check_inputs(directory.extractor, directory.text_encoder, directory.max_tokens)
+    questions = measure_explanations(
+        directory,
+        data,
+        args.split,
+        list(dict.fromkeys(args.methods)),
+        num_questions=args.questions,
+        device=find_device(args.device),
+    )
+    report = summary(questions, args.split)
+    print(table(report))
+    save_report(args.model, report)
+    print(f"\n{args.model}: written into the model card")
+    if args.json is not None:
+        with atomic_path(args.json) as partial:
+            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if args.curve is not None:
+        from coattn.visualization.faithfulness import draw_faithfulness
+
+        with atomic_path(args.curve) as partial:
+            draw_faithfulness(report).save(partial, format="PNG")
+    return 0
