@@ -20,6 +20,7 @@ from coattn.explain.ablation import Ablation
 from coattn.explain.abstain import Safeguards, check_max_risk
 from coattn.explain.answers import Answers
 from coattn.explain.attribution import attribute, find_method
+from coattn.explain.faithful import read_scores
 from coattn.explain.maps import Explanation, Head
 from coattn.explain.ranking import answer_texts, ranked_answers
 from coattn.features.extract.extractors.base import Extractor
@@ -253,6 +254,7 @@ class Predictor:
         )
         text = answer_texts(answer[None] if isinstance(output, GeneratorOutput) else answer, self.directory)[0]
         found = attribute(method, ablation, text, explanation.words, explanation.maps)
+        found = found._replace(faithfulness=self.faithfulness.get(method))
         return dataclasses.replace(explanation, attribution=found)
 
     def explain(
@@ -385,6 +387,11 @@ class Predictor:
                 image_sizes=None if sizes is None else sizes.to(self.device),
                 need_weights=need_weights,
             )
+
+    @cached_property
+    def faithfulness(self) -> dict[str, float]:
+        """Points above a random order of each method that `coattn explain-test` measured for this model."""
+        return read_scores(self.directory.folder)
 
     @cached_property
     def safeguards(self) -> Safeguards:

@@ -50,7 +50,7 @@ def measure_explanations(
     chosen = set(draws.permutation(len(records))[:num_questions].tolist())
     filler = data.region_statistics()[0].to(device)
     found: list[Question] = []
-    before: tuple[str, np.ndarray] | None = None
+    explained: dict[str, np.ndarray] = {}  # the values of the last question about each image
     with progress("explain-test", len(chosen), unit="questions") as advance:
         for batch in data.evaluation_loader(split, whole=True):
             batch = batch.to(torch.device(device))
@@ -65,13 +65,14 @@ def measure_explanations(
                     values[method] = region_values(method, asked, maps)
                     seconds[method] = time.process_time() - start
                 record = records[position]
-                own = values[methods[0]]
-                if before is not None and before[0] != str(record.image_id):
-                    values[CONTROL] = np.resize(before[1], len(own))
+                image, own = str(record.image_id), values[methods[0]]
+                others = (explained[other] for other in reversed(explained) if other != image)
+                if (other := next(others, None)) is not None:
+                    values[CONTROL] = np.resize(other, len(own))
                     ways = {"mask": asked.without_regions, "mean feature": asked.replaced(filler).without_regions}
                     scores, curves = measure(values, ways, seed=position)
-                    found.append(Question(str(record.image_id), record.question_type or "", scores, curves, seconds))
-                before = (str(record.image_id), own)
+                    found.append(Question(image, record.question_type or "", scores, curves, seconds))
+                explained[image] = own
                 advance(1)
     if not found:
         raise ValueError(f"the {split} questions have no two images with at least two regions: nothing can be measured")
