@@ -16,10 +16,11 @@ from coattn import models
 from coattn._internal.tensors import padded
 from coattn.explain.answers import Answer
 from coattn.explain.maps import Explanation, region_weights
+from coattn.features.encoded import EncodedImage
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.store.reader import FeatureStore, StoreWriter
 from coattn.nn.layers import lengths_to_mask
-from coattn.predictor import EncodedImage, Predictor
+from coattn.predictor import Predictor
 from coattn.serialization.directory import load, save_model
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 

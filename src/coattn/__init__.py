@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from coattn.explain.maps import Explanation as Explanation
     from coattn.explain.maps import region_weights as region_weights
     from coattn.explain.maps import word_weights as word_weights
+    from coattn.features.encoded import EncodedImage as EncodedImage
     from coattn.features.store.reader import FeatureStore as FeatureStore
     from coattn.nn import VQAGenerator as VQAGenerator
     from coattn.nn import VQAModel as VQAModel
-    from coattn.predictor import EncodedImage as EncodedImage
     from coattn.predictor import Predictor as Predictor
     from coattn.serialization.directory import load as load
     from coattn.training.train import train as train
@@ -34,7 +34,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "Answer": "explain.answers",
     "Answers": "explain.answers",
-    "EncodedImage": "predictor",
+    "EncodedImage": "features.encoded",
     "Explanation": "explain.maps",
     "FeatureStore": "features.store.reader",
     "Predictor": "predictor",

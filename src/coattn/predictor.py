@@ -6,7 +6,6 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 
@@ -23,6 +22,7 @@ from coattn.explain.attribution import attribute, find_method
 from coattn.explain.faithful import read_scores
 from coattn.explain.maps import Explanation, Head
 from coattn.explain.ranking import answer_texts, ranked_answers
+from coattn.features.encoded import EncodedImage
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.images import ImageSource, load_image
@@ -38,23 +38,6 @@ from coattn.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from coattn.text.encoders import TextEncoder
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedImage:
-    """An image as a model sees it, ready for any number of questions.
-
-    Attributes:
-        features: (R, D) float32; those of `Predictor.encode` are on its device, uploaded once for all questions.
-        boxes: (R, 4) float32, x1 y1 x2 y2 in [0, 1] of the image.
-        size: width and height of the image in pixels; (0, 0) if not known.
-        image: the image itself, or None when only its features were in a store.
-    """
-
-    features: Tensor
-    boxes: Tensor
-    size: tuple[int, int]
-    image: Image.Image | None
 
 
 # What may be asked about: an encoded image, or whatever `Predictor.encode` takes.
@@ -140,10 +123,13 @@ class Predictor:
                     raise ValueError(f"the picture has {sizes}; give the picture of that image")
             elif shown is not None:  # the store does not know the size
                 width, height = shown.size
-            return EncodedImage(self._tensor(rows.features), torch.from_numpy(rows.boxes), (width, height), shown)
+            boxes = torch.from_numpy(rows.boxes) if store.has_boxes else None
+            return EncodedImage(torch.from_numpy(rows.features).to(self.device), boxes, (width, height), shown)
         shown = load_image(image)
         regions = self.extractor([shown])[0]
-        return EncodedImage(self._tensor(regions.features), torch.from_numpy(regions.boxes), shown.size, shown)
+        return EncodedImage(
+            torch.from_numpy(regions.features).to(self.device), torch.from_numpy(regions.boxes), shown.size, shown
+        )
 
     def ask(
         self,
@@ -306,7 +292,7 @@ class Predictor:
         return Explanation(
             question=question,
             tokens=tokens,
-            boxes=encoded.boxes.numpy(),
+            boxes=np.zeros((len(encoded.features), 4)) if encoded.boxes is None else encoded.boxes.numpy(),
             image=encoded.image,
             size=encoded.size,
             maps={
@@ -358,9 +344,6 @@ class Predictor:
             _warn(str(error))
         return store
 
-    def _tensor(self, features: np.ndarray) -> Tensor:
-        return torch.from_numpy(features).to(self.device)
-
     def _encoded(self, image: AnyImage) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode(image)
 
@@ -372,7 +355,8 @@ class Predictor:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
         question, question_mask = padded(read_questions(questions, self._reader, self.directory.max_tokens))
         regions, region_mask = padded([image.features.to(self.device) for image in images])
-        boxes, _ = padded([image.boxes for image in images])
+        known = [image.boxes for image in images if image.boxes is not None]
+        boxes = padded(known)[0].to(self.device) if len(known) == len(images) else None
         sizes = _sizes([image.size for image in images])
         ask: Callable[..., VQAOutput | GeneratorOutput] = self.model
         if isinstance(self.model, VQAGenerator):
@@ -383,7 +367,7 @@ class Predictor:
                 regions,
                 question_mask=question_mask.to(self.device),
                 region_mask=region_mask.to(self.device),
-                boxes=boxes.to(self.device),
+                boxes=boxes,
                 image_sizes=None if sizes is None else sizes.to(self.device),
                 need_weights=need_weights,
             )

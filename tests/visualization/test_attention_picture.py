@@ -293,3 +293,11 @@ def test_a_photo_is_not_stretched() -> None:
 def test_letters_of_other_scripts_are_found_or_replaced() -> None:
     assert canvas.text_width("é", 20) > 0
     assert canvas.text_width("\x1b[31mred", 20) > canvas.text_width("red", 20)  # shown, not obeyed
+
+
+def test_regions_without_boxes_are_not_drawn(texts: list[str]) -> None:
+    values = np.zeros(16)
+    values[3] = 4.0
+    draw(dataclasses.replace(attributed(values), boxes=np.zeros((16, 4))))
+    assert "+4.0" not in texts
+    assert "+2.0" in texts  # the words are

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from coattn.datasets.rows import Rows
     from coattn.explain.answers import Answers
     from coattn.explain.maps import Explanation
-    from coattn.predictor import EncodedImage, Predictor
+    from coattn.features.encoded import EncodedImage
+from coattn.predictor import Predictor
 
 DESCRIPTION = """\
 Ask a trained model about an image: the best answers with their confidence, and a picture of where it looked.

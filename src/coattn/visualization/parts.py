@@ -173,14 +173,14 @@ def draw_image(
     """
     if explanation.image is None:
         canvas.pixels(box, np.full((1, 1, 3), 0.93))
-        for region in explanation.boxes:
+        for region in explanation.boxes if explanation.boxes.any() else ():
             canvas.outline(inside(box, region), "#c4ccd4", 0.8)
     else:
         photo = explanation.image.convert("RGB")
         photo.thumbnail((1600, 1600))
         gray = Image.merge("RGB", [photo.convert("L").point(lambda value: int(64 + 0.7 * value))] * 3)
         canvas.image(box, Image.blend(photo, gray, 0.45))
-    if values is not None and len(values.values):
+    if values is not None and explanation.boxes.any():  # boxes of zeros are not known
         heat = heat_map(
             explanation.boxes, values.strengths, max(round(box.height / 2), 1), max(round(box.width / 2), 1)
         )
