@@ -1,12 +1,12 @@
-"""A folder as a table: files per split, and what the library `datasets` saves (tried where it is installed)."""
+"""A folder as a table: files per split, and Parquet and Arrow (where pyarrow is installed)."""
 
 from __future__ import annotations
 
 import io
 import json
-import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -53,58 +53,66 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     write_lines(tmp_path / "train.jsonl", row("a"), row("b", answer=""))
     with pytest.raises(ValueError, match=r"train\.jsonl: line 2: the answer is empty"):
         read_table(tmp_path)
-    (tmp_path / "train.jsonl").rename(tmp_path / "train.parquet")
-    with pytest.raises(ValueError, match=r"holds no table .*of train\.parquet make one"):
+    (tmp_path / "train.jsonl").rename(tmp_path / "train.xlsx")
+    with pytest.raises(ValueError, match="holds no table"):
         read_table(tmp_path)
 
 
-def test_saved_without_the_library(
+def test_parquet_without_the_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "dataset_dict.json").write_text('{"splits": ["train"]}')
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    assert main(["prepare", "table", str(tmp_path / "in"), str(tmp_path / "out")]) == 2
-    assert "was saved by the package datasets, which reads it: pip install datasets" in capsys.readouterr().err
+    (tmp_path / "train.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["prepare", "table", str(tmp_path / "train.parquet"), str(tmp_path / "out")]) == 2
+    assert "pip install 'coattn[parquet]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_saved_with_images(tmp_path: Path) -> None:
-    library = pytest.importorskip("datasets", reason="the package datasets is not installed")
-    if not hasattr(library, "load_from_disk"):
-        pytest.skip("the package datasets is not installed")
+def test_a_missing_part_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train-00000-of-00002.jsonl").write_text('{"image": "a", "question": "q", "answer": "x"}')
+    with pytest.raises(ValueError, match="train-00000-of-00002: 1 of 2 parts of this table are there"):
+        read_table(tmp_path)
+
+
+def tables(pyarrow: Any) -> dict[str, Any]:
+    """Split to a table as the library `datasets` of Hugging Face describes and stores it."""
     content = []
-    for colour in ("red", "blue"):
+    for color in ("red", "blue"):
         file = io.BytesIO()
-        Image.new("RGB", (5, 4), colour).save(file, "PNG")
+        Image.new("RGB", (5, 4), color).save(file, "PNG")
         content.append({"bytes": file.getvalue(), "path": None})
-    features = library.Features(
-        {
-            "image": library.Image(),
-            "question": library.Value("string"),
-            "answers": [{"answer": library.Value("string"), "answer_confidence": library.Value("string")}],
-            "answer": library.ClassLabel(names=["red", "blue"]),
-            "tags": library.Sequence(library.ClassLabel(names=["cat", "dog"])),
-        }
-    )
+    features = {
+        "image": {"_type": "Image"},
+        "answer": {"names": ["red", "blue"], "_type": "ClassLabel"},
+        "tags": {"feature": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "_type": "List"},
+    }
     people = [{"answer": text, "answer_confidence": "yes"} for text in ("red", "red", "pink")]
-    try:
-        splits = {
-            split: library.Dataset.from_dict(
-                {
-                    "image": images,
-                    "question": ["Which?"] * len(images),
-                    "answers": [people] * len(images),
-                    "answer": [0] * len(images),
-                    "tags": [[1, 0]] * len(images),
-                },
-                features=features,
-            )
-            for split, images in (("train", [content[0], content[1], content[0]]), ("validation", [content[1]]))
-        }
-    except pickle.PicklingError:  # 5.2.0 cannot name its own data sets; it reads those of others
-        pytest.skip("this version of datasets makes no data sets")
-    library.DatasetDict(splits).save_to_disk(str(tmp_path / "in"))
+    made = {}
+    for split, images in (("train", [content[0], content[1], content[0]]), ("validation", [content[1]])):
+        rows = [
+            {"image": image, "question": f"Which {n}?", "answers": people, "answer": 0, "tags": [1, 0]}
+            for n, image in enumerate(images)
+        ]
+        metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+        made[split] = pyarrow.Table.from_pylist(rows).replace_schema_metadata(metadata)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_images_in_parquet_and_arrow(kind: str, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="the package pyarrow is not installed")
+    from pyarrow import parquet
+
+    for split, made in tables(pyarrow).items():
+        folder = tmp_path / "in" / (split if kind == "arrow" else "data")
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / ("data-00000-of-00001.arrow" if kind == "arrow" else f"{split}-00000-of-00001.parquet")
+        if kind == "parquet":
+            parquet.write_table(made, path, row_group_size=2)
+            continue
+        with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_stream(sink, made.schema) as writer:
+            writer.write_table(made)
+    (tmp_path / "in" / "dataset_dict.json").write_text('{"splits": ["train", "validation"]}')
     assert main(["prepare", "table", str(tmp_path / "in"), str(tmp_path / "out")]) == 0
     train = read_vqa(tmp_path / "out/train_questions.json", tmp_path / "out/train_annotations.json").records
     val = read_vqa(tmp_path / "out/val_questions.json", tmp_path / "out/val_annotations.json").records
@@ -118,7 +126,6 @@ def test_saved_with_images(tmp_path: Path) -> None:
     with Image.open(tmp_path / "out" / places[str(train[0].image_id)]) as image:
         assert image.getpixel((0, 0)) == (255, 0, 0)
 
-    (arrow,) = (tmp_path / "in" / "train").glob("*.arrow")
-    arrow.write_bytes(arrow.read_bytes()[:50])
-    with pytest.raises(ValueError, match="not a whole saved data set"):
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="not a whole Parquet or Arrow file"):
         read_table(tmp_path / "in")

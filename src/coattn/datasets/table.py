@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from coattn.datasets.arrow_rows import ARROW_SUFFIXES
 from coattn.datasets.bad_records import BadRecords
 from coattn.datasets.copies import find_copies
 from coattn.datasets.dividing import divide
@@ -40,8 +41,8 @@ Columns are found by these names in any case, or are named by --column:
   question_type
 An image, all byte-identical copies of a picture, and all images of a group stay in one split. A folder holds one file
 per split (train.jsonl, validation.csv, test-00000-of-00002.parquet), or the result of Dataset.save_to_disk, with or
-without the images. A split other than train may have no answers. Other columns are passed through. If most questions
-have one answer, the metric is exact match.
+without the images. Parquet and Arrow need the extra 'parquet'. A split other than train may have no answers. Other
+columns are passed through. If most questions have one answer, the metric is exact match.
 
   coattn prepare table answers.csv --images scans data/mine
   coattn prepare table qa.tsv --images scans --column question="Question text" --group patient data/mine"""
@@ -121,7 +122,7 @@ def read_table(
         OSError: the file cannot be read.
     """
     inside: dict[str, Any] = {}
-    if Path(path).is_dir() or Path(path).suffix.lower() == ".parquet":
+    if Path(path).is_dir() or Path(path).suffix.lower() in ARROW_SUFFIXES:
         rows, inside = read_folder(path, encoding=encoding, delimiter=delimiter)
     else:
         rows = read_rows(path, encoding=encoding, delimiter=delimiter)
