@@ -36,4 +36,4 @@ def test_quick_or_hidden_work_writes_nothing(capsys: pytest.CaptureFixture[str])
 
 def test_control_characters_are_shown_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
     tell("image \x1b[31m é")
-    assert capsys.readouterr().err == "image \\x1b[31m é\n"
+    assert capsys.readouterr().err == "image \\u001b[31m é\n"

@@ -11,9 +11,10 @@ import pytest
 from coattn.cli import COMMANDS
 from coattn.cli.arguments import ArgumentParser
 
-# Lightning reads the other commands. Those that are marked are still to be rewritten.
+PENDING = ("train", "extract", "convert", "inspect", "ask")  # to be rewritten
+# Lightning reads the other commands.
 PARSED_HERE = [
-    pytest.param(name, marks=pytest.mark.xfail) if name not in ("configs", "models") else name
+    pytest.param(name, marks=pytest.mark.xfail) if name in PENDING else name
     for name in COMMANDS
     if name not in ("fit", "validate", "test", "predict")
 ]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from coattn._internal.terminal import printable
+
 _SECONDS_BETWEEN_LINES = 10.0
 Advance = Callable[[int], object]  # takes the amount of work done since the last call
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def _duration(seconds: float) -> str:
 
 def tell(text: str) -> None:
     """Write one line to stderr, above a bar if there is one. Control characters are shown as escapes."""
-    line = _CONTROL.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+    line = printable(text)
     if sys.stderr.isatty():
         from tqdm import tqdm
 
