@@ -233,6 +233,39 @@ def test_unreadable_images_are_left_out_by_name(
         coattn.train("answers.csv", images="photos", out="other")
 
 
+def test_an_interrupted_run_with_unreadable_images_resumes(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = Path("photos/0.png")
+    content = photo.read_bytes()
+    commands: list[list[str]] = []
+
+    def pretend(command: list[str]) -> None:
+        commands.append(command)
+        Path(command[2]).parent.joinpath("checkpoints").mkdir(exist_ok=True)
+        if command[0] == "test":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run_command", pretend)
+    photo.write_bytes(b"no image")
+    try:
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                call(finished, out="run/unreadable")
+    finally:
+        photo.write_bytes(content)
+    assert [command[0] for command in commands] == ["fit", "test"] * 2
+    assert json.loads(Path("run/unreadable/train.json").read_text())["settings"]["unreadable_images"] == ["0.png"]
+    with pytest.raises(
+        ValueError, match=r"interrupted run with other settings \(unreadable_images \['0.png'\] then, \[\] now\)"
+    ):
+        call(finished, out="run/unreadable")
+
+
+def test_several_processes_are_refused(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="coattn train runs in one process"):
+        call(finished)
+
+
 def test_the_command_passes_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {}
     monkeypatch.setattr(train, "train", lambda table, **options: given.update(options, table=str(table)))

@@ -130,17 +130,18 @@ class Run:
         return json.loads(json.dumps(value))
 
     def refuse_interrupted(self, identity: Mapping[str, Any]) -> None:
-        """Refuse a folder with unfinished work of other settings.
+        """Refuse a folder with unfinished work of other settings; settings that are not known yet are not compared.
 
         Raises:
             ValueError: An interrupted run of other settings, or a run of another command, is in the folder.
         """
         state, checkpoints = self._state(), self.root / "checkpoints"
-        if not checkpoints.exists() or state.get("done") or state.get("settings") == identity:
+        settings = {name: state.get("settings", {}).get(name) for name in identity}
+        if not checkpoints.exists() or state.get("done") or settings == identity:
             return
         if not state:
             raise ValueError(f"{self.root} holds a run that coattn train did not begin; give another folder")
-        then, now = dict(_flat(state["settings"])), dict(_flat(identity))
+        then, now = dict(_flat(settings)), dict(_flat(identity))
         names = [name for name in then | now if then.get(name) != now.get(name)]
         changed = "; ".join(f"{name} {then.get(name)} then, {now.get(name)} now" for name in names[:3])
         raise ValueError(

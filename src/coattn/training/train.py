@@ -129,6 +129,8 @@ def train(
         OSError: A file cannot be read or written.
         KeyboardInterrupt: Training was interrupted; its last checkpoint is written.
     """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("coattn train runs in one process; run its steps (steps.txt) under torchrun instead")
     root, data = Path(out), Path(out, "data")
     base = read_config("table" if config is None else config)
     options: dict[str, Any] = {
@@ -149,8 +151,9 @@ def train(
         Run("model", root, root / "settings.yaml", settings, extractor.record),
         Run("question_only", root / "question_only", root / "question_only.yaml", question_only_twin(settings), {}),
     ]
-    for run in runs:
-        run.refuse_interrupted(run.identity(dataset, encoder))
+    identities = [run.identity(dataset, encoder) for run in runs]
+    for run, identity in zip(runs, identities, strict=True):
+        run.refuse_interrupted(identity)
 
     steps = [_prepare_step(table, images, options, data)]
     tell(f"[1/5] data: {_write_data(dataset, data)}")
@@ -170,9 +173,11 @@ def train(
         steps.append(["embed", *questions, str(embeddings), "--encoder", str(encoder)])
 
     split = _judging_split(dataset)
-    for number, run in enumerate(runs, start=3):
+    for number, (run, identity) in enumerate(zip(runs, identities, strict=True), start=3):
         tell(f"[{number}/5] {run.name.replace('_', '-')}: {run.root / 'model'}")
-        steps += run.finish(run.identity(dataset, encoder), paths, split)
+        identity["unreadable_images"] = sorted(entry.image_id for entry in found.skipped)
+        run.refuse_interrupted(identity)
+        steps += run.finish(identity, paths, split)
     tell(f"[5/5] comparison on the {split} questions")
     return _conclude(root, dataset, split, steps)
 
