@@ -110,7 +110,7 @@ def test_labels_are_inspected_merged_and_go_on_after_a_kill(
             "--extractor detector needs --model NAME and --weights",
         ),
         ("--extractor detector --model resnet18 --weights none", "torchvision has no Faster R-CNN 'resnet18'"),
-        (f"{DETECTOR} --confidence 0.5", "--confidence goes with a number of regions that may vary"),
+        (f"{DETECTOR} --confidence 0.5", "--confidence needs a range of regions"),
         (f"{DETECTOR} --grid 2x2", "--grid needs --extractor descriptor or patches"),
         ("--extractor transformers", "--extractor transformers needs --model: a folder, or a name on the Hub"),
         ("--extractor transformers --model no/such", "'no/such' is neither a folder nor on this machine"),

@@ -118,9 +118,21 @@ def test_picture(tmp_path, store, capsys):
         ([*picture, "--image-file", str(tmp_path / "x.png")], "the photo has 240 x 320 pixels, .* of 640 x 480"),
         (["--image", "x"], "a picture needs --image ID and --picture"),
         (["--image", "nope", "--picture", str(out)], "no features of image 'nope'"),
-        (["--per-dimension"], "goes with --json"),
+        (["--per-dimension"], "needs --json"),
     ):
         capsys.readouterr()
         assert main(["inspect", str(store), *wrong]) == 2
         assert re.search(message, capsys.readouterr().err)
     assert out.read_bytes() == before
+
+
+def test_flipped_bits_are_named(store, capsys):
+    assert main(["inspect", str(store), "--verify", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["checksums"] == {"files_without": 0, "damaged": {"number": 0, "first": []}}
+    assert (found["boxes_known"], found["images_of_unknown_size"]) == (True, 0)
+    with h5py.File(store, "a") as file:
+        file["boxes"][0] = [0, 0, 0.25, 0.5]
+    assert main(["inspect", str(store), "--verify", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["checksums"]["damaged"] == {"number": 1, "first": [f"{store}: boxes"]}

@@ -10,13 +10,14 @@ from coattn.features.convert.formats import FORMATS
 from coattn.features.store.layout import FEATURE_DTYPES
 
 DESCRIPTION = """\
-merge: one file of a folder of shards, or of several stores made by the same extractor.
+merge: turn a folder of shards, or several stores of the same extractor, into one file.
 
   coattn convert merge features/ features.h5
   coattn convert merge train_features/ val_features/ features.h5
 
-A format of features: other people's files to a feature store, the folder OUT. Broken off, it goes on when the same
-command is given again. Records that cannot be used are named and left out, and the exit status is then 1.
+A format of features: convert feature files of another project into a feature store, the folder OUT. After an
+interruption run the same command again: it continues. Records that cannot be used are named and left out, and the exit
+status is then 1. Boxes and image sizes that a format does not keep stay unknown.
 
   coattn convert bottom-up-tsv trainval_36.tsv features/
   coattn convert openvqa-npz train2014/ val2014/ features/ --dtype int8
@@ -49,9 +50,11 @@ FLAGS = ("-h", "--help", "--repaired")  # the options without a value
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `coattn convert`."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    merging = kinds.add_parser("merge", help="one file of a folder of shards, or of several stores", allow_abbrev=False)
-    merging.add_argument("stores", nargs="+", metavar="STORE", help="folders of shards, or files")
-    merging.add_argument("out", metavar="OUT.h5", help="file to write")
+    merging = kinds.add_parser(
+        "merge", help="One file from a folder of shards, or from several stores.", allow_abbrev=False
+    )
+    merging.add_argument("stores", nargs="+", metavar="STORE", help="Folders of shards, or files.")
+    merging.add_argument("out", metavar="OUT.h5", help="File to write.")
     for name, (what, _) in FORMATS.items():
         features = kinds.add_parser(name, aliases=FEATURE_NAMES.get(name, ()), help=what, allow_abbrev=False)
         features.set_defaults(kind=name)
@@ -63,24 +66,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_features(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="files or folders, their images one after another")
-    parser.add_argument("out", metavar="OUT", help="folder to write; an unfinished one is continued")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="Files or folders, in the order of the store.")
+    parser.add_argument("out", metavar="OUT", help="Folder to write. An unfinished one is continued.")
     parser.add_argument(
-        "--dtype", choices=tuple(FEATURE_DTYPES), default="float16", help="of the stored features (%(default)s)"
+        "--dtype",
+        choices=tuple(FEATURE_DTYPES),
+        default="float16",
+        help="Type of the features (default: %(default)s).",
     )
     parser.add_argument(
         "--ids",
         default="auto",
         metavar="auto|name|trailing-number|TEXT",
-        help="image ids: auto takes the number of COCO's file names, COCO_train2014_000000458752, and other names as "
-        "they are; name: all as they are; trailing-number: the number at their end; a text with {} or {:06d}: that "
-        "number in it, CLEVR_val_{:06d} (%(default)s)",
+        help="Rule for image ids. auto takes the number of COCO's file names, such as COCO_train2014_000000458752, and "
+        "other names unchanged. name takes all names unchanged. trailing-number takes the number at the end of a name. "
+        "A text with {} or {:06d}, such as CLEVR_val_{:06d}, is filled with that number. (Default: %(default)s.)",
     )
     parser.add_argument(
-        "--extractor", metavar="NAME", help="what made the features (default: what the format and its arrays imply)"
+        "--extractor",
+        metavar="NAME",
+        help="Name of the extractor (default: as the format and its arrays imply).",
     )
     parser.add_argument(
-        "--clip-boxes", action="store_true", help="cut boxes that lie outside of their image by more than a pixel"
+        "--clip-boxes",
+        action="store_true",
+        help="Cut boxes that leave their image by more than a pixel.",
     )
 
 

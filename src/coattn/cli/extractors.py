@@ -1,4 +1,4 @@
-"""Which extractor `coattn extract` runs: the options of each, and the extractor that they describe."""
+"""The extractors of `coattn extract`, their options, and how the options build an extractor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coattn.features.extract.extractors.transformers_grid import read_vision_mod
 
 
 class Kind(NamedTuple):
-    """An extractor: its regions, the options it cannot do without and how to say so, images at once if it needs few."""
+    """An extractor: its regions, the options it needs, a hint for them, and its number of images at once."""
 
     regions: str
     required: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Kind(NamedTuple):
 
 
 class ExtractorOption(NamedTuple):
-    """An option of some extractors: its flag, theirs, help, and what else argparse takes."""
+    """An option: its flag, the extractors that have it, its help, and further arguments of argparse."""
 
     flag: str
     owners: tuple[str, ...]
@@ -36,15 +36,15 @@ class ExtractorOption(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its attribute, which is also that of the extractor's argument."""
+        """Name of its attribute, which is also the extractor's argument."""
         return self.details.get("dest", self.flag.removeprefix("--").replace("-", "_"))
 
 
 _WEIGHTS_HINT = "default (downloads torchvision's), one of its names, a FILE, or none (random, for trying out)"
 KINDS = {
-    "descriptor": Kind("colours and edges in the cells of a grid"),
+    "descriptor": Kind("colors and edges in the cells of a grid"),
     "patches": Kind("the pixels of a grid's cells"),
-    "objects": Kind("patches of one colour, for drawn scenes"),
+    "objects": Kind("connected patches of one color, for drawn scenes"),
     "torchvision": Kind(
         "a classification network's feature map", ("model", "weights"), f"--model NAME and --weights: {_WEIGHTS_HINT}"
     ),
@@ -78,7 +78,7 @@ def _range(text: str) -> tuple[int, int]:
 
 
 def positive(text: str) -> int:
-    """A number of the command line that must be above 0."""
+    """Parse a number of the command line that must be above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
     return int(text)
@@ -90,108 +90,123 @@ OPTIONS = (
     ExtractorOption(
         "--grid",
         ("descriptor", "patches", *_GRIDS),
-        "rows x columns (descriptor: 4x4; patches: 8x8; networks: the map as it is)",
+        "Rows x columns of the grid (default: descriptor 4x4, patches 8x8, networks the map as it is).",
         {"type": _pair, "metavar": "RxC"},
     ),
     ExtractorOption(
         "--size",
         ("descriptor", "patches", *_GRIDS),
-        "resize to (descriptor: 16 pixels a cell; patches: 8 a cell; torchvision: 224x224; transformers: the model's)",
+        "Height x width of the resized image (default: descriptor 16 and patches 8 pixels a cell, torchvision 224x224, "
+        "transformers the model's size).",
         {"type": _pair, "metavar": "HxW"},
     ),
     ExtractorOption(
         "--levels",
         ("objects",),
-        "values per colour channel that are told apart (5)",
+        "Number of values per color channel that are distinguished (default: 5).",
         {"type": positive, "metavar": "N"},
     ),
     ExtractorOption(
         "--min-area",
         ("objects",),
-        "least area of an object, in parts of the image (0.001)",
+        "Smallest area of an object, as a share of the image (default: 0.001).",
         {"type": float, "metavar": "SHARE"},
     ),
     ExtractorOption(
         "--max-objects",
         ("objects",),
-        "most objects of an image, the largest are kept (32)",
+        "Largest number of objects of an image; the largest objects are kept (default: 32).",
         {"type": positive, "metavar": "N"},
     ),
     ExtractorOption(
         "--max-side",
         ("objects", "detector"),
-        "the longer side has at most so many pixels (objects: 256; detector: 1333, MobileNet 320: 640)",
+        "Largest length of the longer side in pixels (default: objects 256, detector 1333, MobileNet 320 640).",
         {"type": positive, "metavar": "PIXELS"},
     ),
     ExtractorOption(
         "--min-side",
         ("detector",),
-        "resize until the shorter side has so many pixels (800, MobileNet 320: 320)",
+        "Length to which the shorter side is resized, in pixels (default: 800, MobileNet 320 320).",
         {"type": positive, "metavar": "PIXELS"},
     ),
     ExtractorOption(
         "--regions",
         ("detector",),
-        "so many boxes of each image, or from N to M, as many as reach --confidence; 10-100 is usual (36)",
+        "Number of boxes of each image. With a range such as 10-100, as many as reach --confidence (default: 36).",
         {"type": _range, "metavar": "N or N-M"},
     ),
     ExtractorOption(
         "--confidence",
         ("detector",),
-        "of a box that counts, with --regions N-M (0.2)",
+        "Smallest confidence of a box that counts, with --regions N-M (default: 0.2).",
         {"type": float, "metavar": "C"},
     ),
     ExtractorOption(
         "--nms",
         ("detector",),
-        "most overlap of two boxes of a class, intersection over union (0.5)",
+        "Largest overlap of two boxes of a class, as intersection over union (default: 0.5).",
         {"type": float, "metavar": "IOU"},
     ),
     ExtractorOption(
         "--model",
         _NETWORKS,
-        "torchvision: resnet50, vit_b_16 ...; detector: fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2, "
-        "fasterrcnn_mobilenet_v3_large_fpn or ..._320_fpn; transformers: a folder, or a name on the Hub",
+        "Name of the network. torchvision: resnet50, vit_b_16 ... detector: fasterrcnn_resnet50_fpn, "
+        "fasterrcnn_resnet50_fpn_v2, fasterrcnn_mobilenet_v3_large_fpn or ..._320_fpn. transformers: a folder, or "
+        "a name on the Hub.",
         {"metavar": "NAME"},
     ),
     ExtractorOption(
         "--weights",
         _NETWORKS,
-        "default: download torchvision's, transformers: those of the folder; none: random; or .pth, .safetensors; of "
-        "torchvision also others by their name, for example IMAGENET1K_V1",
+        "Weights of the network. default downloads torchvision's, or takes those of the folder for transformers. none "
+        "means random weights. A file is .pth or .safetensors. torchvision also has weights by name, for example "
+        "IMAGENET1K_V1.",
         {"metavar": "default|none|NAME|FILE"},
     ),
     ExtractorOption(
         "--allow-download",
         ("transformers",),
-        "fetch a model that is not on this machine",
+        "Download a model that is not on this machine.",
         _SWITCH,
     ),
     ExtractorOption(
         "--global",
         _GRIDS,
-        "add the whole image as last region: the class token, or the mean of the map",
+        "Add the whole image as last region: the class token, or the mean of the map.",
         {"dest": "global_region", **_SWITCH},
     ),
     ExtractorOption(
         "--scales",
         _GRIDS,
-        "several input sizes, in parts of --size, their regions one after another, for example 1.0 0.5",
+        "Several input sizes as multiples of --size, for example 1.0 0.5. Their regions follow one another.",
         {"type": float, "nargs": "+", "metavar": "S"},
     ),
-    ExtractorOption("--tf-same-padding", ("torchvision",), "for weights that come from TensorFlow", _SWITCH),
-    ExtractorOption("--precision", _NETWORKS, "of the network's arithmetic (float32)", {"choices": tuple(PRECISIONS)}),
-    ExtractorOption("--compile", _NETWORKS, "compile the network first: worth it for many images", _SWITCH),
     ExtractorOption(
-        "--device", _NETWORKS, "for example cuda, cpu (default: a GPU if there is one)", {"metavar": "NAME"}
+        "--tf-same-padding", ("torchvision",), "Pad as TensorFlow does, for weights that come from there.", _SWITCH
+    ),
+    ExtractorOption(
+        "--precision",
+        _NETWORKS,
+        "Precision of the network's arithmetic (default: float32).",
+        {"choices": tuple(PRECISIONS)},
+    ),
+    ExtractorOption("--compile", _NETWORKS, "Compile the network first, which pays off for many images.", _SWITCH),
+    ExtractorOption(
+        "--device", _NETWORKS, "Device, for example cuda or cpu (default: a GPU if there is one).", {"metavar": "NAME"}
     ),
 )
 
 
 def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--extractor` and the options of all extractors, each named with those that know it."""
+    """Add `--extractor` and the options of all extractors, grouped by the extractors that have them."""
     kinds = "; ".join(f"{name}: {kind.regions}" for name, kind in KINDS.items())
-    parser.add_argument("--extractor", choices=tuple(KINDS), default="descriptor", help=f"{kinds} (%(default)s)")
+    parser.add_argument(
+        "--extractor",
+        choices=tuple(KINDS),
+        default="descriptor",
+        help=f"Kind of regions. {kinds}. (Default: %(default)s.)",
+    )
     groups: dict[tuple[str, ...], Any] = {}
     for option in OPTIONS:
         if option.owners not in groups:
@@ -200,12 +215,12 @@ def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build_from_arguments(args: argparse.Namespace) -> Extractor:
-    """The extractor that the command line asks for.
+    """Build the extractor that the command line describes.
 
     Raises:
-        ValueError: an option of another extractor, a missing one, or as the extractor says.
+        ValueError: an option of another extractor, a missing option, or a setting that the extractor refuses.
         OSError: weights that cannot be read or downloaded.
-        ModuleNotFoundError: the package that the extractor needs.
+        ModuleNotFoundError: a package that the extractor needs is not installed.
     """
     name, kind = args.extractor, KINDS[args.extractor]
     given = {option.name: value for option in OPTIONS if (value := getattr(args, option.name)) is not None}
@@ -222,7 +237,7 @@ def build_from_arguments(args: argparse.Namespace) -> Extractor:
     if name == "detector":
         least, most = given.pop("regions", (36, 36))
         if "confidence" in given and least == most:
-            raise ValueError("--confidence goes with a number of regions that may vary, for example --regions 10-100")
+            raise ValueError("--confidence needs a range of regions, for example --regions 10-100")
         given |= {"min_regions": least, "max_regions": most}
     if given.get("weights", "default") not in ("default", "none"):
         given["weights"] = Path(given["weights"])
@@ -233,7 +248,7 @@ def build_from_arguments(args: argparse.Namespace) -> Extractor:
 
 
 def _with_folder(given: dict[str, Any]) -> dict[str, Any]:
-    """What the folder of a model of `transformers` says, with what the command line says instead."""
+    """Add the settings of a model folder of `transformers` that the command line does not set."""
     found = read_vision_model(given.pop("model"), allow_download=given.pop("allow_download", False))
     if given.get("weights", "default") == "default":
         given.pop("weights", None)

@@ -1,4 +1,4 @@
-"""`coattn inspect`: what is in a feature store."""
+"""`coattn inspect`: describe a feature store."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from coattn._internal.files import atomic_path, decode_utf8, require
+from coattn._internal.files import atomic_path, decode_utf8
 from coattn.features.store.inspect import describe_store
 from coattn.features.store.reader import FeatureStore
 
 DESCRIPTION = """\
-Show what a feature store holds and where it comes from, and look through all its rows for values that must not be
-there; or draw the regions of one of its images.
+Show what a feature store holds and which extractor made it, and search all its rows for values that should not occur.
+With --image and --picture draw the regions of one of its images instead.
 
   coattn inspect features/
+  coattn inspect features/ --verify
   coattn inspect features.h5 --json --per-dimension
   coattn inspect features/ --image 84002 --picture boxes.png --image-file COCO_train2014_000000084002.jpg"""
 _BAR = 40
@@ -23,39 +24,43 @@ _BAR = 40
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `coattn inspect`."""
-    parser.add_argument("path", metavar="STORE", help="folder or file of a feature store")
-    parser.add_argument("--json", action="store_true", help="machine-readable")
-    parser.add_argument("--per-dimension", action="store_true", help="with --json: statistics of every dimension")
+    parser.add_argument("path", metavar="STORE", help="Folder or file of a feature store.")
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
+    parser.add_argument("--per-dimension", action="store_true", help="Add statistics of every dimension (with --json).")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="Compare every file with its checksums. Damaged files are named, and the exit status is then 1.",
+    )
     drawing = parser.add_argument_group("a picture of one image's regions")
     add = drawing.add_argument
-    add("--image", metavar="ID", help="the image, by its id in the store")
-    add("--picture", metavar="OUT.png", help="file to write")
-    add("--image-file", metavar="PHOTO", help="the photo to draw on (default: an empty sheet)")
-    add("--names", metavar="FILE", help="what the labels' numbers mean: a text file, the name of 0 in the first line")
-    add("--attribute-names", metavar="FILE", help="the same for attributes")
+    add("--image", metavar="ID", help="Id of the image.")
+    add("--picture", metavar="OUT.png", help="File to write.")
+    add("--image-file", metavar="PHOTO", help="Photo to draw on (default: an empty sheet).")
+    add("--names", metavar="FILE", help="Text file with the names of the labels, one a line, beginning with label 0.")
+    add("--attribute-names", metavar="FILE", help="The same for attributes.")
 
 
 def run(args: argparse.Namespace) -> int:
     """Describe, or draw."""
     if args.per_dimension and not args.json:
-        raise ValueError("--per-dimension goes with --json")
+        raise ValueError("--per-dimension needs --json")
     drawing = {name: getattr(args, name) for name in ("image", "picture", "image_file", "names", "attribute_names")}
     if any(value is not None for value in drawing.values()):
         if args.image is None or args.picture is None:
             raise ValueError("a picture needs --image ID and --picture OUT.png")
         return _draw(args)
-    found = describe_store(Path(args.path), per_dimension=args.per_dimension)
+    found = describe_store(Path(args.path), per_dimension=args.per_dimension, verify=args.verify)
     if args.json:
         print(json.dumps(found, ensure_ascii=False, indent=1))
     else:
         print(_as_text({**found, "images_by_rows": _bars(found["images_by_rows"])}))
-    return 0
+    return 1 if args.verify and found["checksums"]["damaged"]["number"] else 0
 
 
 def _draw(args: argparse.Namespace) -> int:
     store = FeatureStore(args.path)
-    store.index(args.image)  # its error comes before that of a missing package
-    require("matplotlib", "plot")
+    store.index(args.image)
     from coattn.features.extract.images import load_image
     from coattn.visualization.regions import draw_regions
 
@@ -74,21 +79,21 @@ def _draw(args: argparse.Namespace) -> int:
 
 
 def _names(path: str | None) -> list[str] | None:
-    """The names in a file, one a line."""
+    """Names from a file, one a line."""
     if path is None:
         return None
     return [line.strip() for line in decode_utf8(Path(path).read_bytes(), path).splitlines()]
 
 
 def _bars(counts: dict[str, int]) -> dict[str, str]:
-    """A histogram as text: a bar and a number for each line."""
+    """Show a histogram as text: a number and a bar for each line."""
     most = max(counts.values(), default=1)
     width = len(str(most))
     return {name: f"{count:>{width}}  {'#' * -(-_BAR * count // most)}".rstrip() for name, count in counts.items()}
 
 
 def _as_text(found: dict[str, Any], indent: str = "") -> str:
-    """One line a value; nested values indented under their name."""
+    """Show one value a line, nested values indented below their name."""
     lines = []
     width = max(map(len, found), default=0)
     for name, value in found.items():

@@ -1,4 +1,4 @@
-"""What is in a feature store, as plain numbers."""
+"""Describe a feature store in plain numbers."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from typing import Any
 
 import numpy as np
 
+from coattn.features.store.layout import DETECTION_DTYPES
 from coattn.features.store.reader import FeatureStore
 
 _IMAGES_AT_ONCE = 64
 _EXTREME = 20  # times the middle dimension's largest magnitude
-_NAMED = 5  # of each kind of trouble, the first ones
+_NAMED = 5  # examples of each kind of trouble
 _BARS = 10
 
 
-def describe_store(path: Path, *, per_dimension: bool = False) -> dict[str, Any]:
-    """Counts, provenance and health of a store; reads every row once.
+def describe_store(path: Path, *, per_dimension: bool = False, verify: bool = False) -> dict[str, Any]:
+    """Counts, provenance and health of a store. Every row is read once.
 
-    Of the dimensions are told: `dead`, 0 in all rows; `constant`, another number in all rows; `extreme`, with a value
-    of more than 20 times the largest magnitude of the middle (median) dimension. Rows with NaN do not count there.
+    A dimension is `dead` if it is 0 in all rows, `constant` if it is another number in all rows, and `extreme` if it
+    has a value above 20 times the largest magnitude of the median dimension. Rows with NaN do not count there.
 
     Args:
         path: the store.
-        per_dimension: give the numbers of each dimension too.
+        per_dimension: add the numbers of each dimension.
+        verify: compare all files with their checksums.
 
     Raises:
         ValueError: not a feature store, or a damaged one.
@@ -48,18 +50,26 @@ def describe_store(path: Path, *, per_dimension: bool = False) -> dict[str, Any]
         "images_by_rows": _histogram(lengths),
         "dim": store.dim,
         "dtype": store.dtype,
-        "detections": [name for name in ("labels", "scores", "attributes", "attribute_scores") if _has(store, name)],
+        "detections": [name for name in DETECTION_DTYPES if any(name in part.columns for part in store.parts)],
+        "boxes_known": store.has_boxes,
+        "images_of_unknown_size": int((store.sizes == 0).any(axis=1).sum()),
         "extractor": store.record,
+        **({"checksums": _verify(store)} if verify else {}),
         **_scan(store, per_dimension=per_dimension),
     }
 
 
-def _has(store: FeatureStore, column: str) -> bool:
-    return any(column in part.columns for part in store.parts)
+def _verify(store: FeatureStore) -> dict[str, Any]:
+    """Files whose content differs from their checksums, and how many have none because an older version made them."""
+    damaged = [f"{part.path}: {name}" for part in store.parts for name in part.verify()]
+    return {
+        "files_without": sum(not part.checksums for part in store.parts),
+        "damaged": {"number": len(damaged), "first": damaged[:_NAMED]},
+    }
 
 
 def _histogram(lengths: np.ndarray) -> dict[str, int]:
-    """How many images have how many rows: "36", or ranges "10-19" where there are many numbers."""
+    """Number of images by number of rows: "36", or ranges "10-19" where there are many different numbers."""
     values, counts = np.unique(lengths, return_counts=True)
     if len(values) <= _BARS:
         return {str(value): int(count) for value, count in zip(values, counts, strict=True)}
@@ -72,7 +82,7 @@ def _histogram(lengths: np.ndarray) -> dict[str, int]:
 
 
 def _scan(store: FeatureStore, *, per_dimension: bool) -> dict[str, Any]:
-    """Values and boxes, over all rows."""
+    """Statistics of the values and boxes of all rows."""
     nan = infinite = outside = reversed_ = empty = zero_rows = 0
     low, high, total = np.inf, -np.inf, 0.0
     dimensions = _Dimensions(store.dim)
@@ -107,13 +117,13 @@ def _scan(store: FeatureStore, *, per_dimension: bool) -> dict[str, Any]:
             "all_zero_rows": zero_rows,
         },
         "dimensions": dimensions.describe(per_dimension=per_dimension),
-        "boxes": {"outside_image": outside, "reversed": reversed_, "without_area": empty},
+        "boxes": {"outside_image": outside, "reversed": reversed_, "without_area": empty if store.has_boxes else 0},
         "bad_images": {"number": len(bad_images), "first": list(bad_images)[:_NAMED]},
     }
 
 
 class _Dimensions:
-    """Statistics of each dimension, row by row in float64 (Chan, Golub & LeVeque 1983)."""
+    """Statistics of each dimension, accumulated in float64 (Chan, Golub & LeVeque 1983)."""
 
     def __init__(self, dim: int) -> None:
         self.count = 0
@@ -121,7 +131,7 @@ class _Dimensions:
         self.low, self.high = np.full(dim, np.inf), np.full(dim, -np.inf)
 
     def add(self, rows: np.ndarray) -> None:
-        """Count more rows, (n, D) of finite numbers."""
+        """Include more rows, (n, D) of finite numbers."""
         if not len(rows):
             return
         mean = rows.mean(axis=0, dtype=np.float64)
@@ -132,7 +142,7 @@ class _Dimensions:
         self.count = count
 
     def describe(self, *, per_dimension: bool) -> dict[str, Any]:
-        """The dead, constant and extreme ones; if asked for, the numbers of all."""
+        """The dead, constant and extreme dimensions, and with `per_dimension` the numbers of all."""
         if not self.count or not len(self.mean):
             return {"dead": _some([]), "constant": _some([]), "extreme": _some([])}
         same = self.low == self.high

@@ -1,4 +1,4 @@
-"""Making one feature store of several."""
+"""Merge several feature stores into one file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from coattn._internal.files import atomic_folder, atomic_path
 from coattn.features.store.layout import Part
 from coattn.features.store.manifest import MANIFEST
 from coattn.features.store.part_writer import write_part
@@ -82,6 +83,9 @@ def _copy_assets(store: FeatureStore, target: Path) -> None:
         copy = asset_path(target, source.name)
         copy.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, copy, dirs_exist_ok=True)
+            shutil.rmtree(copy, ignore_errors=True)  # left by an interrupted merge
+            with atomic_folder(copy) as partial:
+                shutil.copytree(source, partial, dirs_exist_ok=True)
         else:
-            shutil.copy(source, copy)
+            with atomic_path(copy) as partial:
+                shutil.copyfile(source, partial)

@@ -15,10 +15,10 @@ from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.extractors.objects import Objects, connect_runs, find_runs
 
 
-def flood(colours: np.ndarray) -> np.ndarray:
+def flood(colors: np.ndarray) -> np.ndarray:
     """Label patches by flooding, numbered as their first pixels come."""
-    labels = np.full(colours.shape, -1)
-    for start in np.ndindex(*colours.shape):
+    labels = np.full(colors.shape, -1)
+    for start in np.ndindex(*colors.shape):
         if labels[start] >= 0:
             continue
         number, waiting = labels.max() + 1, [start]
@@ -28,20 +28,20 @@ def flood(colours: np.ndarray) -> np.ndarray:
                 continue
             labels[y, x] = number
             near = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
-            inside = [(v, u) for v, u in near if 0 <= v < colours.shape[0] and 0 <= u < colours.shape[1]]
-            waiting += [place for place in inside if colours[place] == colours[y, x]]
+            inside = [(v, u) for v, u in near if 0 <= v < colors.shape[0] and 0 <= u < colors.shape[1]]
+            waiting += [place for place in inside if colors[place] == colors[y, x]]
     return labels
 
 
-@pytest.mark.parametrize("num_colours", [1, 2, 3, 5])
-def test_patches_are_those_of_flooding(num_colours: int) -> None:
-    random = np.random.default_rng(num_colours)
+@pytest.mark.parametrize("num_colors", [1, 2, 3, 5])
+def test_patches_are_those_of_flooding(num_colors: int) -> None:
+    random = np.random.default_rng(num_colors)
     for height, width in ((1, 1), (1, 9), (9, 1), (13, 17), (40, 40)):
-        colours = random.integers(0, num_colours, (height, width))
-        runs = find_runs(colours)
+        colors = random.integers(0, num_colors, (height, width))
+        runs = find_runs(colors)
         labels = connect_runs(runs)
         painted = np.repeat(labels, runs.stop - runs.start).reshape(height, width)
-        assert np.array_equal(painted, flood(colours))
+        assert np.array_equal(painted, flood(colors))
 
 
 def test_a_long_winding_path_is_one_patch() -> None:
@@ -49,7 +49,7 @@ def test_a_long_winding_path_is_one_patch() -> None:
     path[::2] = 1
     path[1::4, 0] = path[3::4, -1] = 1
     runs = find_runs(path)
-    assert len(set(connect_runs(runs)[runs.colours == 1])) == 1
+    assert len(set(connect_runs(runs)[runs.colors == 1])) == 1
 
 
 def scene(size: tuple[int, int] = (100, 50)) -> Image.Image:
@@ -73,12 +73,12 @@ def test_numbers_of_a_rectangle_and_a_circle() -> None:
     np.testing.assert_allclose(circle[9:], [31 / 4 / 100, 31 / 4 / 50, 0, 1], atol=0.005)
 
 
-def test_objects_are_those_of_one_colour_that_touch() -> None:
+def test_objects_are_those_of_one_color_that_touch() -> None:
     pixels = np.full((20, 20, 3), 200, np.uint8)
     pixels[2:6, 2:6] = (250, 10, 10)
-    pixels[2:6, 6:10] = (10, 250, 10)  # touches, but in another colour
+    pixels[2:6, 6:10] = (10, 250, 10)  # touches, but in another color
     pixels[6:10, 10:14] = (10, 250, 10)  # touches by a corner only
-    pixels[15:18, 2:6] = np.random.default_rng(0).integers(0, 20, (3, 4, 3))  # colours that are one when rounded
+    pixels[15:18, 2:6] = np.random.default_rng(0).integers(0, 20, (3, 4, 3))  # colors that are one when rounded
     pixels[19, 19] = 0  # too small
     features, boxes, *_ = Objects(min_area=0.01)([Image.fromarray(pixels)])[0]
     assert features.shape == (4, 13)

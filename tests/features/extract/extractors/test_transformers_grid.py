@@ -254,7 +254,7 @@ def test_folders_that_lack_something(tmp_path, make_vision_model):
         with pytest.raises(ValueError, match=r"preprocessor_config\.json: does not say size, image_mean and image_std"):
             read_vision_model(folder)
     preparation.write_text(json.dumps({**json.loads(text), "rescale_factor": 1.0}))
-    with pytest.raises(ValueError, match="only images of three colours whose pixels are divided by 255"):
+    with pytest.raises(ValueError, match="only images of three colors whose pixels are divided by 255"):
         read_vision_model(folder)
     preparation.unlink()
     with pytest.raises(ValueError, match=r"there is no preprocessor_config\.json"):

@@ -1,4 +1,4 @@
-"""The extractor `descriptor`: colours and edge directions in the cells of a grid. It needs no pretrained weights."""
+"""The extractor `descriptor`: colors and edge directions in the cells of a grid. It needs no pretrained weights."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from PIL import Image
 
 from coattn.features.extract.extractors.base import Regions, check_size, grid_boxes
 
-_COLOUR_BINS = 3  # per channel
+_COLOR_BINS = 3  # per channel
 _DIRECTIONS = 16
-_DIM = 12 + _COLOUR_BINS**3 + _DIRECTIONS + 1
+_DIM = 12 + _COLOR_BINS**3 + _DIRECTIONS + 1
 
 
 class Descriptor:
     """56 numbers for each cell of a grid laid over the image.
 
     - 0-11: mean, standard deviation, minimum and maximum of red, green and blue, in [0, 1]
-    - 12-38: square roots of a colour histogram with 3 x 3 x 3 bins
-    - 39-54: histogram of the gradient's direction, weighted by its magnitude, sum 1. Direction is signed and points to
-      the brighter side; bin 0 is to the right, bin 4 downwards, so upright edges fall into the middle of a bin.
+    - 12-38: square roots of a color histogram with 3 x 3 x 3 bins
+    - 39-54: histogram of the gradient's direction, weighted by its magnitude, with sum 1. The direction points to the
+      brighter side. Bin 0 is to the right and bin 4 downwards, so that vertical edges fall into the middle of a bin.
     - 55: logarithm of the mean gradient magnitude
 
-    Images of any size are first resized to `size` (their sides stretched if need be), so that a cell always covers the
-    same number of pixels and features of large and small images compare.
+    Images are first resized to `size` (and stretched if need be), so that a cell always covers the same number of
+    pixels and features of large and small images are comparable.
 
     Args:
         grid: rows and columns.
@@ -56,7 +56,7 @@ class Descriptor:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What this extractor is."""
+        """Name and settings of this extractor."""
         return {
             "name": "descriptor",
             "settings": {"grid": list(self.grid), "size": list(self.size)},
@@ -76,10 +76,10 @@ class Descriptor:
         if not pixels:
             return []
         batch = np.stack(pixels).transpose(3, 0, 1, 2)  # (3, B, height, width)
-        colour = self._cells(np.divide(batch, 255, dtype=np.float32))  # (3, cells, pixels)
-        each = np.stack([colour.mean(axis=2), colour.std(axis=2), colour.min(axis=2), colour.max(axis=2)])
+        color = self._cells(np.divide(batch, 255, dtype=np.float32))  # (3, cells, pixels)
+        each = np.stack([color.mean(axis=2), color.std(axis=2), color.min(axis=2), color.max(axis=2)])
         statistics = each.transpose(2, 0, 1).reshape(-1, 12)
-        features = np.concatenate([statistics, self._colour_histogram(batch), *self._edges(batch)], axis=1)
+        features = np.concatenate([statistics, self._color_histogram(batch), *self._edges(batch)], axis=1)
         features = features.reshape(len(pixels), self.num_regions, _DIM).astype(np.float32)
         return [Regions(rows, self._boxes) for rows in features]
 
@@ -94,17 +94,17 @@ class Descriptor:
         split = values.reshape(*values.shape[:-2], rows, height, columns, width).swapaxes(-3, -2)
         return split.reshape(*values.shape[:-3], -1, height * width)
 
-    def _colour_histogram(self, batch: np.ndarray) -> np.ndarray:
-        """Square root of the share of each colour bin: (cells, 27)."""
-        red, green, blue = batch.astype(np.int32) * _COLOUR_BINS // 256
-        bins = self._cells((red * _COLOUR_BINS + green) * _COLOUR_BINS + blue)
-        return np.sqrt(_histogram(bins, _COLOUR_BINS**3) / bins.shape[1])
+    def _color_histogram(self, batch: np.ndarray) -> np.ndarray:
+        """Square root of the share of each color bin: (cells, 27)."""
+        red, green, blue = batch.astype(np.int32) * _COLOR_BINS // 256
+        bins = self._cells((red * _COLOR_BINS + green) * _COLOR_BINS + blue)
+        return np.sqrt(_histogram(bins, _COLOR_BINS**3) / bins.shape[1])
 
     def _edges(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Direction histogram (cells, 16) and log mean magnitude (cells, 1) of the grey image's gradient."""
-        grey = batch.sum(axis=0, dtype=np.float32) / (3 * 255)
+        """Direction histogram (cells, 16) and log mean magnitude (cells, 1) of the gray image's gradient."""
+        gray = batch.sum(axis=0, dtype=np.float32) / (3 * 255)
         # Central differences over the whole image, its edge repeated, so that edges between cells count too.
-        padded = np.pad(grey, ((0, 0), (1, 1), (1, 1)), mode="edge")
+        padded = np.pad(gray, ((0, 0), (1, 1), (1, 1)), mode="edge")
         across = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
         down = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
         magnitude = self._cells(np.hypot(across, down))

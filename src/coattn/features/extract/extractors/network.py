@@ -1,4 +1,4 @@
-"""What the extractors that run a network share: weights, device, precision, and regions from maps of features.
+"""Common parts of extractors that run a network: weights, device, precision, and regions from feature maps.
 
 Letters: B images, D width of a feature, R regions.
 """
@@ -29,7 +29,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Loaded(NamedTuple):
     """A network in float32, the tensors to keep beside the features, their name, and the versions of its libraries.
 
-    source: what messages call the weights.
+    source: name of the weights in messages.
     """
 
     network: nn.Module
@@ -84,11 +84,11 @@ class NetworkExtractor(ABC):
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The arguments that decide about features, those that do not by their value left out, as plain values."""
+        """The arguments that determine the features, as plain values, without defaults that change nothing."""
 
     @property
     def record(self) -> dict[str, Any]:
-        """What this extractor is."""
+        """Name, settings and weights of this extractor."""
         precision = {} if self.precision == "float32" else {"precision": self.precision}
         return {
             "name": self.name,
@@ -137,7 +137,7 @@ class GridExtractor(NetworkExtractor):
 
     Args:
         loaded, running, sha256: see `NetworkExtractor`.
-        model: what error messages call it.
+        model: name of the model in messages.
         size: height and width of the input.
         grid: rows and columns to average the map to (cells of uneven maps overlap a little); None: the map as it is.
         global_region: a last region, the whole image, of the first scale.
@@ -185,7 +185,7 @@ class GridExtractor(NetworkExtractor):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides about features."""
+        """The settings that determine the features."""
         return {
             "size": list(self.size),
             "grid": list(self.grid) if self.grid else None,
@@ -197,7 +197,7 @@ class GridExtractor(NetworkExtractor):
 
     @abstractmethod
     def network_map(self, images: Tensor) -> FeatureMap:
-        """Normalised images (B, 3, height, width) to the features of their cells."""
+        """Normalized images (B, 3, height, width) to the features of their cells."""
 
     def feature_map(self, pixels: Tensor, size: tuple[int, int] | None = None) -> FeatureMap:
         """Prepared images (B, height, width, 3) uint8, shrunk to `size` if that is another, to their features."""
@@ -256,7 +256,7 @@ class GridExtractor(NetworkExtractor):
 
     @torch.inference_mode()
     def _probe(self, model: str) -> tuple[int, np.ndarray]:
-        """Width and boxes of regions; that the network works on these sizes at all."""
+        """Width and boxes of regions, found by a trial run, which also shows that the network takes these sizes."""
         boxes = []
         for size in self._sizes:
             try:

@@ -1,4 +1,4 @@
-"""The extractor `objects`: connected patches of one colour as regions. For drawn scenes; no pretrained weights."""
+"""The extractor `objects`: connected patches of one color as regions. For drawn scenes; no pretrained weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _DIM = 13
 class Objects:
     """The objects of a drawn scene, each described by 13 plain numbers.
 
-    Colours are rounded to `levels` per channel; the most frequent colour is the background; an object is a patch of
-    pixels of one other colour that touch by their sides. An image without any is one region, the whole of it.
+    Colors are rounded to `levels` per channel; the most frequent color is the background; an object is a patch of
+    pixels of one other color that touch by their sides. An image without any is one region, the whole of it.
 
     - 0-2: mean red, green and blue, in [0, 1]
     - 3-4: centre of mass x, y, in parts of the image's width and height; so are the next lengths and areas
@@ -31,7 +31,7 @@ class Objects:
     - 12: area relative to the ellipse with the same second moments: 1 for an ellipse, 3 / pi for a rectangle
 
     Args:
-        levels: values per colour channel that are told apart; pure colours lie in the middle of their bins.
+        levels: values per color channel that are told apart; pure colors lie in the middle of their bins.
         min_area: smaller patches, in parts of the image, are left out.
         max_objects: at most so many objects, the largest; they come largest first.
         max_side: larger images are shrunk to this longer side, pixels being dropped, not mixed.
@@ -56,13 +56,13 @@ class Objects:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What this extractor is."""
+        """Name and settings of this extractor."""
         settings = {name: getattr(self, name) for name in ("levels", "min_area", "max_objects", "max_side")}
         versions = {"pillow": PIL.__version__, "numpy": np.__version__}
         return {"name": "objects", "settings": settings, "weights": None, "versions": versions}
 
     def prepare(self, image: Image.Image) -> np.ndarray:
-        """Shrink what is too large; (height, width, 3) uint8."""
+        """Shrink larger images; (height, width, 3) uint8."""
         if max(image.size) > self.max_side:
             scale = self.max_side / max(image.size)
             width, height = (max(1, round(scale * side)) for side in image.size)
@@ -79,10 +79,10 @@ class Objects:
 
     def _describe(self, image: np.ndarray) -> Regions:
         height, width, _ = image.shape
-        colours = (image.astype(np.int32) * (self.levels - 1) + 127) // 255 @ [self.levels**2, self.levels, 1]
-        background = np.bincount(colours.ravel()).argmax()
-        runs = find_runs(colours)
-        runs = runs.take(runs.colours != background)
+        colors = (image.astype(np.int32) * (self.levels - 1) + 127) // 255 @ [self.levels**2, self.levels, 1]
+        background = np.bincount(colors.ravel()).argmax()
+        runs = find_runs(colors)
+        runs = runs.take(runs.colors != background)
         labels = connect_runs(runs)
         areas = np.bincount(labels, runs.stop - runs.start)
         large = np.flatnonzero(areas >= max(1, self.min_area * height * width))
@@ -98,22 +98,22 @@ class Objects:
 
 
 class Runs(NamedTuple):
-    """Stretches of one colour in a row of pixels: the row, columns `start` to before `stop`, the colour; (N,) each."""
+    """Stretches of one color in a row of pixels: the row, columns `start` to before `stop`, the color; (N,) each."""
 
     row: np.ndarray
     start: np.ndarray
     stop: np.ndarray
-    colours: np.ndarray
+    colors: np.ndarray
 
     def take(self, chosen: np.ndarray) -> Runs:
         """Some of them."""
         return Runs(*(values[chosen] for values in self))
 
 
-def find_runs(colours: np.ndarray) -> Runs:
+def find_runs(colors: np.ndarray) -> Runs:
     """All runs of an image (height, width) of integers, row by row."""
-    width = colours.shape[1]
-    flat = colours.ravel()
+    width = colors.shape[1]
+    flat = colors.ravel()
     begins = np.empty(flat.size, bool)
     begins[1:] = flat[1:] != flat[:-1]
     begins[::width] = True
@@ -124,12 +124,12 @@ def find_runs(colours: np.ndarray) -> Runs:
 
 
 def connect_runs(runs: Runs) -> np.ndarray:
-    """Number the patches that runs of one colour form where they overlap from row to row: (N,) int64 from 0.
+    """Number the patches that runs of one color form where they overlap from row to row: (N,) int64 from 0.
 
     Patches are numbered as their first runs come.
     """
     upper, lower = _touching(runs)
-    same = runs.colours[upper] == runs.colours[lower]
+    same = runs.colors[upper] == runs.colors[lower]
     upper, lower = upper[same], lower[same]
     # Every run points to an earlier run of its patch or to itself. Hook the roots of touching runs, the later to the
     # earlier, then let everything point to its root; few rounds do, since patches at least pair up in each.
@@ -178,7 +178,7 @@ def _measure(image: np.ndarray, runs: Runs, labels: np.ndarray) -> Regions:
     sums = np.zeros((height, width + 1, 3))
     np.cumsum(image, axis=1, out=sums[:, 1:])
     by_run = sums[runs.row, runs.stop] - sums[runs.row, runs.start]  # (N, 3)
-    colour = [total(by_run[:, channel]) / (255 * area) for channel in range(3)]
+    color = [total(by_run[:, channel]) / (255 * area) for channel in range(3)]
 
     corners = np.stack([np.full(num_objects, limit) for limit in (width, height, 0, 0)])
     for extreme, place, values in zip(
@@ -191,7 +191,7 @@ def _measure(image: np.ndarray, runs: Runs, labels: np.ndarray) -> Regions:
     box_width, box_height = corners[2] - corners[0], corners[3] - corners[1]
     features = np.stack(
         [
-            *colour,
+            *color,
             centre_x / width,
             centre_y / height,
             box_width / width,

@@ -44,7 +44,7 @@ class Patches:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What this extractor is."""
+        """Name and settings of this extractor."""
         return {
             "name": "patches",
             "settings": {"grid": list(self.grid), "size": list(self.size)},

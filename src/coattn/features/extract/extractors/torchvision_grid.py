@@ -96,7 +96,7 @@ class TorchvisionGrid(GridExtractor):
             load_weights(backbone, given, known_names, f"{source} for {model}")
         state = state_of(backbone)
         _fuse_norms(backbone)
-        usual_mean, usual_std = (IMAGENET_MEAN, IMAGENET_STD) if own is None else _normalisation(own, model)
+        usual_mean, usual_std = (IMAGENET_MEAN, IMAGENET_STD) if own is None else _normalization(own, model)
         versions = {"torchvision": torchvision.__version__}
         super().__init__(
             Loaded(backbone, state, weights_id or found_id, source, versions),
@@ -113,11 +113,11 @@ class TorchvisionGrid(GridExtractor):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides about features."""
+        """The settings that determine the features."""
         return {"model": self.model, **super().settings, "tf_same_padding": self.tf_same_padding}
 
     def network_map(self, images: Tensor) -> FeatureMap:
-        """Normalised images (B, 3, height, width) to the last map."""
+        """Normalized images (B, 3, height, width) to the last map."""
         found = self._run(images)
         if self._patch:
             return tokens_to_map(found, images.shape[2] // self._patch, images.shape[3] // self._patch)
@@ -145,7 +145,7 @@ def _build(models: Any, model: str, size: Sequence[int]) -> Any:
         raise ValueError(f"{model} cannot work on {size[0]}x{size[1]} images ({error})") from None
 
 
-def _normalisation(own: Any, model: str) -> tuple[Sequence[float], Sequence[float]]:
+def _normalization(own: Any, model: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation of the pixels that torchvision's weights were trained on."""
     # These two normalise once more inside, but only when torchvision builds them together with their weights.
     if model in ("googlenet", "inception_v3"):
@@ -168,7 +168,7 @@ def _fit_positions(models: Any, given: dict[str, Tensor], side: int, patch: int)
 def feature_map_network(network: nn.Module, name: str) -> fx.GraphModule:
     """Cut a classification network after its last feature map, that is before its last pooling and its classifier.
 
-    A vision transformer, which pools nothing, is cut after its last normalisation.
+    A vision transformer, which pools nothing, is cut after its last normalization.
 
     Raises:
         ValueError: it has neither.
@@ -176,11 +176,11 @@ def feature_map_network(network: nn.Module, name: str) -> fx.GraphModule:
     graph = fx.symbolic_trace(network).graph
     modules = dict(network.named_modules())
     nodes = list(graph.nodes)
-    normalised = next((node for node in nodes if node.target == "encoder.ln"), None)
+    normalized = next((node for node in nodes if node.target == "encoder.ln"), None)
     pools = [node for node in nodes if _pools_globally(node, modules)]
-    if not pools and normalised is None:
+    if not pools and normalized is None:
         raise ValueError(f"{name} has no grid of features: it does not end in a pooling over a feature map")
-    last = pools[-1].args[0] if pools else normalised
+    last = pools[-1].args[0] if pools else normalized
     head = next((node for node in nodes if node.op == "call_module" and node.target.startswith("classifier.")), None)
     if head is not None and nodes.index(head) <= nodes.index(last):  # SqueezeNet classifies before it pools
         last = head.args[0]

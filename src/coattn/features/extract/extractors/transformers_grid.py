@@ -107,11 +107,11 @@ class TransformersGrid(GridExtractor):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides about features."""
+        """The settings that determine the features."""
         return {"config": self.config, **super().settings, "resample": self.resample}
 
     def network_map(self, images: Tensor) -> FeatureMap:
-        """Normalised images (B, 3, height, width) to the last hidden states."""
+        """Normalized images (B, 3, height, width) to the last hidden states."""
         height, width = images.shape[2:]
         options = {"interpolate_pos_encoding": True} if self._interpolates and self._native != (height, width) else {}
         hidden = self._run(pixel_values=images, **options).last_hidden_state
@@ -149,10 +149,10 @@ class TransformersGrid(GridExtractor):
 
 
 def read_vision_model(model: str | os.PathLike[str], *, allow_download: bool = False) -> dict[str, Any]:
-    """What `TransformersGrid` needs of a model's folder: config, weights, and how its images are prepared.
+    """Read the arguments of `TransformersGrid` from a model's folder: config, weights, preparation of images.
 
-    Of images' preparation size, mean, standard deviation and resampling are taken over; images are stretched to the
-    size, not cut, so that the regions cover all of them.
+    Size, mean, standard deviation and resampling are taken from the folder. Images are stretched to the size and not
+    cropped, so that the regions cover all of them.
 
     Args:
         model: a folder as `save_pretrained` writes it, with `preprocessor_config.json`; or a name on the Hub.
@@ -174,7 +174,7 @@ def read_vision_model(model: str | os.PathLike[str], *, allow_download: bool = F
 
 
 def _architecture(values: Any, source: str) -> dict[str, Any]:
-    """What of a config.json describes the layers that see images: the settings that its class knows, and no others."""
+    """The settings of a config.json that describe the layers for images: those that its class knows."""
     transformers = require("transformers", "text")
     if isinstance(values, dict) and "vision_config" in values:
         made = _config(values, source)
@@ -226,15 +226,15 @@ def _read_preparation(folder: Path) -> dict[str, Any]:
     try:
         cut = values.get("do_center_crop", True) and values.get("crop_size")
         size = _side_pair(cut or values["size"])
-        normalised = values.get("do_normalize", True)
-        mean, std = (values["image_mean"], values["image_std"]) if normalised else ([0.0] * 3, [1.0] * 3)
+        normalized = values.get("do_normalize", True)
+        mean, std = (values["image_mean"], values["image_std"]) if normalized else ([0.0] * 3, [1.0] * 3)
         scaled = values.get("do_rescale", True) and abs(255 * values.get("rescale_factor", 1 / 255) - 1) < 1e-3
         resample = Image.Resampling(values.get("resample", Image.Resampling.BILINEAR)).name.lower()
         mean, std = ([float(value) for value in three] for three in (mean, std))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: does not say size, image_mean and image_std as expected ({error!r})") from None
     if not scaled or len(mean) != 3 or len(std) != 3:
-        raise ValueError(f"{path}: only images of three colours whose pixels are divided by 255 are known here")
+        raise ValueError(f"{path}: only images of three colors whose pixels are divided by 255 are known here")
     return {"size": size, "mean": mean, "std": std, "resample": resample}
 
 

@@ -1,4 +1,4 @@
-"""Weights of networks: reading, loading and telling them apart."""
+"""Read, load and identify the weights of networks."""
 
 from __future__ import annotations
 
