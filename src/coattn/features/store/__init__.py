@@ -1,1 +1,5 @@
-"""The feature store: layout, writer, reader."""
+"""The feature store: layout, writer and reader."""
+
+from coattn.features.store.reader import FeatureStore, StoreWriter
+
+__all__ = ["FeatureStore", "StoreWriter"]
