@@ -189,7 +189,7 @@ class Predictor:
             ranked = [ranked_answers(output, row, self.directory, top_k) for row in range(len(batch))]
             answers += self.safeguards.judged(
                 ranked,
-                [image.features for image in images],
+                _arrays(images),
                 texts,
                 self._reader,
                 max_risk=max_risk,
@@ -287,7 +287,7 @@ class Predictor:
         if isinstance(output, GeneratorOutput) and isinstance(vocabulary, AnswerWords):
             written = vocabulary.decode(output.tokens[0, 0].tolist())
         ranked = [ranked_answers(output, 0, self.directory, top_k)]
-        (answers,) = self.safeguards.judged(ranked, [encoded.features], [question], self._reader)
+        (answers,) = self.safeguards.judged(ranked, _arrays([encoded]), [question], self._reader)
         tokens, words = question_words(question, self._reader, self.directory.max_tokens)
         return Explanation(
             question=question,
@@ -388,6 +388,12 @@ class Predictor:
         reader = self.directory.question_vocabulary or self.text_encoder
         assert reader is not None
         return reader
+
+
+def _arrays(images: Sequence[EncodedImage]) -> list[np.ndarray]:
+    """The features (R, D) of each image; the same array for the same image."""
+    arrays = {id(image): image.features.float().cpu().numpy() for image in images}
+    return [arrays[id(image)] for image in images]
 
 
 def _warn(message: str) -> None:

@@ -15,7 +15,8 @@ from coattn.cli import main
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.store.reader import StoreWriter
 from coattn.predictor import Predictor
-from coattn.serialization.directory import WEIGHTS, save_model
+from coattn.serialization.directory import save_model
+from coattn.serialization.files import WEIGHTS
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 DOUBTS = ("withheld", "reasons", "unknown_words")

@@ -17,7 +17,8 @@ from coattn import models
 from coattn._internal import files
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.layers import lengths_to_mask
-from coattn.serialization.directory import CONFIG, WEIGHTS, load, load_directory, save_model
+from coattn.serialization.directory import load, load_directory, save_model
+from coattn.serialization.files import CONFIG, WEIGHTS
 from coattn.serialization.registry import BRICKS, build, describe
 from coattn.text.answer_words import AnswerWords
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary

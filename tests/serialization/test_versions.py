@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from coattn import models
 from coattn.nn import VQAGenerator, VQAModel
-from coattn.serialization import load_directory, rename_parameters, save_model
-from coattn.serialization.directory import CONFIG, WEIGHTS
-from coattn.serialization.versions import VERSION
+from coattn.serialization.directory import load_directory, save_model
+from coattn.serialization.files import CONFIG, WEIGHTS
+from coattn.serialization.versions import VERSION, rename_parameters
 
 OLD = Path(__file__).parents[1] / "golden" / "model_version_1"
 OUTPUTS = json.loads((OLD / "outputs.json").read_text())

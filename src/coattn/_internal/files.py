@@ -317,7 +317,7 @@ def require(module: str, extra: str) -> ModuleType:
 def name_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
     """The same error, with the command that installs what is missing if the extra `model` brings it."""
     package = (error.name or "").split(".")[0]
-    if package not in ("torch", "h5py", "safetensors"):
+    if package not in ("torch", "h5py"):
         return error
     return ModuleNotFoundError(_missing(package, "model"), name=error.name)
 

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from torch import Tensor
+import numpy as np
 
 from coattn._internal.files import atomic_path, read_json
 from coattn.explain.answers import Answer, Answers
 from coattn.explain.image_index import NEIGHBORS, QUANTILE, ImageIndex, mean_features
 from coattn.metrics.certificate import Certificate, certified_threshold
-from coattn.serialization.directory import CERTIFICATE, INDEX
+from coattn.serialization.files import CERTIFICATE, INDEX
 from coattn.serialization.sections import write_section
 from coattn.text.vocabulary import unknown_words
 
@@ -80,7 +80,7 @@ class Safeguards:
     def judged(
         self,
         ranked: Sequence[Sequence[Answer]],
-        images: Sequence[Tensor],
+        images: Sequence[np.ndarray],
         questions: Sequence[str],
         reader: object,
         *,
@@ -91,7 +91,7 @@ class Safeguards:
 
         Args:
             ranked: the answers to each question, best first.
-            images: the features (R, D) of each question's image; the same tensor for the same image.
+            images: the features (R, D) of each question's image; the same array for the same image.
             questions: as asked.
             reader: the model's vocabulary, tokenizer or text encoder.
             max_risk: the wished risk, in (0, 1); None makes warnings of all reasons.
@@ -99,7 +99,7 @@ class Safeguards:
         """
         unlike = dict.fromkeys(map(id, images), False)
         if self.index is not None and len(images):
-            distinct = {id(image): image.float().cpu().numpy() for image in images}
+            distinct = {id(image): np.asarray(image, np.float32) for image in images}
             flagged = self.index.are_unlike(mean_features(distinct.values()))
             unlike = dict(zip(distinct, flagged.tolist(), strict=True))
         found = []

@@ -24,7 +24,7 @@ import numpy as np
 from coattn._internal.files import atomic_path, read_json
 from coattn.explain.methods import METHODS
 from coattn.metrics.bootstrap import Images, intervals, mean_samples
-from coattn.serialization.directory import FAITHFULNESS
+from coattn.serialization.files import FAITHFULNESS
 from coattn.serialization.sections import write_section
 
 SECTION = "How faithful explanations are"

@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from coattn._internal.files import atomic_path
-from coattn.serialization.directory import INDEX
+from coattn.serialization.files import INDEX
 
 NEIGHBORS = 5
 QUANTILE = 0.99

@@ -18,7 +18,8 @@ from coattn.features.extract.extractors.build import PLAIN, build_extractor
 from coattn.features.extract.extractors.network import GridExtractor
 from coattn.nn import VQAModel
 from coattn.runtime import folder as layout
-from coattn.serialization.directory import CARD, ModelDirectory, load_directory
+from coattn.serialization.directory import ModelDirectory, load_directory
+from coattn.serialization.files import CARD, CERTIFICATE, INDEX
 from coattn.text.vocabulary import Vocabulary
 
 from .onnx import INPUTS, OPSET, ClassifierGraph, ExtractorGraph, classifier_axes, example_inputs, write_graph
@@ -108,6 +109,9 @@ def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -
     card = directory.folder / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     (folder / layout.CARD).write_text(f"{text}\n{_card_section(parity, int8=int8)}".lstrip("\n"), encoding="utf-8")
+    for name in (CERTIFICATE, INDEX):
+        if (directory.folder / name).is_file():
+            shutil.copyfile(directory.folder / name, folder / name)
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
     config = {
         "format": layout.FORMAT,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 
+from coattn.explain.answers import UNSURE
 from coattn.runtime.predictor import Predictor
 
 
@@ -19,12 +21,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     ask.add_argument("image", metavar="IMAGE", help="The image file.")
     ask.add_argument("questions", metavar="QUESTION", nargs="+", help="One or more questions, in quotation marks.")
     ask.add_argument("--top-k", type=int, default=5, metavar="N", help="Number of answers (default: 5).")
+    ask.add_argument("--max-risk", type=float, metavar="SHARE", help="Withhold answers that may be wrong more often.")
     ask.add_argument("--json", action="store_true", help="Print one JSON object for each question.")
     args = parser.parse_args(argv)
+    warnings.simplefilter("ignore", UserWarning)  # the reasons are printed
     try:
         predictor = Predictor.load(args.folder)
         image = predictor.encode(args.image)
-        found = predictor.ask_many([(image, question) for question in args.questions], top_k=args.top_k)
+        pairs = [(image, question) for question in args.questions]
+        found = predictor.ask_many(pairs, top_k=args.top_k, max_risk=args.max_risk)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"coattn: error: {error}", file=sys.stderr)
         return 2
@@ -41,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(value, ensure_ascii=False))
         else:
             lines = (f"{100 * confidence:6.1f} %  {text}" for text, confidence in answers)
-            print(question, *lines, *(f"warning: {reason}" for reason in answers.reasons), sep="\n")
+            unsure = [UNSURE] if answers.withheld else []
+            print(question, *unsure, *lines, *(f"  {reason}" for reason in answers.reasons), sep="\n")
     return 0
 
 

@@ -6,6 +6,8 @@ maps.onnx                 optional: the same with the attention maps as further 
 extractor.onnx            optional: the network of the image extractor
 question_vocabulary.json  the words of questions
 answers.json              the answers, in the order of the logits
+certificate.json          optional: the risk certificates of the model
+index.safetensors         optional: the index of the training images
 README.md                 the card: the model's own, and how this export was checked
 """
 

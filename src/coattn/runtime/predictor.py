@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image
 
 from coattn._internal.files import require
+from coattn.explain.abstain import Safeguards, check_max_risk
 from coattn.explain.answers import Answer, Answers
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.extract.extractors.objects import Objects
 from coattn.features.extract.extractors.patches import Patches
 from coattn.features.extract.images import ImageSource, load_image
-from coattn.text.vocabulary import unknown_words
 
 from .folder import EXTRACTOR, MODEL, ExportedFolder, read_folder
 
@@ -86,27 +86,56 @@ class Predictor:
         features, boxes = self._extract(shown)
         return EncodedImage(features, boxes, shown.size, shown)
 
-    def ask(self, image: EncodedImage | ImageSource, question: str, *, top_k: int = 5) -> Answers:
+    def ask(
+        self,
+        image: EncodedImage | ImageSource,
+        question: str,
+        *,
+        top_k: int = 5,
+        max_risk: float | None = None,
+        answer_anyway: bool = False,
+    ) -> Answers:
         """The `top_k` best answers to one question about one image, best first; see `coattn.Predictor.ask`."""
-        return self.ask_many([(image, question)], top_k=top_k)[0]
+        return self.ask_many([(image, question)], top_k=top_k, max_risk=max_risk, answer_anyway=answer_anyway)[0]
 
     def ask_many(
-        self, questions: Sequence[tuple[EncodedImage | ImageSource, str]], *, top_k: int = 5, batch_size: int = 64
+        self,
+        questions: Sequence[tuple[EncodedImage | ImageSource, str]],
+        *,
+        top_k: int = 5,
+        max_risk: float | None = None,
+        answer_anyway: bool = False,
+        batch_size: int = 64,
     ) -> list[Answers]:
         """Answer many questions, `batch_size` at a time; see `ask`.
 
         Raises:
-            ValueError: a question without a word, `top_k` below 1, or scores that are not finite.
+            ValueError: a question without a word, `top_k` below 1, `max_risk` outside (0, 1), or scores that are not
+                finite.
         """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
+        check_max_risk(max_risk)
         answers: list[Answers] = []
         for start in range(0, len(questions), batch_size):
             batch = questions[start : start + batch_size]
             images = [image if isinstance(image, EncodedImage) else self.encode(image) for image, _ in batch]
-            logits = self._logits(images, [self._token_ids(question) for _, question in batch])
-            answers += [self._answers(row, question, top_k) for row, (_, question) in zip(logits, batch, strict=True)]
+            texts = [question for _, question in batch]
+            logits = self._logits(images, [self._token_ids(question) for question in texts])
+            answers += self.safeguards.judged(
+                [self._ranked(row, top_k) for row in logits],
+                [image.features for image in images],
+                texts,
+                self.folder.questions,
+                max_risk=max_risk,
+                answer_anyway=answer_anyway,
+            )
         return answers
+
+    @cached_property
+    def safeguards(self) -> Safeguards:
+        """The reasons to doubt an answer that the export knows."""
+        return Safeguards.load(self.folder.folder)
 
     def _logits(self, images: Sequence[EncodedImage], questions: Sequence[np.ndarray]) -> np.ndarray:
         """Logits (B, A) of pairs of image and question."""
@@ -132,7 +161,7 @@ class Predictor:
             ids = ids[:limit]
         return np.array(ids, np.int64)
 
-    def _answers(self, logits: np.ndarray, question: str, top_k: int) -> Answers:
+    def _ranked(self, logits: np.ndarray, top_k: int) -> list[Answer]:
         """The best answers to one question, from its logits (A,); equal ones in the order of the vocabulary."""
         if not np.isfinite(logits).all():
             raise ValueError(f"{self.folder.folder}: the scores of the answers are not finite; export the model again")
@@ -140,13 +169,7 @@ class Predictor:
         shares = _confidences(logits, self.folder.config["temperature"], self.folder.config["activation"])[best]
         answers = self.folder.answers
         texts = map(answers.as_typed, answers.texts(best.tolist()))
-        unknown = unknown_words(question, self.folder.questions)
-        named = ", ".join(f"“{word}”" for word in unknown)
-        return Answers(
-            (Answer(text, share) for text, share in zip(texts, shares.tolist(), strict=True)),
-            reasons=[f"The model does not know the word{'s' * (len(unknown) > 1)} {named}."] if unknown else (),
-            unknown_words=unknown,
-        )
+        return [Answer(text, share) for text, share in zip(texts, shares.tolist(), strict=True)]
 
     def _extract(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
         """Features (R, D) and boxes (R, 4) of an RGB image."""

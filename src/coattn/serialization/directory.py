@@ -34,6 +34,7 @@ from torch.overrides import TorchFunctionMode
 from coattn._internal.files import aside, atomic_folder, read_json, sha256_of_file
 from coattn.metrics.calibration import Activation
 from coattn.nn import VQAGenerator, VQAModel
+from coattn.serialization.files import ANSWERS, CARD, CONFIG, EXTRACTOR, FILES, QUESTIONS, TEXT_ENCODER, WEIGHTS
 from coattn.serialization.registry import build, check_keys, describe, fits
 from coattn.serialization.versions import VERSION, rename_parameters, update_config
 from coattn.text.answer_words import AnswerWords, answers_from_json
@@ -42,13 +43,6 @@ from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 FORMAT = "coattn model"
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
-EXTRACTOR, TEXT_ENCODER = "extractor.safetensors", "text_encoder"
-CERTIFICATE, INDEX, FAITHFULNESS = "certificate.json", "index.safetensors", "faithfulness.json"
-FILES = frozenset(
-    {WEIGHTS, CONFIG, CARD, QUESTIONS, ANSWERS, EXTRACTOR, TEXT_ENCODER, CERTIFICATE, INDEX, FAITHFULNESS}
-)
 CONFIG_KEYS = {
     "format": str,
     "version": int,

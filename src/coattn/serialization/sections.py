@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from coattn._internal.files import atomic_path
-from coattn.serialization.directory import CARD
+from coattn.serialization.files import CARD
 
 
 def write_section(folder: str | os.PathLike[str], heading: str, text: str) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from coattn.serialization.card import Section, table, trained_intro, write_card
-from coattn.serialization.directory import EXTRACTOR, TEXT_ENCODER, load_directory, save_model
+from coattn.serialization.directory import load_directory, save_model
+from coattn.serialization.files import EXTRACTOR, TEXT_ENCODER
 from coattn.serialization.versions import rename_parameters
 from coattn.text.answer_words import AnswerWords
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
