@@ -108,11 +108,7 @@ class Safeguards:
             confidence = answers[0].confidence if answers else 0.0
             reasons = [] if max_risk is None else self._risk_reasons(confidence, max_risk)
             withheld = max_risk is not None and (bool(reasons) or unlike[id(image)] or len(unknown) > 1)
-            if unlike[id(image)]:
-                reasons.append(UNLIKE)
-            if unknown:
-                named = ", ".join(f"“{word}”" for word in unknown)
-                reasons.append(f"The model does not know the word{'s' if len(unknown) > 1 else ''} {named}.")
+            reasons += doubts(unlike[id(image)], unknown)
             for reason in reasons:
                 warnings.warn(f"{reason} The question was: {question}", UserWarning, stacklevel=3)
             withheld = withheld and not answer_anyway
@@ -150,6 +146,15 @@ class Safeguards:
         if self.index is not None:
             self.index.save(self.folder)
         write_section(self.folder, SECTION, self.card())
+
+
+def doubts(unlike: bool, unknown: Sequence[str]) -> list[str]:
+    """The reasons to doubt any answer about an image and a question with these unknown words."""
+    reasons = [UNLIKE] if unlike else []
+    if unknown:
+        named = ", ".join(f"“{word}”" for word in unknown)
+        reasons.append(f"The model does not know the word{'s' if len(unknown) > 1 else ''} {named}.")
+    return reasons
 
 
 def check_max_risk(max_risk: float | None) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from coattn._internal.files import require
-from coattn.explain.abstain import Safeguards
+from coattn.explain.abstain import Safeguards, doubts
 from coattn.explain.image_index import NEIGHBORS, ImageIndex, mean_features
 from coattn.metrics.calibration import confidences
 from coattn.metrics.certificate import certify
 from coattn.serialization.directory import ModelDirectory
+from coattn.text.vocabulary import unknown_words
 from coattn.training.data import VQADataModule
 from coattn.training.objectives import Loss, make_objective
 from coattn.training.settings import regroup
@@ -66,6 +67,11 @@ def split_features(data: VQADataModule, split: str) -> np.ndarray:
     places = np.unique(data.split(split).images)
     if len(places) > MAX_IMAGES:
         places = np.sort(np.random.default_rng(0).choice(places, MAX_IMAGES, replace=False))
+    return _mean_features(data, places)
+
+
+def _mean_features(data: VQADataModule, places: np.ndarray) -> np.ndarray:
+    """The mean region features (N, D) of the images at these places of the store."""
 
     def images() -> Iterator[np.ndarray]:
         for start in range(0, len(places), 64):
@@ -73,6 +79,21 @@ def split_features(data: VQADataModule, split: str) -> np.ndarray:
             yield from np.split(block.features, block.lengths.cumsum()[:-1])
 
     return mean_features(images())
+
+
+def split_doubts(safeguards: Safeguards, data: VQADataModule, split: str) -> dict[str, list[str]]:
+    """The reasons to doubt the answers to questions of a split, by question id; only questions with a reason."""
+    chosen = data.split(split)
+    places, of_question = np.unique(chosen.images, return_inverse=True)
+    unlike = np.zeros(len(places), bool)
+    if safeguards.index is not None:
+        unlike = safeguards.index.are_unlike(_mean_features(data, places))
+    words = data.text.vocabularies.words
+    found = {}
+    for record, place in zip(chosen.records, of_question.tolist(), strict=True):
+        if reasons := doubts(bool(unlike[place]), unknown_words(record.question, words)):
+            found[str(record.question_id)] = reasons
+    return found
 
 
 def open_data(config: str | os.PathLike[str], model: str | os.PathLike[str]) -> VQADataModule:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import logging
 import re
 import shutil
@@ -32,9 +33,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from coattn._internal.files import atomic_path
 from coattn._internal.hints import did_you_mean, wrong_setting
 from coattn.datasets.results import FORMS, Results, default_name, write_results
+from coattn.explain.abstain import Safeguards
 from coattn.metrics.score import score
 from coattn.serialization.directory import load_directory
 from coattn.training.callbacks import BEST, LAST, AtomicCheckpointIO, Checkpoints, InterruptedTrainingError
+from coattn.training.certify import split_doubts
+from coattn.training.controls import image_controls
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation import CollectAnswers, results_by_question
 from coattn.training.export import export_model
@@ -240,6 +244,11 @@ class _CommandLine(LightningCLI):
         scores = score(results, data.records, data.metric)
         self._write_results(results, split, self.root / "predictions" / f"{split}.json")
         print(scores.table())
+        if self.command == "test":
+            device = self.trainer.strategy.root_device
+            print("\nThe same model with other images, in percent:")
+            for name, value in image_controls(self.model, self.datamodule, split, device).items():
+                print(f"  {name:<16} {value:.2f}")
 
     def _predict(self) -> None:
         form = self.settings.format
@@ -249,6 +258,19 @@ class _CommandLine(LightningCLI):
         if results is not None:
             output = self.settings.output or self.root / "predictions" / default_name(self._predicted(), form)
             self._write_results(results, "predict", Path(output), form=form)
+            self._write_doubts(Path(output).with_suffix(".doubts.json"))
+
+    def _write_doubts(self, path: Path) -> None:
+        """Say which answers of a model directory are to be doubted, and write why, by question id."""
+        assert self.checkpoint is not None
+        if not self.checkpoint.is_dir():
+            return
+        found = split_doubts(Safeguards.load(self.checkpoint), self.datamodule, "predict")
+        if not found:
+            return
+        with atomic_path(path) as partial:
+            partial.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        print(f"{path}: reasons to doubt {len(found)} of the answers")
 
     def _answer(self, split: str) -> Results | None:
         """The answers to a split, by question; None on all devices but the first."""
