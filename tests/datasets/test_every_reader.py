@@ -158,3 +158,5 @@ def test_a_question_of_a_million_words_is_refused(tmp_path: Path, capsys: pytest
 def test_every_reader_names_what_it_was_checked_on() -> None:
     assert [name for name, reader in READERS.items() if not reader.checked] == []
     assert checked_table().count("\n") == len(READERS) + 1
+    page = Path(__file__).parents[2] / "docs" / "data.md"
+    assert checked_table() in page.read_text()  # paste the output of checked_table() there

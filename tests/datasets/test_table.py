@@ -403,5 +403,5 @@ def test_a_broken_line_of_jsonl_is_one_bad_row(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "my.csv")
-    with pytest.raises(ValueError, match="is a pipe or a device"):
+    with pytest.raises(ValueError, match="is a named pipe, not a regular file"):
         read_table(tmp_path / "my.csv")

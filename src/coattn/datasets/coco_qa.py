@@ -86,5 +86,5 @@ COCO-QA, from the authors' folders train and test with questions.txt, answers.tx
   coattn prepare coco-qa COCO_QA_FOLDER data/coco_qa --images COCO_FOLDER""",
     read_coco_qa,
     VALIDATION,
-    checked="real files, all",
+    checked="real files",
 )

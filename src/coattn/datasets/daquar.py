@@ -123,5 +123,5 @@ DAQUAR, from a folder with the authors' all_qa_pairs.txt, train_images_list.txt,
 The pairs may be called qa.894.raw.txt, the lists train.txt and test.txt. Train on both splits, train and val, once
 nothing is left to choose: together they are the official training split.""",
     read_daquar,
-    checked="real files, all, under the authors' names and under those of a common copy",
+    checked="real files, all questions, under the authors' names and under those of a common copy",
 )

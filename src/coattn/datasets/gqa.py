@@ -127,7 +127,7 @@ GQA, from the authors' questions (questions1.2.zip, or unpacked)
                 "balanced", "Read the balanced questions or all of them (default balanced).", ("balanced", "all")
             )
         },
-        checked="real files: testdev_balanced_questions.json; the ten parts of train were not at hand",
+        checked="real files",
     ),
     "gqa-ood": published_reader(
         """\

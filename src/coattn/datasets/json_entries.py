@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 if TYPE_CHECKING:  # imported where a file is read: questions that are at hand already need none
     import msgspec
 
-from coattn._internal.files import parse_json
+from coattn._internal.files import parse_json, require_regular
 from coattn.datasets.bad_records import BadRecordError
 
 File = Path | zipfile.Path  # a file, or a member of a zip archive
@@ -145,13 +145,13 @@ def read_bytes(path: str | File) -> bytes:
 
 
 def check_regular(path: File) -> None:
-    """Refuse pipes and devices, which may block or never end.
+    """Refuse pipes and devices, which may block or never end; members of archives and missing files pass.
 
     Raises:
         ValueError: the path exists and is neither a regular file nor a folder.
     """
-    if isinstance(path, Path) and path.exists() and not path.is_file() and not path.is_dir():
-        raise ValueError(f"{path} is a pipe or a device, not a regular file; copy its content to a file")
+    if isinstance(path, Path) and path.exists():
+        require_regular(path)
 
 
 def _check_unpacked(path: File, size: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -121,6 +122,7 @@ def describe_leaks(counts: Mapping[str, int], *, training: str = "train", evalua
     return lines
 
 
+@lru_cache(maxsize=1 << 18)  # every split is compared with the same training questions
 def question_key(question: str) -> str:
     """The words of a question, in lower case and without punctuation: equal for questions that count as the same."""
     return " ".join(tokenize(question))

@@ -186,6 +186,6 @@ SLAKE, radiology, in English or Chinese, from the authors' Slake1.0.zip, or unpa
   coattn prepare slake Slake1.0 data/slake --images Slake1.0/imgs""",
         read_slake,
         {"language": Option("en", "Read the questions in this language (default en).", _LANGUAGES)},
-        checked="real files, all",
+        checked="real files",
     ),
 }

@@ -66,7 +66,7 @@ def published_reader(
     """
 
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("files", metavar="FILES", type=Path, help="Folder or zip archive with the authors' files.")
+        parser.add_argument("files", metavar="FILES", type=Path, help="Folder, zip archive or file of the authors.")
         if not with_images:
             parser.add_argument(
                 "--images", metavar="DIR", type=Path, help="Folder of the images; images.json lists them."

@@ -209,5 +209,5 @@ READER = Reader(
     _DESCRIPTION,
     _add_arguments,
     _from_arguments,
-    checked="real files: QA_pairs_vb.json of PathVQA, the annotations of EgoTextVQA",
+    checked="real file: the indoor annotations of EgoTextVQA",
 )
