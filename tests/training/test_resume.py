@@ -119,7 +119,7 @@ def test_stopped_run_goes_on_to_the_same_weights(
     wait_for_step(process, root, 8)
     process.send_signal(how)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130), errors
+    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 128 + how), errors
     assert "Traceback" not in errors
     stopped_at = read_checkpoint(root / "checkpoints" / "last.ckpt")["global_step"]
     assert not (root / "model").exists()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
-import pickle
-import signal
-import sys
-import threading
+import re
 import time
+import zipfile
+from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -17,29 +17,50 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from coattn._internal.files import atomic_path
+from coattn._internal.hints import did_you_mean
 from coattn._internal.process_memory import peak_of_process
+from coattn.training.optim import needs_end
+from coattn.training.signals import SIGNALS, Stopped
 
 BEST, LAST = "best.ckpt", "last.ckpt"
-_CLOCK_STEPS = 32  # several devices ask the first one's clock only so often: asking costs a broadcast
+_COMPLETE = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers", "VQADataModule")
+_LENGTH = {"max_epochs", "max_steps"}
+_BETTER = {"max": "high", "min": "low"}
+_TIME_LIMIT = timedelta(minutes=10)  # devices wait this long for one that does not answer
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_checkpoint(path: str | os.PathLike[str], *, complete: bool = False) -> dict[str, Any]:
     """Read a checkpoint, running no code from it.
 
+    Args:
+        path: the file.
+        complete: whether it must hold everything that training needs to go on.
+
     Raises:
-        ValueError: it is no checkpoint, or damaged.
+        ValueError: it is no checkpoint, damaged (a wrong checksum included), or not complete.
         OSError: it cannot be read.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"wrong checksum of {damaged}")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0]})") from None
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    except OSError:
+        raise
+    except Exception as error:  # damaged bytes can raise anything in zipfile and torch.load
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{path}: not a readable checkpoint ({reason}); use another one, such as {BEST} or {LAST} in its folder"
+        ) from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ValueError(f"{path}: not a checkpoint of training (it has no state_dict)")
+    if complete and (missing := [name for name in _COMPLETE if name not in checkpoint]):
+        raise ValueError(f"{path}: training cannot go on from this checkpoint, it lacks {', '.join(missing)}")
     return checkpoint
 
 
@@ -47,16 +68,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, syncs it and renames it: a kill leaves the old one or the new one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write `checkpoint` to `path`."""
-        with atomic_path(path) as partial:
-            torch.save(checkpoint, partial)
+        """Write `checkpoint` to `path`.
+
+        It is serialized in memory first: on a full disk torch.save reports a wrong position instead of the cause.
+        """
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            file.write(buffer.getbuffer())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read `path`; see `read_checkpoint`."""
+        return read_checkpoint(path)
 
 
 class ExactResume(Callback):
     """Keeps in each checkpoint what else decides the next step: random generators, and gradients not yet applied."""
 
     def __init__(self) -> None:
+        self.changes: list[str] = []  # of the trainer's settings, on the way to the present weights
         self._loaded: dict[str, Any] | None = None
+        self._saved_settings: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Collect the generators of all devices, and the gradients if the checkpoint cuts an accumulated step."""
@@ -67,6 +99,7 @@ class ExactResume(Callback):
                 for name, parameter in pl_module.named_parameters()
                 if parameter.grad is not None
             }
+        checkpoint["trainer_settings"] = {**trainer_settings(trainer), "changes": self.changes}
         checkpoint["exact_resume"] = {
             "generators": _gather(_generators(pl_module.device), trainer),
             "gradients": gradients,
@@ -75,9 +108,11 @@ class ExactResume(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember them: what runs between loading and training may draw random numbers too."""
         self._loaded = checkpoint.get("exact_resume")
+        self._saved_settings = checkpoint.get("trainer_settings")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put everything back."""
+        """Put everything back, and warn of other settings of the trainer."""
+        self._compare(trainer, pl_module)
         if self._loaded is None:
             return
         saved = self._loaded["generators"]
@@ -89,6 +124,35 @@ class ExactResume(Callback):
         for name, gradient in self._loaded["gradients"].items():
             parameters[name].grad = gradient.to(parameters[name])
         self._loaded = None
+
+    def _compare(self, trainer: Trainer, module: LightningModule) -> None:
+        """Warn of settings of the trainer that were others before, because the weights depend on both."""
+        saved, self._saved_settings = self._saved_settings, None
+        if saved is None:
+            return
+        self.changes[:] = saved.get("changes", [])
+        ours = trainer_settings(trainer)
+        changed = {name for name in ours if name in saved and saved[name] != ours[name]}
+        schedule = getattr(module, "schedule", None)
+        if schedule is None or not needs_end(schedule):
+            changed -= _LENGTH
+        for name in sorted(changed):
+            jump = ", so the learning rate leaps to another curve of the schedule" if name in _LENGTH else ""
+            change = f"trainer.{name} was {saved[name]} before step {trainer.global_step}, is {ours[name]}"
+            rank_zero_warn(f"{change}{jump}; the result differs from that of a run with either setting")
+            self.changes.append(change)
+
+
+def trainer_settings(trainer: Trainer) -> dict[str, Any]:
+    """The settings of a trainer that decide the weights of a run, beside the order of batches; plain values."""
+    algorithm = trainer.gradient_clip_algorithm
+    return {
+        "max_epochs": trainer.max_epochs,
+        "max_steps": trainer.max_steps,
+        "precision": str(trainer.precision),
+        "gradient_clip_val": trainer.gradient_clip_val,
+        "gradient_clip_algorithm": None if algorithm is None else str(algorithm),
+    }
 
 
 class PeakMemory(Callback):
@@ -117,38 +181,41 @@ def peak_memory(device: torch.device) -> float | None:
     return peak_of_process()
 
 
-class InterruptedTrainingError(Exception):
-    """Ctrl-C or SIGTERM came, and the checkpoint is written."""
+class DivergedError(ValueError):
+    """Training made weights that are not finite."""
 
 
 class Checkpoints(Checkpoint):
-    """Keeps `best.ckpt` and `last.ckpt`.
+    """Keeps `best.ckpt` and `last.ckpt`, both always with finite weights.
 
     The last one is written after each validation, at the end of each epoch, every `every_minutes` in between, and when
-    the run is interrupted: Ctrl-C and SIGTERM let the step finish, a second Ctrl-C quits at once. (On several devices
-    Ctrl-C quits at once: they could not agree on the step.)
+    a signal stops the run. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 let the step finish on all devices; a second Ctrl-C
+    quits at once.
 
     Args:
-        folder: where to; `checkpoints` under the trainer's `default_root_dir` if not given.
-        monitor: the validation metric that makes a checkpoint the best. Of equals the later one is kept.
-        mode: whether the metric should be high or low.
-        every_minutes: longest time between two checkpoints, validation apart.
+        folder: Folder of the checkpoints. The default is `checkpoints` under the trainer's `default_root_dir`.
+        monitor: Logged metric that decides which checkpoint is the best. Of equal ones the later is kept.
+        mode: Whether a high ("max") or a low ("min") metric is better. The default follows from the name: a loss or an
+            error should be low.
+        every_minutes: Maximum number of minutes between two checkpoints.
     """
 
     def __init__(
         self,
         folder: str | None = None,
         monitor: str = "val/accuracy",
-        mode: Literal["max", "min"] = "max",
+        mode: Literal["max", "min"] | None = None,
         every_minutes: float = 10.0,
     ) -> None:
-        if mode not in ("max", "min"):
-            raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
-        self.folder, self.monitor, self.mode, self.every_minutes = folder, monitor, mode, every_minutes
+        if mode not in ("max", "min", None):
+            raise ValueError(f"checkpoints.mode must be 'max' or 'min', got {mode!r}")
+        usual: Literal["max", "min"] = "min" if re.search("loss|error", monitor) else "max"
+        if mode is not None and mode != usual:
+            rank_zero_warn(f"checkpoints.mode is {mode!r}, but {monitor} is usually better when it is {_BETTER[usual]}")
+        self.folder, self.monitor, self.mode, self.every_minutes = folder, monitor, mode or usual, every_minutes
         self.best_score: float | None = None
         self._saved_at, self._saved_step = 0.0, -1
-        self._interrupted = False
-        self._previous_handler: Any = None
+        self._group: Any = None
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far."""
@@ -159,42 +226,64 @@ class Checkpoints(Checkpoint):
         self.best_score = state_dict["best_score"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and take over Ctrl-C."""
+        """Start the clock, and let signals wait for the end of a step."""
         self._saved_at = time.monotonic()
         if not trainer.strategy.broadcast((self._folder(trainer) / BEST).exists()):
-            self.best_score = None  # a run that goes on from another run's checkpoint has none of its own
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+            self.best_score = None  # a run that goes on from another run's checkpoint has no best one yet
+        if trainer.world_size > 1:
+            # Its tensors are on the CPU, so that asking whether to stop does not wait for a GPU.
+            self._group = torch.distributed.new_group(backend="gloo", timeout=_TIME_LIMIT)
+        SIGNALS.deferred = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if it is time to, or training ends here in the midst of an epoch."""
         # A validation or the end of the epoch saves by itself, and a run resumed from here would leave it out.
-        if not self._boundary_follows(trainer, batch_idx) and self._is_due(trainer):
+        if self._boundary_follows(trainer, batch_idx):
+            return
+        due = time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        stopped, save = self._agreed(SIGNALS.received, int(due))
+        if stopped or save or trainer.global_step == trainer.max_steps:
             self._save(trainer, LAST)
-            self._stop_if_interrupted(trainer)
+        self._stop(stopped)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse to validate weights that are not finite."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            check_weights(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last, and the best if it is that."""
-        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        """Save the last, and the best if it is that.
+
+        Raises:
+            ValueError: nothing is logged as `monitor`.
+        """
+        if trainer.state.fn != TrainerFn.FITTING:
             return
         score = trainer.callback_metrics.get(self.monitor)
-        if score is not None and self._is_best(float(score)):
+        if score is None:
+            logged = sorted({*trainer.callback_metrics, "train/loss"})
+            raise ValueError(
+                f"checkpoints.monitor is {self.monitor!r}, which is not logged{did_you_mean(self.monitor, logged)}"
+            )
+        if trainer.sanity_checking:
+            return
+        if self._is_best(float(score)):
             self.best_score = float(score)
             self._save(trainer, BEST)
         self._save(trainer, LAST)
-        self._stop_if_interrupted(trainer)
+        self._stop(*self._agreed(SIGNALS.received)[:1])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last, unless this very step is saved already."""
         if self._saved_step != trainer.global_step:
             self._save(trainer, LAST)
-        self._stop_if_interrupted(trainer)
+        self._stop(*self._agreed(SIGNALS.received)[:1])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give Ctrl-C back."""
-        self._release()
+        """Let signals stop the command at once again."""
+        SIGNALS.deferred = False
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last of a run that found nothing left to train, so that its folder is as whole as any other's."""
@@ -202,12 +291,13 @@ class Checkpoints(Checkpoint):
             self._save(trainer, LAST)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give Ctrl-C back."""
-        self._release()
+        """Let signals stop the command at once again."""
+        SIGNALS.deferred = False
 
     def _save(self, trainer: Trainer, name: str) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        check_weights(trainer.lightning_module)
         trainer.save_checkpoint(self._folder(trainer) / name, weights_only=False)
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
@@ -215,16 +305,23 @@ class Checkpoints(Checkpoint):
         return Path(trainer.default_root_dir, "checkpoints") if self.folder is None else Path(self.folder)
 
     def _is_best(self, score: float) -> bool:
+        if not math.isfinite(score):
+            return False
         if self.best_score is None:
             return True
         return score >= self.best_score if self.mode == "max" else score <= self.best_score
 
-    def _is_due(self, trainer: Trainer) -> bool:
-        if self._is_interrupted(trainer) or trainer.global_step == trainer.max_steps:
-            return True
-        if trainer.world_size > 1 and trainer.global_step % _CLOCK_STEPS:
-            return False
-        return trainer.strategy.broadcast(time.monotonic() - self._saved_at >= 60 * self.every_minutes)
+    def _agreed(self, *flags: int) -> list[int]:
+        """The largest value of each flag over all devices; all of them call this after the same step."""
+        if self._group is None:
+            return list(flags)
+        values = torch.tensor(flags)
+        torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX, group=self._group)
+        return values.tolist()
+
+    def _stop(self, number: int) -> None:
+        if number:
+            raise Stopped(number)
 
     def _boundary_follows(self, trainer: Trainer, batch_idx: int) -> bool:
         if trainer.is_last_batch:
@@ -234,23 +331,64 @@ class Checkpoints(Checkpoint):
         index = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
         return (index + 1) % trainer.val_check_batch == 0
 
-    def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
-        if self._interrupted:
-            raise KeyboardInterrupt
-        self._interrupted = True
-        print("\ncoattn: saving after this step; press Ctrl-C again to quit at once", file=sys.stderr, flush=True)
 
-    def _stop_if_interrupted(self, trainer: Trainer) -> None:
-        if self._is_interrupted(trainer):
-            raise InterruptedTrainingError
+def check_weights(module: LightningModule) -> None:
+    """Check that all weights are finite; this waits for the device.
 
-    def _is_interrupted(self, trainer: Trainer) -> bool:
-        return trainer.world_size == 1 and (self._interrupted or trainer.received_sigterm)
+    Raises:
+        DivergedError: they are not. The message has the first step whose loss was not finite.
+    """
+    if bool(torch.stack([parameter.detach().isfinite().all() for parameter in module.parameters()]).all()):
+        return
+    step = int(getattr(module, "first_bad_step", torch.tensor(-1)))
+    when = f"the loss of optimizer step {step + 1} is not finite" if step >= 0 else "some weights are not finite"
+    raise DivergedError(
+        f"training diverged: {when}; lower model.optimizer.lr, set trainer.gradient_clip_val, or check the features of "
+        "the training images (coattn inspect)"
+    )
 
-    def _release(self) -> None:
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGINT, self._previous_handler)
-            self._previous_handler = None
+
+class Epochs(Callback):
+    """Collects a row for each epoch: number, mean training loss, validation metrics and seconds."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._began = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row of this epoch."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        total: Any = getattr(pl_module, "loss_sum", math.nan)
+        loss = float(total) / max(int(getattr(pl_module, "loss_count", 1)), 1)  # type: ignore[arg-type]
+        seconds = time.monotonic() - self._began
+        self.rows.append({"epoch": trainer.current_epoch, "train/loss": loss, **metrics, "seconds": seconds})
+
+    def table(self) -> str:
+        """The rows as text; of more than 20 epochs the first and the last ten."""
+        if not self.rows:
+            return ""
+        names = [
+            name for name in ("epoch", "train/loss", "val/loss", "val/accuracy", "seconds") if name in self.rows[-1]
+        ]
+        lines = ["".join(f"{name:>14}" for name in names)]
+        rows: list[dict[str, float] | None] = [*self.rows]
+        if len(rows) > 20:
+            rows = [*rows[:10], None, *rows[-10:]]
+        for row in rows:
+            cells = ["..."] if row is None else [_cell(name, row.get(name)) for name in names]
+            lines.append("".join(f"{cell:>14}" for cell in cells))
+        return "\n".join(lines)
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    digits = {"epoch": 0, "seconds": 1, "val/accuracy": 2}.get(name, 4)
+    return f"{value:.{digits}f}"
 
 
 def _generators(device: torch.device) -> dict[str, torch.Tensor]:

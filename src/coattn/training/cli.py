@@ -13,17 +13,21 @@ import argparse
 import itertools
 import json
 import logging
+import os
 import re
+import shlex
 import shutil
+import signal
 import sys
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from jsonargparse import get_loader, set_loader
+from jsonargparse import set_loader
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -36,18 +40,27 @@ from coattn.datasets.results import FORMS, Results, default_name, write_results
 from coattn.explain.abstain import Safeguards
 from coattn.metrics.score import score
 from coattn.serialization.directory import load_directory
-from coattn.training.callbacks import BEST, LAST, AtomicCheckpointIO, Checkpoints, InterruptedTrainingError
+from coattn.training.callbacks import (
+    BEST,
+    LAST,
+    AtomicCheckpointIO,
+    Checkpoints,
+    DivergedError,
+    Epochs,
+    read_checkpoint,
+)
 from coattn.training.certify import split_doubts
 from coattn.training.controls import image_controls
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation import CollectAnswers, results_by_question
 from coattn.training.export import export_model
-from coattn.training.settings import MOVED, regroup
+from coattn.training.options import adapt_to_preset, check_safe, check_trainer, read_yaml, renamed
+from coattn.training.signals import SIGNALS, Stopped
 from coattn.training.task import VQATask
 
 LINKED = ("num_words", "question_dim", "text_config", "region_dim", "num_answers", "num_answer_words")
 _VOCABULARY = ("text.tokenizer", "text.min_word_count", "answers.max_count", "answers.min_count")
-_MADE = ("checkpoints", "logs", "model", "predictions", "config.yaml")
+_MADE = ("checkpoints", "logs", "model", "predictions", "config.yaml", "hpc_ckpt_*.ckpt")
 _HIDDEN = {"verbose", "weights_only", "return_predictions", "model", "datamodule", "dataloaders", "ckpt_path"}
 _EXAMPLES = {
     "fit": "coattn fit --config configs/easy_vqa.yaml --model.sizes.dim 128 --model.optimizer.lr 1e-3",
@@ -82,17 +95,22 @@ def main(arguments: Sequence[str]) -> int:
         KeyboardInterrupt: training was interrupted; its last checkpoint is written.
     """
     try:
-        with _quiet():
+        with _quiet(), SIGNALS.installed():
             _CommandLine(list(arguments))
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
-    except InterruptedTrainingError:
-        raise KeyboardInterrupt from None
-    except SystemExit as exit:
-        if isinstance(exit.__context__, KeyboardInterrupt):  # Lightning makes exit status 1 of it
-            raise KeyboardInterrupt from None
-        raise
+    except Stopped as stopped:
+        name = signal.Signals(stopped.number).name
+        hint = "; run the same command with --resume to go on" if arguments[0] == "fit" else "; nothing was written"
+        print(f"coattn: ended by {name}{hint}", file=sys.stderr)
+        return int(stopped.code or 1)
     return 0
+
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: folders of runs are not locked
+    fcntl = None  # type: ignore[assignment]
 
 
 class _CommandLine(LightningCLI):
@@ -129,18 +147,23 @@ class _CommandLine(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "fit":
             parser.add_argument(
-                "--resume", action="store_true", help="go on from the run's last checkpoint, if it has one"
+                "--resume", action="store_true", help="Go on from the run's last checkpoint, if it has one."
             )
-            parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
-            text = "checkpoint to go on from: a file, 'last', or 'best'"
+            parser.add_argument("--overwrite", action="store_true", help="Replace the run that is in the folder.")
+            text = "Train no further, and write the model directory of the run's best or last checkpoint."
+            parser.add_argument("--export-only", action="store_true", help=text)
+            text = "Checkpoint to go on from: a file, 'last' or 'best'."
         else:
-            text = "what to use: 'best' (default), 'last', a checkpoint file, or a model directory"
+            text = "Model to use: 'best' (the default), 'last', a checkpoint file, or a model directory."
+        parser.add_argument(
+            "--safe", action="store_true", help="Allow only classes of coattn and lightning in the settings."
+        )
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=text)
-        text = "warn, not refuse, if another extractor made the features"
+        text = "Only warn if another extractor made the features."
         parser.add_argument("--allow-other-features", action="store_true", help=text)
         if subcommand == "predict":
-            parser.add_argument("--output", type=str | None, default=None, help="result file to write")
-            text = f"whose evaluation server shall take it: {', '.join(FORMS)}"
+            parser.add_argument("--output", type=str | None, default=None, help="Result file to write.")
+            text = f"Evaluation server whose format the result file has: {', '.join(FORMS)}."
             parser.add_argument("--format", type=str, default="vqa", help=text)
         return parser
 
@@ -152,8 +175,10 @@ class _CommandLine(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a mistake is explained, with the nearest name."""
-        set_loader("yaml", _read_yaml, exceptions=(yaml.YAMLError,))
-        args = [_renamed(argument, following) for argument, following in itertools.zip_longest(args, args[1:])]
+        if "--safe" in args:
+            check_safe(args)
+        set_loader("yaml", read_yaml, exceptions=(yaml.YAMLError,))
+        args = [renamed(argument, following) for argument, following in itertools.zip_longest(args, args[1:])]
         self.arguments = args
         try:
             self.config = parser.parse_args(args)
@@ -170,6 +195,9 @@ class _CommandLine(LightningCLI):
         for name in LINKED:
             if config.model.get(name) is not None:
                 raise ValueError(f"model.{name} is set to {config.model[name]}, but follows from the data; remove it")
+        check_trainer(config.trainer, self._parser(self.command).get_defaults().trainer)
+        if left_out := adapt_to_preset(config, self.arguments, [str(file) for file in config.config or []]):
+            rank_zero_info(f"the preset {config.model.preset!r} does not take {', '.join(left_out)}: left out")
         if config.trainer.default_root_dir is None:
             config.trainer.default_root_dir = str(Path("runs", self._name()))
         self.root = Path(config.trainer.default_root_dir)
@@ -207,33 +235,66 @@ class _CommandLine(LightningCLI):
             callbacks.append(self._get(self.config_init, "checkpoints"))
         else:
             kwargs["enable_checkpointing"] = False
-        return Trainer(**{**config, **kwargs, "callbacks": callbacks})
+        trainer = Trainer(**{**config, **kwargs, "callbacks": callbacks})
+        # Lightning's handlers broadcast inside a signal handler, which can deadlock, and answer all questions first.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        {"fit": self._fit, "validate": self._score, "test": self._score, "predict": self._predict}[subcommand]()
+        if subcommand == "fit":
+            writes = _is_first_process() and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
+            with _locked(self.root) if writes else nullcontext():
+                self._fit()
+        elif subcommand == "predict":
+            self._predict()
+        else:
+            self._score()
 
     def _fit(self) -> None:
         trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]
-        if _is_first_process() and not trial:
+        first = _is_first_process() and not trial
+        if first:
             self.datamodule.setup("fit")  # mistakes in the data show before anything is replaced
             if self.checkpoint is None:
                 self.model.check_data(self.datamodule)
             if self.settings.overwrite:
                 _remove_run(self.root)
+            for leak in self.datamodule.leaks("val"):
+                rank_zero_warn(f"validation: {leak}")
             self._save_config()
-        self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint)
-        if self.trainer.is_global_zero and not trial:
-            best, last = (self.root / "checkpoints" / name for name in (BEST, LAST))
-            folder = self.root / "model"
-            evaluation = export_model(
-                folder,
-                self.model,
-                self.datamodule,
-                checkpoint=best if best.exists() else last if last.exists() else None,
-                device=self.trainer.strategy.root_device,
-            )
-            known = f": {evaluation.scores.overall:.2f} % on the validation questions" if evaluation is not None else ""
-            print(f"{folder}{known}")
+        epochs, began, diverged = Epochs(), time.monotonic(), None
+        self.trainer.callbacks.append(epochs)  # type: ignore[attr-defined]
+        try:
+            if not self.settings.export_only:
+                self.trainer.fit(self.model, datamodule=self.datamodule, ckpt_path=self.checkpoint)
+        except DivergedError as error:
+            diverged = error
+        if not first or not self.trainer.is_global_zero:
+            if diverged:
+                raise diverged
+            return
+        kept = [path for name in (BEST, LAST) if (path := self.root / "checkpoints" / name).exists()]
+        if diverged and not kept:
+            raise diverged
+        if self.settings.export_only and not kept:
+            raise ValueError(f"{self.root} has no checkpoint to export; train first")
+        folder = self.root / "model"
+        device = self.trainer.strategy.root_device
+        checkpoint = kept[0] if kept else None
+        evaluation = export_model(folder, self.model, self.datamodule, checkpoint=checkpoint, device=device)
+        if diverged:
+            raise ValueError(f"{diverged}. The last good weights ({kept[0]}) are in {folder}")
+        known = f": {evaluation.scores.overall:.2f} % on the validation questions" if evaluation is not None else ""
+        if epochs.rows:
+            print(f"{epochs.table()}\ntotal time: {time.monotonic() - began:.1f} s")
+        print(f"{folder}{known}\nnext:\n  {self._next(folder)}")
+
+    def _next(self, folder: Path) -> str:
+        """Commands that use the trained model."""
+        ask = f'coattn ask {shlex.quote(str(folder))} IMAGE "QUESTION" --map map.png'
+        config = shlex.quote(str(self.root / "config.yaml"))
+        judged = bool(self.datamodule.settings.files.test_annotations)
+        return f"coattn test --config {config}\n  {ask}" if judged else ask
 
     def _score(self) -> None:
         split = {"validate": "val", "test": "test"}[self.command]
@@ -241,7 +302,10 @@ class _CommandLine(LightningCLI):
         if results is None:
             return
         data = self.datamodule.split(split)
-        scores = score(results, data.records, data.metric)
+        for leak in self.datamodule.leaks(split):
+            rank_zero_warn(f"{self.command}: {leak}")
+        records = [record for record in data.records if record.question_id in results.answers]
+        scores = score(results, records, data.metric)
         self._write_results(results, split, self.root / "predictions" / f"{split}.json")
         print(scores.table())
         if self.command == "test":
@@ -288,10 +352,19 @@ class _CommandLine(LightningCLI):
         run(self.model, datamodule=self.datamodule, ckpt_path=path, **arguments)
         if not self.trainer.is_global_zero:
             return None
-        return results_by_question(self.datamodule, split, collect.numbers, collect.confidences)
+        total = len(self.datamodule.split(split).records)
+        if len(collect.positions) < total:
+            rank_zero_warn(
+                f"trainer.limit_{split}_batches: only {len(collect.positions)} of {total} questions are answered, "
+                "a fixed random sample"
+            )
+        return results_by_question(
+            self.datamodule, split, collect.numbers, collect.confidences, positions=collect.positions
+        )
 
     def _write_results(self, results: Results, split: str, path: Path, *, form: str = "vqa") -> None:
-        write_results(path, results, self.datamodule.split(split).records, form=form)
+        records = [record for record in self.datamodule.split(split).records if record.question_id in results.answers]
+        write_results(path, results, records, form=form)
         print(f"{path}: answers of {self.checkpoint} to {len(results.answers)} questions")
 
     def _predicted(self) -> str:
@@ -331,6 +404,8 @@ class _CommandLine(LightningCLI):
         path = self.root / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such checkpoint; train first (coattn fit), or give --ckpt_path")
+        if path.is_file():
+            read_checkpoint(path, complete=self.command == "fit")
         if path.is_dir() and self.command == "fit":
             raise ValueError(f"{path}: training goes on from a checkpoint file (.ckpt), not from a model directory")
         return path
@@ -338,7 +413,15 @@ class _CommandLine(LightningCLI):
     def _save_config(self) -> None:
         settings = self.settings.clone()
         settings.data.vocabulary_from = self.vocabulary_from
-        for name in ("config", "resume", "overwrite", "ckpt_path", "allow_other_features"):  # of this start only
+        for name in (
+            "config",
+            "resume",
+            "overwrite",
+            "export_only",
+            "safe",
+            "ckpt_path",
+            "allow_other_features",
+        ):  # of this start only
             settings.pop(name, None)
         text = self._parser(self.command).dump(settings)
         with atomic_path(self.root / "config.yaml") as partial:
@@ -366,46 +449,6 @@ class _Parser(LightningArgumentParser):
         if issubclass(theclass, LightningModule):
             options["skip"] = {"model"}
         return super().add_class_arguments(theclass, *arguments, **options)
-
-
-_load_yaml = get_loader("yaml")
-
-
-def _read_yaml(stream: str) -> Any:
-    """The value of a YAML text, in which settings of a run may have earlier names."""
-    value = _load_yaml(stream)
-    if isinstance(value, dict):
-        for section in ("data", "model"):
-            if isinstance(value.get(section), dict):
-                value[section], moved = regroup(section, value[section])
-                _note_moved(moved)
-    return value
-
-
-def _renamed(argument: str, following: str | None) -> str:
-    """An argument of the command line, with the present name of a setting that was given by an earlier one."""
-    name, equals, value = argument.partition("=")
-    if not name.startswith("--"):
-        return argument
-    for old in (name[2:], ".".join(name[2:].split(".")[:2])):  # itself, or an entry of a mapping
-        new, rest = MOVED.get(old), name[2:].removeprefix(old)
-        names_group = new is not None and new.rpartition(".")[0] == old
-        if new is None or (names_group and (rest or (value if equals else following or "").startswith("{"))):
-            continue
-        _note_moved({old: new})
-        return f"--{new}{rest}{equals}{value}"
-    return argument
-
-
-_noted: set[str] = set()
-
-
-def _note_moved(moved: Mapping[str, str]) -> None:
-    """Say once how settings that were given by an earlier name are called now."""
-    if new := {old: name for old, name in moved.items() if old not in _noted}:
-        _noted.update(new)
-        names = ", ".join(f"{old} is now {name}" for old, name in new.items())
-        rank_zero_info(f"settings given by earlier names still work: {names}")
 
 
 def _is_first_process() -> bool:
@@ -439,10 +482,34 @@ def _is_of_interest(record: logging.LogRecord) -> bool:
     return not any(message in record.getMessage() for message in _NOISE)
 
 
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Lock the folder of a run; the lock ends with the process. A folder that stays empty is removed.
+
+    Raises:
+        ValueError: another run holds the lock.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ValueError(f"{root} is in use by another run; give another folder (--trainer.default_root_dir)") from None
+    except OSError:  # a network file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+        if not any(root.iterdir()):
+            root.rmdir()
+
+
 def _remove_run(root: Path) -> None:
     """Remove what a run makes, and nothing else that may lie in its folder."""
-    for name in _MADE:
-        path = root / name
+    for path in [path for name in _MADE for path in root.glob(name)]:
         if path.is_dir():
             shutil.rmtree(path)
         else:

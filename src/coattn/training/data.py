@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+from coattn.datasets.leaks import count_leaks, describe_leaks, find_exposures
 from coattn.features.residency.features import Features, open_features
 from coattn.features.store.joined import JoinedStore
 from coattn.features.store.reader import FeatureStore
@@ -162,6 +163,11 @@ class VQADataModule(LightningDataModule):
                 self.split(name)
         if stage == "fit":
             _ = self.order.easy_first  # a wrong curriculum shows at once too
+            if self.settings.batches.flips and (sided := int(self.order.sided.sum())):
+                rank_zero_warn(
+                    f"data.batches.flips: {sided} of {len(self.order.sided)} training questions or answers name left "
+                    "or right; their images are not mirrored"
+                )
 
     def split(self, name: str) -> Split:
         """A split by name, read when first asked for.
@@ -180,6 +186,14 @@ class VQADataModule(LightningDataModule):
                 max_tokens=self.text.max_tokens,
             )
         return self._splits[name]
+
+    def leaks(self, name: str) -> list[str]:
+        """One sentence for each way in which a split shares images or questions with the training questions."""
+        if not self.settings.files.train_questions or (name == "val" and not self.has_validation):
+            return []
+        evaluated = self.split(name).records
+        exposures = find_exposures(self._questions("train").records, evaluated)
+        return describe_leaks(count_leaks(evaluated, exposures), evaluated=name)
 
     def region_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation (D,) of the features of the training images, each image counted once."""
@@ -205,10 +219,14 @@ class VQADataModule(LightningDataModule):
         return self.evaluation_loader("predict")
 
     def evaluation_loader(self, name: str, *, whole: bool = False) -> BatchLoader:
-        """All questions of a split, by size; this device's share of each batch, or with `whole` everything."""
+        """All questions of a split, by size; this device's share of each batch, or with `whole` everything.
+
+        If the trainer looks at a part of the batches only, each batch is a fixed random sample of the split.
+        """
         split, rank = self.split(name), (0, 1) if whole else self._rank()
+        limited = not whole and self._is_limited(name)
         size = self.settings.batches.eval_size or 2 * self.settings.batches.size
-        draws = evaluation_draws(split, size, *rank)
+        draws = evaluation_draws(split, size, *rank, mixed=limited)
         return self._loader(split, lambda: draws, len(draws))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -261,7 +279,16 @@ class VQADataModule(LightningDataModule):
         if self.trainer is not None and self.trainer.training:
             # The trainer counts batches that were trained on, not those that workers have read ahead.
             epoch, done = self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
+            if self.trainer.overfit_batches:  # type: ignore[attr-defined]
+                epoch = 0  # the same batches in each epoch
         return self.order.draws(epoch, *self._rank(), done=done)
+
+    def _is_limited(self, name: str) -> bool:
+        """Whether the trainer looks at a part of the batches only (`limit_val_batches` and its siblings)."""
+        if self.trainer is None:
+            return False
+        limit = getattr(self.trainer, f"limit_{name}_batches")
+        return not (isinstance(limit, float) and limit == 1.0) or bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
 
     @property
     def seed(self) -> int:

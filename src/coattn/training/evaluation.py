@@ -1,8 +1,9 @@
-"""What comes of a trained model: its answers to a split, result files, and its calibration."""
+"""Evaluate a trained model: its answers to a split, their scores and their calibration."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from coattn.datasets.records import Record
 from coattn.datasets.results import Results
 from coattn.metrics.calibration import confidences, expected_calibration_error, fit_temperature
 from coattn.metrics.score import score
@@ -24,12 +26,14 @@ class CollectAnswers(Callback):
     """Gathers the answers given in `validate`, `test` or `predict`, from all devices.
 
     Attributes:
+        positions: (N,) the places in their split of the questions that were answered; set when the loop ends.
         numbers: (N,) the answer to each question of the split by its place in the vocabulary, or (N, L) by its words;
             set when the loop ends.
         confidences: (N,) how sure the model is of each; likewise.
     """
 
     def __init__(self) -> None:
+        self.positions = np.empty(0, np.int64)
         self.numbers = np.empty(0, np.int64)
         self.confidences = np.empty(0)
         self._collected: list[Answers] = []
@@ -51,25 +55,65 @@ class CollectAnswers(Callback):
             torch.distributed.all_gather_object(parts, part)
         positions, numbers, confidences = map(np.concatenate, zip(*parts, strict=True))
         order = np.argsort(positions)
-        self.numbers, self.confidences = numbers[order], confidences[order]
+        self.positions, self.numbers, self.confidences = positions[order], numbers[order], confidences[order]
 
     on_test_epoch_end = on_validation_epoch_end
     on_predict_epoch_end = on_validation_epoch_end
 
 
 def results_by_question(
-    data: VQADataModule, split: str, numbers: np.ndarray, confidences: np.ndarray | None = None
+    data: VQADataModule,
+    split: str,
+    numbers: np.ndarray,
+    confidences: np.ndarray | None = None,
+    *,
+    positions: np.ndarray | None = None,
 ) -> Results:
     """The answer to each question of a split, and how sure of it the model is, by question id.
 
     Answers are as people mostly type them ("t-shirt"). The official VQA accuracy normalizes them itself where people
     disagree, and compares letter by letter where all of them typed the same.
+
+    Args:
+        data: what was answered.
+        split: its name.
+        numbers: see `CollectAnswers`, also for the next two.
+        confidences: they must be finite.
+        positions: of the answered questions in the split; all of them if not given.
+
+    Raises:
+        ValueError: a confidence is not a number.
     """
-    ids = [record.question_id for record in data.split(split).records]
+    records = data.split(split).records
+    if positions is not None:
+        records = [records[position] for position in positions.tolist()]
+    if confidences is not None:
+        check_finite(records, confidences)
+    ids = [record.question_id for record in records]
     answers = data.text.vocabularies.answers
     texts = [answers.as_typed(text) for text in answers.texts(numbers.tolist())]
     shares = {} if confidences is None else dict(zip(ids, confidences.tolist(), strict=True))
     return Results(dict(zip(ids, texts, strict=True)), shares)
+
+
+def check_finite(records: Sequence[Record], values: np.ndarray) -> None:
+    """Refuse answers that are not numbers.
+
+    Args:
+        records: (N,) the questions.
+        values: (N, ...) what was computed for each.
+
+    Raises:
+        ValueError: some are not finite; the message names the first question and its image.
+    """
+    good = np.isfinite(values).reshape(len(records), -1).all(axis=1)
+    if not good.all():
+        record = records[int(np.flatnonzero(~good)[0])]
+        raise ValueError(
+            f"the model's output for {np.count_nonzero(~good)} of {len(records)} questions is not a number, first for "
+            f"question {record.question_id!r} about image {record.image_id!r}: the features of these images (coattn "
+            "inspect) or the model's weights are damaged; nothing is written"
+        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +141,7 @@ def evaluate(task: VQATask, data: VQADataModule, split: str, device: torch.devic
     task = task.eval().to(device)
     num_questions = len(data.split(split).records)
     stride = math.ceil(num_questions * (data.num_answers or 1) / _MAX_LOGITS)
-    positions, answers, kept_logits, kept_targets = [], [], [], []
+    positions, answers, highest, kept_logits, kept_targets = [], [], [], [], []
     # Without autocast a compiled model would be compiled once more, for this one pass.
     with torch.compiler.set_stance("force_eager"):
         for batch in data.evaluation_loader(split, whole=True):
@@ -105,11 +149,14 @@ def evaluate(task: VQATask, data: VQADataModule, split: str, device: torch.devic
             outcome = task.objective.outcome(task.model, batch)
             positions.append(batch.positions.cpu())
             answers.append(outcome.answers.cpu())
+            highest.append(outcome.logits.amax(dim=1).cpu())  # not finite if any logit is NaN or infinitely high
             kept = batch.positions % stride == 0
             kept_logits.append(outcome.logits[kept].cpu())
             kept_targets.append(outcome.targets[kept].cpu())
     logits, targets = torch.cat(kept_logits), torch.cat(kept_targets)
-    numbers = torch.cat(answers)[torch.cat(positions).argsort()].numpy()
+    order = torch.cat(positions).argsort()
+    numbers = torch.cat(answers)[order].numpy()
+    check_finite(data.split(split).records, torch.cat(highest)[order].numpy())
     activation = task.objective.activation
     temperature = fit_temperature(logits, targets, activation)
     correct = targets.gather(1, logits.argmax(dim=1, keepdim=True))[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,13 @@ Image features come from the extractor `{data.features.record["name"]}`."""
     sections = [
         Section("Model", model),
         Section("Data", table(_data(data))),
-        Section("Scores", _scores(evaluation)),
+        Section("Scores", _scores(evaluation, data.leaks("val"))),
         Section("Training", table(_recipe(task, data))),
     ]
     return write_card(folder.resolve().parent.name, trained_intro(folder), sections)
 
 
-def _scores(evaluation: Evaluation | None) -> str:
+def _scores(evaluation: Evaluation | None, leaks: Sequence[str]) -> str:
     if evaluation is None:
         return (
             "There were no validation questions: these are the last weights, nothing is known of their accuracy, and "
@@ -101,6 +102,8 @@ def _scores(evaluation: Evaluation | None) -> str:
     return f"""On the validation questions, in percent ({scores.metric}). The weights were chosen by this score.
 
 {table(rows)}
+
+{" ".join(f"{leak}." for leak in leaks)}
 
 Logits are divided by a temperature of {temperature}, fitted on {number} of these questions, to make confidences.
 Expected calibration error on the same: {before:.2f} % without, {after:.2f} % with it."""
@@ -130,6 +133,8 @@ def _recipe(task: VQATask, data: VQADataModule) -> dict[str, Any]:
     model = {name: value for name, value in task.hparams.items() if name in ("loss", "optimizer", "schedule")}
     answers, size = data.settings.answers, data.settings.batches.size
     settings = {f"model.{name}": value for name, value in flat(model).items()}
+    if task.trainer_changes:
+        settings["changed on the way"] = "; ".join(task.trainer_changes)
     settings |= {"data.answers.targets": answers.targets, "data.answers.known_only": answers.known_only}
     return {name: value for name, value in (settings | {"data.batches.size": size}).items() if value is not None}
 

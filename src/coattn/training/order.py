@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,14 @@ def random_integers(count: int, seed: int, epoch: int, purpose: int) -> np.ndarr
 def draw_flips(count: int, *, seed: int, epoch: int) -> np.ndarray:
     """(count,) bool: which questions see their image mirrored in this epoch."""
     return random_integers(count, seed, epoch, _FLIPS) >> np.uint64(63) == 1
+
+
+# Left and right in English, German, French, Spanish, Italian, Portuguese, Dutch, Russian, Chinese and Japanese.
+_SIDES = re.compile(
+    r"\b(left|right|link[es]?|linke[rnsm]|rechts?|rechte[rnsm]?|gauche|droite?|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao]"
+    r"|esquerd[ao]|direit[ao])(most|hand|wards?)?\b|\b(лев|прав|слева|справа)|[左右]",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -323,8 +332,14 @@ class TrainingOrder:
         """The image (N,) of each question in an epoch, by its place in the store: as it is, or mirrored."""
         if not self.settings.batches.flips:
             return self.split.images
-        flipped = draw_flips(len(self.split.images), seed=self.seed, epoch=epoch)
+        flipped = draw_flips(len(self.split.images), seed=self.seed, epoch=epoch) & ~self.sided
         return np.where(flipped, self._flipped_images, self.split.images)
+
+    @cached_property
+    def sided(self) -> np.ndarray:
+        """(N,) bool, the questions that name left or right, or have an answer that does: they are never mirrored."""
+        texts = (" ".join((record.question, *record.answers)) for record in self.split.records)
+        return np.array([_SIDES.search(text) is not None for text in texts], bool)
 
     @property
     def all_images(self) -> np.ndarray:
@@ -349,9 +364,12 @@ class TrainingOrder:
         return digest.hexdigest()[:16]
 
 
-def evaluation_draws(split: Split, batch_size: int, rank: int, num_ranks: int) -> list[Draw]:
-    """What one of several devices reads of a whole split, by size."""
+def evaluation_draws(split: Split, batch_size: int, rank: int, num_ranks: int, *, mixed: bool = False) -> list[Draw]:
+    """What one of several devices reads of a whole split: by size, or `mixed`, where each batch is a fair sample."""
     batches = evaluation_batches(split.num_regions, split.num_tokens, batch_size)
+    if mixed:
+        order = np.argsort(random_integers(len(split.images), 0, 0, _ORDER), kind="stable")
+        batches = np.array_split(order, len(batches))
     shares = (share(batch, rank, num_ranks) for batch in batches)
     return [Draw(positions, split.images[positions], float(len(positions))) for positions in shares]
 

@@ -112,6 +112,9 @@ class VQATask(LightningModule):
     ) -> None:
         super().__init__()
         self.temperature = 1.0
+        self.first_bad_step, self.loss_sum, self.loss_count = torch.tensor(-1), torch.zeros(()), 0
+        self._totals = torch.zeros(3)
+        self.trainer_changes: list[str] = []
         if isinstance(model, dict):
             model, sizes = None, model
         given = {
@@ -171,7 +174,9 @@ class VQATask(LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """What makes going on from a checkpoint exact, and what reports the memory."""
-        return [ExactResume(), PeakMemory()]
+        resume = ExactResume()
+        self.trainer_changes = resume.changes
+        return [resume, PeakMemory()]
 
     def configure_optimizers(self) -> Any:
         """The optimiser, and the schedule by optimiser steps."""
@@ -284,6 +289,24 @@ class VQATask(LightningModule):
                 f"the checkpoint was made with other settings of the model: {'; '.join(changed)}. "
                 "Use those of the checkpoint, or start a new run"
             )
+        self._check_state(checkpoint["state_dict"])
+
+    def _check_state(self, state: dict[str, Tensor]) -> None:
+        """Refuse a checkpoint whose tensors are not those of this model.
+
+        Raises:
+            ValueError: the message has the first tensors that differ.
+        """
+        ours = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        if differing:
+            shown = [
+                f"{name} is {theirs.get(name, 'missing')}, not {ours.get(name, 'expected')}" for name in differing[:3]
+            ]
+            raise ValueError(
+                f"the checkpoint does not fit the settings of the model: {'; '.join(shown)} ({len(differing)} differ)"
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The sum of this device's losses, scaled so that the gradient of the step is that of its mean or sum.
@@ -291,14 +314,23 @@ class VQATask(LightningModule):
         Lightning averages over devices and over accumulated batches; `BatchPlan` says what a mean is divided by.
         """
         losses = self.objective.losses(self.model, batch)
+        # Kept on the device, and read at the end of the epoch or when the weights turn out not to be finite.
+        mean_loss, step = losses.detach().mean(), self.trainer.global_step
+        self.first_bad_step = torch.where((self.first_bad_step < 0) & ~mean_loss.isfinite(), step, self.first_bad_step)
+        self.loss_sum, self.loss_count = self.loss_sum + mean_loss, self.loss_count + 1
         # Not with prog_bar, for which Lightning would fetch the number from the device after each step.
-        self.log("train/loss", losses.detach().mean(), batch_size=len(losses))
+        self.log("train/loss", mean_loss, batch_size=len(losses))
         mean = self.loss.reduction == "mean"
         return (
             losses.sum()
             * self.trainer.world_size
             * (1 / batch.divisor if mean else self.trainer.accumulate_grad_batches)
         )
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the sums of an epoch, on the device."""
+        self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0
+        self.first_bad_step = torch.full((), -1, device=self.device)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the learning rate, where anything is logged."""
@@ -307,25 +339,43 @@ class VQATask(LightningModule):
             self.log("lr", torch.tensor(rate))  # of a number Lightning would make a tensor on the GPU, and wait for it
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Answers:  # type: ignore[override]
-        """Log loss, and accuracy in percent: the soft score of the best answer.
+        """Add to loss and accuracy in percent: the soft score of the best answer.
 
         That is the official accuracy, except where soft scores differ from it (`coattn.text.answers.soft_scores`).
         """
-        return self._evaluate(batch, "val")
+        return self._evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Answers:  # type: ignore[override]
         """As in validation."""
-        return self._evaluate(batch, "test")
+        return self._evaluate(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Answers:
         """The answers alone."""
         return self._answers(batch, *self.objective.answers(self.model, batch))
 
-    def _evaluate(self, batch: Batch, split: str) -> Answers:
+    def _evaluate(self, batch: Batch) -> Answers:
         outcome = self.objective.outcome(self.model, batch)
-        metrics = {f"{split}/loss": outcome.losses.mean(), f"{split}/accuracy": 100 * outcome.accuracy.mean()}
-        self.log_dict(metrics, prog_bar=True, batch_size=len(outcome.losses), sync_dist=True)
+        totals = torch.stack(
+            (outcome.losses.sum(), outcome.accuracy.sum(), outcome.losses.new_tensor(len(outcome.losses)))
+        )
+        self._totals = self._totals + totals.to(self._totals)
         return self._answers(batch, outcome.answers, outcome.logits)
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin the sums of an evaluation."""
+        self._totals = torch.zeros(3, device=self.device, dtype=torch.float64 if self.device.type != "mps" else None)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and accuracy over all questions of all devices.
+
+        Lightning's mean over devices weighs them by a rounded number of questions, so that it can exceed 100 %.
+        """
+        loss, accuracy, count = self.trainer.strategy.reduce(self._totals, reduce_op="sum")
+        split = "test" if self.trainer.testing else "val"
+        self.log_dict({f"{split}/loss": loss / count, f"{split}/accuracy": 100 * accuracy / count}, prog_bar=True)
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
 
     def _answers(self, batch: Batch, answers: Tensor, logits: Tensor) -> Answers:
         sure = confidences(logits, self.temperature, self.objective.activation)
