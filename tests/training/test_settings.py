@@ -98,6 +98,9 @@ def test_a_checkpoint_of_earlier_names_goes_on(config: Path, tmp_path: Path) -> 
         assert main(["fit", "--config", str(config), "--trainer.default_root_dir", str(tmp_path / name), *start]) == 0
         weights.append(read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"])
     for name, value in weights[0].items():
+        # These add the same to all scores of a softmax: their gradients are nothing but rounding.
+        if name.endswith(("k_proj.bias", "score.output.bias")):
+            continue
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
