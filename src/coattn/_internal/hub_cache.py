@@ -1,4 +1,4 @@
-"""Folders of `transformers` models: finding them, and reading them without running what they hold."""
+"""Find folders of `transformers` models, and read them without running code from them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def local_folder(
     files: Sequence[str],
     permission: str = "say --allow-download",
 ) -> Path:
-    """Where the files of a model are: a folder, or a name on the Hub that is on this machine.
+    """Find the folder of a model: a given folder, or the cached files of a name on the Hub.
 
     Args:
         name: folder or name.
         allow_download: fetch a name that is not on this machine; otherwise there is no network access at all.
-        kind: what messages call the model.
-        files: patterns of the files that are needed, to fetch no others.
-        permission: how the user would allow it.
+        kind: description of the model in messages.
+        files: patterns of the needed files; others are not downloaded.
+        permission: how the user can allow the download, for messages.
 
     Raises:
         ValueError: it is not on this machine.
@@ -51,7 +51,7 @@ def local_folder(
 
 @contextmanager
 def explained(source: str, folder: Path | None = None, *, kind: str) -> Iterator[None]:
-    """Make one line of whatever `transformers` raises for a damaged or unknown model."""
+    """Turn any error of `transformers` about a damaged or unknown model into one line."""
     try:
         yield
     except Exception as error:  # of many kinds
@@ -63,7 +63,7 @@ def explained(source: str, folder: Path | None = None, *, kind: str) -> Iterator
 
 @contextmanager
 def no_progress_bar(logging: Any) -> Iterator[None]:
-    """Loading takes a second or less; a bar for it would stand in the way of the command's own."""
+    """Hide the bar of loading, which takes a second or less: it would interfere with the command's progress."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -75,7 +75,7 @@ def no_progress_bar(logging: Any) -> Iterator[None]:
 
 @contextmanager
 def quiet(logging: Any) -> Iterator[None]:
-    """No progress bar, and no table of what else a file holds."""
+    """Hide the progress bar, and the table of unused tensors of a file."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -92,5 +92,5 @@ def check_has_config(folder: Path, *, kind: str) -> None:
 
 
 def matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    """The files of a folder that fit one of the patterns, by name."""
+    """The files of a folder that match one of the patterns, sorted by name."""
     return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})

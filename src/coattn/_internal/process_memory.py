@@ -1,4 +1,4 @@
-"""How much memory a process takes."""
+"""Memory use of a process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ except ModuleNotFoundError:  # on Windows
 
 
 def peak_of_process() -> float | None:
-    """The most memory that this process had at a time so far, in 1e9 bytes; None where the system does not say."""
+    """Peak memory of this process so far, in 1e9 bytes; None where the system does not report it."""
     if (status := Path("/proc/self/status")).exists():  # getrusage would count what the parent process had
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(fields["VmHWM"].split()[0]) * 1024 / 1e9

@@ -1,7 +1,7 @@
-"""Reading other people's pickles without running what they may hold.
+"""Read pickles of unknown origin without running code from them.
 
-A pickle is a program: it names functions and calls them. Here it may name only what an allow-list holds, and that are
-functions of this file, which make plain containers, numbers, text and, if asked for, numpy arrays.
+A pickle is a program that names functions and calls them. Here it may name only entries of an allow-list, which maps
+them to functions of this file. These make plain containers, numbers, text and, on request, numpy arrays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-# What a pickle may name, (module, name) -> what makes it here.
+# Names that a pickle may use: (module, name) -> the function that makes the value here.
 AllowList = Mapping[tuple[str, str], Callable[..., Any]]
 
 # Kinds of array elements: booleans, integers, floats, complex numbers, bytes, text; objects in arrays only.
@@ -41,17 +41,17 @@ def read_pickle(path: str | Path, *, allowed: AllowList | None = None, encoding:
 def unpickle(
     source: bytes | BinaryIO, where: str | Path, *, allowed: AllowList | None = None, encoding: str = "latin1"
 ) -> Any:
-    """The value of one pickle, made of admitted parts only.
+    """Read one pickle, which may consist of allowed parts only.
 
     Args:
-        source: the pickle, or a file that stands at its beginning; it is left behind its end.
-        where: what is read, for messages.
-        allowed: what it may name: `PLAIN` (the default), or `ARRAYS`, which is that and numpy's arrays and scalars.
-            Their elements are numbers, text, bytes, and in arrays also objects that are themselves admitted.
-        encoding: of the texts that Python 2 wrote; numpy's arrays from there need "latin1".
+        source: the pickle, or a file positioned at its beginning; reading stops at its end.
+        where: description of the source in messages.
+        allowed: the names it may use: `PLAIN` (the default), or `ARRAYS`, which adds numpy's arrays and scalars. Their
+            elements are numbers, text, bytes, and in arrays also objects that are themselves allowed.
+        encoding: encoding of texts of Python 2; its numpy arrays need "latin1".
 
     Raises:
-        ValueError: it names something else (the message says what), or is damaged.
+        ValueError: it uses another name, which the message states, or it is damaged.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
@@ -66,13 +66,15 @@ def unpickle(
 
 
 class _RefusedError(Exception):
-    """A pickle wants something that is not admitted."""
+    """A pickle uses something that is not allowed."""
 
 
 class _Unpickler(pickle._Unpickler):
-    """The interpreter in Python, not that in C: it checks each change of an object, and its memory grows with the file.
+    """The interpreter in Python, whose private methods are overridden.
 
-    (The one in C lets a file of ten bytes ask for 30 GB.)
+    The documented `find_class` of the interpreter in C does not protect enough: there a file of ten bytes can ask for
+    30 GB, and a pickle can change the inside of an array. Here each change of an object is checked, and memory grows
+    only with the file.
     """
 
     stack: list[Any]
@@ -84,17 +86,17 @@ class _Unpickler(pickle._Unpickler):
         self.depths: dict[int, int] = {}
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        """What an admitted name stands for."""
+        """The function for an allowed name."""
         if (module, name) not in self.allowed:
             raise _RefusedError(f"{module}.{name}")
         return self.allowed[module, name]
 
     def persistent_load(self, pid: Any) -> Any:
-        """Nothing outside of the file."""
+        """Refuse references to data outside of the file."""
         raise _RefusedError("a reference to something outside of it")
 
     def load_build(self) -> None:
-        """Set the state of an object: of an array or of the description of its elements."""
+        """Set the state of an array, or of the description of its elements."""
         state = self.stack.pop()
         if isinstance(self.stack[-1], _Elements):
             self.stack[-1].set_state(*state)
@@ -104,7 +106,7 @@ class _Unpickler(pickle._Unpickler):
             raise _RefusedError(f"a change to the inside of {type(self.stack[-1]).__name__}")
 
     def load_any_tuple(self, code: int) -> None:
-        """As usual, but not in one another without end."""
+        """Make a tuple as usual, with a limit on tuples within tuples."""
         dispatch: dict[int, Any] = pickle._Unpickler.dispatch
         dispatch[code](self)
         made = self.stack[-1]
@@ -114,7 +116,7 @@ class _Unpickler(pickle._Unpickler):
         self.depths[id(made)] = depth
 
     def load_extension(self) -> None:
-        """Names by number are those that this process knows, not those of the file."""
+        """Refuse names by number, which the file does not define."""
         raise _RefusedError("a name by its number")
 
     dispatch[pickle.BUILD[0]] = load_build
@@ -125,7 +127,7 @@ class _Unpickler(pickle._Unpickler):
 
 
 class _Elements:
-    """The kind of the elements of an array, instead of numpy's, whose state is not checked by numpy."""
+    """Description of an array's elements. It replaces numpy's dtype, whose state numpy does not check."""
 
     def __init__(self, kind: str, align: Any = False, copy: Any = True) -> None:
         if not isinstance(kind, str) or not _ELEMENT.fullmatch(kind):
@@ -142,7 +144,7 @@ class _Elements:
 def _fill(
     array: np.ndarray, version: int, shape: tuple[int, ...], elements: _Elements, fortran: bool, data: Any
 ) -> None:
-    """Give an array that `_empty` made its content."""
+    """Set the content of an array that `_empty` made."""
     dtype = _plain_dtype(elements)
     if dtype.hasobject:
         if type(data) is not list or len(data) != math.prod(shape):
@@ -167,7 +169,7 @@ def _plain_dtype(elements: Any) -> np.dtype:
 
 
 def _array_class(*arguments: Any) -> None:
-    """Stands for numpy's array class, which pickles name but never call."""
+    """Placeholder for numpy's array class, which pickles name but never call."""
     raise _RefusedError("a call of numpy.ndarray")
 
 
@@ -193,14 +195,14 @@ def _scalar(elements: _Elements, data: Any) -> Any:
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """How old protocols write bytes."""
+    """Bytes as old protocols write them."""
     if encoding not in ("latin1", "latin-1"):
         raise _RefusedError(f"text in the encoding {encoding!r}")
     return text.encode("latin1")
 
 
 def _bytearray(content: bytes | str = b"", encoding: str = "latin1") -> bytearray:
-    """Of given content only: a number would ask for so much memory."""
+    """A bytearray of given content. A number is refused: it would be a size to allocate."""
     return bytearray(_encode(content, encoding) if isinstance(content, str) else bytes(memoryview(content)))
 
 
@@ -211,7 +213,7 @@ def _default_dict(factory: Any = None, *items: Any) -> defaultdict:
 
 
 def _text(value: str = "") -> str:
-    """Not of bytes in any encoding: that imports what the encoding is called."""
+    """A text. Bytes with an encoding are refused: Python would import a module of the encoding's name."""
     return str(value)
 
 

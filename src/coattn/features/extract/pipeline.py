@@ -1,4 +1,4 @@
-"""Threads around a loop: what it needs is made before it asks, what it made is written after it has gone on."""
+"""Overlap loading, computing and writing with background threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 _U = TypeVar("_U")
 
 
-_MOST_STREAMS = 4  # each has a batch in memory
+_MOST_STREAMS = 4  # each holds a batch in memory
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def loading(
     ahead: int,
     initializer: Callable[[], object] | None = None,
 ) -> Iterator[Iterator[_U]]:
-    """Load items in order in `num_workers` threads, at most `ahead` before the one that is asked for."""
+    """Load items in order in `num_workers` threads, at most `ahead` items before they are needed."""
 
     def in_order() -> Iterator[_U]:
         waiting: deque[Future[_U]] = deque()
@@ -47,10 +47,10 @@ def loading(
 
 @contextmanager
 def computing(compute: Callable[[_T], _U], items: Iterable[_T], *, parallel: bool) -> Iterator[Iterator[_U]]:
-    """Compute items in order in a thread; where `parallel`, up to four at once, which share the threads of torch.
+    """Compute items in order in a thread; if `parallel`, up to four at once, which share the threads of torch.
 
-    Several batches with a core each are done sooner than one after another on all cores: nothing waits for the slowest
-    part of every operation, least of all where other threads decode images meanwhile.
+    Several batches on one core each finish earlier than the same batches one after another on all cores: no core waits
+    for the slowest part of each operation while other threads decode images.
     """
     threads = torch.get_num_threads()
     streams = min(threads, _MOST_STREAMS) if parallel else 1
@@ -59,14 +59,14 @@ def computing(compute: Callable[[_T], _U], items: Iterable[_T], *, parallel: boo
         with loading(compute, items, num_workers=streams, ahead=streams, initializer=share) as computed:
             yield computed
     finally:
-        torch.set_num_threads(threads)  # what one thread sets is what later ones begin with
+        torch.set_num_threads(threads)  # new threads begin with the number that was set last
 
 
 @contextmanager
 def in_background(*, ahead: int) -> Iterator[Callable[[Callable[[], None]], Future[None]]]:
-    """Run tasks in a thread, in order. To give one more than `ahead` is to wait; after one that fails none is run.
+    """Run tasks in a thread, in order. Submitting waits while more than `ahead` tasks are pending.
 
-    An error of a task comes out of giving a later one, or of the end.
+    After a task fails, no other is run. Its error is raised when a later task is submitted, or at the end.
     """
     waiting: deque[Future[None]] = deque()
 

@@ -1,4 +1,4 @@
-"""Memory for batches that is used again and again: fresh memory costs as much as filling it."""
+"""Reusable memory for batches: allocating fresh memory costs as much as filling it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_KEPT = 4  # buffers at rest; in use there may be any number
+_KEPT = 4  # unused buffers; any number may be in use
 _STEP = 1 << 21  # bytes, a huge page
 
 
 class Buffers:
-    """Gives out tensors in memory that was given out before, once nobody holds the tensor or a view of it any more.
+    """Allocates tensors in memory of earlier tensors, once no tensor or view uses that memory any more.
 
-    So a batch may be kept for as long as one likes, by a callback say: it keeps its memory, and another is made for the
-    next batch.
+    A batch may be kept for any time, for example by a callback: it keeps its memory, and the next batch gets another.
     """
 
     def __init__(self) -> None:
@@ -26,18 +25,18 @@ class Buffers:
         self._lent: dict[int, weakref.ref[np.ndarray]] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor with whatever was there before."""
+        """An uninitialized tensor."""
         needed = math.prod(shape) * dtype.itemsize
         buffer = self._taken(needed)
         lent = buffer[:needed]
-        # The tensor's storage holds `lent`, and nobody else does: when it dies, all views of it have died.
+        # Only the tensor's storage holds `lent`: when `lent` is deleted, no view of the tensor exists any more.
         self._lent[id(lent)] = weakref.ref(lent, partial(self._take_back, buffer, id(lent)))
         return torch.from_numpy(lent).view(dtype).view(shape)
 
     def _taken(self, needed: int) -> np.ndarray:
-        """A buffer at rest that is large enough, or a new one instead of one that is too small.
+        """An unused buffer that is large enough, or a new one in place of one that is too small.
 
-        That which came back last is taken first: parts of it may still be in the processor's cache.
+        The buffer that was returned last is taken first: parts of it may still be in the processor's cache.
         """
         for place in reversed(range(len(self._at_rest))):
             if self._at_rest[place].nbytes >= needed:

@@ -25,12 +25,12 @@ from coattn.features.store.mapped import MappedStore
 
 
 class Features:
-    """Padded features of batches, from wherever they live, on the device that computes.
+    """Padded features of batches on the device that computes, from wherever they are held.
 
     Args:
         store: all images.
-        device: where batches go. Only a GPU counts; for others they stay in RAM, to be moved on.
-        on_device: rows that the GPU holds.
+        device: device of the batches. Only a GPU counts; for other devices batches stay in RAM, to be moved later.
+        on_device: rows held on the GPU.
         in_memory: rows held in RAM.
     """
 
@@ -51,13 +51,14 @@ class Features:
 
     @property
     def reads_host(self) -> bool:
-        """Whether batches for a GPU are made by the CPU, so that it pays to do so ahead."""
+        """Whether the CPU makes batches for a GPU, so that making them ahead saves time."""
         return self.device.type == "cuda" and (self.on_device is None or bool((self.on_device.starts < 0).any()))
 
     def batch(self, images: np.ndarray) -> Tensor:
-        """Features (B, R, D) of images (B,) of the store, R the most regions of one (at least 1), zeros at padding.
+        """Features (B, R, D) of images (B,) of the store, padded with zeros to R, the most regions of one (at least 1).
 
-        As stored, int8 as float32. On a GPU nothing waits for it. The memory is the caller's for as long as it is held.
+        They have the type of the store, int8 as float32. On a GPU the call does not wait for copies. The memory is not
+        reused while the tensor or a view of it exists.
         """
         if self.on_device is None:
             return self._from_host(images)
@@ -69,7 +70,7 @@ class Features:
         return features
 
     def expect(self, images: np.ndarray) -> None:
-        """Let the system begin to read images of a batch to come, where they may still have to come from the disk."""
+        """Ask the system to read the images of a coming batch ahead, unless they are in memory already."""
         for held in (self.on_device, self.in_memory):
             images = images if held is None else images[~held.holds(images)]
         if not self._cannot_stay:
@@ -81,7 +82,7 @@ class Features:
     def _from_host(self, images: np.ndarray) -> Tensor:
         if self.device.type == "cpu":
             return self._on_host(images)
-        distinct, places = np.unique(images, return_inverse=True)  # each goes over the bus once
+        distinct, places = np.unique(images, return_inverse=True)  # copy each image to the GPU once
         features = moved(self._on_host(distinct), self.device)
         return features.index_select(0, moved(torch.from_numpy(places), self.device))
 
@@ -102,7 +103,7 @@ class Features:
         dtype = torch_dtype(self.store.read_dtype)
         if self.device.type == "cpu":
             return self._buffers.empty(shape, dtype)
-        return torch.empty(shape, dtype=dtype, pin_memory=True)  # from torch's own ring of such buffers
+        return torch.empty(shape, dtype=dtype, pin_memory=True)  # torch caches page-locked memory
 
 
 def open_features(
@@ -115,19 +116,19 @@ def open_features(
     num_ranks: int = 1,
     progress: bool = False,
 ) -> tuple[Features, str]:
-    """Bring the features of images to where they are to live.
+    """Load the features of images into the places that hold them.
 
     Args:
-        store: the images.
-        images: (U,) the image of each use that is to be made of them, so that those used most go first.
+        store: the feature store.
+        images: (U,) the image of each use in an epoch. Images with most uses get the fastest place.
         mode: see `place`.
-        device: where batches are computed.
-        budget: most bytes of features on the GPU, or without one in RAM; by what is free if not given.
-        num_ranks: processes of this machine that do the same, each with a device of its own.
-        progress: show a bar while features are read.
+        device: device that computes.
+        budget: largest number of bytes of features on the GPU, or in RAM without a GPU; by default what is free.
+        num_ranks: processes on this machine that do the same, each with its device.
+        progress: show progress while features are read.
 
     Returns:
-        What batches are gathered from; and one line that says where the features are and why.
+        The source of batches, and one line that says where the features are held and why.
 
     Raises:
         ValueError: unknown mode, or a negative budget.

@@ -22,15 +22,15 @@ class HeldRows:
     """The rows of some images in the memory of one device, as stored.
 
     Attributes:
-        starts: (M,) int64, where the rows of each image of the store begin; -1 for those that are not held.
-        features: (N + 1, D) as stored, zeros at the end.
+        starts: (M,) int64, first row of each image of the store; -1 for images that are not held.
+        features: (N + 1, D) as stored; the last row is zeros.
         scale: (N + 1, 1) float32 of int8 features, else None.
 
     Args:
-        store: where they come from.
-        images: (K,) their positions.
-        device: where to.
-        progress: show a bar with rate and time left, if there is much to read.
+        store: the feature store.
+        images: (K,) positions of the images to hold.
+        device: the device that holds them.
+        progress: show progress on stderr if more than 1 GB is read.
     """
 
     def __init__(self, store: MappedStore, images: np.ndarray, device: torch.device, *, progress: bool = False) -> None:
@@ -61,17 +61,17 @@ class HeldRows:
         if target.device.type == "cpu":
             store.copy_rows(images, target.numpy(), self.starts[images] - first)
             return
-        # Torch lends a page-locked buffer again only when copies out of it are done.
+        # Torch reuses a page-locked buffer only when copies from it are finished.
         staging = torch.empty_like(target, device="cpu", pin_memory=True)
         store.copy_rows(images, staging.numpy(), self.starts[images] - first)
         target.copy_(staging, non_blocking=True)
 
     def holds(self, images: np.ndarray) -> np.ndarray:
-        """(B,) bool."""
+        """Whether images (B,) are held: (B,) bool."""
         return self.starts[images] >= 0
 
     def batch(self, images: np.ndarray, lengths: np.ndarray, *, out: Tensor | None = None) -> Tensor:
-        """Features (B, R, D) of images with so many rows each; zeros at padding, and where an image is not held."""
+        """Features (B, R, D) of images with `lengths` rows; zeros for padding and for images that are not held."""
         places = np.arange(max(int(lengths.max(initial=0)), 1))
         held = (places < lengths[:, None]) & self.holds(images)[:, None]
         rows = np.where(held, self.starts[images][:, None] + places, len(self.features) - 1)
@@ -85,24 +85,24 @@ class HeldRows:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on `device`, which nothing waits for."""
+    """Copy a tensor of the CPU to `device` without waiting for the copy."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def torch_dtype(dtype: np.dtype) -> torch.dtype:
-    """The type of torch with the same bits."""
+    """The type of torch that corresponds to a type of numpy."""
     return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 def _empty_rows(count: int, dim: int, dtype: np.dtype, device: torch.device) -> Tensor:
-    """(count, dim). In RAM numpy asks for huge pages, from which rows are gathered twice as fast."""
+    """Uninitialized rows (count, dim). In RAM numpy asks for huge pages, from which rows are read twice as fast."""
     if device.type == "cpu":
         return torch.from_numpy(np.empty((count, dim), dtype))
     return torch.empty(count, dim, dtype=torch_dtype(dtype), device=device)
 
 
 def _chunks(store: MappedStore, images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images in portions to be read at once, each with the one after it."""
+    """Images in portions of 64 MB, each with the portion that follows it."""
     ends = np.cumsum(store.lengths[images]) * store.row_bytes
     chunks = np.split(images, np.flatnonzero(np.diff(ends // _LOAD_BYTES)) + 1)
     yield from zip(chunks, [*chunks[1:], images[:0]], strict=True)

@@ -16,23 +16,23 @@ LEFT_IN_RAM = 0.5  # share of the available RAM that features may take
 
 
 class Placement(NamedTuple):
-    """So many bytes of features go to the GPU and so many to RAM; the others stay on the disk, memory-mapped."""
+    """Bytes of features on the GPU and in RAM. The others stay on the disk, memory-mapped."""
 
     device: int
     memory: int
 
 
 def place(mode: Residency, size: int, *, on_cuda: bool, device_budget: int, memory_budget: int) -> Placement:
-    """Decide where features live.
+    """Decide where features are held.
 
     Args:
-        mode: "device": on the GPU; "pinned": in RAM, going to the GPU through page-locked buffers; "mmap": on the disk;
-            "auto": the first of these places that they fit in, and on a CPU RAM for small features only. What does not
-            fit stays in the next place. Without a GPU "device" and "pinned" are both RAM.
+        mode: "device" means the GPU, "pinned" RAM from which they go to the GPU through page-locked buffers, and "mmap"
+            the disk. "auto" takes the first of these places that they fit in, and on a CPU takes RAM for small features
+            only. Features that do not fit stay in the next place. Without a GPU "device" and "pinned" both mean RAM.
         size: bytes of the features.
         on_cuda: the model computes on a GPU.
-        device_budget: bytes of the GPU's memory that features may take.
-        memory_budget: likewise of RAM.
+        device_budget: bytes of GPU memory that features may take.
+        memory_budget: bytes of RAM that features may take.
 
     Raises:
         ValueError: unknown mode.
@@ -44,12 +44,12 @@ def place(mode: Residency, size: int, *, on_cuda: bool, device_budget: int, memo
     device = min(size, device_budget) if on_cuda and mode != "pinned" else 0
     rest = size - device
     if rest > memory_budget and device:
-        return Placement(device, 0)  # what the GPU does not hold is in the system's cache of files, if it can be
+        return Placement(device, 0)  # the system caches the files of the rest as far as it can
     return Placement(device, min(rest, memory_budget))
 
 
 def describe_placement(mode: Residency, device: torch.device, size: int, held: Placement, *, int8: bool) -> str:
-    """Where features are, by what is held of them, and why."""
+    """Say where features are held, and why."""
     amounts = {f"on {device}": held.device, "in RAM": held.memory, "memory-mapped": size - sum(held)}
     if held == place(mode, size, on_cuda=device.type == "cuda", device_budget=size, memory_budget=size):
         fits = "they fit" if held.device else "fast enough for a CPU" if size > held.memory else "they are small"
@@ -60,14 +60,14 @@ def describe_placement(mode: Residency, device: torch.device, size: int, held: P
 
 
 def free_on_device(device: torch.device) -> int:
-    """Bytes of a GPU's memory that features may take; what torch keeps for tensors to come is free."""
+    """Bytes of GPU memory that features may take. Memory that torch has reserved but not allocated counts as free."""
     free, total = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return max(int(free - _LEFT_ON_DEVICE * total), 0)
 
 
 def available_memory() -> int:
-    """Bytes of RAM that programs may still take; of a container, what its limit leaves."""
+    """Bytes of RAM that are available to programs, within the limit of a container."""
     available = physical_memory() // 2
     if (system := Path("/proc/meminfo")).exists():
         fields = dict(line.split(":", 1) for line in system.read_text().splitlines())
@@ -81,5 +81,5 @@ def available_memory() -> int:
 
 
 def physical_memory() -> int:
-    """Bytes of RAM that this machine has."""
+    """Bytes of RAM of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""The manifest of a folder of shards: which images go into which shard, by which extractor."""
+"""The manifest of a folder of shards: the extractor, and the images of each shard."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The plan of a folder, fixed before the first image is read.
+    """The plan of a folder, which is fixed before the first image is read.
 
-    With `flips`, every image is stored twice: as it is, and mirrored left to right under its id with `#flip` behind.
+    With `flips`, every image is stored twice: unchanged, and mirrored left to right under its id followed by `#flip`.
     """
 
     extractor: dict[str, Any]
@@ -73,7 +73,7 @@ class Manifest:
 
 
 def plan_units(images: Mapping[str, Path], folder: Path, *, images_per_unit: int) -> list[Unit]:
-    """Cut the images, in their order, into units of `images_per_unit`; paths become relative to `folder`."""
+    """Divide the images, in their order, into units of `images_per_unit`; paths become relative to `folder`."""
     base = folder.resolve()
     items = [(image_id, Path(os.path.relpath(path.resolve(), base)).as_posix()) for image_id, path in images.items()]
     starts = range(0, len(items), images_per_unit)

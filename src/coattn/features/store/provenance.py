@@ -1,9 +1,9 @@
-"""Which extractor made these features: the record that a store and a model both keep, and its comparison.
+"""The record of an extractor, which a store and a model both keep, and the comparison of two records.
 
 A record is `{"name": str, "settings": {...}, "weights": {"id": str, "sha256": str} | None, "versions": {...}}`.
-Versions are kept for people; they do not decide whether two records match. They are those of libraries, or of converted
-features `sources`, the files they come from, `[{"file": str, "sha256": str}, ...]`, and `cut_boxes`, the number of
-boxes that were cut at the border of their image.
+Versions are informative and do not affect whether two records match. They are the versions of libraries; converted
+features have instead `sources`, the files they were read from, `[{"file": str, "sha256": str}, ...]`, and `cut_boxes`,
+the number of boxes that were cut at the border of their image.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def same_extractor(a: Record, b: Record) -> bool:
 
 
 def require_same_extractor(wanted: Record, found: Record, *, wanted_by: str, found_in: str) -> None:
-    """Refuse features of another extractor; of the same width they would pass unnoticed and ruin every answer.
+    """Refuse features of another extractor. With the same width they would go unnoticed and make every answer wrong.
 
     Raises:
-        ValueError: the records differ; the message names each field that does, with both values.
+        ValueError: the records differ. The message names each differing field with both values.
     """
     ours, theirs = _identity(wanted), _identity(found)
     if ours == theirs:
@@ -42,9 +42,9 @@ def require_same_extractor(wanted: Record, found: Record, *, wanted_by: str, fou
 
 
 def joined_record(records: Sequence[Record]) -> dict[str, Any]:
-    """The record of several stores or shards by one extractor: that of the first, with the sources of all.
+    """Record of several stores or shards of one extractor: the first record, with the sources of all.
 
-    A folder that was converted in parts has one hash over those of the parts.
+    A folder that was converted in parts gets one hash over the hashes of its parts.
     """
     found: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -63,7 +63,7 @@ def joined_record(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _identity(record: Record) -> dict[str, Any]:
-    """Flatten what decides; through JSON, so that a record compares equal before and after it was stored."""
+    """The compared fields, flat. They pass through JSON, so that a record equals its stored copy."""
     weights = record["weights"]
     flat = {"name": record["name"], "weights.sha256": weights and weights["sha256"]}
     return json.loads(json.dumps(flat | _flat(record["settings"], "settings.")))
