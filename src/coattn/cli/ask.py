@@ -37,12 +37,16 @@ ADDED = ("answer", "confidence", "withheld", "reasons", "unknown_words", "error"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `coattn ask`."""
     parser.epilog = f"examples:\n{EXAMPLE}"
-    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="a model directory, as coattn fit leaves it")
-    parser.add_argument("image", metavar="IMAGE", nargs="?", help="an image file; with --features the id of an image")
-    parser.add_argument("questions", metavar="QUESTION", nargs="*", help="one or more, in quotation marks")
-    parser.add_argument("--top-k", type=int, default=5, metavar="N", help="number of answers (default 5)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per question, one on a line")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, ..., or auto")
+    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="The model directory that coattn fit wrote.")
+    parser.add_argument(
+        "image", metavar="IMAGE", nargs="?", help="An image file, or with --features the id of an image."
+    )
+    parser.add_argument(
+        "questions", metavar="QUESTION", nargs="*", help="One question or more, each in quotation marks."
+    )
+    parser.add_argument("--top-k", type=int, default=5, metavar="N", help="Show this number of answers (default 5).")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object per question, one on a line.")
+    parser.add_argument("--device", default="cpu", help="Compute on this device: cpu (default), cuda, ..., or auto.")
 
     doubt = parser.add_argument_group("doubt")
     doubt.add_argument(
@@ -71,20 +75,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     picture.add_argument("--region", type=int, metavar="N", help="Show only the attention of this region.")
 
     store = parser.add_argument_group("images of a feature store")
-    store.add_argument("--features", metavar="STORE", type=Path, help="take the image's features from here, by its id")
-    store.add_argument("--image", dest="picture", metavar="FILE", type=Path, help="the image of that id, for --map")
     store.add_argument(
-        "--allow-other-features", action="store_true", help="warn, not refuse, if another extractor made the features"
+        "--features", metavar="STORE", type=Path, help="Take the features of the image from this store, by its id."
+    )
+    store.add_argument(
+        "--image", dest="picture", metavar="FILE", type=Path, help="Draw the map of that image on this photo."
+    )
+    store.add_argument(
+        "--allow-other-features", action="store_true", help="Warn instead of refusing features of another extractor."
     )
 
     table = parser.add_argument_group("a whole table")
-    table.add_argument("--table", metavar="IN", type=Path, help=".csv, .tsv, .json or .jsonl with image and question")
-    table.add_argument("--out", metavar="OUT.csv", type=Path, help="its columns, and answer, confidence, error")
-    table.add_argument("--images", metavar="DIR", type=Path, help="folder of the images (default: that of the table)")
     table.add_argument(
-        "--column", metavar="FIELD=NAME", action="append", default=[], help="as for coattn prepare table; repeatable"
+        "--table", metavar="IN", type=Path, help="A table with image and question (.csv, .tsv, .json, .jsonl)."
     )
-    table.add_argument("--encoding", default="utf-8", help="of the table (default utf-8)")
+    table.add_argument(
+        "--out", metavar="OUT.csv", type=Path, help="Write its columns here, with answer, confidence and error."
+    )
+    table.add_argument("--images", metavar="DIR", type=Path, help="Folder of the images (default: that of the table).")
+    table.add_argument(
+        "--column",
+        metavar="FIELD=NAME",
+        action="append",
+        default=[],
+        help="Use this column, as in coattn prepare table. Repeatable.",
+    )
+    table.add_argument("--encoding", default="utf-8", help="Encoding of the table (default utf-8).")
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:

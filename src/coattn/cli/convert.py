@@ -97,31 +97,44 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
 def _add_checkpoint(parser: argparse.ArgumentParser, project: str) -> None:
     # What a project has no option for.
     parser.set_defaults(model=None, config=None, vectors=None, questions=(), tokens=None, dataset=None)
-    parser.add_argument("checkpoint", metavar="CKPT", help="the released checkpoint file")
+    parser.add_argument("checkpoint", metavar="CKPT", help="The released checkpoint file.")
     if project in WITH_MODELS:
-        parser.add_argument("--model", required=True, metavar="NAME", help="which of its models: mcan, butd, ban, ...")
-    if project in WITH_VECTORS:
-        parser.add_argument("--config", metavar="CFG", help="its settings, JSON (default: those in the checkpoint)")
-    elif project not in WITHOUT_SETTINGS:
-        parser.add_argument("--config", required=True, metavar="CFG", help="its settings: the project's YAML, or JSON")
-    parser.add_argument("--answers", required=True, metavar="FILE", help="its answers by number (answer_dict.json)")
-    if project in WITH_VECTORS:
-        parser.add_argument("--vectors", required=True, metavar="FILE", help="its word vectors: GloVe's text file")
         parser.add_argument(
-            "--questions", nargs="+", required=True, metavar="FILE", help="question files whose words are to be known"
+            "--model", required=True, metavar="NAME", help="The model of the project: mcan, butd, ban, ..."
+        )
+    if project in WITH_VECTORS:
+        parser.add_argument("--config", metavar="CFG", help="Its settings, JSON (default: those in the checkpoint).")
+    elif project not in WITHOUT_SETTINGS:
+        parser.add_argument(
+            "--config", required=True, metavar="CFG", help="Its settings: the YAML of the project, or JSON."
+        )
+    parser.add_argument("--answers", required=True, metavar="FILE", help="Its answers by number (answer_dict.json).")
+    if project in WITH_VECTORS:
+        parser.add_argument("--vectors", required=True, metavar="FILE", help="Its word vectors, a text file of GloVe.")
+        parser.add_argument(
+            "--questions",
+            nargs="+",
+            required=True,
+            metavar="FILE",
+            help="Question files with the words that the model shall know.",
         )
     else:
         words = parser.add_mutually_exclusive_group(required=True)
-        words.add_argument("--tokens", metavar="FILE", help="its words by id (token_dict.json)")
+        words.add_argument("--tokens", metavar="FILE", help="Its words by id (token_dict.json).")
         words.add_argument(
-            "--questions", nargs="+", metavar="FILE", help="its question files in its order, to collect the words again"
+            "--questions",
+            nargs="+",
+            metavar="FILE",
+            help="Its question files in its order, to collect the words again.",
         )
     if project in WITH_MODELS:
-        parser.add_argument("--dataset", help="vqa, gqa or clevr (default: what the settings or the weights say)")
+        parser.add_argument(
+            "--dataset", help="The data set: vqa, gqa or clevr (default: by the settings or the weights)."
+        )
     parser.add_argument(
-        "--repaired", action="store_true", help="mask padding everywhere, instead of showing it as the original does"
+        "--repaired", action="store_true", help="Mask padding everywhere, unlike the original, which shows it."
     )
-    parser.add_argument("out", metavar="OUT_DIR", help="model directory to write")
+    parser.add_argument("out", metavar="OUT_DIR", help="Model directory to write.")
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
