@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import zipfile
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 from published_fixtures import SETS, gqa, lay_out, pair, prepare, vizwiz
+
+from coattn.datasets import json_entries
 
 pytestmark = pytest.mark.usefixtures("no_picture")
 
@@ -161,6 +164,24 @@ def test_what_is_said_twice_is_skipped_and_listed(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["splits"]["train"]["questions"] == 2
     assert "train.json: question 2: question_id 'a.jpg' repeats record 0" in report["skipped"][0]
+
+
+@pytest.mark.parametrize("form", ["json.gz", "zip"])
+def test_an_archive_that_unpacks_to_gigabytes_is_refused(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is lowered here: 2 GiB of spaces would take a second to write."""
+    monkeypatch.setattr(json_entries, "MAX_UNPACKED", 1 << 20)
+    (tmp_path / "in").mkdir()
+    content = b" " * (2 << 20) + b"[]"
+    if form == "zip":
+        with zipfile.ZipFile(tmp_path / "in" / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("train.json", content)
+    else:
+        (tmp_path / "in" / "train.json.gz").write_bytes(gzip.compress(content))
+    error = refused(capsys, "vizwiz", tmp_path / "in", tmp_path / "out")
+    assert "unpacks to more than" in error
+    assert "the limit for compressed files" in error
 
 
 def test_unknown_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

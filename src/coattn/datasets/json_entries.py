@@ -128,8 +128,6 @@ def read_bytes(path: str | File) -> bytes:
     path = Path(path) if isinstance(path, str) else path
     check_regular(path)
     with naming_archive(path):
-        if isinstance(path, zipfile.Path):
-            _check_unpacked(path, path.root.getinfo(path.at).file_size)  # type: ignore[attr-defined]
         content = path.read_bytes()
     if content[:2] != b"\x1f\x8b":
         return content
@@ -145,12 +143,15 @@ def read_bytes(path: str | File) -> bytes:
 
 
 def check_regular(path: File) -> None:
-    """Refuse pipes and devices, which may block or never end; members of archives and missing files pass.
+    """Refuse pipes and devices, which may block or never end, and huge members of archives; missing files pass.
 
     Raises:
-        ValueError: the path exists and is neither a regular file nor a folder.
+        ValueError: the path exists and is neither a regular file nor a folder, or it is a member of an archive that
+            unpacks to more than `MAX_UNPACKED` bytes.
     """
-    if isinstance(path, Path) and path.exists():
+    if isinstance(path, zipfile.Path):
+        _check_unpacked(path, path.root.getinfo(path.at).file_size)  # type: ignore[attr-defined]
+    elif isinstance(path, Path) and path.exists():
         require_regular(path)
 
 

@@ -77,9 +77,7 @@ LXMERT = Format(
     record=_record,
     metric="",
     image_names=_image_names,
-    notes=(
-        "the human answers were restored from the soft scores of the files; answers outside of their vocabulary lack",
-    ),
+    notes=("the human answers were restored from the soft scores; answers outside of the vocabulary are missing",),
 )
 
 READER = published_reader(
