@@ -85,6 +85,9 @@ def test_splits_as_the_treebank(question: str, words: list[str]) -> None:
         ("ＡＢＣ１２３！", "ABC123!"),
         ("−1 of⁄ﬁ", "-1 of/fi"),
         ("是。", "是."),
+        ("red⁇ blue﹖ green︖ now‽", "red?? blue? green? now?!"),
+        ("red\ufe0f is\u061c \u2066it\u2069\u2009so", "red is it so"),
+        ("5 µm", "5 μm"),
         (unicodedata.normalize("NFD", "où est la caméra?"), "où est la caméra?"),
     ],
 )

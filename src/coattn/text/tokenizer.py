@@ -12,21 +12,20 @@ from collections.abc import Callable
 
 # Typographic characters, and the plain spelling of each character of the key.
 _PLAIN_SPELLINGS = {
-    "‘’‚‛′‵´＇‹›": "'",
-    "“”„‟″‶«»「」『』《》〈〉＂": '"',
-    "‐‑‒–—―−﹣－": "-",
-    "…": "...",
+    "‘’‚‛′‵´‹›": "'",
+    "“”„‟″‶«»「」『』《》〈〉": '"',
+    "‐‑‒–—―−": "-",
     "。｡︒।": ".",
     "、､،": ",",
-    "؟": "?",
+    "؟⸮՞": "?",
+    "‽": "?!",
     "؛": ";",
     "⁄∕": "/",
     "【〔": "[",
     "】〕": "]",
-    "\u00a0\u2007\u202f\u3000": " ",
+    "・･": " ",
+    "µ": "μ",  # the micro sign, as the Greek letter
     "¿¡": "",  # the mark at the end of the sentence says the same
-    "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff": "",  # soft hyphen, zero width, direction
-    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069": "",
     "ﬀ": "ff",
     "ﬁ": "fi",
     "ﬂ": "fl",
@@ -34,9 +33,20 @@ _PLAIN_SPELLINGS = {
     "ﬄ": "ffl",
     "ﬅﬆ": "st",
 }
-_FULL_WIDTH = {number: chr(number - 0xFEE0) for number in range(0xFF01, 0xFF5F)}  # "！" to "～" are ASCII, moved
+# Soft hyphen, zero width, direction, variation selectors, tags.
+_INVISIBLE = (
+    "\u00ad\u034f\u061c\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0001-\U000e01ef"
+)
+_DROPPED = re.compile(f"[{_INVISIBLE}]+")
+# Full-width letters, digits and signs, and compatibility forms of punctuation and spaces, such as "⁇", "…" and "﹖".
+_COMPATIBLE = {
+    number: plain
+    for first, last in ((0x00A0, 0x00A0), (0x2000, 0x206F), (0x3000, 0x303F), (0xFE10, 0xFE6F), (0xFF01, 0xFF5E))
+    for number in range(first, last + 1)
+    if (plain := unicodedata.normalize("NFKC", chr(number))).isascii()
+}
 _TYPOGRAPHY = str.maketrans(
-    _FULL_WIDTH | {ord(mark): plain for marks, plain in _PLAIN_SPELLINGS.items() for mark in marks}
+    _COMPATIBLE | {ord(mark): plain for marks, plain in _PLAIN_SPELLINGS.items() for mark in marks}
 )
 
 # Thai, Lao, Tibetan, Burmese, Khmer, Japanese, and Chinese: scripts that are written without spaces between words.
@@ -62,7 +72,9 @@ def normalize_text(text: str) -> str:
     spelling; zero-width characters and inverted marks are dropped. ASCII text is returned unchanged, and so is a text
     of nothing but dropped characters.
     """
-    return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_TYPOGRAPHY) or text
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _DROPPED.sub("", text)).translate(_TYPOGRAPHY) or text
 
 
 def has_unspaced_script(text: str) -> bool:
