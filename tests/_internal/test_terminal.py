@@ -11,6 +11,7 @@ from coattn._internal.terminal import printable, printable_output
 def test_control_characters_are_escaped() -> None:
     assert printable("\x1b]0;owned\x07\x1b[2J") == "\\u001b]0;owned\\u0007\\u001b[2J"
     assert printable("a\rb\x7f\x9b") == "a\\u000db\\u007f\\u009b"
+    assert printable("\u202eder\u202c, line\u2028two, \udcff.png") == "\\u202eder\\u202c, line\\u2028two, \\udcff.png"
     kept = "two\tcolumns\nand größer, 答え, 🙂"
     assert printable(kept) == kept
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-# All control characters of Unicode but tab and line feed. A carriage return is let through at the two ends of a write,
+# All control characters of Unicode but tab and line feed; characters that break a line or reverse its direction; and
+# halves of surrogate pairs, which no terminal can show. A carriage return is let through at the two ends of a write,
 # where progress bars put it, and so is a write that only moves the cursor between bars.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|(?<!^)\r(?!$)")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]|(?<!^)\r(?!$)")
 _BETWEEN_BARS = re.compile(r"\n*(\x1b\[A)*")
 
 

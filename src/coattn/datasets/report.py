@@ -187,9 +187,7 @@ def _split_lines(split: Mapping[str, Any]) -> list[str]:
         lines.append(f"  most frequent     {_counts(split['answer_counts'])}")
     if merged := split["answers_that_become_one"]:
         examples = "; ".join(" = ".join(map(repr, typed[:4])) for typed in merged[:_SHOWN])
-        lines.append(
-            f"  same answer       {len(merged)} times typed answers become one and cannot be told apart: {examples}"
-        )
+        lines.append(f"  same answer       different spellings count as one answer in {len(merged)} cases: {examples}")
     if longest := split["longest_question"]:
         lines.append(f"  longest question  {longest['words']} words (question_id {longest['question_id']!r})")
     if split["repeated_questions"]:
