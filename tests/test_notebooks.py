@@ -13,7 +13,7 @@ import pytest
 nbformat = pytest.importorskip("nbformat", reason="the dependency group notebooks is not installed")
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURES = {"1_ask_and_look": 6, "2_train_and_stack": 4, "3_why_attention": 2}  # at least
+PICTURES = {"1_ask_and_look": 4, "2_train_and_stack": 4, "3_why_attention": 2}  # at least
 PLACES = re.compile(r"(?<![\w.:/~])/(?:home|Users|root|tmp|var|work|usr|opt|mnt|private)/|[A-Z]:\\\\", re.ASCII)
 NOISE = re.compile(r"Traceback|Warning|\d+%\||\bit/s\b|\x1b\[|object at 0x")
 
