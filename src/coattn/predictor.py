@@ -1,4 +1,4 @@
-"""Ask a trained model: an image and a question in, ranked answers with confidences out, and what it looked at."""
+"""Ask a trained model questions about images, and explain its answers."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ if TYPE_CHECKING:
     from coattn.text.encoders import TextEncoder
 
 
-# What may be asked about: an encoded image, or whatever `Predictor.encode` takes.
+# Questions are asked about an encoded image, or about anything that `Predictor.encode` takes.
 AnyImage = EncodedImage | ImageSource | int
 
 
 class Predictor:
-    """A model with all that stands before and after it: extractor, vocabularies, calibration.
+    """A model with its image extractor, vocabularies, calibration and safeguards.
 
     It keeps no image and no question: each answer depends on the arguments of its call alone.
 
     Args:
-        directory: the model.
-        device: where the model runs; "auto" takes an accelerator where there is one.
-        features: a feature store or its path; its ids then name the images that `encode` is given as text.
-        allow_other_features: take features of another extractor than the model was trained on, with a warning.
+        directory: The model directory.
+        device: Where the model runs; "auto" is an accelerator if there is one.
+        features: A feature store or its path. `encode` then reads text as an id of this store.
+        allow_other_features: Accept features of another extractor than in training, with a warning.
 
     Raises:
-        ValueError: the device is not there, or the store's features are not those that the model was trained on.
+        ValueError: There is no such device, or the store's features are not those that the model was trained on.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class Predictor:
         """Read a model directory.
 
         Raises:
-            FileNotFoundError: the directory, one of its files, or the store is not there.
-            ValueError: the directory or the store is damaged; or as the class says.
+            FileNotFoundError: The directory, one of its files, or the store does not exist.
+            ValueError: The directory or the store is damaged, or as for the class.
         """
         directory = load_directory(folder)
         return cls(directory, device=device, features=features, allow_other_features=allow_other_features)
@@ -143,7 +143,7 @@ class Predictor:
         """Answer one question about one image.
 
         Args:
-            image: an encoded image, or whatever `encode` takes.
+            image: an encoded image, or anything that `encode` takes.
             question: in plain words. Longer ones than in training are cut, with a warning.
             top_k: number of answers. A model that writes them searches with as many beams, or its own number if that is
                 more.
@@ -379,12 +379,12 @@ class Predictor:
 
     @cached_property
     def safeguards(self) -> Safeguards:
-        """What the model directory knows about when to doubt its answers."""
+        """The risk certificates and the image index of the model directory."""
         return Safeguards.load(self.directory.folder)
 
     @property
     def _reader(self) -> Vocabulary | PretrainedTokenizer | TextEncoder:
-        """What reads questions: the model's vocabulary or tokenizer, or its frozen text encoder."""
+        """The reader of questions: the model's vocabulary or tokenizer, or its frozen text encoder."""
         reader = self.directory.question_vocabulary or self.text_encoder
         assert reader is not None
         return reader

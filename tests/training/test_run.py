@@ -86,7 +86,7 @@ def test_test_and_predict_agree_with_score(
         logit = math.log(raw["confidence"] / (1 - raw["confidence"]))  # the loss of the run is "bce"
         assert calibrated["confidence"] == pytest.approx(1 / (1 + math.exp(-logit / temperature)), abs=1e-4)
     capsys.readouterr()
-    assert main(["score", str(tmp_path / "best.json"), *files, "--samples", "0"]) == 0
+    assert main(["score", str(tmp_path / "best.json"), *files]) == 0
     assert capsys.readouterr().out.strip() in table
     assert run("validate", config) == 0
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 from coattn.predictor import Predictor
 
 DESCRIPTION = """\
-Ask a trained model about an image: the best answers with their confidence, and a picture of where it looked.
+Ask a trained model about an image: the best answers with their confidence, the reasons to doubt
+them, and a picture of what the best answer depends on.
 With --table it answers all rows of a CSV with the columns image and question."""
 EXAMPLE = """\
   coattn ask runs/mine/model kitchen.jpg "what is on the table?" "how many people are there?" --map kitchen.png
@@ -199,7 +200,7 @@ def _ask_questions(args: argparse.Namespace, predictor: Predictor) -> int:
 
 
 def _write_picture(args: argparse.Namespace, explanations: Sequence[Explanation]) -> None:
-    """One question gives a full picture, several are set side by side."""
+    """Write the full picture of one question, or the pictures of several side by side."""
     from coattn._internal.files import atomic_path
     from coattn.visualization.attention import compare, draw
 
@@ -250,7 +251,7 @@ def _ask_table(args: argparse.Namespace, predictor: Predictor, rows: Rows, image
 
 
 def _finder(args: argparse.Namespace) -> Any:
-    """What turns a cell of the image column into what `Predictor.encode` takes."""
+    """A function from a cell of the image column to an argument of `Predictor.encode`."""
     if args.features is not None:
         return str
     if args.images is not None:

@@ -31,7 +31,7 @@ class Ablation:
         size: (1, 2) width and height of the image in pixels; None if not known.
         answer: (1,) int64, its number; of a model that writes, (S,) the ids of its words and their end.
         activation: see `coattn.metrics.calibration.confidences`.
-        temperature: likewise.
+        temperature: the fitted temperature of the confidences.
         filler: (D,) the features that replace a removed region, for example the mean of the training images; None
             masks a removed region.
     """

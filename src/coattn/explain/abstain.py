@@ -36,7 +36,7 @@ UNLIKE = "The image is unlike the images that the model was trained on."
 
 @dataclass(frozen=True)
 class Safeguards:
-    """What a model directory knows about when to doubt its answers.
+    """The parts of a model directory that say when to doubt its answers.
 
     Attributes:
         folder: the model directory.
@@ -66,7 +66,7 @@ class Safeguards:
 
     @property
     def missing(self) -> str:
-        """What is missing and how to add it, as a sentence; empty if nothing is."""
+        """The missing parts and how to add them, as a sentence; empty if none is missing."""
         parts = (
             (CERTIFICATE, self.certificates, "no risk can be promised"),
             (INDEX, self.index, "images are not checked"),

@@ -67,7 +67,7 @@ def follow(value: Callable[[np.ndarray], np.ndarray], orders: Sequence[np.ndarra
 
 
 class Question(NamedTuple):
-    """What was measured for one question: by way of removal and name of a method (or `CONTROL`), its score and curves.
+    """The measurements of one question: scores and curves by way of removal and name of a method (or `CONTROL`).
 
     Attributes:
         image_id: the image, to draw whole images in the bootstrap.

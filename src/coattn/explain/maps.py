@@ -143,7 +143,7 @@ class Explanation:
             head: see `weights`.
             word: a token or its place: where it looks, or, in a map onto the question, who looks at it. In a decoder's
                 map a word of the answer: where it was found.
-            region: likewise for a region, by its number.
+            region: the number of a region: where it looks, or, in a map onto the regions, who looks at it.
 
         Raises:
             ValueError: as `weights`; or the word or region is missing, unknown, ambiguous or not part of this map.

@@ -305,7 +305,7 @@ class _CommandLine(LightningCLI):
         for leak in self.datamodule.leaks(split):
             rank_zero_warn(f"{self.command}: {leak}")
         records = [record for record in data.records if record.question_id in results.answers]
-        scores = score(results, records, data.metric)
+        scores = score(results, records, data.metric, num_samples=1000 if self.command == "test" else 0)
         self._write_results(results, split, self.root / "predictions" / f"{split}.json")
         print(scores.table())
         if self.command == "test":

@@ -293,7 +293,7 @@ def _axes(explanation: Explanation, name: str) -> list[tuple[Sequence[str], int]
 
 
 def _words(explanation: Explanation, name: str, head: Head, lines: Sequence[Line]) -> tuple[Values | None, str]:
-    """What colors the words, and what the caption says about it."""
+    """The values that color the words, and their name in the caption."""
 
     def values(weights: np.ndarray, uniform: float) -> Values:
         of_words = explanation.by_word(np.full(len(explanation.tokens), uniform))

@@ -28,7 +28,7 @@ MOST_STRETCHED = 12  # an image that is longer than this many times its other si
 
 
 class Values(NamedTuple):
-    """What the words, regions or cells of a picture are colored by.
+    """The values that color the words, regions or cells of a picture.
 
     Attributes:
         values: (n,) or (n, m).

@@ -1,4 +1,4 @@
-"""A picture of the regions of one image: its boxes, numbered, with what a detector called them beside."""
+"""A picture of the regions of one image: its numbered boxes, and a list of their names."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def draw_regions(
     Args:
         store: the feature store.
         image_id: one of its images.
-        photo: the image itself; an empty sheet of its shape without it.
-        names: what the numbers of labels mean.
-        attribute_names: what the numbers of attributes mean.
+        photo: the image itself. Without it an empty sheet of its shape is drawn.
+        names: the names of the labels, by number.
+        attribute_names: the names of the attributes, by number.
 
     Raises:
         ValueError: the store does not hold the image, or `photo` has another shape than its features were made of.
@@ -128,7 +128,7 @@ def _legend(
 
 
 def _name(value: int, names: Sequence[str] | None, kind: str) -> str:
-    """What a number means; the first of several words for it, "headboard,head board"."""
+    """The name of a number: the first of several words for it, as in "headboard,head board"."""
     return names[value].partition(",")[0] if names is not None and 0 <= value < len(names) else f"{kind} {value}"
 
 

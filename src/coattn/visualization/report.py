@@ -1,4 +1,4 @@
-"""The report of a prepared data set as a small picture: what is asked, and what can be scored."""
+"""A small picture of the report of a prepared data set."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def draw_report(report: Mapping[str, Any], name: str, path: str | Path) -> None:
     """Write a PNG of three panels: kinds of questions, coverage by vocabulary size, scores without the image.
 
     Args:
-        report: of `build_report`.
-        name: of the data set, for the title.
-        path: where to.
+        report: the result of `build_report`.
+        name: the name of the data set, for the title.
+        path: the file to write.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.

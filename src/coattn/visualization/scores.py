@@ -14,19 +14,19 @@ _INK, _BLUE, _GREY = "#1d2733", "#2b6cb0", "#a0aab5"
 
 
 def plot_confidence(path: str | Path, confidence: np.ndarray, worth: np.ndarray) -> None:
-    """Draw both and write them as a picture (`.png`, `.pdf`, `.svg`: by the ending), atomically.
+    """Write a reliability diagram and a risk-coverage curve, as .png, .pdf or .svg by the ending of `path`.
 
-    Left, accuracy against confidence in bins of equal width, the darker a bar the more questions; on the diagonal a
-    model is calibrated. Right, the risk of answering only the surest questions.
+    The left panel shows accuracy against confidence in bins of equal width; darker bars hold more questions, and the
+    diagonal is perfect calibration. The right panel shows the risk of answering only the surest questions.
 
     Args:
-        path: where to.
+        path: the file to write.
         confidence: (N,) in [0, 1].
         worth: (N,) in [0, 1], what each answer is worth; NaN where the question does not count.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
-        ValueError: the ending is that of no picture.
+        ValueError: the ending is not that of a picture.
         OSError: the file cannot be written.
     """
     figure, form = empty_figure(path)
@@ -42,7 +42,7 @@ def plot_confidence(path: str | Path, confidence: np.ndarray, worth: np.ndarray)
 
 
 def empty_figure(path: str | Path) -> tuple[Any, str]:
-    """A figure of matplotlib to draw on, and the form that the ending of `path` stands for.
+    """A figure of matplotlib to draw on, and the file format of the ending of `path`.
 
     Raises:
         ModuleNotFoundError, ValueError: as `plot_confidence`.

@@ -1,4 +1,4 @@
-"""What an answer depends on: each part shown alone, and each part left out, with both effects added.
+"""Dependence: each part is shown alone, and each part is left out; both effects are added.
 
 The effect of a part next to nothing is its first marginal contribution, its effect next to everything else the last;
 twice their mean estimates its Shapley value twice over with the two coalitions that say most. "Left out" alone

@@ -1,4 +1,4 @@
-"""What a method of explanation is."""
+"""The description of a method of explanation."""
 
 from __future__ import annotations
 
