@@ -42,3 +42,25 @@ def test_every_argument_is_explained_by_sentences(command: str) -> None:
     parser = ArgumentParser(prog=f"coattn {command}", description=module.DESCRIPTION)
     module.add_arguments(parser)
     assert {name: text for name, text in helps_of(parser) if unclear(text)} == {}
+
+
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_settings_are_explained_by_sentences(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from coattn.training import cli
+
+    parsers = {}
+
+    def stop(line: cli._CommandLine, parser: object, arguments: object) -> None:
+        parsers.update(line._subcommand_parsers)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli._CommandLine, "parse_arguments", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cli._CommandLine([command])
+    ours = {
+        action.dest: str(action.help)
+        for action in parsers[command]._actions
+        if action.dest.split(".")[0] not in ("help", "config", "seed_everything", "trainer")
+    }
+    assert {"data.folder", "model.preset", "ckpt_path"} <= ours.keys()
+    assert {name: text for name, text in ours.items() if unclear(text) and text != argparse.SUPPRESS} == {}
