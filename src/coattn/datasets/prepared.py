@@ -196,7 +196,7 @@ def _place_images(dataset: Dataset, partial: Path, folder: Path) -> dict[str, st
 
 def _move(partial: Path, folder: Path, files: Sequence[str], stale: Sequence[str]) -> None:
     """Move the new files into `folder`. A power cut or a kill leaves the old folder, the new one, or a marked one."""
-    os.sync()  # one call: to sync each of a hundred thousand images would take minutes
+    _sync_all()
     if not folder.exists() or not any(folder.iterdir()):
         partial.rename(folder)
         sync(folder.parent)
@@ -209,5 +209,11 @@ def _move(partial: Path, folder: Path, files: Sequence[str], stale: Sequence[str
         (partial / file).replace(folder / file)
     for file in set(stale) - set(files):
         (folder / file).unlink(missing_ok=True)
-    os.sync()
+    _sync_all()
     marker.unlink()
+
+
+def _sync_all() -> None:
+    """Have all files written to the disk by one call: to sync each of a hundred thousand images would take minutes."""
+    if hasattr(os, "sync"):  # not on Windows
+        os.sync()
