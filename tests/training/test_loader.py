@@ -48,7 +48,7 @@ def test_a_batch_that_is_kept_does_not_change(tiny_data: Path) -> None:
 def test_settings_that_cannot_be_meant_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     for wrong, message in (
         ({"residency": "gpu"}, "residency must be one of auto, device, pinned, mmap, got 'gpu'"),
-        ({"residency_budget": -1.0}, "residency_budget is -1.0 GB"),
+        ({"residency_budget": -1.0}, "data.memory.budget is -1.0 GB"),
     ):
         with pytest.raises(ValueError, match=message):
             module(tmp_path, **wrong)

@@ -79,7 +79,9 @@ def test_a_trained_model_needs_nothing_else(
     assert sorted(path.name for path in model.iterdir()) == [
         "README.md",
         "answers.json",
+        "certificate.json",
         "config.json",
+        "index.safetensors",
         "model.safetensors",
         "text_encoder",
     ]

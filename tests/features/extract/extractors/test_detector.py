@@ -276,7 +276,7 @@ def test_wrong_weights_and_unknown_models(tmp_path, small):
         build_extractor(small.record, weights=tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match=r"the extractor detector needs its weights, extractor\.safetensors"):
         build_extractor(small.record)
-    with pytest.raises(ValueError, match=r"no Faster R-CNN 'resnet50'; it has .*fasterrcnn_resnet50_fpn"):
+    with pytest.raises(ValueError, match=r"no Faster R-CNN 'resnet50'; known are .*fasterrcnn_resnet50_fpn"):
         Detector("resnet50", weights="none")
     with pytest.raises(FileNotFoundError):
         Detector(NAME, weights=Path("gone.pth"))
