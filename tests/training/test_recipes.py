@@ -24,7 +24,7 @@ BATCH_SIZE = 4
 
 
 class Recorder(Callback):
-    """What each optimiser step minimised, and at which learning rate."""
+    """What each optimizer step minimized, and at which learning rate."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []

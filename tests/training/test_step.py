@@ -213,7 +213,7 @@ def test_fifty_steps_in_bfloat16_lose_what_float32_loses(
 
 
 class Norms(Callback):
-    """Collects the norm of the gradients that an optimiser step applies, and whether the optimiser is one kernel."""
+    """Collects the norm of the gradients that an optimizer step applies, and whether the optimizer is one kernel."""
 
     def __init__(self) -> None:
         self.norms: list[float] = []

@@ -208,7 +208,7 @@ def _bytearray(content: bytes | str = b"", encoding: str = "latin1") -> bytearra
 
 def _default_dict(factory: Any = None, *items: Any) -> defaultdict:
     if factory is not None and factory not in _BUILTINS.values():
-        raise _RefusedError("a defaultdict with a function of its own")
+        raise _RefusedError("a defaultdict with a function that is not built in")
     return defaultdict(factory, *items)
 
 

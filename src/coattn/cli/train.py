@@ -21,7 +21,7 @@ run the same command again. A command with other settings reuses what still fits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `coattn train`: those of its own, of `prepare table` and of `extract`."""
+    """Declare the arguments of `coattn train`: its own, and those of `prepare table` and `extract`."""
     parser.add_argument("--out", metavar="RUN", required=True, help="The folder of the run.")
     parser.add_argument(
         "--config", metavar="NAME", help="A configuration file, or a name in `coattn configs` (default: by the data)."

@@ -44,7 +44,7 @@ def read_vqa_rad(
     Args:
         files: folder or zip archive with the authors' file, or with trainset.json and testset.json.
         phrasings: "published", or "all" to add the framed version of each training question (`question_frame`) as a
-            question of its own, as trainset.json does.
+            separate question, as trainset.json does.
         images: folder of the images.
         val_fraction: share of the training images held out as val.
         skip_bad_rows: leave defective records out instead of refusing their file.

@@ -186,7 +186,7 @@ def write_graph(
                 output_names=list(output_names),
                 verbose=False,
             )
-    except Exception as error:  # the exporter wraps every failure in an exception of its own
+    except Exception as error:  # the exporter wraps every failure in its own exception
         reason = str(error.__cause__ or error).strip().splitlines()
         raise ValueError(
             f"the model cannot be exported to ONNX: {reason[0] if reason else type(error).__name__}"

@@ -28,13 +28,13 @@ from .original_padding import OriginalPadding
 class SkipRecurrentQuestionEncoder(nn.Module):
     """`linear(dropout([x, biLSTM(x)]))`, x the embedded words: DCN's language extraction (arXiv 1804.00775).
 
-    The LSTM starts from learned states. Given embeddings enter as they are. Differences from the authors' code: padding
-    is zeros where theirs keeps the last map's bias, which nothing reads; lengths need not travel to the host.
+    The LSTM starts from learned states. Given embeddings enter unchanged. Differences from the authors' code: padding
+    is zeros (theirs keeps the last map's bias there, which nothing reads), and lengths are not copied to the host.
 
     Args:
         num_words: see `TokenEmbedding`.
         question_dim: see `TokenEmbedding`.
-        embedding_dim: width of the embedded words; of no effect on given embeddings.
+        embedding_dim: width of the embedded words; unused with given embeddings.
         hidden_dim: width of the LSTM, both directions together.
         dim: width D of the token vectors.
         num_layers: layers of the LSTM.
@@ -67,8 +67,8 @@ class SkipRecurrentQuestionEncoder(nn.Module):
 
     def forward(self, question: Tensor, mask: Tensor) -> Question:
         """Encode `question` (B, T) or (B, T, E) with its mask (B, T), right-padded; the summary is the tokens' mean."""
-        words = self.embedding(question, mask).to(self.merge.weight.dtype)
-        states, _ = self.recurrences(words, mask)
+        words = self.embedding(question, mask).to(self.merge.weight.dtype)  # (B, T, E)
+        states, _ = self.recurrences(words, mask)  # (B, T, hidden_dim)
         tokens = self.merge(self.drop(torch.cat((words, states), -1))) * mask[:, :, None]
         return Question(tokens, (tokens,), masked_mean(tokens, mask))
 
@@ -111,6 +111,7 @@ class SummaryHead(nn.Module):
         """Score the answers; arguments and maps as `ClassifierHead.forward`."""
         q, question_map = self.question_pooling(attended.question, question_mask)
         v, region_map = self.region_pooling(attended.regions, region_mask)
+        # Both (B, G * D) -> the mean over glimpses (B, D).
         q, v = (glimpses.unflatten(1, (self.num_glimpses, -1)).mean(1) for glimpses in (q, v))
         logits = self.classify(torch.cat((v, q), -1))
         return HeadOutput(logits, name_maps(POOLING, question=question_map, regions=region_map))
@@ -143,14 +144,14 @@ def dcn(
     Words and the states of a bidirectional LSTM over them (`SkipRecurrentQuestionEncoder`); regions mapped to unit
     vectors; `DenseCoAttention` (eq. 2-9), `num_layers` times; each side pooled by several attentions, and an MLP over
     both (`SummaryHead`). Weights start as the authors' do: normal after Glorot & Bengio 2010, biases 0 but for the
-    LSTM's forget gates, whose two biases sum to 2. The numbers are the defaults of the authors' code, save that there
-    regions are 2048 wide (`image_dim`). Published: on VQA v1 and v2, in the paper's tables; no number is repeated here,
-    because none was at hand to check.
+    LSTM's forget gates, whose two biases sum to 2. The numbers are the defaults of the authors' code, except that its
+    regions are 2048 wide (`image_dim`). The paper's tables report VQA v1 and v2; no number is repeated here, because
+    none could be checked.
 
-    Deliberate differences: the authors read frozen GloVe vectors, which is `question_dim`, or `num_words` with word
-    vectors and their embedding frozen; words that start from nothing are learnt here. The variant on convolution maps
-    is not made. Padding is masked in the original too; it differs only for an image without regions, which here pools
-    to zeros (`faithful`: attends to its padding; the original does so in the last pooling only).
+    Deliberate differences: the authors read frozen GloVe vectors, which here means `question_dim`, or `num_words` with
+    loaded and frozen word vectors; otherwise the word vectors are learned. The variant on convolution maps is left out.
+    Padding is masked in the original too. The only difference is an image without regions: here it pools to zeros, with
+    `faithful` it attends to its padding (the original does so in the last pooling only).
 
     Args:
         region_dim: width of the region features.
@@ -164,7 +165,7 @@ def dcn(
         image_dim: width of the regions; `dim` when None.
         num_layers: co-attention layers.
         num_heads: attention heads of each layer; must divide the smaller width.
-        num_nothing: learned rows that stand for nothing to attend to, on each side.
+        num_nothing: learned rows on each side, to which a word or region attends instead of the other side.
         num_glimpses: attention maps of each pooling.
         dropout: dropout in the co-attention and the classifier.
         recurrent_dropout: dropout around the LSTM.
@@ -202,7 +203,7 @@ def dcn(
 
 
 def _start(module: nn.Module) -> None:
-    """The authors' start of a module; the rows to attend to nothing and the LSTM's states begin so by themselves."""
+    """Initialize a module as the authors do. `num_nothing` rows and LSTM states are initialized alike when built."""
     if not isinstance(module, nn.Linear | nn.LSTM):
         return
     for name, parameter in module.named_parameters():

@@ -136,7 +136,7 @@ def _parameters(brick: type[nn.Module]) -> list[str]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether `value` may stand where `hint` is written, for the few kinds of hints that bricks have."""
+    """Whether `value` has the type `hint`, for the few kinds of hints that constructors of bricks have."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, option) for option in arguments)

@@ -94,7 +94,7 @@ class Ragged(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """What to read: positions (B,) of questions in their split, images (B,) of the store, and the batch's divisor.
+    """The rows of a batch: positions (B,) of questions in their split, images (B,) of the store, and its divisor.
 
     Everything random is in here already, so it does not matter who reads.
     """
@@ -105,7 +105,7 @@ class Draw(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """What a `Batch` holds but for its images: the fields of the same names."""
+    """The fields of a `Batch` other than its images, under the same names."""
 
     question: Tensor
     question_mask: Tensor

@@ -368,7 +368,7 @@ class _CommandLine(LightningCLI):
         print(f"{path}: answers of {self.checkpoint} to {len(results.answers)} questions")
 
     def _predicted(self) -> str:
-        """What the predicted questions are called, by their file: `val` for `val_questions.json`."""
+        """The name of the predicted questions, from their file: `val` for `val_questions.json`."""
         files = self.datamodule.settings.files
         files = files.predict_questions or files.test_questions
         return Path(files if isinstance(files, str) else files[0]).name.split(".")[0].removesuffix("_questions")

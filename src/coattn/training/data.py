@@ -234,7 +234,7 @@ class VQADataModule(LightningDataModule):
         return batch.to(device)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the vocabularies, what made the features, and what decides the order of batches."""
+        """The data's part of a checkpoint: vocabularies, the record of the extractor, and the settings of the order."""
         return self.text.state_dict() | {"extractor": dict(self.features.record), "order": self.order.record}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -299,7 +299,7 @@ class VQADataModule(LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _reader(self) -> Features:
-        """What gathers the images of all splits that were read so far, on the device that computes."""
+        """The reader of images, on the device that computes, for all splits that were read so far."""
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         if self._resident is None or self._resident[:2] != (device, list(self._splits)):
             self._resident = None  # before others take its place

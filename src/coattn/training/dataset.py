@@ -135,7 +135,7 @@ def make_split(
     """Questions as numbers, with the places of their images.
 
     Args:
-        name: of the split; only "train" has targets of its own, and may leave out questions.
+        name: of the split; only "train" has its own targets and may leave out questions.
         questions: its records.
         vocabularies: words and answers.
         features: where the images are.

@@ -39,7 +39,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is repeated.
+    """The plan of an experiment: which configurations are trained, and how often.
 
     Attributes:
         configs: The configuration files. The first is compared with each of the others.
@@ -226,7 +226,7 @@ def make_report(plan: Experiment, questions: Questions) -> Report:
 
 
 def _worth(plan: Experiment, config: Path, questions: Questions) -> np.ndarray:
-    """What each answer is worth, from 0 to 1, (seeds, questions); NaN where a question does not count."""
+    """The score of each answer, from 0 to 1, (seeds, questions); NaN where a question does not count."""
     place = {str(record.question_id): number for number, record in enumerate(questions.records)}
     worth = np.full((plan.num_seeds, len(place)), np.nan)
     for seed, fold in product(range(plan.num_seeds), plan.folds):

@@ -27,7 +27,7 @@ class BatchLoader:
     Args:
         dataset: reads the texts of a batch.
         features: gathers the features of a batch.
-        draws: gives the draws of the epoch that begins.
+        draws: returns the draws of the epoch that begins.
         length: batches of a whole epoch, whatever is left of the present one.
         num_workers: processes that read texts ahead; 0 reads them in this one.
         pin_memory: page-locked texts, for copies to a GPU.

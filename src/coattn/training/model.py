@@ -66,7 +66,7 @@ def compile_parts(model: VQAModel | VQAGenerator, *, backend: Any = "inductor") 
     """Compile the parts of a model, in place, for batches of any size; the names of weights stay.
 
     Numbers of questions, tokens and regions are symbols from the start, so that the ragged shapes of bucketed batches
-    share their graphs: one for each of `COMPILED_PARTS` in training, and one in validation. At most so many again for
+    share their graphs: one for each of `COMPILED_PARTS` in training, and one in validation. At most as many again for
     each of these: the first batch has two sizes that are equal by chance; a batch has a single question, token or
     region; the precision is another (that of an export is, and `evaluation.evaluate` leaves it uncompiled). The
     question encoder is left out (torch does not compile recurrences, and would cut the model there), and so is an

@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Literal["sigmoid", "softmax"]] = {"bce": "sigmoid", "cros
 
 
 def answer_losses(logits: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-    """The loss of each question. Training takes the mean, or the sum, over the questions of an optimiser step.
+    """The loss of each question. Training takes the mean, or the sum, over the questions of an optimizer step.
 
     - `bce`: binary cross-entropy of every answer with its soft score, *summed* over the answers: what bottom-up
       top-down attention and its successors train with. Their code then divides by the batch (hengyuan-hu: the mean) or
@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
 
 
 class Objective(Protocol):
-    """What the task needs to know about a kind of model. It keeps no model and no tensors."""
+    """The loss and the scores of one kind of model. It keeps no model and no tensors."""
 
     activation: Activation
 
@@ -202,7 +202,7 @@ class Writing:
 
 
 def _inputs(batch: Batch) -> dict[str, Any]:
-    """What both kinds of models read."""
+    """The inputs of both kinds of models."""
     return {
         "question": batch.question.float() if batch.question.is_floating_point() else batch.question,
         "regions": batch.regions.float(),

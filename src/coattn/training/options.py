@@ -1,4 +1,4 @@
-"""What the training commands do with their options before Lightning reads them: earlier names, safety, a new preset."""
+"""Options of the training commands, prepared before Lightning reads them: earlier names, safety, a new preset."""
 
 from __future__ import annotations
 

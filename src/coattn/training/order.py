@@ -49,8 +49,8 @@ _SIDES = re.compile(
 class BatchPlan:
     """Which questions make up which batch: a pure function of the sizes, the numbers below, and the epoch.
 
-    A *batch* is what one training step sees on all devices together; `accumulate` of them make one optimiser step. The
-    plan is made of whole optimiser steps, as equal in size as possible: cutting one into several batches, or sharing a
+    A *batch* is what one training step sees on all devices together; `accumulate` of them make one optimizer step. The
+    plan is made of whole optimizer steps, as equal in size as possible: cutting one into several batches, or sharing a
     batch among devices, changes which questions are computed together but not which step they belong to. Their losses
     are summed and divided by `divisor`, so that the gradient of the step is the mean over its questions however it was
     cut (Lightning divides by `accumulate`, and averages over devices).
@@ -60,8 +60,8 @@ class BatchPlan:
         tokens: (N,) number of tokens of each question.
         batch_size: most questions in a batch.
         seed: of the order.
-        accumulate: batches per optimiser step.
-        pool: so many optimiser steps are filled together with questions of like size, to save padding; 1 mixes sizes.
+        accumulate: batches per optimizer step.
+        pool: number of optimizer steps filled together with questions of like size, to save padding; 1 mixes sizes.
         images: (N,) the image of each question, to have the questions of an image come together, or None. An image on a
             cut between two batches is in both. Questions are then not sorted by tokens.
 
@@ -87,13 +87,13 @@ class BatchPlan:
             raise ValueError(f"seed must not be negative, got {self.seed}")
         if (smallest := len(self.regions) // self.num_steps) < self.accumulate:
             raise ValueError(
-                f"an optimiser step of {smallest} questions cannot be cut into {self.accumulate} accumulated batches; "
+                f"an optimizer step of {smallest} questions cannot be cut into {self.accumulate} accumulated batches; "
                 f"raise batch_size (now {self.batch_size}), or lower accumulate_grad_batches"
             )
 
     @property
     def num_steps(self) -> int:
-        """Optimiser steps per epoch."""
+        """Optimizer steps per epoch."""
         return math.ceil(len(self.regions) / (self.batch_size * self.accumulate))
 
     def __len__(self) -> int:
@@ -116,7 +116,7 @@ class BatchPlan:
         ]
 
     def _fill(self, order: np.ndarray) -> Iterator[np.ndarray]:
-        """Cut an order of all questions into optimiser steps of like size."""
+        """Cut an order of all questions into optimizer steps of like size."""
         bounds = np.arange(self.num_steps + 1) * len(order) // self.num_steps
         for first in range(0, self.num_steps, self.pool):
             inside = bounds[first : first + self.pool + 1]
@@ -178,13 +178,14 @@ def evaluation_batches(regions: np.ndarray, tokens: np.ndarray, batch_size: int)
 
 
 def share(batch: np.ndarray, rank: int, num_ranks: int, *, together: bool = False) -> np.ndarray:
-    """What one of several devices computes of a batch. As sizes rise along a batch, each gets some of every size.
+    """The questions of a batch that one of several devices computes. Each device gets some questions of every size.
 
     Args:
         batch: (B,) questions.
         rank: of the device.
         num_ranks: how many there are.
-        together: give each device neighbours instead, for batches with the questions of an image together.
+        together: assign neighboring questions to each device instead, for batches that keep the questions of an image
+            together.
 
     Raises:
         ValueError: there are fewer questions than devices.
@@ -203,7 +204,7 @@ class EasyFirst:
     Args:
         plan: of all questions.
         easy: (N,) bool, the easy ones.
-        epochs: length of the easy part, in epochs of the plan; rounded to whole optimiser steps.
+        epochs: length of the easy part, in epochs of the plan; rounded to whole optimizer steps.
 
     Raises:
         ValueError: there are no easy questions, or too few to share out among accumulated batches.
@@ -235,7 +236,7 @@ class TrainingOrder:
         split: the training questions.
         features: where their images are.
         settings: those of the data module.
-        accumulate: batches per optimiser step.
+        accumulate: batches per optimizer step.
 
     Raises:
         ValueError: settings that do not fit the questions.
@@ -263,7 +264,7 @@ class TrainingOrder:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """What decides the order; plain values."""
+        """The settings that determine the order; plain values."""
         batches = self.settings.batches
         chosen = {
             "batch_size": batches.size,
@@ -314,7 +315,7 @@ class TrainingOrder:
             )
 
     def draws(self, epoch: int, rank: int = 0, num_ranks: int = 1, *, done: int = 0) -> list[Draw]:
-        """What one of several devices reads in an epoch, but for the first `done` batches."""
+        """The draws of one of several devices in an epoch, without the first `done` batches."""
         images = self.images(epoch)
         together = self.settings.batches.group_by_image
         shares = (
@@ -365,7 +366,7 @@ class TrainingOrder:
 
 
 def evaluation_draws(split: Split, batch_size: int, rank: int, num_ranks: int, *, mixed: bool = False) -> list[Draw]:
-    """What one of several devices reads of a whole split: by size, or `mixed`, where each batch is a fair sample."""
+    """The draws of one of several devices over a split: by size, or `mixed`, where each batch is a fair sample."""
     batches = evaluation_batches(split.num_regions, split.num_tokens, batch_size)
     if mixed:
         order = np.argsort(random_integers(len(split.images), 0, 0, _ORDER), kind="stable")

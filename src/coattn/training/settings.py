@@ -214,7 +214,7 @@ class TextEncoderSettings:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What training minimizes.
+    """The loss that training minimizes.
 
     Args:
         name: Loss of an answer, see `coattn.training.objectives.answer_losses`. A model that writes answers needs

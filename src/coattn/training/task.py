@@ -1,4 +1,4 @@
-"""The training task: model, loss, optimiser and schedule, as Lightning wants them."""
+"""The training task for Lightning: model, loss, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -173,13 +173,13 @@ class VQATask(LightningModule):
         return self.objective.logits(self.model, batch)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What makes going on from a checkpoint exact, and what reports the memory."""
+        """The callbacks that continue exactly from a checkpoint and that report the memory."""
         resume = ExactResume()
         self.trainer_changes = resume.changes
         return [resume, PeakMemory()]
 
     def configure_optimizers(self) -> Any:
-        """The optimiser, and the schedule by optimiser steps."""
+        """The optimizer, and the schedule by optimizer steps."""
         if math.isinf(self.trainer.num_training_batches):  # Lightning looks by itself only if there are max_epochs
             self.trainer.fit_loop.setup_data()
         num_steps = self.trainer.estimated_stepping_batches
@@ -195,9 +195,9 @@ class VQATask(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip, also what a fused optimiser is about to apply.
+        """Clip, also what a fused optimizer is about to apply.
 
-        Lightning refuses that in mixed precision, because such an optimiser may take a scale from the gradients by
+        Lightning refuses that in mixed precision, because such an optimizer may take a scale from the gradients by
         itself, after they were clipped. In bfloat16 there is none.
         """
         plugin = self.trainer.precision_plugin
@@ -233,7 +233,7 @@ class VQATask(LightningModule):
     def on_fit_start(self) -> None:
         """Give a new model what it takes from the data: statistics of the training images, word vectors, text encoder.
 
-        One that goes on from a checkpoint has them, and has learnt since.
+        A model that continues from a checkpoint has them already.
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.trainer.ckpt_path is not None or not isinstance(data, VQADataModule):

@@ -39,7 +39,7 @@ class Vocabularies(NamedTuple):
 
     @classmethod
     def from_json(cls, value: dict[str, Any], source: str) -> Vocabularies:
-        """What `to_json` gave; `source` is what messages call it."""
+        """Vocabularies from the value that `to_json` returned; messages name it `source`."""
         words = value["words"]
         if isinstance(words, dict) and "files" in words:
             words = PretrainedTokenizer.from_json(words, source)
@@ -193,13 +193,13 @@ class TextInputs:
 
     @property
     def max_tokens(self) -> int | None:
-        """Longer questions are cut to so many tokens."""
+        """Largest number of tokens of a question; longer questions are cut."""
         words, limit = self.vocabularies.words, self.settings.text.max_tokens
         return words.limit(limit) if isinstance(words, PretrainedTokenizer) else limit
 
     @property
     def encoder_record(self) -> dict[str, Any] | None:
-        """What the text encoder is, or was when training began; plain values."""
+        """The record of the text encoder as it was when training began; plain values."""
         if self.embeddings is not None:
             return dict(self.embeddings.record)
         words = self.vocabularies.words
@@ -212,7 +212,7 @@ class TextInputs:
         return self._encoder_record
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the text, plain values."""
+        """The text's part of a checkpoint; plain values."""
         return {
             "vocabularies": self.vocabularies.to_json(),
             "text_encoder": self.encoder_record,

@@ -41,7 +41,7 @@ class Box(NamedTuple):
 
 
 class Canvas:
-    """A page of a fixed width; `finish` gives it the height that was used."""
+    """A page of a fixed width; `finish` cuts it to the height that was used."""
 
     def __init__(self, width: float) -> None:
         self.width = width
@@ -84,7 +84,7 @@ class Canvas:
         self._marks.append(mark)
 
     def chip(self, box: Box, color: str | np.ndarray, *, radius: float = 5, dashed: bool = False) -> None:
-        """A filled rectangle with round corners; `dashed` gives it a dashed border of ink."""
+        """A filled rectangle with round corners; `dashed` adds a dashed border of ink."""
         fill = color if isinstance(color, str) else tuple(int(255 * channel) for channel in color)
         corner = min(radius, box.width / 2, box.height / 2) * _FINE
 

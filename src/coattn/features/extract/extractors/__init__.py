@@ -1,1 +1,1 @@
-"""What makes regions of pictures, one file for each kind."""
+"""Extractors of region features, one file for each kind."""

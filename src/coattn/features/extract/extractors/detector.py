@@ -122,7 +122,7 @@ class Detector(NetworkExtractor):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides about features."""
+        """The settings that determine the features."""
         names = ("model", "min_regions", "max_regions", "nms", "min_side", "max_side")
         confidence = {} if self.min_regions == self.max_regions else {"confidence": self.confidence}
         return {name: getattr(self, name) for name in names} | confidence

@@ -119,7 +119,7 @@ class NetworkExtractor(ABC):
 
 
 class FeatureMap(NamedTuple):
-    """What a network makes of a batch of images.
+    """The output of a network for a batch of images.
 
     cells (B, D, rows, columns); whole (B, D), a feature of the image as a whole; covered: the share of the image's
     height and width that the cells cover, from the top left. It is above 1 where the network pads the image.
@@ -141,8 +141,8 @@ class GridExtractor(NetworkExtractor):
         size: height and width of the input.
         grid: rows and columns to average the map to (cells of uneven maps overlap a little); None: the map as it is.
         global_region: a last region, the whole image, of the first scale.
-        scales: inputs of so many times `size`, their regions one after another; the largest is made of the image, the
-            others of the largest.
+        scales: factors of `size`, one input for each; their regions follow one another. The largest input is made of
+            the image, the others of the largest.
         mean: of the pixels the network was trained on, in [0, 1], for red, green and blue.
         std: their standard deviation, likewise.
         resample: how images are resized: "bilinear", "bicubic", "lanczos" ...
@@ -286,6 +286,6 @@ def tokens_to_map(tokens: Tensor, rows: int, columns: int, covered: tuple[float,
     """
     others = tokens.shape[1] - rows * columns
     if others < 0:
-        raise ValueError(f"it gives {tokens.shape[1]} tokens for {rows}x{columns} patches")
+        raise ValueError(f"it returns {tokens.shape[1]} tokens for {rows}x{columns} patches")
     cells = tokens[:, others:].transpose(1, 2).unflatten(2, (rows, columns))
     return FeatureMap(cells, tokens[:, 0] if others else tokens.mean(dim=1), covered)

@@ -22,7 +22,7 @@ class Objects:
     pixels of one other color that touch by their sides. An image without any is one region, the whole of it.
 
     - 0-2: mean red, green and blue, in [0, 1]
-    - 3-4: centre of mass x, y, in parts of the image's width and height; so are the next lengths and areas
+    - 3-4: center of mass x, y, in parts of the image's width and height; so are the next lengths and areas
     - 5-6: width and height of the bounding box
     - 7: area
     - 8: share of the bounding box that is filled: 1 for an upright rectangle, pi / 4 for an ellipse
@@ -33,7 +33,7 @@ class Objects:
     Args:
         levels: values per color channel that are told apart; pure colors lie in the middle of their bins.
         min_area: smaller patches, in parts of the image, are left out.
-        max_objects: at most so many objects, the largest; they come largest first.
+        max_objects: largest number of objects. The largest ones are kept, in order of size.
         max_side: larger images are shrunk to this longer side, pixels being dropped, not mixed.
 
     Raises:
@@ -146,7 +146,7 @@ def connect_runs(runs: Runs) -> np.ndarray:
 
 def _touching(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of runs of which one lies directly below the other and shares a column with it."""
-    # With positions counted through all rows, the runs of a row below that overlap a run are neighbours in order.
+    # With positions counted through all rows, the runs of a row below that overlap a run are neighbors in order.
     width = int(runs.stop.max(initial=0)) + 1
     start, stop = runs.row * width + runs.start, runs.row * width + runs.stop
     first = np.searchsorted(stop, start + width, side="right")
@@ -165,11 +165,11 @@ def _measure(image: np.ndarray, runs: Runs, labels: np.ndarray) -> Regions:
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(labels, values, minlength=num_objects)
 
-    # A pixel is a square of side 1: its centre is at + 0.5, and 1/12 is its own variance along each axis.
+    # A pixel is a square of side 1: its center is at + 0.5, and 1/12 is its own variance along each axis.
     middle, y = (runs.start + runs.stop) / 2, runs.row + 0.5
     area = total(length)
-    centre_x, centre_y = total(length * middle) / area, total(length * y) / area
-    across, down = middle - centre_x[labels], y - centre_y[labels]
+    center_x, center_y = total(length * middle) / area, total(length * y) / area
+    across, down = middle - center_x[labels], y - center_y[labels]
     variance_x = total(length * (across**2 + length**2 / 12)) / area
     variance_y = total(length * down**2) / area + 1 / 12
     covariance = total(length * across * down) / area
@@ -192,8 +192,8 @@ def _measure(image: np.ndarray, runs: Runs, labels: np.ndarray) -> Regions:
     features = np.stack(
         [
             *color,
-            centre_x / width,
-            centre_y / height,
+            center_x / width,
+            center_y / height,
             box_width / width,
             box_height / height,
             area / (width * height),

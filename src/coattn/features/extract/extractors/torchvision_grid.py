@@ -31,9 +31,9 @@ class TorchvisionGrid(GridExtractor):
 
     Args:
         model: name in torchvision, e.g. "resnet50".
-        weights: "default": torchvision's newest, downloaded if need be; the name of others of its own, for example
-            "IMAGENET1K_V1"; "none": random, always the same; else a file: a state dict (.pth, read without running
-            code, or .safetensors).
+        weights: "default": torchvision's newest, downloaded if need be; the name of other weights of torchvision, for
+            example "IMAGENET1K_V1"; "none": random, always the same; else a file: a state dict (.pth, read without
+            running code, or .safetensors).
         size: height and width of the input; a vision transformer (`vit_...`) takes squares of whole patches, and its
             position embedding is interpolated for other sizes than it was trained on.
         grid: rows and columns to average the map to (cells of uneven maps overlap a little); None: the map as it is.
@@ -41,7 +41,7 @@ class TorchvisionGrid(GridExtractor):
         scales: see `GridExtractor`.
         tf_same_padding: pad strided convolutions as TensorFlow does, for weights trained there.
         mean: of the pixels the network was trained on, in [0, 1], for red, green and blue; None: as torchvision says
-            for weights of its own, else ImageNet's.
+            for its weights, else ImageNet's.
         std: their standard deviation, likewise.
         weights_id: what people call the weights; None: by their file.
         sha256: refuse weights with another hash (see `hash_tensors`).
@@ -147,7 +147,7 @@ def _build(models: Any, model: str, size: Sequence[int]) -> Any:
 
 def _normalization(own: Any, model: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and standard deviation of the pixels that torchvision's weights were trained on."""
-    # These two normalise once more inside, but only when torchvision builds them together with their weights.
+    # These two normalize once more inside, but only when torchvision builds them together with their weights.
     if model in ("googlenet", "inception_v3"):
         return (0.5,) * 3, (0.5,) * 3
     usual = own.transforms()

@@ -82,11 +82,11 @@ class FoundWeights(NamedTuple):
 
 
 def find_torchvision_weights(weights: str | Path, known: Any) -> FoundWeights:
-    """What a word or a file stands for.
+    """The weights that a word or a file names.
 
     Args:
         weights: "default", "none", a file, or if there is no such file the name of a member of `known`.
-        known: torchvision's enumeration of its own weights of the network, to be downloaded if need be.
+        known: torchvision's enumeration of its weights of the network, to be downloaded if need be.
 
     Raises:
         ValueError: a word that is no such name, or a file that holds no weights.
