@@ -27,7 +27,7 @@ REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)\s*(\[[^\]]*\])?\s*(?P<specifiers>[^
 
 
 def requirements(pyproject: dict[str, Any]) -> list[str]:
-    """Return what the package, its extras and the dependency groups require of others."""
+    """Return the requirements of the package, its extras and the dependency groups, without its own."""
     project = pyproject["project"]
     lists = [
         project["dependencies"],
@@ -52,18 +52,18 @@ def lowest(requirement: str) -> str:
 
 
 def fingerprint(pyproject: dict[str, Any]) -> str:
-    """Return what an environment depends on: what is to be installed, the Python, and the folder that it points to."""
+    """Return what an environment depends on: the requirements, the Python version, and the folder it points to."""
     wanted = json.dumps([pyproject["build-system"], pyproject["project"], pyproject["dependency-groups"]])
     return f"python {sys.version}\nfolder {ROOT}\nrequirements {hashlib.sha256(wanted.encode()).hexdigest()}\n"
 
 
 def make(environment: Path, constraints: list[str]) -> None:
-    """Make the environment anew and install into it, with uv if there is one, else with pip."""
+    """Make the environment from scratch and install into it, with uv if available, else with pip."""
     python = str(environment / "bin" / "python")
     uv = shutil.which("uv")
     print(f"tools/setup: installing with {'uv' if uv else 'pip'} into {environment}: minutes, and 7 GB", flush=True)
     if environment.exists():
-        (environment / "pyvenv.cfg").unlink(missing_ok=True)  # first, so that a half-deleted one is known for ours
+        (environment / "pyvenv.cfg").unlink(missing_ok=True)  # first, so that a half-deleted one is recognized as ours
         shutil.rmtree(environment)
     environment.mkdir()
     (environment / STAMP).write_text("incomplete\n")
@@ -78,12 +78,12 @@ def make(environment: Path, constraints: list[str]) -> None:
         file.write("\n".join(constraints))
         file.flush()
         run(*install, "--editable", ".[all]", "--group", "dev", "--constraint", file.name)
-    # A torch of one build beside a torchvision of another installs well and fails at import.
+    # A torch and a torchvision of different builds install without error and fail at import.
     run(python, "-c", "import torch, torchvision")
 
 
 def run(*command: str) -> None:
-    """Run a command; when it fails, end with a word on what comes next."""
+    """Run a command; if it fails, exit with a message that names it."""
     try:
         subprocess.run(command, cwd=ROOT, check=True)
     except subprocess.CalledProcessError:
@@ -93,8 +93,8 @@ def run(*command: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="tools/setup", description="Make .venv, if it is not there and up to date.")
-    parser.add_argument("--lowest", action="store_true", help="make .venv-lowest, of the oldest versions allowed")
+    parser = argparse.ArgumentParser(prog="tools/setup", description="Make .venv, unless it exists and is up to date.")
+    parser.add_argument("--lowest", action="store_true", help="make .venv-lowest, with the oldest allowed versions")
     arguments = parser.parse_args()
 
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -102,7 +102,7 @@ def main() -> None:
     constraints = [lowest(text) for text in requirements(pyproject)] if arguments.lowest else []
     wanted = fingerprint(pyproject)
     stamp = environment / STAMP
-    with open(ROOT / "pyproject.toml") as lock:  # another run waits here, and then finds the work done
+    with open(ROOT / "pyproject.toml") as lock:  # a second run waits here and then finds the work done
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (environment / "pyvenv.cfg").exists() and not stamp.exists():
             sys.exit(f"tools/setup: {environment} was not made by this tool: move it away or delete it, then run again")

@@ -1,4 +1,4 @@
-"""Run notebooks in place and keep what is worth keeping: `tools/notebooks [--check] [FILE...]`."""
+"""Run notebooks in place and store their output: `tools/notebooks [--check] [FILE...]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coattn._internal.files import atomic_path
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 LONGEST_CELL = 600  # seconds
-COLOURS = re.compile(r"\x1b\[[\d;]*m")
+COLORS = re.compile(r"\x1b\[[\d;]*m")
 
 
 def execute(path: Path) -> nbformat.NotebookNode:
@@ -40,7 +40,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Drop what differs from run to run or machine to machine: metadata, and what was said on stderr."""
+    """Remove what differs between runs and machines: metadata and the output on stderr."""
     notebook.metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
         "language_info": {"name": "python"},
@@ -57,9 +57,9 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="tools/notebooks", description="Run the notebooks and store what they show.")
+    parser = argparse.ArgumentParser(prog="tools/notebooks", description="Run the notebooks and store their output.")
     parser.add_argument("notebooks", nargs="*", type=Path, metavar="FILE", help="default: all in notebooks/")
-    parser.add_argument("--check", action="store_true", help="run them, and leave the files as they are")
+    parser.add_argument("--check", action="store_true", help="run them without changing the files")
     arguments = parser.parse_args()
 
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # the kernel's debugger warns about frozen modules otherwise
@@ -70,7 +70,7 @@ def main() -> int:
             notebook = execute(path)
         except CellExecutionError as error:
             failed.append(path.name)
-            reason = COLOURS.sub("", str(error))
+            reason = COLORS.sub("", str(error))
             print(f"{path.name}: failed after {time.perf_counter() - started:.0f} s\n{reason}", file=sys.stderr)
             continue
         print(f"{path.name}: {time.perf_counter() - started:.0f} s", flush=True)

@@ -1,6 +1,6 @@
-"""easy-VQA by the commands that a user would type: prepare, extract, fit, predict, score, ask. See `tools/quickstart`.
+"""Run the commands that a user would type on easy-VQA: prepare, extract, fit, predict, score, ask.
 
-What is complete is kept: a second run goes on where the first stopped. Remove `runs/easy_vqa*` to train again.
+Complete steps are kept, so a second run continues where the first stopped. Remove `runs/easy_vqa*` to train again.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ DATA = Path("data/easy_vqa")
 RUN, QUESTION_ONLY, PRIOR = Path("runs/easy_vqa"), Path("runs/easy_vqa_question_only"), Path("runs/easy_vqa_prior")
 IMAGE, QUESTION = DATA / "images/test/0.png", "what color is the shape?"
 
-# From https://github.com/vzhou842/easy-VQA; and what someone scores who sees all but guesses yes and no as PRIOR does.
+# From https://github.com/vzhou842/easy-VQA; and the score of perfect sight with yes and no guessed as PRIOR does.
 PUBLISHED, BLIND = 87.60, 87.12
 
 
 class Column(NamedTuple):
-    """One column of the table: percent right for each row that is known."""
+    """One column of the table: the percentage of right answers in each known row."""
 
     title: str
     scores: dict[str, float]
 
 
 def coattn(*arguments: str | Path, makes: Path | None = None) -> None:
-    """Show a command and run it, unless the file that it writes last is there."""
+    """Print a command and run it, unless the file that it writes last exists."""
     print(f"\n$ coattn {shlex.join(map(str, arguments))}", flush=True)
     if makes is not None and makes.exists():
-        print(f"[{makes} is there]", flush=True)
+        print(f"[{makes} exists]", flush=True)
         return
     started = time.perf_counter()
     status = subprocess.run([COMMAND, *map(str, arguments)]).returncode
     if status:
-        sys.exit(f"tools/quickstart: that failed (exit status {status}); run it again to go on from there")
+        sys.exit(f"tools/quickstart: the command failed (exit status {status}); run tools/quickstart again to continue")
     print(f"[{time.perf_counter() - started:.0f} s]", flush=True)
 
 
 def train_and_score(run: Path) -> dict[str, float]:
-    """Train, answer the test questions and score the answers; the configuration has the name of the run."""
+    """Train, answer the test questions and score the answers. The configuration has the name of the run."""
     config, results = Path("configs", f"{run.name}.yaml"), run / "predictions/test.json"
     coattn("fit", "--config", config, "--resume", makes=run / "model/config.json")
     coattn("predict", "--config", config, "--ckpt_path", run / "model", "--output", results, makes=results)
@@ -56,7 +56,7 @@ def train_and_score(run: Path) -> dict[str, float]:
 
 
 def score(results: Path) -> dict[str, float]:
-    """Percent right of a result file for the test questions, over all of them and by question type."""
+    """Score a result file of the test questions: the percentage of right answers, over all and by question type."""
     questions, annotations = test_files()
     scores = results.with_name("test_scores.json")
     arguments = ["score", results, "--questions", questions, "--annotations", annotations, "--json", scores]
@@ -66,7 +66,7 @@ def score(results: Path) -> dict[str, float]:
 
 
 def score_prior(records: Sequence[Record], known: Sequence[Record]) -> dict[str, float]:
-    """Score the most frequent answer to the very same question in training, else to its type: no image, no model."""
+    """Score the most frequent training answer to the same question, else to its question type, without any model."""
     answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for record in known:
         answers[record.question][record.answer] += 1
@@ -94,7 +94,7 @@ def print_table(counts: Counter[str], columns: Sequence[Column]) -> None:
 
 def main() -> None:
     coattn("prepare", "easy-vqa", DATA, makes=DATA / "report.json")
-    coattn("extract", DATA / "images.json", DATA / "features")  # skips by itself what is there
+    coattn("extract", DATA / "images.json", DATA / "features")  # skips existing features
     ours, question_only = train_and_score(RUN), train_and_score(QUESTION_ONLY)
     test = read_vqa(*test_files()).records
     known = [
@@ -111,16 +111,18 @@ def main() -> None:
         Column("published CNN+LSTM", {"all": PUBLISHED}),
     ]
     print_table(counts, columns)
-    print(f"Percent right. Who sees every shape and colour but guesses yes and no gets {BLIND:.2f} of all questions.")
+    print(
+        f"Percentage of right answers. Perfect sight with yes and no guessed blindly gets {BLIND:.2f} of all questions."
+    )
 
     picture = RUN / "answer.png"
     coattn("ask", RUN / "model", IMAGE, QUESTION, "--map", picture)
     print(f"""
-{picture} shows where it looked. What to try next, after `source .venv/bin/activate`:
+{picture} shows what the answer depends on. What to try next, after `source .venv/bin/activate`:
 
   coattn ask {RUN}/model {DATA}/images/test/4.png "what shape is present?" "does the image not contain a red shape?"
   coattn fit --config configs/easy_vqa.yaml --model.preset alternating --trainer.default_root_dir runs/alternating
-  coattn prepare table my.csv --images my_photos data/mine""")
+  coattn train my.csv --images my_photos --out runs/mine""")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every part of the benchmark is given."""
+"""The device, scale and folder that every part of the benchmark receives."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Row = dict[str, Any]
 
 
 class Context:
-    """Device, scale, and the folder for what is generated.
+    """Device, scale, and the folder for generated data.
 
     Args:
         device: "cpu" or "cuda".
-        quick: tiny sizes, to see whether everything runs.
+        quick: tiny sizes, to check that everything runs.
         folder: for the synthetic data.
     """
 

@@ -1,4 +1,4 @@
-"""What was aimed at, and whether it was reached."""
+"""The targets of the benchmark, and whether they are reached."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Target(NamedTuple):
     bound: float
 
 
-# Not at all, but for what a shared machine makes of repeated measurements.
+# The bound is the spread of repeated measurements on a shared machine.
 _GROWTH = Target("growth", "beyond the arithmetic", "coattn", "exponent too high by", "<=", 0.1)
 CPU = (
     *(
