@@ -166,8 +166,8 @@ def test_ignores_padding_describes_itself_and_trains_even_on_empty_rows(repaired
     ("change", "settings", "message"),
     [
         ({"img_extract.linear.weight": None}, {}, "not a checkpoint of DCN: it has no img_extract.linear.weight"),
-        ({"predict.predict.0.bias": None}, {}, r"misses predict.predict.0.bias"),
-        ({}, {"num_seq": 3}, r"misses dense_coattn.dcn_layers.2"),
+        ({"predict.predict.0.bias": None}, {}, r"lacks predict.predict.0.bias"),
+        ({}, {"num_seq": 3}, r"lacks dense_coattn.dcn_layers.2"),
         ({}, {"num_layers": 1}, r"has the unknown lang_extract.rnn"),
         ({}, {"num_dense_attn": 5}, r"num_heads=5 and width"),
         ({}, {"droprnn": None}, r"settings of DCN: droprnn is None"),
@@ -182,7 +182,7 @@ def test_refuses_other_weights_and_settings(change: dict[str, None], settings: d
 def test_a_missing_setting_is_named() -> None:
     config = load_config(FULL)
     del config["num_seq"]
-    with pytest.raises(ValueError, match="settings of DCN miss num_seq"):
+    with pytest.raises(ValueError, match="settings of DCN lack num_seq"):
         from_dcn(part(load_golden(FULL), "sd"), config)
 
 

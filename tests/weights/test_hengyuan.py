@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_refused_in_one_line(name: str) -> None:
     last = "classifier.main.3.bias"
     for wrong, message in (
         (other, r"not a checkpoint of hengyuan-hu's bottom-up-attention-vqa: it has no w_emb\.emb\.weight"),
-        ({key: value for key, value in weights.items() if key != last}, f"misses {last}"),
+        ({key: value for key, value in weights.items() if key != last}, f"lacks {last}"),
         (weights | {"more": torch.zeros(1)}, "has the unknown more"),
         (weights | {last: torch.zeros(3)}, rf"{last} is \(3,\), these settings need \(20,\)"),
     ):

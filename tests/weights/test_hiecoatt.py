@@ -127,7 +127,7 @@ def test_describes_itself_and_trains_even_on_empty_rows(name: str, repaired: boo
     ("change", "message"),
     [
         ({"atten.out.weight": None}, "not a checkpoint of HieCoAttenVQA: it has no atten.out.weight"),
-        ({"ques.h2h_2.bias": None}, "misses ques.h2h_2.bias"),
+        ({"ques.h2h_2.bias": None}, "lacks ques.h2h_2.bias"),
         ({"word.img_corr.weight": torch.zeros(3, 3)}, r"word.img_corr.weight is \(3, 3\), these settings need"),
         ({"proj.weight": torch.zeros(3)}, "has the unknown proj.weight"),
     ],

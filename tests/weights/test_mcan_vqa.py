@@ -11,7 +11,7 @@ from coattn.weights import from_mcan_vqa, mcan_vqa_names
 CONFIG = {"LAYER": 2, "HIDDEN_SIZE": 64, "MULTI_HEAD": 4, "FLAT_GLIMPSES": 1, "DROPOUT_R": 0.1}
 
 
-@pytest.mark.parametrize("config", [CONFIG, {"MULTI_HEAD": 4}], ids=["all", "only what weights do not show"])
+@pytest.mark.parametrize("config", [CONFIG, {"MULTI_HEAD": 4}], ids=["all", "only what weights do not imply"])
 @pytest.mark.parametrize("repaired", [False, True])
 def test_equals_the_original(repaired: bool, config: dict[str, object]) -> None:
     golden = load_golden("mcanvqa_probs")
@@ -28,9 +28,9 @@ def test_equals_the_original(repaired: bool, config: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({}, "the settings of mcan-vqa miss MULTI_HEAD"),
+        ({}, "the settings of mcan-vqa lack MULTI_HEAD"),
         (CONFIG | {"MULTI_HEAD": "4"}, "MULTI_HEAD is '4', not of type int"),
-        (CONFIG | {"LAYER": 3}, "settings of mcan-vqa disagree: LAYER is 3, but the weights show 2"),
+        (CONFIG | {"LAYER": 3}, "settings of mcan-vqa disagree: LAYER is 3, but the weights have 2"),
         (CONFIG | {"HIDDEN_SIZE": 32}, "the checkpoint and the settings of mcan-vqa disagree"),
     ],
 )

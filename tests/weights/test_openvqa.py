@@ -150,7 +150,7 @@ def test_mcan_reads_the_grid_of_clevr() -> None:
     ("change", "message"),
     [
         ({"ARCH": None}, "ARCH is None"),
-        ({"ARCH": {"enc": ["SA"]}}, "ARCH miss dec"),
+        ({"ARCH": {"enc": ["SA"]}}, "ARCH lack dec"),
         ({"ARCH": {"enc": ["GA"], "dec": ["SA"]}}, "question_operations must be of SA, FFN, got 'GA'"),
         ({"REL_HBASE": 7}, "REL_HBASE 7 does not divide its HIDDEN_SIZE 64"),
         ({"ARCH": {"enc": ["SA"], "dec": ["SA"]}}, "not a checkpoint of openvqa's mmnasnet with these settings"),
@@ -166,7 +166,7 @@ def test_settings_that_do_not_fit_are_refused(change: dict[str, object], message
 @pytest.mark.parametrize("key", ["LAYER", "HIDDEN_SIZE", "FLAT_GLIMPSES"])
 def test_absurd_sizes_are_refused_before_a_model_is_built(key: str) -> None:
     golden, config = load_golden("openvqa_mcan"), load_config("openvqa_mcan")
-    with pytest.raises(ValueError, match=f"disagree: {key} is 1000000000000, but the weights show {config[key]}"):
+    with pytest.raises(ValueError, match=f"disagree: {key} is 1000000000000, but the weights have {config[key]}"):
         from_openvqa(part(golden, "sd"), config | {key: 10**12})
 
 

@@ -198,10 +198,10 @@ def test_what_does_not_fit_is_refused_in_one_line(name: str) -> None:
     last = "classifer.3.bias" if "classifer.3.bias" in weights else "proj.bias"
     for wrong, settings, message in (
         (part(load_golden(other), "sd"), config, "not a checkpoint of openvqa's"),
-        ({key: value for key, value in weights.items() if key != last}, config, f"misses {last}"),
+        ({key: value for key, value in weights.items() if key != last}, config, f"lacks {last}"),
         (weights | {"more": torch.zeros(1)}, config, "has the unknown more"),
         (weights | {last: torch.zeros(3)}, config, rf"{last} is \(3,\), these settings need \(20,\)"),
-        (weights, {key: value for key, value in config.items() if key != "DROPOUT_R"}, "miss DROPOUT_R"),
+        (weights, {key: value for key, value in config.items() if key != "DROPOUT_R"}, "lack DROPOUT_R"),
         (weights, config | {"MODEL_USE": "vilbert"}, "'vilbert' is not known"),
     ):
         with pytest.raises(ValueError, match=message) as error:
@@ -228,7 +228,7 @@ def test_mfh_is_known_by_its_name_too() -> None:
 
 def test_mfb_and_mfh_are_not_confused() -> None:
     weights, config = part(load_golden("openvqa_mfb"), "sd"), load_config("openvqa_mfb")
-    with pytest.raises(ValueError, match=r"has the unknown backbone\.mfb.*misses backbone\.mfh1"):
+    with pytest.raises(ValueError, match=r"has the unknown backbone\.mfb.*lacks backbone\.mfh1"):
         from_openvqa(weights, config | {"HIGH_ORDER": True})
 
 

@@ -105,10 +105,10 @@ def test_a_file_without_weights_is_refused(
     [
         ({"model": "mmnasnet"}, "MODEL_USE is 'mcan', but the model mmnasnet has 'mmnasnet'"),
         ({"model": "mcna"}, "openvqa has no model 'mcna'; its models are mcan"),
-        ({"config": "{}"}, "the settings of openvqa miss LAYER"),
+        ({"config": "{}"}, "the settings of openvqa lack LAYER"),
         ({"config": "["}, "not valid JSON"),
-        ({"config": "[1]"}, "settings are names with values"),
-        ({"config": '{"LAYER": 2}'}, "miss HIDDEN_SIZE"),
+        ({"config": "[1]"}, "settings must be names with values"),
+        ({"config": '{"LAYER": 2}'}, "lack HIDDEN_SIZE"),
         ({"config": '{"LAYER": -1}'}, "LAYER is -1, but must be at least 1"),
         ({"answers": '["a", "b"]'}, "2 answers, but the checkpoint scores 20"),
         ({"answers": '{"a": 0, "b": 2}'}, "must have each number from 0 to 1 exactly once"),
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_refused(
     [
         (["train"], "1 question files"),
         (["train"], "words are missing"),
-        (["train", "val", "more"], "these are more questions than the checkpoint was trained with"),
+        (["train", "val", "more"], "the checkpoint was trained with fewer questions"),
         (["tokens"], "counted from 0) has no text"),
         (["empty"], "not a file of questions"),
         (["wrong"], 'question number 0 (counted from 0) has no text under "question"'),
@@ -189,4 +189,4 @@ def test_another_model_or_other_sizes_are_refused(
     config = write_json(tmp_path / "other.json", load_config("openvqa_mcan") | {"HIDDEN_SIZE": 32})
     message = refused(arguments(made, config=config), made, capsys)
     assert "disagree" in message
-    assert "HIDDEN_SIZE is 32, but the weights show 64" in message
+    assert "HIDDEN_SIZE is 32, but the weights have 64" in message

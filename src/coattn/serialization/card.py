@@ -1,4 +1,4 @@
-"""The model card: the README.md of a model directory, front matter and a list of sections."""
+"""The model card, the README.md of a model directory: front matter and a list of sections."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Section(NamedTuple):
 
 
 def write_card(name: str, intro: str, sections: Iterable[Section], *, metadata: Mapping[str, str] | None = None) -> str:
-    """A model card, Markdown.
+    """Compose a model card, Markdown.
 
     Args:
         name: the title.
-        intro: Markdown between the title and the first section, which says what the model is and how to use it.
+        intro: Markdown between the title and the first section: the model and its use.
         sections: the sections, in their order.
         metadata: lines of the front matter besides the library and the task, e.g. `{"license": "unknown"}`.
     """

@@ -1,15 +1,15 @@
-"""Model directories: everything that answering needs, in plain files that run no code.
+"""Model directories: everything needed to answer questions, in plain files that run no code.
 
     model.safetensors         the weights
-    config.json               the bricks the model is built from, how its answers are judged and calibrated,
-                              and which image extractor and text encoder made its inputs
+    config.json               the bricks of the model, its metric and calibration, and the records of the image
+                              extractor and the text encoder that made its inputs
     question_vocabulary.json  the words of a model that reads token ids (absent for pretrained question embeddings)
-    answers.json              the answers, in the order of the logits; of a model that writes, the words of answers
+    answers.json              the answers, in the order of the logits; for a generator the words of answers
     README.md                 the model card
     extractor.safetensors     optional: the weights of the image extractor, so that asking works offline
-    text_encoder/             optional: the pretrained text encoder, for the same reason; of one that was trained with
-                              the model its config and tokenizer, for its weights are among the model's
-    certificate.json          optional: which confidence keeps which risk, see `coattn.explain.abstain`
+    text_encoder/             optional: the pretrained text encoder, likewise; only its config and tokenizer if it was
+                              trained with the model, because the model's weights then include its weights
+    certificate.json          optional: the confidence needed for each risk, see `coattn.explain.abstain`
     index.safetensors         optional: an index of the training images, see `coattn.explain.image_index`
     faithfulness.json         optional: how faithful explanations are, see `coattn.explain.faithful`
 
@@ -65,7 +65,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class ModelDirectory:
-    """A model with everything that turns an image and a question into answers."""
+    """The content of a model directory: a model and everything needed to answer questions with it."""
 
     folder: Path
     model: VQAModel | VQAGenerator
@@ -114,25 +114,25 @@ def save_model(
     card: str = "",
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a model directory: the whole of it or nothing. An older model directory of that name is replaced.
+    """Write a model directory, completely or not at all. An existing model directory of that name is replaced.
 
     Args:
-        folder: where; anything there but a model directory is left alone and refused.
-        model: built of bricks; saved as float32.
+        folder: the directory; an existing one that is not a model directory is refused and left unchanged.
+        model: a model of bricks; saved as float32.
         answer_vocabulary: the answers, in the order of the logits; for a generator the words of answers.
         question_vocabulary: the words, for a model that reads token ids; or the tokenizer of its text encoder.
-        metric: the metric of its answers, "vqa_accuracy" or "exact_match".
-        activation, temperature: turn logits into confidences, see `coattn.metrics.calibration.confidences`.
-        max_tokens: longer questions are cut, as in training.
+        metric: the metric of its answers, a name of `coattn.metrics.score.METRICS`.
+        activation, temperature: conversion of logits to confidences, see `coattn.metrics.calibration.confidences`.
+        max_tokens: length to which longer questions are cut, as in training; None for no limit.
         extractor: the record of the image extractor (name, settings, weights, versions).
-        text_encoder: that of the pretrained text encoder, for a model on question embeddings or one trained with it.
+        text_encoder: the record of the pretrained text encoder whose embeddings the model reads or that is part of it.
         extractor_weights, text_encoder_folder: their files, to answer about new images and questions offline.
         card: the model card, Markdown.
-        extra: anything else worth keeping, as plain values.
+        extra: further plain values to keep.
 
     Raises:
-        ValueError: the folder holds something else than a model; the model is not made of bricks, or not for these
-            vocabularies.
+        ValueError: the folder exists and is not a model directory; or the model is not made of bricks, or does not fit
+            the vocabularies.
     """
     from safetensors.torch import save
 
@@ -174,12 +174,12 @@ def save_model(
 
 
 def load_directory(folder: str | os.PathLike[str]) -> ModelDirectory:
-    """Read a model directory, strictly, running no code from it. The model is in eval mode on the CPU.
+    """Read and check a model directory without running code from it. The model is in eval mode on the CPU.
 
     Raises:
-        FileNotFoundError: the folder, or one of its files, is not there.
+        FileNotFoundError: the folder, or one of its files, is missing.
         ValueError: a key, class, argument or tensor is missing, unknown, or of the wrong type or shape; the message
-            names the file and all that is wrong with it.
+            names the file and its faults.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -198,7 +198,7 @@ def load_directory(folder: str | os.PathLike[str]) -> ModelDirectory:
 
 
 def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> VQAModel | VQAGenerator:
-    """The model of `config` holding `tensors`. Nothing is allocated before every shape is known to agree."""
+    """Build the model of `config` with `tensors`. All shapes are compared before memory is allocated."""
     num_values = sum(tensor.numel() for tensor in tensors.values())
     _check_sizes(config, num_values, f"{folder / CONFIG}: model")
     with torch.device("meta"), _Uninitialized():
@@ -222,7 +222,7 @@ def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) 
 
 
 class _Uninitialized(TorchFunctionMode):
-    """Leaves out what `torch.nn.init` does: on the meta device it would first import torch's compiler, for seconds."""
+    """Skips the functions of `torch.nn.init`: on the meta device they import torch's compiler, which takes seconds."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(function, "__module__", None) == "torch.nn.init":
@@ -231,7 +231,7 @@ class _Uninitialized(TorchFunctionMode):
 
 
 def _check_sizes(value: Any, limit: int, where: str) -> None:
-    """Refuse sizes that no model of `limit` numbers can have, before anything of that size is built."""
+    """Refuse sizes that no model of `limit` numbers can have, before a module of that size is built."""
     if isinstance(value, dict):
         for key, item in value.items():
             _check_sizes(item, limit, f"{where}.{key}")
@@ -239,7 +239,7 @@ def _check_sizes(value: Any, limit: int, where: str) -> None:
         for index, item in enumerate(value):
             _check_sizes(item, limit, f"{where}[{index}]")
     elif isinstance(value, int) and abs(value) > limit:
-        raise ValueError(f"{where}: {value} is more than all {limit} numbers in {WEIGHTS}")
+        raise ValueError(f"{where}: {value} exceeds the count of all numbers in {WEIGHTS}, {limit}")
 
 
 def _kind(tensor: Tensor) -> str:
@@ -256,7 +256,7 @@ def _tensors(model: VQAModel | VQAGenerator) -> dict[str, Tensor]:
 def _read_vocabulary(from_json: Callable[[Any], V], path: Path) -> V:
     try:
         value = read_json(path)
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair could not be printed or saved
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair cannot be printed or saved
         return from_json(value)
     except UnicodeEncodeError:
         raise ValueError(f"{path}: holds half of a surrogate pair, which is not text; export the model again") from None
@@ -270,8 +270,8 @@ def read_question_vocabulary(
     """The vocabulary or tokenizer of the model in `folder` with this config; None if it reads embeddings.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is damaged.
+        FileNotFoundError: its file is missing.
+        ValueError: its file is damaged.
     """
     folder = Path(folder)
     model = config["model"].get("model", config["model"])  # inside of OriginalPadding
@@ -291,7 +291,7 @@ def _check_vocabularies(
 ) -> None:
     if isinstance(model, VQAGenerator) != isinstance(answers, AnswerWords):
         kind = "answers to choose from" if isinstance(model, VQAGenerator) else "words to write answers with"
-        raise ValueError(f"{where}: {len(answers)} {kind}, which a {type(model).__name__} has no use for")
+        raise ValueError(f"{where}: {len(answers)} {kind}, which a {type(model).__name__} cannot use")
     num_answers = model.decoder.num_answer_words if isinstance(model, VQAGenerator) else model.head.num_answers
     if len(answers) != num_answers:
         what = "answer word ids" if isinstance(model, VQAGenerator) else "answers"
@@ -310,14 +310,14 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        # Copies: a mapped file may change under the model, and its tensors are not aligned, which costs bits and time.
+        # Copy: a mapped file may change while the model is used, and unaligned tensors are slow and round differently.
         return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """The checked content of a model directory's `config.json`, with the model as today's version describes it.
+    """Read and check a model directory's `config.json`; the model is described as in the current version.
 
     Raises:
         FileNotFoundError: the folder is not a model directory.
@@ -336,7 +336,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f'{path}: not a model of coattn (its "format" is not "{FORMAT}")')
     if config.get("version") not in range(1, VERSION + 1):
         raise ValueError(f"{path}: version {config.get('version')!r}, but this coattn reads versions 1 to {VERSION}")
-    config.setdefault("weights_sha256", None)  # directories of earlier releases have none
+    config.setdefault("weights_sha256", None)  # absent in directories of earlier releases
     check_keys(config, CONFIG_KEYS, str(path))
     for key, hint in CONFIG_KEYS.items():
         if not fits(config[key], hint):
@@ -350,7 +350,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _check_record(record: dict[str, Any], where: str) -> None:
-    """Raise ValueError unless this is the record of an extractor or a text encoder, of sizes that memory can hold."""
+    """Raise ValueError unless this is the record of an extractor or text encoder, with image sizes up to `MAX_SIDE`."""
     check_keys(record, RECORD_KEYS, where)
     for key, hint in RECORD_KEYS.items():
         if not fits(record[key], hint):
@@ -370,7 +370,7 @@ def _check_record(record: dict[str, Any], where: str) -> None:
 def _check_replaceable(target: Path) -> None:
     names = {entry.name for entry in target.iterdir()} if target.is_dir() else None
     if names is None or (names and not {CONFIG, WEIGHTS} <= names):
-        raise ValueError(f"{target}: is there already and is not a model directory; give another name")
+        raise ValueError(f"{target}: exists and is not a model directory; give another name")
     if foreign := sorted(names - FILES):
         raise ValueError(f"{target}: replacing this model would delete {', '.join(foreign[:LISTED])}; move it first")
 

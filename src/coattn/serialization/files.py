@@ -1,4 +1,4 @@
-"""Names of the files of a model directory. They are apart from `directory`, so that reading some needs no torch."""
+"""Names of the files of a model directory. They are separate from `directory`, which imports torch."""
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"

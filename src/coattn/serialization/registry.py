@@ -1,4 +1,4 @@
-"""The classes that a saved model may consist of, and the conversion of a model to a config and back."""
+"""The classes that a saved model may contain, and the conversion of a model to a config and back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from coattn.models.original_padding import OriginalPadding
 from coattn.models.question_only import QuestionOnlyHead, UnseenRegions
 from coattn.text.encoders import FinetunedQuestionEncoder
 
-# The allow-list: a config that names any other class is refused.
+# The allow-list. A config that names any other class is refused.
 BRICKS: dict[str, type[nn.Module]] = {
     brick.__name__: brick
     for brick in (
@@ -72,9 +72,9 @@ BRICKS: dict[str, type[nn.Module]] = {
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
-    """The class name of a brick and its constructor arguments, bricks inside bricks included.
+    """The class name of a brick and its constructor arguments, including nested bricks.
 
-    A brick keeps each constructor argument as an attribute of the same name; that is all this reads.
+    Only attributes are read: a brick keeps each constructor argument as an attribute of the same name.
 
     Raises:
         ValueError: a class that is not in `BRICKS`, or an argument that is neither plain nor a brick.
@@ -97,11 +97,11 @@ def _described(value: Any, where: str) -> Any:
 
 
 def build(config: Any, *, where: str = "model") -> nn.Module:
-    """The brick that `config` describes, newly initialized: the inverse of `describe`.
+    """Build the brick that `config` describes, newly initialized: the inverse of `describe`.
 
     Args:
         config: as `describe` returns it.
-        where: the file and key that messages begin with.
+        where: the file and key at the beginning of messages.
 
     Raises:
         ValueError: an unknown class, a missing or unknown argument, or a value of the wrong type.
@@ -157,6 +157,6 @@ def check_keys(found: Mapping[str, Any], expected: Iterable[str], where: str) ->
     """Raise ValueError, naming the keys, unless `found` has the `expected` keys and no others."""
     expected = list(expected)
     if missing := [key for key in expected if key not in found]:
-        raise ValueError(f"{where}: misses {', '.join(missing)}")
+        raise ValueError(f"{where}: lacks {', '.join(missing)}")
     if unknown := [key for key in found if key not in expected]:
         raise ValueError(f"{where}: has the unknown {', '.join(unknown)}; known are {', '.join(expected)}")

@@ -1,4 +1,4 @@
-"""Sections of a model card that are written after the model: risk, faithfulness of explanations."""
+"""Write sections of a model card after the model was saved: risk, faithfulness of explanations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coattn.serialization.files import CARD
 
 
 def write_section(folder: str | os.PathLike[str], heading: str, text: str) -> None:
-    """Write a section into the README.md of a model directory, in place of an older one of that heading.
+    """Write a section of the README.md of a model directory, and replace an existing one of that heading.
 
     Args:
         folder: the model directory.

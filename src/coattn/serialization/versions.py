@@ -1,6 +1,6 @@
-"""Older versions of the format: model directories and checkpoints of earlier releases keep loading.
+"""Convert older versions of the format, so that model directories and checkpoints of earlier releases load.
 
-Version 1: attention was named `query, key, value, merge`; `VQAModel` took a `padding`.
+In version 1 the projections of attention were named `query, key, value, merge`, and `VQAModel` took a `padding`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 VERSION = 2
 
-# Per older version: patterns in the names of parameters and buffers, and their replacements, applied in this order.
+# For each older version: patterns in the names of parameters and buffers and their replacements, applied in order.
 RENAMED: dict[int, tuple[tuple[str, str], ...]] = {
     1: (
         (
@@ -32,21 +32,20 @@ RENAMED: dict[int, tuple[tuple[str, str], ...]] = {
         (r"\.normalise\.", ".normalize."),
     )
 }
-UNCHANGED = "question_encoder."  # its names never changed, and a text encoder's own names may match the patterns
+UNCHANGED = "question_encoder."  # its names never changed, and names inside a text encoder may match the patterns
 
 V = TypeVar("V")
 
 
 def rename_parameters(state_dict: Mapping[str, V], *, version: int = 1) -> dict[str, V]:
-    """A state dict under the names of today, in its order.
+    """Rename the entries of a state dict to the current names; their order is kept.
 
-    Also for the `state_dict` of a training checkpoint, whose names begin with `model.` and which keeps no version: it
-    leaves names of today as they are. The order of a model's parameters never changes, so that an optimizer's state,
-    which is kept by position, stays valid.
+    A training checkpoint has no version, and its names begin with `model.`; current names are left unchanged. The order
+    of a model's parameters never changes, so the state of an optimizer, which is stored by position, stays valid.
 
     Args:
         state_dict: values by name.
-        version: the oldest version of the format that the names may be of.
+        version: the oldest version of the format that the names may belong to.
     """
     renamed = {}
     for name, value in state_dict.items():
@@ -59,7 +58,7 @@ def rename_parameters(state_dict: Mapping[str, V], *, version: int = 1) -> dict[
 
 
 def update_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The content of a `config.json` of any version, with the model as today's version describes it."""
+    """Convert the content of a `config.json` of any version to the current description of the model."""
     model = config.get("model")
     if config.get("version") == 1 and isinstance(model, dict) and model.get("class") == "VQAModel":
         model = dict(model)

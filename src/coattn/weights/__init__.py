@@ -1,4 +1,4 @@
-"""Released checkpoints of the published projects, converted to models."""
+"""Convert released checkpoints of published projects to models."""
 
 from .dcn import dcn_names, from_dcn
 from .hengyuan import from_hengyuan, hengyuan_names

@@ -1,4 +1,4 @@
-"""From a checkpoint file of another project to a model directory. The projects are the rows of `projects.PROJECTS`."""
+"""Convert a checkpoint file of another project to a model directory. The projects are listed in `projects.PROJECTS`."""
 
 from __future__ import annotations
 
@@ -39,34 +39,35 @@ def convert_checkpoint(
     dataset: str | None = None,
     repaired: bool = False,
 ) -> VQAModel:
-    """Write the model directory `out` from a checkpoint file of a project; all of it or nothing.
+    """Write the model directory `out` from a checkpoint file of a project, completely or not at all.
 
     Args:
         project_name: one of `PROJECTS`.
-        checkpoint: its checkpoint file.
-        out: a folder that is not there yet.
-        answers: its dictionary of answers, JSON.
-        config: its settings, YAML or JSON, where it has such a file.
-        tokens: its dictionary of words, JSON; or
-        questions: its question files, in its own order, to collect the words again.
-        vectors: the word vectors that it reads in from outside (GloVe), as `coattn.text.word_vectors` reads them.
-        model_name: one of the project's models, where it has several.
-        dataset: "vqa", "gqa" or "clevr"; by default as the settings or the weights imply.
-        repaired: mask padding everywhere, instead of showing it where the project's code did.
+        checkpoint: the checkpoint file.
+        out: the new folder; it must not exist.
+        answers: the project's dictionary of answers, JSON.
+        config: the project's settings, YAML or JSON, if it has such a file.
+        tokens: the project's dictionary of words, JSON. Give it or `questions`.
+        questions: the project's question files, in the order in which it reads them, to collect the words again.
+        vectors: word vectors (GloVe), for a project that reads them from a file; see `coattn.text.word_vectors`.
+        model_name: one of the project's models, if it has several.
+        dataset: "vqa", "gqa" or "clevr"; by default the one that the settings or the weights imply.
+        repaired: mask padding everywhere. By default padding is visible where the project's code shows it.
 
     Returns:
         The model.
 
     Raises:
-        ValueError: anything that does not fit together, by file and value; a pickle that holds more than weights.
-        OSError: a file cannot be read, or the directory not be written.
+        ValueError: files or settings do not fit together, or a pickle holds more than weights; the message names the
+            file and the value.
+        OSError: a file cannot be read, or the directory cannot be written.
     """
     project, out = PROJECTS[project_name], Path(out)
     if out.exists():
         raise ValueError(f"{out}: exists; delete it, or give the model another name")
     if project.models and model_name not in project.models:
         raise ValueError(f"{project_name} has no model {model_name!r}; its models are {', '.join(project.models)}")
-    # The command line that DCN's checkpoints keep is a plain bag of values.
+    # DCN's checkpoints keep its command line, which holds plain values only.
     allowed = [argparse.Namespace] if project.settings == "checkpoint" else []
     weights, rest = read_checkpoint(checkpoint, allowed=allowed)
     settings = _settings(project, checkpoint, config, rest, model_name)
@@ -113,12 +114,12 @@ def _words(
     tokens: str | os.PathLike[str] | None,
     questions: Sequence[str | os.PathLike[str]],
 ) -> Vocabulary:
-    """The words of the model's ids, from a dictionary or from question files."""
+    """The vocabulary of the model's word ids, from a dictionary or from question files."""
     if (tokens is None) == (not questions):
         raise ValueError("the words come from a dictionary (--tokens) or from question files (--questions): give one")
     num_ids = model.question_encoder.num_words
     assert isinstance(num_ids, int)
-    # Padding and unknown words have our first two ids, whether or not its dictionary lists them.
+    # Our first two ids are padding and unknown words, whether or not the project's dictionary lists them.
     num_words = num_ids if project.specials else num_ids - 2
     if tokens is not None:
         words = read_words(tokens, specials=project.specials, num_words=num_words)
@@ -132,11 +133,11 @@ def _words(
 def _words_with_vectors(
     project: Project, questions: Sequence[str | os.PathLike[str]], vectors: str | os.PathLike[str] | None
 ) -> tuple[Vocabulary, Tensor]:
-    """The words of question files that have a vector in a file, and their vectors by id; zeros for unknown words."""
+    """The words of question files that have a vector in a file, and the vectors (V, E) by id; zeros if unknown."""
     if vectors is None or not questions:
         raise ValueError(
-            "this project's checkpoints are without its word vectors: give them, as it does (--vectors, GloVe's text "
-            "file), and question files whose words are to be known (--questions)"
+            "this project's checkpoints hold no word vectors: give them (--vectors, GloVe's text file) and the "
+            "question files whose words the model knows (--questions)"
         )
     words = words_of_questions(questions, specials=(), tokenizer=project.tokenizer)
     found = read_word_vectors(vectors, Vocabulary(words))
@@ -152,23 +153,23 @@ def _settings(
     rest: Mapping[str, Any],
     model_name: str | None,
 ) -> dict[str, Any]:
-    """The settings, from their file or from beside the weights."""
+    """The project's settings, from their file or from the checkpoint."""
     if project.settings == "none":
         return {}
     if config is not None:
         return read_settings(config, project.models[model_name] if model_name else {}, model_name)
     beside = rest.get("args")
     if project.settings == "file" or not isinstance(beside, argparse.Namespace):
-        raise ValueError(f"{checkpoint}: its weights do not show all settings of this project: give them (--config)")
+        raise ValueError(f"{checkpoint}: its weights do not imply all settings of this project: give them (--config)")
     return vars(beside)
 
 
 def read_settings(path: str | os.PathLike[str], implied: Mapping[str, Any], model_name: str | None) -> dict[str, Any]:
-    """The settings in a YAML or JSON file, with those that the name of the model implies.
+    """Read the settings of a YAML or JSON file, and add those that the name of the model implies.
 
     Raises:
-        ValueError: not such a file, or of another model.
-        OSError: it cannot be read.
+        ValueError: the file does not hold settings, or holds those of another model.
+        OSError: the file cannot be read.
     """
     if Path(path).suffix.lower() == ".json":
         settings = read_json(path)
@@ -179,7 +180,7 @@ def read_settings(path: str | os.PathLike[str], implied: Mapping[str, Any], mode
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not readable as YAML ({' '.join(str(error).split()):.120})") from None
     if not isinstance(settings, dict):
-        raise ValueError(f"{path}: settings are names with values, got {str(settings)[:40]!r}")
+        raise ValueError(f"{path}: settings must be names with values, got {str(settings)[:40]!r}")
     for key, value in implied.items():
         if settings.get(key, value) != value:
             raise ValueError(f"{path}: {key} is {settings[key]!r}, but the model {model_name} has {value!r}")
@@ -189,7 +190,7 @@ def read_settings(path: str | os.PathLike[str], implied: Mapping[str, Any], mode
 def _task(
     project: Project, settings: dict[str, Any], weights: Mapping[str, Tensor], dataset: str | None, where: str
 ) -> tuple[Task, dict[str, Any]]:
-    """The settings of the project for the data set, and all settings with the data set's name."""
+    """The project's task for the data set, and the settings with the data set's name."""
     seen = "clevr" if "adapter.grid_linear.weight" in weights and "adapter.frcn_linear.weight" not in weights else "vqa"
     name = dataset or settings.get("DATASET") or seen
     if name not in project.tasks:
@@ -200,12 +201,12 @@ def _task(
         if isinstance(num_regions, int) and num_regions > 0:
             task = task._replace(num_regions=num_regions)
     except (KeyError, TypeError, IndexError):
-        pass  # openvqa's YAML files leave it to its default
+        pass  # openvqa's YAML files omit it, which means the default
     return task, settings | {"DATASET": name}
 
 
 def _activation(task: Task, settings: Mapping[str, Any]) -> Activation:
-    """As trained: MFB and MFH by KL divergence, all others on VQA by binary cross-entropy."""
+    """The activation that fits the training loss: on VQA, KL divergence for MFB and MFH, else binary cross-entropy."""
     loss = settings.get("LOSS_FUNC") or ("kld" if settings.get("MODEL_USE") == "mfb" else "bce")
     return "softmax" if task.softmax or loss in ("kld", "ce") else "sigmoid"
 
@@ -213,7 +214,7 @@ def _activation(task: Task, settings: Mapping[str, Any]) -> Activation:
 def card(name: str, source: Mapping[str, str], model: VQAModel, task: Task, *, num_words: int) -> str:
     """The model card of a converted checkpoint, Markdown."""
     padding = {
-        "faithful": "Faithful: the model sees padding wherever the original code shows it.",
+        "faithful": "Faithful: the model sees padding wherever the original code shows it to the model.",
         "repaired": "Repaired: padding is masked everywhere, unlike in some of the original code.",
     }[source["padding"]]
     facts = {key: source[key] for key in ("project", "model", "file", "sha256")} | {

@@ -1,7 +1,7 @@
-"""Checkpoints of DCN. Layouts taken from its source; never yet run on the files it released.
+"""Convert checkpoints of DCN. The layouts are taken from its source; the released files have not been tried.
 
-Of its two models this is the one on regions, `DCNWithRCNN`. Its word vectors are not in its checkpoints: frozen GloVe
-vectors that it reads in from outside, and so does ours.
+DCN has two models; the one on regions, `DCNWithRCNN`, is converted. Its checkpoints hold no word vectors: like the
+project, the converted model uses frozen GloVe vectors from a file.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ def from_dcn(
     num_regions: int | None = None,
     word_vectors: Tensor | None = None,
 ) -> VQAModel:
-    """DCN on regions with its released weights, in eval mode. It reads word vectors: GloVe's, as the project does.
+    """Convert a checkpoint of DCN on regions; the model is in eval mode and reads word vectors (GloVe's).
 
     Args:
         state_dict: the model's weights, under the project's names.
-        config: the project's settings (its command line's) as a plain dict: `num_layers`, `num_seq`, `num_dense_attn`,
-            `dropout` and `droprnn` are read, the other sizes taken from the weights.
-        repaired: mask padding everywhere. Else the model is *faithful*, which differs for empty images only, see
+        config: the arguments of the project's command line, as a plain dict: `num_layers`, `num_seq`,
+            `num_dense_attn`, `dropout` and `droprnn` are used. The other sizes are taken from the weights.
+        repaired: mask padding everywhere. By default the model is *faithful*, which differs for empty images only, see
             `models.dcn`.
-        num_tokens: number of tokens to which each question is padded or cut; None leaves it to the caller.
-        num_regions: likewise the regions.
-        word_vectors: (V, E), the vectors of words by id: the model then reads ids. None for one that reads vectors.
+        num_tokens: number of tokens to which each question is padded or cut; None keeps the given number.
+        num_regions: number of regions to which each image is padded or cut; None keeps the given number.
+        word_vectors: (V, E), the word vectors by id, for a model that reads ids; None for one that reads vectors.
 
     Raises:
-        ValueError: a setting is missing, or weights or word vectors of another model or other sizes.
+        ValueError: a setting is missing, or the weights or word vectors belong to another model or have other sizes.
     """
     state_dict = tensors(state_dict)
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project=PROJECT)
@@ -93,7 +93,7 @@ def dcn_names(config: Mapping[str, Any]) -> NameTable:
     names.linear("region_encoder.features", "img_extract.linear")
     for layer in range(setting(config, "num_seq", int, project=PROJECT)):
         add_dense_layer(names, f"coattention.layers.{layer}", f"dense_coattn.dcn_layers.{layer}")
-    # Its first side is the image.
+    # The project's first side is the image.
     for side, ours in enumerate(("region_pooling", "question_pooling")):
         names.linear(f"head.{ours}.score.hidden", f"predict.summaries.{side}.linear.0")
         names.linear(f"head.{ours}.score.output", f"predict.summaries.{side}.linear.2")
@@ -103,7 +103,7 @@ def dcn_names(config: Mapping[str, Any]) -> NameTable:
 
 
 def add_dense_layer(names: NameTable, ours: str, theirs: str) -> None:
-    """One layer of its stack, `DenseCoAttention`."""
+    """Add one layer of the project's stack, our `DenseCoAttention`."""
     for side, name in enumerate(("region", "question")):
         names.tensor(f"{ours}.{name}_affinity.weight", f"{theirs}.dense_coattn.linears.{side}.weight")
         names.tensor(f"{ours}.{name}_nothing", f"{theirs}.dense_coattn.nones.{side}")

@@ -1,4 +1,4 @@
-"""The words and the answers of published models: their projects' own dictionaries, or rebuilt from question files."""
+"""The words and answers of published models, from the dictionaries of their projects or rebuilt from question files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth")
 
 
 def read_answers(path: str | os.PathLike[str], *, num_answers: int) -> AnswerVocabulary:
-    """The answers in the order of the logits, of an `answer_dict.json`: `[answer -> number, ...]`, or a list of them.
+    """Read the answers, in the order of the logits, from an `answer_dict.json`.
 
-    The empty answer, which openvqa's list holds, stays.
+    The file holds `[answer -> number, ...]` or a list of answers. The empty answer of openvqa's list is kept.
 
     Raises:
         ValueError: the file is not such a dictionary, or does not have `num_answers` answers.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     answers = _numbered(_read(path), f"{path}: a dictionary of answers")
     if len(answers) != num_answers:
@@ -36,7 +36,7 @@ def read_answers(path: str | os.PathLike[str], *, num_answers: int) -> AnswerVoc
 
 
 def read_words(path: str | os.PathLike[str], *, specials: Sequence[str], num_words: int) -> list[str]:
-    """The words in the order of their ids, of a `token_dict.json`: word -> id, `[word -> id, ...]`, or a list.
+    """Read the words, in the order of their ids, from a `token_dict.json`: word -> id, `[word -> id, ...]`, or a list.
 
     Args:
         path: the file.
@@ -44,8 +44,8 @@ def read_words(path: str | os.PathLike[str], *, specials: Sequence[str], num_wor
         num_words: number of rows of the checkpoint's embedding.
 
     Raises:
-        ValueError: the file is not such a dictionary, has other specials, or not `num_words` words.
-        OSError: it cannot be read.
+        ValueError: the file is not such a dictionary, has other specials, or does not have `num_words` words.
+        OSError: the file cannot be read.
     """
     words = _numbered(_read(path), f"{path}: a dictionary of words")
     check_count(str(path), len(words), num_words, specials)
@@ -60,12 +60,12 @@ def read_words(path: str | os.PathLike[str], *, specials: Sequence[str], num_wor
 def words_of_questions(
     paths: Sequence[str | os.PathLike[str]], *, specials: Sequence[str], tokenizer: str
 ) -> list[str]:
-    """The specials and then all words of the questions of files, by their first appearance.
+    """The specials, then all words of question files in the order of their first appearance.
 
-    The order of the files decides: give them as the project reads them.
+    The ids depend on the order of the files: give them in the order in which the project reads them.
 
     Raises:
-        ValueError: a file is not one of questions.
+        ValueError: a file does not hold questions.
         OSError: a file cannot be read.
     """
     words = dict.fromkeys(specials)
@@ -76,34 +76,32 @@ def words_of_questions(
 
 
 def check_count(where: str, found: int, wanted: int, specials: Sequence[str]) -> None:
-    """Raise ValueError, with the likely reason, unless the number of words is that of the checkpoint's embedding.
+    """Raise ValueError, with the likely reason, unless the checkpoint's embedding has `found` words.
 
-    Nothing but their number can be checked: words in another order would not be noticed.
+    Only the number can be checked: a wrong order of the words is not noticed.
     """
     if found == wanted:
         return
     if specials and abs(found - wanted) == 1:
-        reason = (
-            "a difference of one is the token CLS, which openvqa has and mcan-vqa has not; is it that of the other?"
-        )
+        reason = "a difference of one is the token CLS, which only openvqa has; is it the other project's file?"
     elif found < wanted:
-        reason = "words are missing: the projects count those of all questions, of val and test too"
+        reason = "words are missing: the projects use the questions of train, val and test"
     else:
-        reason = "these are more questions than the checkpoint was trained with, or of another data set"
+        reason = "the checkpoint was trained with fewer questions, or with another data set"
     raise ValueError(f"{where}: {found} words, but the checkpoint's embedding has {wanted}; {reason}")
 
 
 def _read(path: str | os.PathLike[str]) -> Any:
     if Path(path).suffix.lower() in _PICKLES:
         raise ValueError(
-            f"{path}: is a pickle, which is not read because it can run code; write what it holds as JSON with the "
-            "project's own code, or leave it out where question files can take its place"
+            f"{path}: is a pickle, which is not read because it can run code; write its content as JSON with the "
+            "project's code, or give question files instead if this is a dictionary of words"
         )
     return read_json(path)
 
 
 def _numbered(value: Any, where: str) -> list[str]:
-    """The texts by number, of a list, of a dict text -> number, or of a list that begins with such a dict."""
+    """The texts in the order of their numbers, from a list, a dict text -> number, or a list that begins with one."""
     if isinstance(value, list) and value and isinstance(value[0], dict):
         value = value[0]
     if isinstance(value, Mapping):
@@ -118,7 +116,7 @@ def _numbered(value: Any, where: str) -> list[str]:
 
 
 def _questions(path: str | os.PathLike[str]) -> Iterable[str]:
-    """The texts of a questions file: VQA v2's or CLEVR's list, or GQA's object."""
+    """The question texts of a file: a list as of VQA v2 and CLEVR, or an object as of GQA."""
     found = read_json(path)
     listed = found.get("questions", list(found.values())) if isinstance(found, dict) else found
     if not isinstance(listed, list) or not listed:

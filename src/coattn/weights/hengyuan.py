@@ -1,8 +1,7 @@
-"""Checkpoints of hengyuan-hu's bottom-up-attention-vqa (commit 3925206): bottom-up top-down attention in two forms.
+"""Convert checkpoints of hengyuan-hu's bottom-up-attention-vqa (commit 3925206): top-down attention in two forms.
 
-Layouts taken from its source; never yet run on weights that somebody trained with it. Its settings are
-arguments that it does not save: the sizes come from the weights, the form of the attention from their names, dropout
-from its source.
+The layouts are taken from its source; no weights that it trained have been tried. The project does not save its
+settings: sizes are taken from the weights, the form of the attention from their names, dropout from the source.
 """
 
 from __future__ import annotations
@@ -37,23 +36,23 @@ def from_hengyuan(
     num_regions: int | None = None,
     padding_id: int | None = None,
 ) -> VQAModel:
-    """A model of hengyuan-hu with its weights, in eval mode: `baseline0` or `baseline0_newatt`.
+    """Convert a checkpoint of hengyuan-hu, `baseline0` or `baseline0_newatt`; the model is in eval mode.
 
-    Token ids are the project's: its words from 0, and then one id for padding. Regions are raw features.
+    Token ids are the project's: its words from 0, then one id for padding. Regions are raw features.
 
     Args:
         state_dict: the model's weights, under the project's names, with or without "module." before each.
         config: the arguments of its training script, if known; `model` and `num_hid` are compared with the weights.
-        repaired: mask padding everywhere; questions are padded on the right, with any id. Else the model is *faithful*
-            and reads padding in front of questions, as the project's loader makes it.
-        num_tokens: for the faithful model: take questions padded on the right, and put each behind padding that makes
-            it that many tokens long (14 in the project). None takes questions as the project's loader makes them,
-            padded in front with `padding_id`; their mask is then not looked at.
-        num_regions: number of regions after padding or cutting, 36 in the project; None keeps the given one.
-        padding_id: the row of the word embedding that is padding; None for the last one, where the project has it.
+        repaired: mask padding everywhere; questions are padded on the right, with any id. By default the model is
+            *faithful* and reads padding in front of questions, as the project's loader makes it.
+        num_tokens: for the faithful model: questions are padded on the right, and the model moves the padding in front
+            of each and extends it to this length (14 in the project). None: questions are padded in front with
+            `padding_id`, as by the project's loader, and their mask is ignored.
+        num_regions: number of regions after padding or cutting, 36 in the project; None keeps the given number.
+        padding_id: the padding row of the word embedding; None for the last row, as in the project.
 
     Raises:
-        ValueError: weights of another model, or than `config` says.
+        ValueError: the weights belong to another model, or disagree with `config`.
     """
     weights = tensors({name.removeprefix(WRAPPER): value for name, value in state_dict.items()})
     width, attention = partial(size, weights, project=PROJECT), _attention(weights)
@@ -80,7 +79,7 @@ def from_hengyuan(
 
 
 def hengyuan_names(theirs: Iterable[str]) -> NameTable:
-    """The table of names of the model that has the tensors `theirs`, a state dict or its names, without "module."."""
+    """The table of names of the model with the tensors `theirs`, a state dict or its names without "module."."""
     names = NameTable()
     names.tensor("question_encoder.embedding.embed.weight", "w_emb.emb.weight")
     names.recurrence("question_encoder.recurrences", "q_emb.rnn")

@@ -1,6 +1,7 @@
-"""Weights of HieCoAttenVQA under plain names. Layouts taken from its source; never yet run on the files it released.
+"""Convert weights of HieCoAttenVQA under plain names. The layouts are taken from its source.
 
-The authors' own files are Lua's and hold each level as one flat vector: they are not read here.
+The authors' released files are written by Lua and hold each level as one flat vector. They are not read here, and the
+conversion has not been tried on them.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ LEVELS = ("word", "phrase", "ques")
 
 
 def _gates_swapped(tensor: Tensor) -> Tensor:
-    """Gates of an LSTM from input, forget, output, candidate to input, forget, candidate, output, or back."""
+    """Reorder an LSTM's gates from input, forget, output, candidate to input, forget, candidate, output, or back."""
     first, second, third, fourth = tensor.chunk(4)
     return torch.cat((first, second, fourth, third))
 
 
 GATES = Layout(_gates_swapped, _gates_swapped)
-# Theirs (words of the window, out, in), ours (out, in, words of the window).
+# Their layout is (words of the window, out, in), ours is (out, in, words of the window).
 WINDOW = Layout(lambda theirs: theirs.permute(1, 2, 0), lambda ours: ours.permute(2, 0, 1))
 
 
@@ -38,19 +39,20 @@ def from_hiecoatt(
     num_tokens: int | None = None,
     num_regions: int | None = None,
 ) -> VQAModel:
-    """HieCoAtt, parallel or alternating as the names of its weights tell, in eval mode.
+    """Convert weights of HieCoAtt, parallel or alternating according to their names; the model is in eval mode.
 
-    Token ids are the project's (0 is padding, on the right); regions its raw features.
+    Token ids are the project's (0 is padding, on the right); regions are its raw features.
 
     Args:
-        weights: tensors or arrays by name (`word.embed.weight`, `ques.i2h_1.weight`, ...), also all behind `w/`.
-        repaired: mask padding everywhere. Else the model is *faithful*, see `models.hiecoatt.hiecoatt`.
+        weights: tensors or arrays by name (`word.embed.weight`, `ques.i2h_1.weight`, ...), with or without `w/` before
+            each name.
+        repaired: mask padding everywhere. By default the model is *faithful*, see `models.hiecoatt.hiecoatt`.
         num_tokens: number of tokens of each question after padding or cutting, 26 in the project; it changes the result
-            of parallel co-attention. None keeps the given one.
-        num_regions: likewise the regions.
+            of parallel co-attention. None keeps the given number.
+        num_regions: number of regions after padding or cutting; None keeps the given number.
 
     Raises:
-        ValueError: weights of another model, or whose sizes do not fit together.
+        ValueError: the weights belong to another model, or their sizes do not fit together.
     """
     weights = tensors({name.removeprefix(PREFIX): value for name, value in weights.items()})
     is_alternating = _is_alternating(weights)
@@ -72,10 +74,10 @@ def from_hiecoatt(
 
 
 def hiecoatt_names(weights: Mapping[str, Tensor]) -> NameTable:
-    """The table of names, without `w/`, of the model that these weights are of.
+    """The table of names, without `w/`, of the model with these weights.
 
     Raises:
-        ValueError: weights of another model.
+        ValueError: the weights belong to another model.
     """
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
     names = NameTable()

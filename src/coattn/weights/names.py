@@ -17,14 +17,14 @@ M = TypeVar("M", bound=torch.nn.Module)
 
 
 class Layout(NamedTuple):
-    """How to convert a tensor from their layout to ours, and back."""
+    """The conversion of a tensor from their layout to ours, and back."""
 
     to_ours: Callable[[Tensor], Tensor]
     to_theirs: Callable[[Tensor], Tensor]
 
 
 class TensorNames(NamedTuple):
-    """One tensor under both names; None for the layout means that both are alike."""
+    """The two names of one tensor; a layout of None means that both layouts are equal."""
 
     ours: str
     theirs: str
@@ -32,11 +32,11 @@ class TensorNames(NamedTuple):
 
 
 class NameTable:
-    """A table of names, written row by row or part by part.
+    """A table of names, filled row by row or part by part.
 
     Attributes:
         entries: the rows.
-        unused: tensors of theirs that their own forward never reads; they may be there and are dropped.
+        unused: names of their tensors that their forward never reads; such tensors are optional and dropped.
     """
 
     def __init__(self) -> None:
@@ -44,34 +44,34 @@ class NameTable:
         self.unused: list[str] = []
 
     def tensor(self, ours: str, theirs: str, layout: Layout | None = None) -> None:
-        """One tensor."""
+        """Add one tensor."""
         self.entries.append(TensorNames(ours, theirs, layout))
 
     def tensors(self, ours: str, theirs: str, names: Sequence[str] | Mapping[str, str]) -> None:
-        """Several tensors of a part: `names` of both, or from our name to theirs."""
+        """Add several tensors of a part: common `names`, or a mapping from our names to theirs."""
         pairs = names.items() if isinstance(names, Mapping) else ((name, name) for name in names)
         for our_name, their_name in pairs:
             self.tensor(f"{ours}.{our_name}", f"{theirs}.{their_name}")
 
     def linear(self, ours: str, theirs: str) -> None:
-        """A linear map with a bias."""
+        """Add a linear map with a bias."""
         self.tensors(ours, theirs, ("weight", "bias"))
 
     def recurrence(self, ours: str, theirs: str, *, layer: int = 0, backward: bool = False) -> None:
-        """One layer and direction of an `nn.LSTM` or `nn.GRU` of theirs; each is a module of ours."""
+        """Add one layer and direction of their `nn.LSTM` or `nn.GRU`; ours has a module for each."""
         suffix = f"_l{layer}{'_reverse' if backward else ''}"
         for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             self.tensor(f"{ours}.{layer}.{int(backward)}.{part}_l0", f"{theirs}.{part}{suffix}")
 
     def to_ours(self, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Their tensors, or gradients, under our names."""
+        """Convert their tensors, or gradients, to our names and layouts."""
         return {
             entry.ours: theirs[entry.theirs] if entry.layout is None else entry.layout.to_ours(theirs[entry.theirs])
             for entry in self.entries
         }
 
     def to_theirs(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our tensors, or gradients, under their names."""
+        """Convert our tensors, or gradients, to their names and layouts."""
         return {
             entry.theirs: ours[entry.ours] if entry.layout is None else entry.layout.to_theirs(ours[entry.ours])
             for entry in self.entries
@@ -79,13 +79,13 @@ class NameTable:
 
 
 def setting(config: Mapping[str, Any], key: str, kind: type, *, project: str) -> Any:
-    """One value of a project's own settings.
+    """One value of a project's settings.
 
     Raises:
-        ValueError: it is not there, not of that kind, or a whole number below 1: those are all sizes.
+        ValueError: the value is missing, is not of type `kind`, or is an integer below 1 (all integers are sizes).
     """
     if key not in config:
-        raise ValueError(f"the settings of {project} miss {key}; there are {', '.join(map(str, config)) or 'none'}")
+        raise ValueError(f"the settings of {project} lack {key}; they have {', '.join(map(str, config)) or 'nothing'}")
     value = config[key]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
@@ -100,7 +100,7 @@ def size(state_dict: Mapping[str, Tensor], name: str, dim: int = 0, *, project: 
     """The size of one of their tensors along a dimension.
 
     Raises:
-        ValueError: there is no such tensor: the checkpoint is of another model.
+        ValueError: the tensor is missing, because the checkpoint belongs to another model.
     """
     tensor = state_dict.get(name)
     if tensor is None or tensor.dim() <= dim:
@@ -114,46 +114,46 @@ def size(state_dict: Mapping[str, Tensor], name: str, dim: int = 0, *, project: 
 def agreed(config: Mapping[str, Any], key: str, found: int, *, project: str) -> int:
     """A size that the settings and the weights must agree on.
 
-    Compared before a model is built: one of an absurd size would fill the memory first.
+    They are compared before a model is built, because a model of an absurd size would fill the memory.
 
     Raises:
-        ValueError: the setting is not there, or another.
+        ValueError: the setting is missing, or differs from `found`.
     """
     value = setting(config, key, int, project=project)
     if value != found:
         raise ValueError(
-            f"the checkpoint and the settings of {project} disagree: {key} is {value}, but the weights show {found}"
+            f"the checkpoint and the settings of {project} disagree: {key} is {value}, but the weights have {found}"
         )
     return found
 
 
 def tensors(weights: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Weights by name, given as tensors or arrays.
+    """Weights by name as tensors, from tensors or arrays.
 
     Raises:
-        ValueError: one is not of floating point, or sparse, or holds NaN or infinity.
+        ValueError: a tensor is sparse, is not of floating point, or holds NaN or infinity.
     """
     found = {name: torch.as_tensor(value) for name, value in weights.items()}
     for name, tensor in found.items():
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
             raise ValueError(
-                f"weights are dense tensors of floating point, but {name} is {tensor.dtype}, {tensor.layout}"
+                f"weights must be dense tensors of floating point, but {name} is {tensor.dtype}, {tensor.layout}"
             )
         if not torch.isfinite(tensor).all():
             raise ValueError(
-                f"{name} of the checkpoint holds NaN or infinity: its training broke, or the file is damaged"
+                f"{name} of the checkpoint holds NaN or infinity: its training diverged, or the file is damaged"
             )
     return found
 
 
 def filled(model: M, names: NameTable, state_dict: Mapping[str, Tensor], *, project: str) -> M:
-    """The model with their weights, in eval mode and in their precision.
+    """Load their weights into `model`, in their precision, and return it in eval mode.
 
     Raises:
-        ValueError: a tensor is missing, unknown, or of another shape than the settings say; all are named.
+        ValueError: tensors are missing, unknown, or of another shape than the settings require; the message names them.
     """
     known = {entry.theirs for entry in names.entries}
-    problems = [f"misses {name}" for name in known if name not in state_dict]
+    problems = [f"lacks {name}" for name in known if name not in state_dict]
     problems += [f"has the unknown {name}" for name in state_dict if name not in known and name not in names.unused]
     if problems:
         raise ValueError(f"this is not a checkpoint of {project} with these settings: {_listed(sorted(problems))}")

@@ -1,7 +1,7 @@
-"""Checkpoints of openvqa (commit f8f9966). Layouts taken from its source; never yet run on the files it released.
+"""Convert checkpoints of openvqa (commit f8f9966). The layouts are taken from its source.
 
-Facts: `from_openvqa`. Each model is one row of `MODELS`: our preset, its arguments by weights and settings, and a table
-of names.
+The released files have not been tried. Each model is one row of `MODELS`: our preset, its arguments as a function of
+weights and settings, and its table of names.
 """
 
 from __future__ import annotations
@@ -28,23 +28,31 @@ def from_openvqa(
     num_tokens: int | None = None,
     num_regions: int | None = None,
 ) -> VQAModel:
-    """A model of openvqa with its released weights, in eval mode.
+    """Convert a checkpoint of openvqa; the model is in eval mode.
 
-    Token ids are openvqa's (0 is padding, on the right); regions its raw features.
+    Token ids are openvqa's (0 is padding, on the right); regions are its raw features.
 
     Args:
         state_dict: the model's weights, under openvqa's names.
-        config: openvqa's settings as a plain dict. `MODEL_USE` names the model; of the sizes only those that the
-            weights do not show are read.
-        repaired: mask padding everywhere. Else the model is *faithful*: it is shown padding where openvqa shows it.
-        num_tokens: number of tokens of each question after padding or cutting, 14 in openvqa; None keeps the given one.
-        num_regions: likewise the regions (100).
+        config: openvqa's settings as a plain dict. `MODEL_USE` names the model. Sizes are read only where the weights
+            do not imply them.
+        repaired: mask padding everywhere. By default the model is *faithful*: it sees padding where openvqa shows it.
+        num_tokens: number of tokens after padding or cutting, 14 in openvqa; None keeps the given number.
+        num_regions: number of regions after padding or cutting, 100 in openvqa; None keeps the given number.
 
     Raises:
-        ValueError: an unknown model, a setting is missing, or weights of another model or other sizes.
+        ValueError: the model is unknown, a setting is missing, or the weights belong to another model or have other
+            sizes.
     """
     importer, state_dict = _importer(config), tensors(state_dict)
-    config = _with_dataset(state_dict, config)
+    # openvqa takes DATASET from its command line, not from its YAML files.
+    grid, regions = (f"adapter.{name}_linear.weight" in state_dict for name in ("grid", "frcn"))
+    if grid and regions:
+        raise ValueError(
+            "this model of openvqa reads regions and the cells of a grid at once (USE_AUX_FEAT, for GQA); only models "
+            "of regions, or of a grid alone, are read"
+        )
+    config = {"DATASET": "clevr" if grid else "vqa"} | dict(config)
     model = importer.preset(
         **importer.sizes(state_dict, config),
         faithful=not repaired,
@@ -54,22 +62,11 @@ def from_openvqa(
     return filled(model, importer.names(config), state_dict, project=f"openvqa's {config['MODEL_USE']}")
 
 
-def _with_dataset(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings with DATASET, which openvqa takes from its command line and not from its YAML files."""
-    grid, regions = (f"adapter.{name}_linear.weight" in state_dict for name in ("grid", "frcn"))
-    if grid and regions:
-        raise ValueError(
-            "this model of openvqa reads regions and the cells of a grid at once (USE_AUX_FEAT, for GQA); only models "
-            "of regions, or of a grid alone, are read"
-        )
-    return {"DATASET": "clevr" if grid else "vqa"} | dict(config)
-
-
 def openvqa_names(config: Mapping[str, Any]) -> NameTable:
     """The table of names of the model that `config` describes.
 
     Raises:
-        ValueError: an unknown model, or a setting is missing.
+        ValueError: the model is unknown, or a setting is missing.
     """
     return _importer(config).names(config)
 
@@ -91,7 +88,7 @@ def mcan_sizes(
     region_linear: str | None = None,
     project: str = PROJECT,
 ) -> dict[str, Any]:
-    """MCAN: the arguments of its preset, by these weights and settings; `region_linear` as in `mcan_names`."""
+    """The arguments of MCAN's preset for these weights and settings; `region_linear` as in `mcan_names`."""
     read, width = partial(setting, config, project=project), partial(size, state_dict, project=f"{project}'s mcan")
     agree = partial(agreed, config, project=project)
     boxes, region_linear = bool(config.get("USE_BBOX_FEAT")), region_linear or _region_linear(config)
@@ -115,18 +112,18 @@ def mcan_sizes(
 
 
 def count_layers(state_dict: Mapping[str, Tensor]) -> int:
-    """MCAN's layers in the weights."""
+    """The number of MCAN's encoder layers in the weights."""
     first = "backbone.enc_list."
     return len({name.removeprefix(first).partition(".")[0] for name in state_dict if name.startswith(first)})
 
 
 def _region_linear(config: Mapping[str, Any]) -> str:
-    """CLEVR's models read the cells of a grid, through a linear map of another name."""
+    """The name of the regions' linear map; models of CLEVR read grid cells through another one."""
     return "adapter.grid_linear" if config.get("DATASET") == "clevr" else "adapter.frcn_linear"
 
 
 def mcan_names(config: Mapping[str, Any], *, region_linear: str | None = None, project: str = PROJECT) -> NameTable:
-    """MCAN's table; with `region_linear` for projects that call the regions' linear map otherwise."""
+    """The table of names of MCAN; `region_linear` is the project's name of the regions' linear map if it is another."""
     names = NameTable()
     add_ends(names)
     names.linear("region_encoder.features", region_linear or _region_linear(config))
@@ -153,7 +150,7 @@ def mcan_names(config: Mapping[str, Any], *, region_linear: str | None = None, p
 
 
 def mmnasnet_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
-    """MMNasNet: the arguments of its preset, by these weights and settings."""
+    """The arguments of MMNasNet's preset for these weights and settings."""
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's mmnasnet")
     question_operations, region_operations = _operations(config)
     agree = partial(agreed, config, project=PROJECT)
@@ -180,7 +177,7 @@ def mmnasnet_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) 
 
 
 def mmnasnet_names(config: Mapping[str, Any]) -> NameTable:
-    """MMNasNet's table."""
+    """The table of names of MMNasNet."""
     names = NameTable()
     add_ends(names)
     names.linear("region_encoder.features", "adapter.frcn_linear")

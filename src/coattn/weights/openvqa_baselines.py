@@ -1,4 +1,4 @@
-"""openvqa's bottom-up top-down attention, BAN, MFB and MFH: sizes from the weights, dropout from the settings."""
+"""Sizes and tables of names of openvqa's bottom-up top-down attention, BAN, MFB and MFH."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from .openvqa_parts import PROJECT, add_mlp
 
 
 def add_weight_norm(names: NameTable, ours: str, theirs: str) -> None:
-    """A weight-normalized linear map, `WeightNormLinear`."""
+    """Add a weight-normalized linear map, our `WeightNormLinear`."""
     names.tensors(ours, theirs, ("weight_v", "weight_g", "bias"))
 
 
 def add_classifier(names: NameTable) -> None:
-    """Its classifier, `WeightNormClassifier`; the name is openvqa's."""
+    """Add the classifier, our `WeightNormClassifier`; "classifer" is openvqa's spelling."""
     add_weight_norm(names, "head.classify.hidden", "classifer.0")
     add_weight_norm(names, "head.classify.output", "classifer.3")
 
 
 def _dropped(config: Mapping[str, Any]) -> str:
-    """The place of a map that comes after dropout in one of openvqa's sequences: without dropout there is no place."""
+    """The name of a map that follows a dropout in openvqa's sequences; without dropout the map comes first."""
     return "mlp.1" if setting(config, "DROPOUT_R", float, project=PROJECT) > 0 else "mlp.0"
 
 
@@ -32,7 +32,7 @@ def _dropped(config: Mapping[str, Any]) -> str:
 
 
 def butd_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Bottom-up top-down attention: the arguments of its preset, by these weights and settings."""
+    """The arguments of `butd` for these weights and settings."""
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's butd")
     return {
         "num_words": width("embedding.weight"),
@@ -47,7 +47,7 @@ def butd_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> d
 
 
 def butd_names(config: Mapping[str, Any]) -> NameTable:
-    """The table of bottom-up top-down attention."""
+    """The table of names of bottom-up top-down attention."""
     names = NameTable()
     names.tensor("question_encoder.embedding.embed.weight", "embedding.weight")
     names.recurrence("question_encoder.recurrences", "rnn")
@@ -72,7 +72,7 @@ H_BIAS = Layout(lambda theirs: theirs.flatten(), lambda ours: ours[None, :, None
 
 
 def ban_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
-    """BAN: the arguments of its preset, by these weights and settings."""
+    """The arguments of `ban` for these weights and settings."""
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's ban")
     return {
         "num_words": width("embedding.weight"),
@@ -89,7 +89,7 @@ def ban_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
 
 
 def ban_names(config: Mapping[str, Any]) -> NameTable:
-    """The table of BAN."""
+    """The table of names of BAN."""
     names, place = NameTable(), _dropped(config)
     names.tensor("question_encoder.embedding.embed.weight", "embedding.weight")
     names.recurrence("question_encoder.recurrences", "rnn")
@@ -113,7 +113,7 @@ def ban_names(config: Mapping[str, Any]) -> NameTable:
 
 
 def mfb_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Any]:
-    """MFB or MFH: the arguments of its preset, by these weights and settings."""
+    """The arguments of `mfb` for these weights and settings of MFB or MFH."""
     read, width = partial(setting, config, project=PROJECT), partial(size, state_dict, project="openvqa's mfb")
     num_factors = read("MFB_K", int)
     joint_dim = width("backbone.i_att.mfb.proj_i.weight") // num_factors
@@ -134,7 +134,7 @@ def mfb_sizes(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
 
 
 def mfb_names(config: Mapping[str, Any]) -> NameTable:
-    """The table of MFB and MFH."""
+    """The table of names of MFB and MFH."""
     names = NameTable()
     names.tensor("question_encoder.embedding.embed.weight", "embedding.weight")
     names.recurrence("question_encoder.recurrences", "lstm")
@@ -150,6 +150,6 @@ def mfb_names(config: Mapping[str, Any]) -> NameTable:
 
 
 def _blocks(config: Mapping[str, Any]) -> list[str]:
-    """openvqa's names of the last pooling's blocks."""
+    """openvqa's names for the blocks of the last pooling."""
     high_order = config["MODEL_USE"] == "mfh" or setting(config, "HIGH_ORDER", bool, project=PROJECT)
     return ["mfh1", "mfh2"] if high_order else ["mfb"]

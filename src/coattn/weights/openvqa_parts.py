@@ -1,4 +1,4 @@
-"""Rows of a table of names for the parts that several models of openvqa share."""
+"""Table rows for the parts that several models of openvqa share."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PROJECT = "openvqa"
 
 
 class Importer(NamedTuple):
-    """How a model of openvqa becomes ours.
+    """The conversion of one model of openvqa.
 
     Attributes:
-        preset: the model, by its preset.
+        preset: our preset of the model.
         sizes: `(state_dict, config)` -> the preset's arguments, except those about padding.
         names: `(config)` -> the table of parameter names.
     """
@@ -29,24 +29,24 @@ class Importer(NamedTuple):
 
 
 def add_norm(names: NameTable, ours: str, theirs: str) -> None:
-    """Its layer norm, `UnbiasedLayerNorm`."""
+    """Add openvqa's layer norm, our `UnbiasedLayerNorm`."""
     names.tensors(ours, theirs, {"weight": "a_2", "bias": "b_2"})
 
 
 def add_attention(names: NameTable, ours: str, theirs: str) -> None:
-    """Its `MHAtt`, `MultiHeadAttention`."""
+    """Add openvqa's `MHAtt`, our `MultiHeadAttention`."""
     for our_part, their_part in (("q_proj", "q"), ("k_proj", "k"), ("v_proj", "v"), ("out_proj", "merge")):
         names.linear(f"{ours}.{our_part}", f"{theirs}.linear_{their_part}")
 
 
 def add_mlp(names: NameTable, ours: str, theirs: str) -> None:
-    """Its `MLP`."""
+    """Add openvqa's `MLP`, our `MLP`."""
     names.linear(f"{ours}.hidden", f"{theirs}.mlp.fc.linear")
     names.linear(f"{ours}.output", f"{theirs}.mlp.linear")
 
 
 def add_ends(names: NameTable) -> None:
-    """The first and last parts of MCAN and MMNasNet: LSTM, attentional reduction of each side, norm, classifier."""
+    """Add the parts that MCAN and MMNasNet share: LSTM, attentional reduction of each side, norm, classifier."""
     names.tensor("question_encoder.embedding.embed.weight", "embedding.weight")
     names.recurrence("question_encoder.recurrences", "lstm")
     for ours, theirs in (("question_pooling", "attflat_lang"), ("region_pooling", "attflat_img")):

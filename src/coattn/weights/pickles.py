@@ -1,4 +1,4 @@
-"""Weights out of other people's checkpoint files, which are pickles, without running the code that these can hold."""
+"""Read weights from checkpoint files, which are pickles, without running code that a pickle may hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# Under which a training checkpoint keeps its weights, and which `DataParallel` puts before each of their names.
+# The key of the weights in a training checkpoint, and the prefix that `DataParallel` adds to each name.
 STATE_DICT, PARALLEL = "state_dict", "module."
 
 
@@ -21,7 +21,7 @@ class Checkpoint(NamedTuple):
 
     Attributes:
         weights: the state dict, without the prefix of `DataParallel`.
-        rest: everything else: optimizer, epoch, settings.
+        rest: all other values: optimizer, epoch, settings.
     """
 
     weights: dict[str, Tensor]
@@ -33,11 +33,11 @@ def read_checkpoint(path: str | os.PathLike[str], *, allowed: Sequence[type] = (
 
     Args:
         path: the file.
-        allowed: plain classes that it may hold besides tensors and Python's own values.
+        allowed: plain classes that it may hold besides tensors and Python's built-in values.
 
     Raises:
-        ValueError: it holds anything else, is damaged, or has no weights.
-        OSError: it cannot be read.
+        ValueError: the file holds other objects, is damaged, or has no weights.
+        OSError: the file cannot be read.
     """
     try:
         with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings(action="ignore"):

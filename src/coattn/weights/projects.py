@@ -1,6 +1,6 @@
-"""The projects whose checkpoint files become model directories, each one row of `PROJECTS`.
+"""The projects whose checkpoint files can be converted to model directories: one row of `PROJECTS` each.
 
-Layouts are taken from the projects' source; none of it has ever been run on the files that they released.
+Layouts are taken from the projects' source; their released files have not been tried.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Task(NamedTuple):
     """The settings of a project for one data set.
 
     Attributes:
-        extractor: name of the extractor of its features.
-        metric: the metric of its answers.
-        num_tokens: words to which it pads or cuts questions; None for those of its longest question.
-        num_regions: regions to which it pads or cuts; None for a grid.
+        extractor: name of the extractor of the region features.
+        metric: the metric of the answers.
+        num_tokens: number of words to which questions are padded or cut; None for that of the longest question.
+        num_regions: number of regions to which images are padded or cut; None for a grid.
         softmax: answers exclude each other.
     """
 
@@ -45,19 +45,19 @@ CLEVR = Task("clevr-grid", "exact_match", None, None, softmax=True)
 
 
 class Project(NamedTuple):
-    """A project whose checkpoints are read.
+    """A project whose checkpoints can be converted.
 
     Attributes:
         source: the repository and commit whose source the layouts are taken from.
         load: `(weights, settings, *, repaired, num_tokens, num_regions) -> VQAModel`.
-        specials: the tokens that its dictionary has before the words: padding, unknown words, ...; none where it keeps
-            those two outside.
-        tokenizer: how it splits questions, a name of `coattn.text.tokenizer.TOKENIZERS`.
+        specials: the tokens before the words of its dictionary (padding, unknown words, ...); empty if the dictionary
+            has words only.
+        tokenizer: its tokenizer of questions, a name of `coattn.text.tokenizer.TOKENIZERS`.
         models: its names of models, and the settings that each name implies.
-        tasks: by data set.
-        settings: where the settings are that its weights do not show: in a "file", in the "checkpoint" (or a file), or
-            there are "none".
-        own_vectors: its word vectors are in its checkpoint; else frozen ones are read in from outside.
+        tasks: its tasks, by data set.
+        settings: the place of the settings that the weights do not imply: a "file", the "checkpoint" (or a file), or
+            "none" if there are no such settings.
+        own_vectors: its word vectors are in its checkpoint; otherwise frozen ones are read from a file.
     """
 
     source: str
@@ -70,7 +70,7 @@ class Project(NamedTuple):
     own_vectors: bool = True
 
 
-# Under the names of openvqa's YAML files, and without their sizes.
+# By the names of openvqa's YAML files; their sizes are not repeated here.
 OPENVQA_MODELS: dict[str, dict[str, Any]] = {
     **{f"mcan{size}": {"MODEL_USE": "mcan"} for size in ("", "_small", "_large")},
     "butd": {"MODEL_USE": "butd"},
@@ -82,7 +82,7 @@ OPENVQA_MODELS: dict[str, dict[str, Any]] = {
 
 
 def _load_hengyuan(weights: Mapping[str, Tensor], settings: Mapping[str, Any], **padding: Any) -> VQAModel:
-    """hengyuan-hu's model with our ids: padding, its last row, comes first, then zeros for unknown words."""
+    """Convert hengyuan-hu's model to our ids: padding (its last row) comes first, then zeros for unknown words."""
     name = "w_emb.emb.weight"
     if (rows := weights.get(name)) is not None and rows.dim() == 2:
         weights = {**weights, name: torch.cat((rows[-1:], torch.zeros_like(rows[:1]), rows[:-1]))}
