@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -41,6 +42,13 @@ def coattn(script: Path, *arguments: object) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def validations(root: Path) -> list[float]:
+    """The logged loss and accuracy of each validation."""
+    with (root / "logs" / "version_0" / "metrics.csv").open() as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row["val/loss"] for name in METRICS]
+
+
+METRICS = ("val/loss", "val/accuracy")
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
 
@@ -67,6 +75,8 @@ def test_two_devices_train_as_one(
     weights = [read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("one", "two")]
     for name in weights[0]:
         torch.testing.assert_close(weights[1][name], weights[0][name], rtol=1e-5, atol=1e-6, msg=name)
+    alone, shared = (validations(tmp_path / name) for name in ("one", "two"))
+    assert shared == pytest.approx(alone, abs=1e-4), "13 questions are not divisible by two devices"
     assert (tmp_path / "two" / "model" / "model.safetensors").exists()
 
 

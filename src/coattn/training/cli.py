@@ -382,6 +382,7 @@ class _CommandLine(LightningCLI):
         if config.overwrite and (config.resume or config.ckpt_path):
             raise ValueError("--overwrite starts anew: leave out --resume and --ckpt_path")
         present = [folder / name for name in (LAST, BEST) if (folder / name).exists()]
+        present += self.root.glob("hpc_ckpt_*.ckpt")  # under SLURM, Lightning would go on from such a file by itself
         if config.resume and config.ckpt_path is None:
             return present[0] if present else None
         checkpoint = None if config.ckpt_path is None else self._named_checkpoint(config.ckpt_path)
