@@ -46,17 +46,17 @@ def test_every_argument_is_explained_by_sentences(command: str) -> None:
 
 @pytest.mark.parametrize("command", ["fit", "predict"])
 def test_settings_are_explained_by_sentences(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from coattn.training import cli
+    from coattn.training.cli import commands
 
     parsers = {}
 
-    def stop(line: cli._CommandLine, parser: object, arguments: object) -> None:
+    def stop(line: commands._CommandLine, parser: object, arguments: object) -> None:
         parsers.update(line._subcommand_parsers)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli._CommandLine, "parse_arguments", stop)
+    monkeypatch.setattr(commands._CommandLine, "parse_arguments", stop)
     with pytest.raises(KeyboardInterrupt):
-        cli._CommandLine([command])
+        commands._CommandLine([command])
     ours = {
         action.dest: str(action.help)
         for action in parsers[command]._actions

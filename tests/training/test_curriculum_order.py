@@ -9,7 +9,7 @@ from test_data import epoch, module, same
 from test_resume import fit
 from tiny import change
 
-from coattn.training.cli import main
+from coattn.training.cli.commands import main
 from coattn.training.order import BatchPlan, EasyFirst
 
 CURRICULUM = {"question_types": ["yes/no"], "epochs": 1.5}

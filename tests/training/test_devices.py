@@ -12,7 +12,7 @@ from tiny import change, plain_descent
 
 from coattn._internal.files import read_json
 from coattn.cli import main
-from coattn.training.callbacks import read_checkpoint
+from coattn.training.checkpoints import read_checkpoint
 from coattn.training.optim import OPTIMIZERS
 
 SCRIPT = f"""

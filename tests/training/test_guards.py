@@ -17,10 +17,10 @@ from tiny import change, settings, write_data
 
 from coattn.cli import main
 from coattn.serialization.directory import load_directory
-from coattn.training.callbacks import AtomicCheckpointIO, Checkpoints, read_checkpoint
+from coattn.training.checkpoints import AtomicCheckpointIO, Checkpoints, read_checkpoint
+from coattn.training.cli.options import REFUSED
 from coattn.training.data import VQADataModule
-from coattn.training.evaluation import check_finite
-from coattn.training.options import REFUSED
+from coattn.training.evaluation.answers import check_finite
 from coattn.training.task import VQATask
 
 DIMS = {"num_words": 8, "question_dim": None, "region_dim": 8, "num_answers": 5}

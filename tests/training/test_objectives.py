@@ -25,7 +25,7 @@ from coattn.text.answer_words import AnswerWords
 from coattn.text.vocabulary import AnswerVocabulary
 from coattn.training.data import VQADataModule
 from coattn.training.dataset import Questions, encode_answers
-from coattn.training.evaluation import CollectAnswers, results_by_question
+from coattn.training.evaluation.answers import CollectAnswers, results_by_question
 from coattn.training.model import build_model
 from coattn.training.objectives import make_objective
 from coattn.training.task import VQATask

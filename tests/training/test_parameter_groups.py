@@ -11,7 +11,7 @@ from tiny import change, settings
 
 from coattn.cli import main
 from coattn.serialization.directory import load_directory
-from coattn.training.callbacks import read_checkpoint
+from coattn.training.checkpoints import read_checkpoint
 from coattn.training.optim import parameter_groups
 from coattn.training.task import VQATask
 

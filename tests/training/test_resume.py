@@ -12,8 +12,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from coattn.training.callbacks import Checkpoints, read_checkpoint
-from coattn.training.cli import main
+from coattn.training.checkpoints import Checkpoints, read_checkpoint
+from coattn.training.cli.commands import main
 
 # Batches of 4 and two of them to a step: six steps in an epoch, with validations in its midst and at its end.
 HARD = ["--data.batches.size", "4", "--trainer.accumulate_grad_batches", "2", "--trainer.val_check_interval", "5"]

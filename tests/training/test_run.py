@@ -15,9 +15,9 @@ from coattn.cli import main
 from coattn.features.store.reader import FeatureStore
 from coattn.serialization.directory import load_directory
 from coattn.text.vocabulary import AnswerVocabulary
-from coattn.training.callbacks import read_checkpoint
+from coattn.training.checkpoints import read_checkpoint
 from coattn.training.data import VQADataModule
-from coattn.training.evaluation import results_by_question
+from coattn.training.evaluation.answers import results_by_question
 
 
 @pytest.fixture(scope="module")

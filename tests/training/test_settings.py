@@ -13,7 +13,7 @@ from tiny import change, settings
 
 from coattn.cli import main
 from coattn.nn import VQAModel
-from coattn.training.callbacks import read_checkpoint
+from coattn.training.checkpoints import read_checkpoint
 from coattn.training.data import VQADataModule
 from coattn.training.model import build_model
 from coattn.training.optim import parameter_groups

@@ -99,7 +99,7 @@ def test_statistics_come_from_the_training_images(tiny_data: Path, tmp_path: Pat
 
 def test_validation_logs_the_official_accuracy(tiny_data: Path, tmp_path: Path) -> None:
     from coattn.metrics.score import score
-    from coattn.training.evaluation import CollectAnswers, results_by_question
+    from coattn.training.evaluation.answers import CollectAnswers, results_by_question
 
     task, data = task_and_data(tiny_data)
     collect = CollectAnswers()

@@ -21,7 +21,7 @@ from coattn.predictor import Predictor
 from coattn.serialization.directory import load_directory
 from coattn.serialization.registry import build, describe
 from coattn.text.encoders import FinetunedQuestionEncoder
-from coattn.training.callbacks import read_checkpoint
+from coattn.training.checkpoints import read_checkpoint
 from coattn.training.optim import OPTIMIZERS
 from coattn.training.task import VQATask
 

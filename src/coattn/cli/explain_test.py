@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from coattn._internal.tensors import find_device
     from coattn.explain.faithful import save_report, summary, table
     from coattn.serialization.directory import load_directory
-    from coattn.training.certify import open_data
-    from coattn.training.faithfulness import measure_explanations
+    from coattn.training.evaluation.certify import open_data
+    from coattn.training.evaluation.faithfulness import measure_explanations
 
     directory = load_directory(args.model)
     data = open_data(args.config or args.model.resolve().parent / "config.yaml", args.model)

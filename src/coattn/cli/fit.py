@@ -1,4 +1,4 @@
-"""`coattn fit`, `validate`, `test` and `predict`: Lightning's command line, which is in `coattn.training.cli`."""
+"""`coattn fit`, `validate`, `test` and `predict`, which are built in `coattn.training.cli.commands`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     with _absent("torchvision", "transformers", "scipy", "matplotlib") if "--help" in arguments else nullcontext():
         require("lightning", "train")
     require("jsonargparse", "train")
-    from coattn.training.cli import main as run
+    from coattn.training.cli.commands import main as run
 
     return run(_with_packaged_configs(arguments))
 

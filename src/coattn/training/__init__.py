@@ -1,6 +1,6 @@
 """Training: batches, data module, task, checkpoints, and the model directory at the end. Needs the extra `train`."""
 
-from coattn.training.callbacks import Checkpoints
+from coattn.training.checkpoints import Checkpoints
 from coattn.training.data import VQADataModule
 from coattn.training.export import export_model
 from coattn.training.task import VQATask

@@ -19,9 +19,8 @@ from coattn.features.store.joined import JoinedStore
 from coattn.features.store.reader import FeatureStore
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import Vocabulary
-from coattn.training.batches import Batch, Draw
+from coattn.training.batches import Batch, BatchLoader, Draw
 from coattn.training.dataset import Questions, Split, as_list, check_sources, make_split, read_files
-from coattn.training.loader import BatchLoader
 from coattn.training.order import TrainingOrder, evaluation_draws
 from coattn.training.settings import (
     AnswerSettings,

@@ -9,9 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch.utils.data import Dataset
 
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
@@ -22,7 +20,7 @@ from coattn.text.answer_words import PAD, AnswerWords
 from coattn.text.answers import answer_shares, soft_scores
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
-from coattn.training.batches import Batch, Draw, Ragged, Texts, make_batch
+from coattn.training.batches import Batch, Draw, QuestionDataset, QuestionEmbeddings, Ragged, make_batch
 from coattn.training.settings import DataSettings, Targets
 from coattn.training.text_inputs import Vocabularies
 
@@ -272,55 +270,3 @@ def check_sources(pairs: Iterable[tuple[dict[str, Any], FeatureStore | JoinedSto
             if not allow:
                 raise ValueError(f"{error}, or let --allow-other-features only warn") from None
             rank_zero_warn(f"{error} (--allow-other-features lets it pass)")
-
-
-class QuestionEmbeddings(NamedTuple):
-    """Given token embeddings: a store, and which of its entries belongs to each question."""
-
-    store: FeatureStore
-    entries: np.ndarray
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(N,) number of tokens of each question."""
-        return self.store.lengths[self.entries]
-
-    def padded(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The embeddings (B, T, E) of some questions, zeros at padding, and the mask (B, T)."""
-        rows = self.store.read_padded(self.entries[positions])
-        return rows.features, np.arange(rows.features.shape[1]) < rows.lengths[:, None]
-
-
-class QuestionDataset(Dataset[Texts]):
-    """The questions of a split. Its items are those of whole batches, read in one call; it may be pickled and forked.
-
-    Args:
-        questions: token ids, or given token embeddings.
-        targets: the answers that are right, per question, by number or in words (`Batch.target_answers`), ...
-        scores: ... and what each is worth (same offsets).
-    """
-
-    def __init__(self, questions: Ragged | QuestionEmbeddings, targets: Ragged, scores: np.ndarray) -> None:
-        self.questions, self.targets, self.scores = questions, targets, scores
-
-    def __len__(self) -> int:
-        return len(self.targets.offsets) - 1
-
-    def __getitem__(self, draw: Draw) -> Texts:
-        question, question_mask = self.questions.padded(draw.positions)
-        places, num_targets = self.targets.places(draw.positions)
-        return Texts(
-            question=torch.from_numpy(question.astype(np.int64) if question.dtype == np.int32 else question),
-            question_mask=torch.from_numpy(question_mask),
-            target_rows=torch.from_numpy(np.repeat(np.arange(len(draw.positions)), num_targets)),
-            target_answers=torch.from_numpy(_trimmed(self.targets.values[places]).astype(np.int64)),
-            target_scores=torch.from_numpy(self.scores[places]),
-            positions=torch.from_numpy(draw.positions),
-        )
-
-
-def _trimmed(answers: np.ndarray) -> np.ndarray:
-    """Answers by number (S,) as they are; answers in words (S, L) without the places that are padding in all."""
-    if answers.ndim == 1:
-        return answers
-    return answers[:, : max(int((answers != 0).sum(axis=1).max(initial=1)), 1)]

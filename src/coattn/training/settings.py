@@ -298,11 +298,6 @@ MOVED = {
     "data.predict_questions": "data.files.predict_questions",
     "data.question_embeddings": "data.text.embeddings",
     "data.text_encoder": "data.text.encoder",
-    "data.allow_download": "data.text.allow_download",
-    "data.word_vectors": "data.text.word_vectors",
-    "data.tokenizer": "data.text.tokenizer",
-    "data.max_tokens": "data.text.max_tokens",
-    "data.min_word_count": "data.text.min_word_count",
     "data.answers": "data.answers.kind",
     "data.max_answers": "data.answers.max_count",
     "data.min_answer_count": "data.answers.min_count",
@@ -310,33 +305,26 @@ MOVED = {
     "data.known_answers_only": "data.answers.known_only",
     "data.batch_size": "data.batches.size",
     "data.eval_batch_size": "data.batches.eval_size",
-    "data.pool": "data.batches.pool",
-    "data.group_by_image": "data.batches.group_by_image",
-    "data.flips": "data.batches.flips",
-    "data.curriculum": "data.batches.curriculum",
     "data.residency": "data.memory.residency",
     "data.residency_budget": "data.memory.budget",
-    "data.num_workers": "data.memory.num_workers",
-    "data.pin_memory": "data.memory.pin_memory",
-    "data.start_method": "data.memory.start_method",
     "model.frozen_layers": "model.text_encoder.frozen_layers",
     "model.text_dropout": "model.text_encoder.dropout",
     "model.loss": "model.loss.name",
-    "model.label_smoothing": "model.loss.label_smoothing",
-    "model.reduction": "model.loss.reduction",
     "model.optimizer": "model.optimizer.name",
-    "model.lr": "model.optimizer.lr",
-    "model.lr_scale": "model.optimizer.lr_scale",
-    "model.betas": "model.optimizer.betas",
-    "model.eps": "model.optimizer.eps",
-    "model.weight_decay": "model.optimizer.weight_decay",
     "model.schedule": "model.schedule.name",
     **{
-        f"model.{name}": f"model.schedule.{name}"
-        for name in ("warmup_epochs", "warmup", "decay_epochs", "decay_rate", "decay_steps")
+        f"{group.partition('.')[0]}.{name}": f"{group}.{name}"
+        for group, names in {
+            "data.text": "allow_download word_vectors tokenizer max_tokens min_word_count",
+            "data.batches": "pool group_by_image flips curriculum",
+            "data.memory": "num_workers pin_memory start_method",
+            "model.loss": "label_smoothing reduction",
+            "model.optimizer": "lr lr_scale betas eps weight_decay",
+            "model.schedule": "warmup_epochs warmup decay_epochs decay_rate decay_steps",
+            "model.execution": "compile checkpoint_activations",
+        }.items()
+        for name in names.split()
     },
-    "model.compile": "model.execution.compile",
-    "model.checkpoint_activations": "model.execution.checkpoint_activations",
 }
 
 

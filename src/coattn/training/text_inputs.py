@@ -23,7 +23,7 @@ from coattn.text.encoders import encoder_record
 from coattn.text.pretrained_tokenizer import FILES, KIND, PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors
-from coattn.training.callbacks import read_checkpoint
+from coattn.training.checkpoints import read_checkpoint
 from coattn.training.settings import DataSettings
 
 

@@ -12,55 +12,47 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import logging
-import os
-import re
 import shlex
-import shutil
 import signal
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import set_loader
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from coattn._internal.files import atomic_path
-from coattn._internal.hints import did_you_mean, wrong_setting
 from coattn.datasets.results import FORMS, Results, default_name, write_results
 from coattn.explain.abstain import Safeguards
 from coattn.metrics.score import score
 from coattn.serialization.directory import load_directory
-from coattn.training.callbacks import (
+from coattn.training.checkpoints import (
     BEST,
     LAST,
     AtomicCheckpointIO,
     Checkpoints,
     DivergedError,
-    Epochs,
-    read_checkpoint,
 )
-from coattn.training.certify import split_doubts
-from coattn.training.controls import image_controls
+from coattn.training.cli.options import adapt_to_preset, check_safe, check_trainer, explain_mistake, read_yaml, renamed
+from coattn.training.cli.run_folder import checkpoint_to_resume, checkpoint_to_use, is_first_process, locked, remove_run
 from coattn.training.data import VQADataModule
-from coattn.training.evaluation import CollectAnswers, results_by_question
+from coattn.training.evaluation.answers import CollectAnswers, results_by_question
+from coattn.training.evaluation.certify import split_doubts
+from coattn.training.evaluation.controls import image_controls
 from coattn.training.export import export_model
-from coattn.training.options import adapt_to_preset, check_safe, check_trainer, read_yaml, renamed
+from coattn.training.progress import Epochs, ProgressBar, quiet
 from coattn.training.signals import SIGNALS, Stopped
 from coattn.training.task import VQATask
 
 LINKED = ("num_words", "question_dim", "text_config", "region_dim", "num_answers", "num_answer_words")
 _VOCABULARY = ("text.tokenizer", "text.min_word_count", "answers.max_count", "answers.min_count")
-_MADE = ("checkpoints", "logs", "model", "predictions", "config.yaml", "hpc_ckpt_*.ckpt")
 _HIDDEN = {"verbose", "weights_only", "return_predictions", "model", "datamodule", "dataloaders", "ckpt_path"}
 _EXAMPLES = {
     "fit": "coattn fit --config configs/easy_vqa.yaml --model.sizes.dim 128 --model.optimizer.lr 1e-3",
@@ -75,17 +67,6 @@ _DESCRIPTIONS = {
     "predict": "Write the answers of a trained model to a result file.",
 }
 
-_NOISE = (
-    "Tip:",  # its other products
-    "Loading `train_dataloader` to estimate",
-    "Experiment logs directory",  # the two loggers share a folder
-    "The number of training batches",  # few batches are no mistake
-    "across ranks is zero",  # nor are no validation questions
-    "callbacks used to create the checkpoint need to be provided",  # not to validate, test or predict
-    "LeafSpec` is deprecated",
-    "instantiate_classes",
-)
-
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command, given with all its arguments.
@@ -95,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         KeyboardInterrupt: training was interrupted; its last checkpoint is written.
     """
     try:
-        with _quiet(), SIGNALS.installed():
+        with quiet(), SIGNALS.installed():
             _CommandLine(list(arguments))
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
@@ -105,12 +86,6 @@ def main(arguments: Sequence[str]) -> int:
         print(f"coattn: ended by {name}{hint}", file=sys.stderr)
         return int(stopped.code or 1)
     return 0
-
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows: folders of runs are not locked
-    fcntl = None  # type: ignore[assignment]
 
 
 class _CommandLine(LightningCLI):
@@ -183,7 +158,9 @@ class _CommandLine(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
-            raise ValueError(self._explain(str(error), args)) from None
+            actions = self._subcommand_parsers.get(args[0], self.parser)._actions
+            known = [action.dest for action in actions if action.dest not in ("help", "config")]
+            raise ValueError(explain_mistake(str(error), args, known)) from None
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint's settings silently override those given."""
@@ -205,7 +182,11 @@ class _CommandLine(LightningCLI):
             config.data.allow_other_features = True
         if config.data.seed is None:
             config.data.seed = int(config.seed_everything)
-        self.checkpoint = self._checkpoint_to_continue() if self.command == "fit" else self._checkpoint_to_use()
+        if self.command == "fit":
+            choice = {name: config[name] for name in ("resume", "overwrite", "ckpt_path")}
+            self.checkpoint = checkpoint_to_resume(self.root, **choice)
+        else:
+            self.checkpoint = checkpoint_to_use(self.root, config.ckpt_path)
         self.vocabulary_from = config.data.vocabulary_from
         if self.vocabulary_from is not None:
             defaults = self._parser(self.command).get_defaults()
@@ -230,7 +211,7 @@ class _CommandLine(LightningCLI):
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         callbacks = list(config["callbacks"] or [])
         if config["enable_progress_bar"] is not False:
-            callbacks.append(_ProgressBar(refresh_rate=20 if sys.stderr.isatty() else 200))
+            callbacks.append(ProgressBar(refresh_rate=20 if sys.stderr.isatty() else 200))
         if fitting and config["enable_checkpointing"] is not False:
             callbacks.append(self._get(self.config_init, "checkpoints"))
         else:
@@ -242,8 +223,8 @@ class _CommandLine(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == "fit":
-            writes = _is_first_process() and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
-            with _locked(self.root) if writes else nullcontext():
+            writes = is_first_process() and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
+            with locked(self.root) if writes else nullcontext():
                 self._fit()
         elif subcommand == "predict":
             self._predict()
@@ -252,13 +233,13 @@ class _CommandLine(LightningCLI):
 
     def _fit(self) -> None:
         trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]
-        first = _is_first_process() and not trial
+        first = is_first_process() and not trial
         if first:
             self.datamodule.setup("fit")  # mistakes in the data show before anything is replaced
             if self.checkpoint is None:
                 self.model.check_data(self.datamodule)
             if self.settings.overwrite:
-                _remove_run(self.root)
+                remove_run(self.root)
             for leak in self.datamodule.leaks("val"):
                 rank_zero_warn(f"validation: {leak}")
             self._save_config()
@@ -377,40 +358,6 @@ class _CommandLine(LightningCLI):
         files = self.settings.config
         return Path(str(files[-1])).stem if files else self.settings.model.preset or "run"
 
-    def _checkpoint_to_continue(self) -> Path | None:
-        config, folder = self.settings, self.root / "checkpoints"
-        if config.overwrite and (config.resume or config.ckpt_path):
-            raise ValueError("--overwrite starts anew: leave out --resume and --ckpt_path")
-        present = [folder / name for name in (LAST, BEST) if (folder / name).exists()]
-        present += self.root.glob("hpc_ckpt_*.ckpt")  # under SLURM, Lightning would go on from such a file by itself
-        if config.resume and config.ckpt_path is None:
-            return present[0] if present else None
-        checkpoint = None if config.ckpt_path is None else self._named_checkpoint(config.ckpt_path)
-        goes_on = checkpoint is not None and checkpoint.resolve().parent == folder.resolve()
-        # Only the first process looks: when the others are started the run has begun.
-        if present and not goes_on and not config.overwrite and _is_first_process():
-            raise ValueError(
-                f"{self.root} already holds a run ({present[0]}); go on with it (--resume), replace it (--overwrite), "
-                "or give another folder (--trainer.default_root_dir)"
-            )
-        return checkpoint
-
-    def _checkpoint_to_use(self) -> Path:
-        if self.settings.ckpt_path is not None:
-            return self._named_checkpoint(self.settings.ckpt_path)
-        best, last = (self.root / "checkpoints" / name for name in (BEST, LAST))
-        return best if best.exists() else self._named_checkpoint(str(last))
-
-    def _named_checkpoint(self, name: str) -> Path:
-        path = self.root / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such checkpoint; train first (coattn fit), or give --ckpt_path")
-        if path.is_file():
-            read_checkpoint(path, complete=self.command == "fit")
-        if path.is_dir() and self.command == "fit":
-            raise ValueError(f"{path}: training goes on from a checkpoint file (.ckpt), not from a model directory")
-        return path
-
     def _save_config(self) -> None:
         settings = self.settings.clone()
         settings.data.vocabulary_from = self.vocabulary_from
@@ -428,21 +375,6 @@ class _CommandLine(LightningCLI):
         with atomic_path(self.root / "config.yaml") as partial:
             partial.write_text(text, encoding="utf-8")
 
-    def _explain(self, message: str, arguments: list[str]) -> str:
-        """A parser's message with what the user should do."""
-        if link := re.search(r"data\.\w+ --> (model\.\w+)", message):
-            return f"{link[1]} follows from the data; remove it"
-        if message.startswith("Problems parsing config"):
-            files = " ".join(argument for argument in arguments if argument.endswith((".yaml", ".yml", ".json")))
-            return f"{files}: not valid YAML: {' '.join(message.split())}"
-        unknown = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
-        if unknown is None:
-            return wrong_setting(message)
-        name = unknown[1] or unknown[2]
-        parser = self._subcommand_parsers.get(arguments[0], self.parser)
-        known = [action.dest for action in parser._actions if action.dest not in ("help", "config")]
-        return f"there is no setting {name!r}{did_you_mean(name, known)}"
-
 
 class _Parser(LightningArgumentParser):
     def add_class_arguments(self, theclass: type, *arguments: Any, **options: Any) -> list[str]:
@@ -450,68 +382,3 @@ class _Parser(LightningArgumentParser):
         if issubclass(theclass, LightningModule):
             options["skip"] = {"model"}
         return super().add_class_arguments(theclass, *arguments, **options)
-
-
-def _is_first_process() -> bool:
-    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
-
-
-class _ProgressBar(TQDMProgressBar):
-    def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
-        """With the loss, which is fetched from the device only when the bar is drawn; without the loggers' version."""
-        usual = super().get_metrics(trainer, pl_module)
-        loss = trainer.callback_metrics.get("train/loss") if trainer.training else None
-        shown = {} if loss is None else {"train/loss": float(loss)}
-        return shown | {name: value for name, value in usual.items() if name != "v_num"}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what Lightning says at each start and nobody can do anything about."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(_is_of_interest)
-    try:
-        with warnings.catch_warnings():
-            for message in _NOISE:
-                warnings.filterwarnings("ignore", f".*{re.escape(message)}")
-            yield
-    finally:
-        logger.removeFilter(_is_of_interest)
-
-
-def _is_of_interest(record: logging.LogRecord) -> bool:
-    return not any(message in record.getMessage() for message in _NOISE)
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Lock the folder of a run; the lock ends with the process. A folder that stays empty is removed.
-
-    Raises:
-        ValueError: another run holds the lock.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    handle = os.open(root, os.O_RDONLY)
-    try:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise ValueError(f"{root} is in use by another run; give another folder (--trainer.default_root_dir)") from None
-    except OSError:  # a network file system without locks
-        pass
-    try:
-        yield
-    finally:
-        os.close(handle)
-        if not any(root.iterdir()):
-            root.rmdir()
-
-
-def _remove_run(root: Path) -> None:
-    """Remove what a run makes, and nothing else that may lie in its folder."""
-    for path in [path for name in _MADE for path in root.glob(name)]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""Checkpoints: when they are written, what makes going on from them exact, and how they reach the disk."""
+"""Checkpoints: when they are written, what makes resuming from them exact, and how they reach the disk.
+
+Weights that are not finite are never saved: `check_weights` stops the training.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from coattn._internal.files import atomic_path
 from coattn._internal.hints import did_you_mean
-from coattn._internal.process_memory import peak_of_process
 from coattn.training.optim import needs_end
 from coattn.training.signals import SIGNALS, Stopped
 
@@ -153,32 +155,6 @@ def trainer_settings(trainer: Trainer) -> dict[str, Any]:
         "gradient_clip_val": trainer.gradient_clip_val,
         "gradient_clip_algorithm": None if algorithm is None else str(algorithm),
     }
-
-
-class PeakMemory(Callback):
-    """Logs once, at the end of training, the most memory that it took at a time, as `peak_memory_gb` (1e9 bytes).
-
-    With a GPU that is what tensors took there, of the first device; else what the process took, from its start.
-    """
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start to measure."""
-        if pl_module.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(pl_module.device)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log it."""
-        peak = peak_memory(pl_module.device)
-        if peak is not None:
-            for logger in trainer.loggers:
-                logger.log_metrics({"peak_memory_gb": peak}, step=trainer.global_step)
-
-
-def peak_memory(device: torch.device) -> float | None:
-    """The most memory at a time so far, in 1e9 bytes; None where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return peak_of_process()
 
 
 class DivergedError(ValueError):
@@ -346,49 +322,6 @@ def check_weights(module: LightningModule) -> None:
         f"training diverged: {when}; lower model.optimizer.lr, set trainer.gradient_clip_val, or check the features of "
         "the training images (coattn inspect)"
     )
-
-
-class Epochs(Callback):
-    """Collects a row for each epoch: number, mean training loss, validation metrics and seconds."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-        self._began = time.monotonic()
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._began = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the row of this epoch."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        total: Any = getattr(pl_module, "loss_sum", math.nan)
-        loss = float(total) / max(int(getattr(pl_module, "loss_count", 1)), 1)  # type: ignore[arg-type]
-        seconds = time.monotonic() - self._began
-        self.rows.append({"epoch": trainer.current_epoch, "train/loss": loss, **metrics, "seconds": seconds})
-
-    def table(self) -> str:
-        """The rows as text; of more than 20 epochs the first and the last ten."""
-        if not self.rows:
-            return ""
-        names = [
-            name for name in ("epoch", "train/loss", "val/loss", "val/accuracy", "seconds") if name in self.rows[-1]
-        ]
-        lines = ["".join(f"{name:>14}" for name in names)]
-        rows: list[dict[str, float] | None] = [*self.rows]
-        if len(rows) > 20:
-            rows = [*rows[:10], None, *rows[-10:]]
-        for row in rows:
-            cells = ["..."] if row is None else [_cell(name, row.get(name)) for name in names]
-            lines.append("".join(f"{cell:>14}" for cell in cells))
-        return "\n".join(lines)
-
-
-def _cell(name: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    digits = {"epoch": 0, "seconds": 1, "val/accuracy": 2}.get(name, 4)
-    return f"{value:.{digits}f}"
 
 
 def _generators(device: torch.device) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Options of the training commands, prepared before Lightning reads them: earlier names, safety, a new preset."""
+"""Options of the training commands before Lightning reads them: earlier names, safety, a new preset, mistakes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from jsonargparse import get_loader
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from coattn._internal.hints import did_you_mean, wrong_setting
 from coattn.models import GENERATORS, PRESETS
 from coattn.nn import CoAttentionStack
 from coattn.training.settings import MOVED, regroup
@@ -124,6 +125,26 @@ def check_trainer(trainer: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
         raise ValueError(
             f"trainer.strategy {name!r} is not supported; use ddp, which keeps the whole model on each device"
         )
+
+
+def explain_mistake(message: str, arguments: Sequence[str], known: Sequence[str]) -> str:
+    """A parser's message, with what the user should do.
+
+    Args:
+        message: of the parser.
+        arguments: the command line.
+        known: names of all settings.
+    """
+    if link := re.search(r"data\.\w+ --> (model\.\w+)", message):
+        return f"{link[1]} follows from the data; remove it"
+    if message.startswith("Problems parsing config"):
+        files = " ".join(argument for argument in arguments if argument.endswith((".yaml", ".yml", ".json")))
+        return f"{files}: not valid YAML: {' '.join(message.split())}"
+    unknown = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
+    if unknown is None:
+        return wrong_setting(message)
+    name = unknown[1] or unknown[2]
+    return f"there is no setting {name!r}{did_you_mean(name, known)}"
 
 
 def adapt_to_preset(config: Any, arguments: Sequence[str], files: Sequence[str]) -> list[str]:

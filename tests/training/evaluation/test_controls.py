@@ -8,8 +8,8 @@ import torch
 from tiny import settings
 
 from coattn.cli import main
-from coattn.training.controls import BLANK, SHUFFLED, blanked, shuffled
 from coattn.training.data import VQADataModule
+from coattn.training.evaluation.controls import BLANK, SHUFFLED, blanked, shuffled
 
 
 def test_shuffled_and_blank_batches(tiny_data: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from coattn.metrics.score import score
 from coattn.training.batches import Batch
 from coattn.training.data import VQADataModule
-from coattn.training.evaluation import results_by_question
+from coattn.training.evaluation.answers import results_by_question
 from coattn.training.task import VQATask
 
 SHUFFLED, BLANK = "images shuffled", "blank images"

@@ -1,0 +1,128 @@
+"""What a run reports while it trains: a progress bar, a table of epochs, and the peak of its memory."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from coattn._internal.process_memory import peak_of_process
+
+# Messages of Lightning that appear at each start and that a user cannot act on.
+_NOISE = (
+    "Tip:",  # advertisements for other products
+    "Loading `train_dataloader` to estimate",
+    "Experiment logs directory",  # the two loggers share a folder
+    "The number of training batches",  # a small number of batches is fine
+    "across ranks is zero",  # and so is a run without validation
+    "callbacks used to create the checkpoint need to be provided",  # not to validate, test or predict
+    "LeafSpec)` is deprecated",
+    "instantiate_classes",
+)
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's progress bar with the training loss."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
+        """With the loss, which is fetched from the device only when the bar is drawn; without the loggers' version."""
+        usual = super().get_metrics(trainer, pl_module)
+        loss = trainer.callback_metrics.get("train/loss") if trainer.training else None
+        shown = {} if loss is None else {"train/loss": float(loss)}
+        return shown | {name: value for name, value in usual.items() if name != "v_num"}
+
+
+class Epochs(Callback):
+    """Collects a row for each epoch: number, mean training loss, validation metrics and seconds."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self._began = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the row of this epoch."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        total: Any = getattr(pl_module, "loss_sum", math.nan)
+        loss = float(total) / max(int(getattr(pl_module, "loss_count", 1)), 1)  # type: ignore[arg-type]
+        seconds = time.monotonic() - self._began
+        self.rows.append({"epoch": trainer.current_epoch, "train/loss": loss, **metrics, "seconds": seconds})
+
+    def table(self) -> str:
+        """The rows as text; of more than 20 epochs the first and the last ten."""
+        if not self.rows:
+            return ""
+        names = [
+            name for name in ("epoch", "train/loss", "val/loss", "val/accuracy", "seconds") if name in self.rows[-1]
+        ]
+        lines = ["".join(f"{name:>14}" for name in names)]
+        rows: list[dict[str, float] | None] = [*self.rows]
+        if len(rows) > 20:
+            rows = [*rows[:10], None, *rows[-10:]]
+        for row in rows:
+            cells = ["..."] if row is None else [_cell(name, row.get(name)) for name in names]
+            lines.append("".join(f"{cell:>14}" for cell in cells))
+        return "\n".join(lines)
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    digits = {"epoch": 0, "seconds": 1, "val/accuracy": 2}.get(name, 4)
+    return f"{value:.{digits}f}"
+
+
+class PeakMemory(Callback):
+    """Logs once, at the end of training, the most memory that it took at a time, as `peak_memory_gb` (1e9 bytes).
+
+    With a GPU that is what tensors took there, of the first device; else what the process took, from its start.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start to measure."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log it."""
+        peak = peak_memory(pl_module.device)
+        if peak is not None:
+            for logger in trainer.loggers:
+                logger.log_metrics({"peak_memory_gb": peak}, step=trainer.global_step)
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """The most memory at a time so far, in 1e9 bytes; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return peak_of_process()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress the messages of Lightning that a user cannot act on."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addFilter(_is_of_interest)
+    try:
+        with warnings.catch_warnings():
+            for message in _NOISE:
+                warnings.filterwarnings("ignore", f".*{re.escape(message)}")
+            yield
+    finally:
+        logger.removeFilter(_is_of_interest)
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    return not any(message in record.getMessage() for message in _NOISE)
