@@ -371,6 +371,9 @@ def test_damaged_and_missing_files_are_named(name: str, tmp_path: Path) -> None:
     (folder / name).unlink()
     with pytest.raises(FileNotFoundError, match=name):
         load(folder)
+    os.mkfifo(folder / name)  # waits for ever if it is read
+    with pytest.raises((ValueError, FileNotFoundError), match=name):
+        load(folder)
 
 
 @pytest.mark.parametrize(

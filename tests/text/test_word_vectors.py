@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,9 @@ def test_bad_json_files(text: str | bytes, message: str, tmp_path: Path) -> None
 def test_an_absent_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.txt"):
         read_word_vectors(tmp_path / "nothing.txt", VOCABULARY)
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(ValueError, match=r"pipe\.txt: is a named pipe"):
+        read_word_vectors(tmp_path / "pipe.txt", VOCABULARY)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)

@@ -16,6 +16,8 @@ import torch
 from parity import load_config, load_golden, part
 from project_files import arguments, dcn_files, project_files, questions, refused, write_json
 
+from coattn.weights.pickles import read_checkpoint
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> Callable[..., dict[str, Path]]:
@@ -48,6 +50,12 @@ def test_settings_beside_the_weights_are_allowed_to_dcn_only(
     weights = part(load_golden("openvqa_mcan"), "sd")
     torch.save({"state_dict": weights, "args": argparse.Namespace(a=1)}, made["checkpoint"])
     assert "(argparse.Namespace)" in refused(arguments(made), made, capsys)
+
+
+def test_a_pipe_is_no_checkpoint(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=r"model\.pth: is a named pipe"):
+        read_checkpoint(tmp_path / "model.pth")
 
 
 class Hostile:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from coattn._internal.files import aside, atomic_folder, read_json, sha256_of_file
+from coattn._internal.files import aside, atomic_folder, read_json, require_regular, sha256_of_file
 from coattn.metrics.calibration import Activation
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.serialization.files import ANSWERS, CARD, CONFIG, EXTRACTOR, FILES, QUESTIONS, TEXT_ENCODER, WEIGHTS
@@ -309,6 +309,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    require_regular(path)
     try:
         # Copy: a mapped file may change while the model is used, and unaligned tensors are slow and round differently.
         return {name: tensor.clone() for name, tensor in load_file(path).items()}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from coattn._internal.files import read_json, sha256_of_file
+from coattn._internal.files import read_json, require_regular, sha256_of_file
 from coattn._internal.progress import progress
 from coattn.text.vocabulary import PAD, UNK, Vocabulary
 
@@ -158,6 +158,7 @@ class _Taken:
 
 
 def _text_lines(path: Path) -> Iterator[_Line]:
+    require_regular(path)
     dim, measure, unreported, size = 0, "", 0, path.stat().st_size
     with path.open("rb") as file, progress(path.name, size, unit="B", shown=size >= _LARGE) as advance:
         for row, raw in enumerate(file, start=1):

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from coattn._internal.files import require_regular
+
 # The key of the weights in a training checkpoint, and the prefix that `DataParallel` adds to each name.
 STATE_DICT, PARALLEL = "state_dict", "module."
 
@@ -39,6 +41,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, allowed: Sequence[type] = (
         ValueError: the file holds other objects, is damaged, or has no weights.
         OSError: the file cannot be read.
     """
+    require_regular(path)
     try:
         with torch.serialization.safe_globals(list(allowed)), warnings.catch_warnings(action="ignore"):
             found = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,10 @@ def test_files_that_are_no_weights(tmp_path, name, content):
     else:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=name):
+        read_state_dict(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=f"{name}: is a named pipe"):
         read_state_dict(path)
 
 

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from coattn._internal.files import require_regular
+
 
 @contextmanager
 def always_the_same() -> Iterator[None]:
@@ -25,9 +27,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read tensors by name from a .safetensors file or a PyTorch state dict; no code of the file is run.
 
     Raises:
-        ValueError: not such a file.
+        ValueError: not such a file, or a pipe or a device.
         OSError: it cannot be opened.
     """
+    require_regular(path)
     path.open("rb").close()
     try:
         if path.suffix == ".safetensors":
