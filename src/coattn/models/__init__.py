@@ -1,10 +1,12 @@
-"""Named models as plain functions, which spell out the numbers of each architecture.
+"""Presets: named models as plain functions that spell out the numbers of each architecture.
 
 Every preset takes, by keyword, `region_dim`, `num_answers`, and `num_words` (token ids) or `question_dim` (given token
-embeddings), then its own sizes. Those named after a layer are modern stacks of it (`stacks`); those named after a
-paper are the paper's model, one file per paper. A paper's model is *repaired* unless `faithful=True` asks for the
-padding that its authors' code saw (`OriginalPadding`): with `padded_tokens` and `padded_regions` places, as
-that code padded, or None for as many as a batch has.
+embeddings), then its own sizes. A preset named after a layer is a modern stack of that layer (`stacks`). A preset named
+after a paper is the model of that paper, one file per paper.
+
+A paper's model is *repaired* by default: it masks all padding. With `faithful=True` it sees padding wherever the
+authors' code did not mask it (`OriginalPadding`). `padded_tokens` and `padded_regions` are then the lengths to which
+that code padded; None keeps the lengths of the batch.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ PRESETS: dict[str, Callable[..., VQAModel]] = {
     "question_only": question_only,
 }
 
-# Models that write their answers: they take `num_answer_words` where the others take `num_answers`.
+# Models that write their answers. They take `num_answer_words` instead of `num_answers`.
 GENERATORS: dict[str, Callable[..., VQAGenerator]] = {"generator": generator}
 
 __all__ = [

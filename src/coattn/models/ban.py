@@ -18,7 +18,7 @@ from .weight_norm import WeightNormClassifier, WeightNormLinear
 
 
 class BilinearMap(nn.Module):
-    """`p_g . (f(q) * f'(v))` for every pair of a word and a region: G maps of logits, of one rank-K bilinear form.
+    """`p_g . (f(q) * f'(v))` for every pair of a word and a region: G maps of logits from one rank-K bilinear form.
 
     Args:
         question_dim: width of the question tokens.
@@ -49,8 +49,9 @@ class BilinearMap(nn.Module):
 
     def forward(self, question: Tensor, regions: Tensor) -> Tensor:
         """Logits (B, G, T, R) of question (B, T, question_dim) and regions (B, R, region_dim)."""
-        weight = self.weight_v * (self.weight_g / self.weight_v.norm())
-        q, v = self.question(question), self.drop(self.regions(regions))
+        weight = self.weight_v * (self.weight_g / self.weight_v.norm())  # (G, K)
+        q, v = self.question(question), self.drop(self.regions(regions))  # (B, T, K), (B, R, K)
+        # (B, G, T, K) @ (B, 1, K, R) -> (B, G, T, R)
         return (q[:, None] * weight[:, None]) @ v.transpose(1, 2)[:, None] + self.bias[:, None, None]
 
 
@@ -76,18 +77,18 @@ class BilinearPooling(nn.Module):
     def forward(self, question: Tensor, regions: Tensor, weights: Tensor) -> Tensor:
         """Pool (B, T, question_dim) and (B, R, region_dim) by `weights` (B, T, R) -> (B, output_dim)."""
         attended = weights @ self.regions(regions)  # (B, T, K)
-        joint = (self.question(question) * attended).sum(1)
+        joint = (self.question(question) * attended).sum(1)  # (B, K)
         return joint.unflatten(-1, (self.output_dim, -1)).sum(-1)
 
 
 class BilinearAttention(nn.Module):
-    """Bilinear attention with residual glimpses (Kim et al. 2018): all maps at once, then their pooling in turn.
+    """Bilinear attention with residual glimpses (Kim et al. 2018): all maps at once, then one pooling after another.
 
     `A_g = softmax_tr(p_g . (f(q_t) * f'(v_r)))` over *all pairs* of words and regions together; then for each glimpse
     the question adds the pooled vector: `q_t <- P_g(sum_tr A_g,tr f_g(q_t) * f'_g(v_r)) + q_t`, the same for all t.
 
-    Deliberate differences: a question or an image that is empty pools to zeros in every glimpse (the authors' code
-    returns NaN for an image); words at padding take no part.
+    Deliberate differences: an empty question or image pools to zeros in every glimpse (the authors' code returns NaN
+    for an empty image), and words at padding are masked.
 
     Args:
         question_dim: width of the question tokens.
@@ -98,7 +99,7 @@ class BilinearAttention(nn.Module):
         attention_dropout: dropout inside the attention's logits.
 
     Raises:
-        ValueError: `hidden_dim` is no multiple of `question_dim`.
+        ValueError: `hidden_dim` is not a multiple of `question_dim`.
     """
 
     def __init__(
@@ -142,16 +143,18 @@ class BilinearAttention(nn.Module):
         *,
         need_weights: bool = False,
     ) -> CoAttentionOutput:
-        """Let the tokens of `question`, (B, T, question_dim), add what each glimpse pools with `regions`.
+        """Add the pooled vector of each glimpse to the tokens of `question`, (B, T, question_dim).
 
-        Maps: `glimpses.question_to_regions` (B, G, T, R). A softmax over *both* words and regions made it: a whole map
-        sums to 1, not its rows. Its sums are `pooling.question` (B, G, 1, T), the share of each word, and
-        `pooling.regions` (B, G, 1, R), the share of each region.
+        Maps: `glimpses.question_to_regions` (B, G, T, R). The softmax runs over words *and* regions, so that a whole
+        map sums to 1 and not each row. The sums of its rows and columns are `pooling.question` (B, G, 1, T), the share
+        of each word, and `pooling.regions` (B, G, 1, R), the share of each region.
         """
         tokens, regions = question.tokens, regions.to(question.tokens.dtype)
+        # One softmax over all real pairs of a word and a region.
         pairs = question_mask[:, :, None] & region_mask[:, None]  # (B, T, R)
-        logits = self.logits(tokens, regions)
+        logits = self.logits(tokens, regions)  # (B, G, T, R)
         weights = masked_softmax(logits.flatten(2), pairs.flatten(1)[:, None]).view_as(logits)  # (B, G, T, R)
+        # Each glimpse pools with the tokens that the glimpses before it have updated.
         for glimpse, (pool, project) in enumerate(zip(self.pool, self.project, strict=True)):
             tokens = tokens + project(pool(tokens, regions, weights[:, glimpse]))[:, None]
         maps = name_maps("glimpses", question_to_regions=weights)
@@ -160,7 +163,7 @@ class BilinearAttention(nn.Module):
 
 
 class TokenSumHead(nn.Module):
-    """`classify(sum_t q_t)`: the tokens, which have taken up the image, summed and classified.
+    """`classify(sum_t q_t)`: sum the question tokens, which contain the image's glimpses, and classify.
 
     Args:
         question_dim: width of the question tokens.
@@ -216,14 +219,15 @@ def ban(
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
 ) -> VQAModel:
-    """BAN (Kim et al. 2018, arXiv 1805.07932) as openvqa has it, with the numbers of its *BAN-8*.
+    """BAN (Kim et al. 2018, arXiv 1805.07932) as implemented by openvqa, with the numbers of its *BAN-8*.
 
-    A GRU over the word vectors, bilinear attention over all pairs of a word and a raw region feature, as many residual
-    glimpses, the sum over the words, a classifier; every map weight-normalized. Equations: `BilinearAttention`.
+    A GRU over the word vectors, bilinear attention over all pairs of a word and a raw region feature with residual
+    glimpses, the sum over the words, and a classifier. Every linear map is weight-normalized. Equations:
+    `BilinearAttention`.
     Published by openvqa: 66.00 % on VQA v2 val with 8 glimpses and 65.86 % with 4, trained on train; 69.48 % and
-    69.31 % on test-dev, trained on train+val+vg. (The authors' own: 70.04 % on test-dev with a counting module, which
-    is not part of this one.) Deliberate differences: words at padding neither take attention nor enter the sum, an
-    empty image pools to zeros (the original returns NaN), and the dropout before the last map is not in place.
+    69.31 % on test-dev, trained on train+val+vg. (The authors report 70.04 % on test-dev with a counting module, which
+    this model lacks.) Deliberate differences: words at padding get no attention and are left out of the sum, an empty
+    image pools to zeros (the original returns NaN), and the dropout before the last map is not in place.
 
     Args:
         region_dim: width of the region features.
@@ -233,19 +237,20 @@ def ban(
         embedding_dim: width of word embeddings.
         dim: width of the question tokens.
         hidden_dim: rank of the bilinear forms, a multiple of `dim`; `3 * dim` when None. (openvqa computes it before
-            its settings file can change the width, so that a file which does describes a model that cannot run.)
+            it reads `dim` from the settings file, so that its model fails if that file changes `dim`.)
         num_glimpses: glimpses.
         classifier_dim: width inside the classifier.
         dropout: dropout on the inputs of the bilinear maps.
         classifier_dropout: dropout in the classifier, and inside the attention's logits.
-        inplace_dropout: the original's fault that keeps today's torch from training it, see `WeightNormClassifier`.
-        standardised: z-score region features with statistics of the training images, which the original does not.
-        faithful: show padding as the authors' code does: words at padding take part, an empty image returns NaN.
+        inplace_dropout: drop in place as the original does, which current torch cannot train; see
+            `WeightNormClassifier`.
+        standardised: z-score region features with statistics of the training images; the original does not.
+        faithful: show padding as the authors' code does: words at padding are not masked, an empty image returns NaN.
         padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
         padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
 
     Raises:
-        ValueError: `hidden_dim` is no multiple of `dim`.
+        ValueError: `hidden_dim` is not a multiple of `dim`.
     """
     model = VQAModel(
         RecurrentQuestionEncoder(

@@ -19,10 +19,10 @@ from .weight_norm import WeightNormClassifier, WeightNormLinear
 
 
 class ConcatenationScore(nn.Module):
-    """`w f([v; q])`: regions scored by a layer over their concatenation with the question.
+    """`w f([v; q])`: score regions by a layer over their concatenation with the question.
 
-    Difference from the papers (arXiv 1707.07998, 1708.02711), in both well-known implementations: weight-normalized
-    maps, and ReLU or ELU where the papers have a gated tanh.
+    Differences from the papers (arXiv 1707.07998, 1708.02711), as in both well-known implementations: linear maps are
+    weight-normalized, and ReLU or ELU replaces the gated tanh.
 
     Args:
         question_dim: width of the question vector.
@@ -53,12 +53,12 @@ class ConcatenationScore(nn.Module):
 
     def forward(self, question: Tensor, regions: Tensor) -> Tensor:
         """Score regions (B, R, region_dim) for a question (B, question_dim) -> (B, R)."""
-        q = self.question(question)[:, None].expand(-1, regions.shape[1], -1)
+        q = self.question(question)[:, None].expand(-1, regions.shape[1], -1)  # (B, R, question_dim)
         return self.output(self.hidden(torch.cat((self.regions(regions), q), -1))).squeeze(-1)
 
 
 class ProductScore(nn.Module):
-    """`w (f(v) * g(q))`: regions scored by their product with the question, hengyuan-hu's "new attention".
+    """`w (f(v) * g(q))`: score regions by their product with the question, hengyuan-hu's "new attention".
 
     Args:
         question_dim: width of the question vector.
@@ -92,7 +92,7 @@ class ProductScore(nn.Module):
 class TopDownAttention(nn.Module):
     """`a = softmax(score(v, q))`, `v' = sum a v`: attention over regions from the question's summary alone.
 
-    The question is not attended to: the co-attention models are to be compared with that.
+    The question is not attended to. This is the baseline without co-attention.
 
     Args:
         score: `(question (B, D), regions (B, R, D')) -> (B, R)`, `ConcatenationScore` or `ProductScore`.
@@ -111,19 +111,19 @@ class TopDownAttention(nn.Module):
         *,
         need_weights: bool = False,
     ) -> CoAttentionOutput:
-        """Pool `regions` (B, R, region_dim): the pair of the question's summary and the attended regions.
+        """Pool `regions` (B, R, region_dim); return the pair of the question's summary and the pooled regions.
 
         Map: `pooling.regions` (B, 1, 1, R).
         """
         regions = regions.to(question.summary.dtype)
         weights = masked_softmax(self.score(question.summary, regions), region_mask)[:, None]  # (B, 1, R)
-        attended = (weights @ regions).squeeze(1)
+        attended = (weights @ regions).squeeze(1)  # (B, region_dim)
         maps = name_maps(POOLING, regions=weights[:, None]) if need_weights else {}
         return CoAttentionOutput(question.tokens, regions, ((question.summary, attended),), maps)
 
 
 class ProductHead(nn.Module):
-    """`classify(f(q) * g(v))`: the two pooled vectors to one width, their product, the classifier.
+    """`classify(f(q) * g(v))`: map the two pooled vectors to one width, multiply, classify.
 
     Args:
         question_dim: width of the pooled question.
@@ -187,7 +187,7 @@ def butd(
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
 ) -> VQAModel:
-    """Bottom-up top-down attention (arXiv 1707.07998, 1708.02711) as openvqa has it.
+    """Bottom-up top-down attention (arXiv 1707.07998, 1708.02711) as implemented by openvqa.
 
     With `q` the last state of an LSTM over the word vectors, `v_r` the raw features, and every map weight-normalized::
 
@@ -195,9 +195,9 @@ def butd(
         logits = W_o relu(W_c (elu(W_q q) * elu(W_v v')))
 
     Published by openvqa: 63.84 % on VQA v2 val, trained on train; 67.54 % on test-dev, trained on train+val+vg. (The
-    papers' own, with a GRU and gated tanh: 63.15 % on val.) Deliberate differences: padding is masked (the
-    original reads the question to the end of its padding and attends to empty regions), an image without regions is a
-    zero vector, and the dropout before the last map is not in place.
+    papers report 63.15 % on val with a GRU and gated tanh.) Deliberate differences: padding is masked (the original
+    reads the question to the end of its padding and attends to padded regions), an image without regions pools to
+    zeros, and the dropout before the last map is not in place.
 
     Args:
         region_dim: width of the region features.
@@ -209,8 +209,9 @@ def butd(
         classifier_dim: width inside the classifier.
         dropout: dropout in the attention.
         classifier_dropout: dropout in the classifier.
-        inplace_dropout: the original's fault that keeps today's torch from training it, see `WeightNormClassifier`.
-        standardised: z-score region features with statistics of the training images, which the original does not.
+        inplace_dropout: drop in place as the original does, which current torch cannot train; see
+            `WeightNormClassifier`.
+        standardised: z-score region features with statistics of the training images; the original does not.
         faithful: show padding as the authors' code does.
         padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
         padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
@@ -260,15 +261,15 @@ def butd_hengyuan(
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
 ) -> VQAModel:
-    """Bottom-up top-down attention (arXiv 1707.07998, 1708.02711) as hengyuan-hu's widely used code has it.
+    """Bottom-up top-down attention (arXiv 1707.07998, 1708.02711) as implemented by hengyuan-hu.
 
-    As `butd`, with a GRU, ReLU for ELU, and scores without separate projections::
+    As `butd`, with a GRU, ReLU instead of ELU, and scores without separate projections::
 
         product:        a = softmax_r(w (relu(P v_r) * relu(P' q)))     `baseline0_newatt`, its default
         concatenation:  a = softmax_r(w relu(W [v_r; q]))               `baseline0`
 
     Published by its authors: 63.58 % on VQA v2 val with the product, about 62.80 % with the concatenation, trained on
-    train with 36 regions per image. Deliberate differences: as for `butd`; there is no padding in front of questions.
+    train with 36 regions per image. Deliberate differences: those of `butd`, and questions have no padding in front.
 
     Args:
         region_dim: width of the region features.
@@ -281,12 +282,13 @@ def butd_hengyuan(
         classifier_dim: width inside the classifier.
         dropout: dropout in the attention (the original has none in its concatenation).
         classifier_dropout: dropout in the classifier.
-        inplace_dropout: the original's fault that keeps today's torch from training it, see `WeightNormClassifier`.
+        inplace_dropout: drop in place as the original does, which current torch cannot train; see
+            `WeightNormClassifier`.
         padding_id: the id of padding, whose word vector is zeros and is not trained: 0 in our vocabularies, the last
-            one in the original's.
-        faithful: show padding as the authors' code does. With `padded_tokens`, questions padded on the right are moved
-            behind so much padding as makes them that long, all of which the GRU reads; without, questions are taken as
-            its loader makes them, with `padding_id` in front.
+            id in the original's.
+        faithful: show padding as the authors' code does: the GRU reads the padding in front of a question. With
+            `padded_tokens`, padding on the right is moved to the front and extended to that length. Without it,
+            questions must be padded in front with `padding_id`, as by the original's loader.
         padded_tokens: length to which `faithful` pads or cuts questions, 14 in the original; None keeps their length.
         padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
 

@@ -169,7 +169,7 @@ def dcn(
         num_glimpses: attention maps of each pooling.
         dropout: dropout in the co-attention and the classifier.
         recurrent_dropout: dropout around the LSTM.
-        standardised: z-score region features with statistics of the training images, which the original does not.
+        standardised: z-score region features with statistics of the training images; the original does not.
         faithful: pad as the authors' code does, see above.
         padded_tokens: length to which `faithful` pads or cuts questions; None, as in the original, keeps the longest of
             the batch.

@@ -41,38 +41,38 @@ def generator(
     num_beams: int = 5,
     length_penalty: float = 0.6,
 ) -> VQAGenerator:
-    """A stack of co-attention layers, and a decoder that attends to both of its sides anew for each word it writes.
+    """A stack of co-attention layers, and a decoder that attends to both sides again for each word of the answer.
 
     Args:
         region_dim: width of the region features.
-        num_answer_words: size of the vocabulary of answer words, its specials included.
+        num_answer_words: size of the vocabulary of answer words, including its special ids.
         num_words: size of the question vocabulary, for token ids.
         question_dim: width of given token embeddings. Give exactly one of the two.
-        layers: names of co-attention layers, see `stack`; encoder-decoder modular co-attention by default.
+        layers: names from `LAYERS`, see `stack`; encoder-decoder modular co-attention by default.
         num_layers: number of consecutive layers for each name in `layers`.
-        share_weights: layers of one name are one layer.
+        share_weights: layers of one name are one layer, applied repeatedly (recurrent stacking).
         dim: model width of both sides.
         num_heads: attention heads per layer.
-        ffn_dim: inner width of feed-forward steps.
+        ffn_dim: inner width of feed-forward steps; `4 * dim` when None.
         dropout: dropout throughout.
         question_encoder: "lstm", "gru" or "none".
         embedding_dim: width of word embeddings under a recurrence.
         bidirectional: recurrence in both directions.
         recurrent_layers: layers of the recurrence.
-        question_positions: learned positions when `question_encoder` is "none".
-        boxes: add the regions' box geometry.
-        region_positions: learned positions for grids of fixed size.
-        standardised: z-score region features.
-        feature_dropout: dropout on the region features themselves.
+        question_positions: learned positions when `question_encoder` is "none"; 0 for none.
+        boxes: add the regions' box geometry; the model then needs boxes.
+        region_positions: learned positions for grids of fixed size, one for each region at most; 0 for none.
+        standardised: z-score region features with statistics of the training images.
+        feature_dropout: dropout on the region features, before the linear map.
         decoder: "lstm" or "transformer".
-        attention: of the decoder to question and regions: "additive", "dot", or "none" for the classical
-            encoder-decoder with one fixed context.
+        attention: attention of the decoder to question and regions: "additive", "dot", or "none" for the classical
+            encoder-decoder with one fixed context vector.
         decoder_dim: width of the decoder; `dim` when None.
-        decoder_heads: heads of that attention.
-        decoder_layers: layers of the decoder.
-        max_length: default largest number of words of an answer.
-        num_beams: default number of beams of `generate`.
-        length_penalty: of the search, see `coattn.nn.decoder.length_norm`.
+        decoder_heads: attention heads of the decoder; must divide its width.
+        decoder_layers: number of layers of the decoder.
+        max_length: largest number of words of an answer in `generate`.
+        num_beams: number of beams in `generate`.
+        length_penalty: length penalty in `generate`, see `coattn.nn.decoder.length_norm`.
 
     Raises:
         ValueError: unknown names, or sizes that do not fit together.
@@ -82,7 +82,7 @@ def generator(
     encoders = stack(
         layers=layers,
         region_dim=region_dim,
-        num_answers=1,  # its head is left behind
+        num_answers=1,  # the head is not used
         num_words=num_words,
         question_dim=question_dim,
         num_layers=num_layers,

@@ -41,13 +41,13 @@ class HierarchicalQuestionEncoder(nn.Module):
         phrase    p_t = tanh(max(W_1 w_t + b_1, W_2 w_{t-1..t} + b_2, W_3 w_{t-1..t+1} + b_3))
         question  q_t = LSTM(p_1 .. p_t)
 
-    Differences from the paper, all as in the authors' code: tanh follows the embedding, and a window of words lies
-    around its place instead of after it. The phrase level has values at padding too (those of the biases, and of the
-    windows that reach a word), which every reader masks but the authors' parallel co-attention.
+    Differences from the paper, all as in the authors' code: tanh follows the embedding, and a window of words is
+    centered at its place instead of starting there. The phrase level is not zero at padding (from the biases, and from
+    windows that reach a word). Every reader masks it there, except the authors' parallel co-attention.
 
     Args:
         num_words: see `TokenEmbedding`.
-        question_dim: see `TokenEmbedding`; given embeddings enter through a linear map.
+        question_dim: see `TokenEmbedding`; given embeddings pass through a linear map.
         dim: width D of all three levels.
         num_layers: layers of the LSTM.
         dropout: dropout on the word and the phrase level, and between and after the layers of the LSTM.
@@ -73,13 +73,13 @@ class HierarchicalQuestionEncoder(nn.Module):
     def forward(self, question: Tensor, mask: Tensor) -> Question:
         """Encode `question` (B, T) or (B, T, E) with its mask (B, T), right-padded.
 
-        The tokens are those of the question level, the summary its last state.
+        The tokens are those of the question level; the summary is its last state.
         """
-        word = self.drop(self.embedding(question, mask).tanh())
+        word = self.drop(self.embedding(question, mask).tanh())  # (B, T, D)
         # A window of two over T places, padded at both ends, has T + 1 results: the last one belongs to no place.
         grams = [window(word.mT)[..., : word.shape[1]] for window in self.windows]  # each (B, D, T)
-        phrase = self.drop(torch.stack(grams).amax(0).mT.tanh())
-        tokens, summary = self.recurrences(phrase, mask)
+        phrase = self.drop(torch.stack(grams).amax(0).mT.tanh())  # (B, T, D)
+        tokens, summary = self.recurrences(phrase, mask)  # (B, T, D), (B, D)
         tokens = self.drop(tokens)
         return Question(tokens, (word, phrase, tokens), self.drop(summary))
 
@@ -90,10 +90,10 @@ class HierarchicalCoAttention(nn.Module):
     See Lu et al. 2016, arXiv 1606.00061, section 3.3.
 
     Args:
-        poolings: for the word, the phrase and the question level.
+        poolings: one for each of the word, phrase and question levels.
 
     Raises:
-        ValueError: not three poolings.
+        ValueError: the number of poolings is not three.
     """
 
     def __init__(self, poolings: Sequence[CoAttentionPooling]) -> None:
@@ -170,7 +170,7 @@ class RecursiveHead(nn.Module):
             raise ValueError(f"this head reads {self.num_levels} pooled pairs, got {len(attended.pooled)}")
         hidden: list[Tensor] = []
         for level, (q, v) in zip(self.levels, attended.pooled, strict=True):
-            hidden = [level(self.drop(torch.cat((q + v, *hidden), -1))).tanh()]
+            hidden = [level(self.drop(torch.cat((q + v, *hidden), -1))).tanh()]  # (B, hidden_dim or joint_dim)
         return HeadOutput(self.classify(self.drop(hidden[0])), {})
 
 
@@ -194,16 +194,17 @@ def hiecoatt(
 ) -> VQAModel:
     """HieCoAtt (Lu et al. 2016, arXiv 1606.00061): co-attention at the word, phrase and question level.
 
-    The question at three levels (`HierarchicalQuestionEncoder`, eq. 1-2), each pooled together with the same regions
-    `tanh(W v)`, the cells of a grid, at once (`ParallelPooling`, eq. 3-5) or in turns (`AlternatingPooling`, eq. 6),
-    and an answer from word to phrase to question (`RecursiveHead`, eq. 7). The numbers are those of the authors' code
-    for VQA (512 units in `joint_dim` for COCO-QA); its initialization, Torch7's, is replaced by torch's.
+    The question is encoded at three levels (`HierarchicalQuestionEncoder`, eq. 1-2). Each level is pooled together with
+    the same regions `tanh(W v)`, the cells of a grid: both sides at once (`ParallelPooling`, eq. 3-5) or alternately
+    (`AlternatingPooling`, eq. 6). The answer combines the word, phrase and question levels (`RecursiveHead`, eq. 7).
+    The numbers are those of the authors' code for VQA (for COCO-QA `joint_dim` is 512). Weights are initialized as by
+    torch, not as by Torch7.
     Published: 61.8 % on VQA v1 test-dev and 62.1 % on test-standard, open-ended, with ResNet's features; 60.5 % with
     VGG's (abstract).
 
-    Differences from the paper, as in the authors' code: see the bricks. Deliberate differences from that code: padding
-    is masked everywhere unless `faithful`; and no gradient passes through the LSTM's steps after a question's end, as
-    some does in its own backward pass. Word vectors from a file must be `dim` wide.
+    Differences from the paper that the authors' code has too are listed at the bricks. Deliberate differences from that
+    code: padding is masked everywhere unless `faithful`, and no gradient passes through the LSTM's steps after a
+    question's end (in the original some does). Word vectors from a file must be `dim` wide.
 
     Args:
         region_dim: width of the region features.
@@ -216,10 +217,10 @@ def hiecoatt(
         hidden_dim: width of the answer's encoding at the word and phrase level; `dim` when None.
         joint_dim: width of the answer's encoding at the question level.
         recurrent_layers: layers of the LSTM.
-        dropout: dropout after nearly everything.
-        standardised: z-score region features with statistics of the training images, which the original does not.
-        faithful: as the authors' code: regions are not masked, and neither is padding of the question in the affinity
-            of parallel co-attention. Alternating co-attention does not see that padding in either form.
+        dropout: dropout throughout.
+        standardised: z-score region features with statistics of the training images; the original does not.
+        faithful: show padding as the authors' code does: regions are not masked, and parallel co-attention does not
+            mask the question's padding in its affinity. Alternating co-attention always masks the question.
         padded_tokens: length to which `faithful` pads or cuts questions, 26 in the original; None keeps their length.
         padded_regions: number to which `faithful` pads or cuts regions; None, as in the original, keeps the full grid.
 

@@ -1,4 +1,4 @@
-"""MCAN (Yu et al. 2019, arXiv 1906.10770)."""
+"""MCAN (Yu et al. 2019, arXiv 1906.10770): self-attention and guided attention in two stacks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RegionGeometryEncoder(nn.Module):
         region_dim: width D_in of the region features.
         dim: width D of the region tokens.
         geometry_dim: width of the embedded box geometry (x1, y1, x2, y2, area).
-        pixels: measure boxes in pixels instead of parts of the image; then `image_sizes` are needed.
+        pixels: measure boxes in pixels instead of parts of the image; the model then needs `image_sizes`.
     """
 
     def __init__(self, region_dim: int, *, dim: int, geometry_dim: int, pixels: bool = False) -> None:
@@ -55,7 +55,7 @@ class RegionGeometryEncoder(nn.Module):
             raise ValueError("this model uses box geometry: pass boxes (B, R, 4) in [0, 1]")
         if self.pixels:
             boxes = pixel_boxes(boxes, image_sizes)
-        geometry = self.geometry(box_geometry(boxes.to(self.features.weight.dtype)))
+        geometry = self.geometry(box_geometry(boxes.to(self.features.weight.dtype)))  # (B, R, geometry_dim)
         tokens = self.features(torch.cat((regions.to(geometry.dtype), geometry), -1))
         return tokens * mask[:, :, None]
 
@@ -90,8 +90,8 @@ def mcan_small(
 
     LSTM over word vectors, `num_layers` SA layers on the question, as many SGA layers on the regions (boxes, or the
     cells of a grid), attentional reduction of each side, sum, norm, classifier; the authors' layer norm
-    (`UnbiasedLayerNorm`) throughout. By the order of the layers, every SGA layer is guided by the final SA layer
-    (`encoder_decoder`, the released models) or by the SA layer of the same place (`stacking`). 57.6 M parameters with
+    (`UnbiasedLayerNorm`) throughout. Every SGA layer is guided by the last SA layer (order `encoder_decoder`, the
+    released models) or by the SA layer of the same depth (order `stacking`). 57.6 M parameters with
     20,000 words, 2048-wide regions and 3,129 answers. Published: 70.63 % on VQA v2 test-dev, encoder-decoder, with
     bottom-up features and trained on train+val+vg. Deliberate difference: masks come from lengths, and a side without
     real elements pools to zeros.
@@ -109,13 +109,13 @@ def mcan_small(
         pooling_dim: inner width of the attentional reduction.
         joint_dim: width of the fused vector.
         num_glimpses: glimpses of the attentional reduction.
-        geometry_dim: width of the embedded box geometry that is put behind the features; None leaves boxes out.
+        geometry_dim: width of the embedded box geometry that is appended to the features; None leaves boxes out.
         geometry_pixels: measure boxes in pixels, not in parts of the image.
-        order: which layers guide which, see above.
+        order: "encoder_decoder" or "stacking", see above.
         dropout: dropout throughout.
-        standardised: z-score region features with statistics of the training images, which the original does not.
-        faithful: show padding as the authors' code does: where a question or an image is empty, and to the encoders,
-            which changes the rows of the maps that belong to padding.
+        standardised: z-score region features with statistics of the training images; the original does not.
+        faithful: show padding as the authors' code does: empty questions and images attend to their padding, and the
+            encoders read padding, which changes only the map rows that belong to padding.
         padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
         padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
 
@@ -125,7 +125,9 @@ def mcan_small(
     if order not in typing.get_args(Order):
         raise ValueError(f"order must be one of {', '.join(typing.get_args(Order))}, got {order!r}")
     if standardised and geometry_dim is not None:
-        raise ValueError(f"standardised goes without box geometry: leave out one, got geometry_dim {geometry_dim}")
+        raise ValueError(
+            f"standardised and box geometry cannot be combined: leave out one, got geometry_dim {geometry_dim}"
+        )
 
     def layer(kind: Callable[..., CoAttentionLayer]) -> CoAttentionLayer:
         return kind(dim, dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, norm="unbiased")

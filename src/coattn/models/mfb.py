@@ -19,7 +19,7 @@ from .original_padding import OriginalPadding
 
 
 class FactorizedBilinear(nn.Module):
-    """One block of MFB: expand both sides to K * O, multiply, sum each K, signed square root, L2 norm.
+    """One block of MFB: expand both sides to K * O, multiply, sum over K, signed square root, L2 norm.
 
     `z = s / ||s||` with `s = sign(p) sqrt|p|`, `p_o = sum_k e_ok` and `e = dropout(P v * P' q)`. A block that follows
     another multiplies its `e` by that one's: MFH's higher order.
@@ -56,12 +56,12 @@ class FactorizedBilinear(nn.Module):
             z (B, R, O), of norm 1 over all real regions *together*, zeros at padding; and the expanded product
             (B, R, O * K).
         """
-        product = self.question(question)[:, None] * self.regions(regions)
+        product = self.question(question)[:, None] * self.regions(regions)  # (B, R, O * K)
         expanded = self.drop(product if before is None else product * before)
-        pooled = expanded.unflatten(-1, (self.joint_dim, -1)).sum(-1)
+        pooled = expanded.unflatten(-1, (self.joint_dim, -1)).sum(-1)  # (B, R, O)
         if mask is not None:
             pooled = pooled * mask[:, :, None]
-        # Not sign(p) sqrt|p|: its gradient at an exact zero is NaN, here it is 0.
+        # The gradient of sign(p) sqrt|p| at an exact zero is NaN; that of this form is 0.
         rooted = pooled.relu().sqrt() - (-pooled).relu().sqrt()
         return F.normalize(rooted.flatten(1)).view_as(rooted), expanded
 
@@ -70,8 +70,8 @@ class FactorizedCoAttention(nn.Module):
     """MFB's co-attention (arXiv 1708.01471): the question attends to itself, then guides the attention to the regions.
 
     `q = [sum_t a_t q_t]` with `a = softmax(MLP(q_t))`; `v = [sum_r b_r v_r]` with `b = softmax(MLP(z_r))`,
-    `z = MFB(v_r, q)`; glimpses are concatenated. Deliberate difference: padding is masked, in the softmaxes and in the
-    norm of z, which runs over all regions.
+    `z = MFB(v_r, q)`; glimpses are concatenated. Deliberate difference: padding is masked in the softmaxes and in the
+    norm of z, which is taken over all regions together.
 
     Args:
         question_dim: width of the question tokens.
@@ -123,21 +123,23 @@ class FactorizedCoAttention(nn.Module):
         *,
         need_weights: bool = False,
     ) -> CoAttentionOutput:
-        """Pool the tokens of `question` and then `regions` (B, R, region_dim).
+        """Pool the tokens of `question`, then `regions` (B, R, region_dim).
 
-        The pair of vectors is (B, question_glimpses * question_dim) and (B, region_glimpses * region_dim). Maps:
+        The pooled pair is (B, question_glimpses * question_dim) and (B, region_glimpses * region_dim). Maps:
         `pooling.question` (B, G, 1, T), `pooling.regions` (B, G, 1, R).
         """
         regions = regions.to(question.tokens.dtype)
+        # The question attends to itself.
         pooled_question, question_map = self.question_pooling(question.tokens, question_mask)
-        fused, _ = self.fuse(pooled_question, regions, region_mask)
+        # The regions are pooled by scores of their fusion with the pooled question.
+        fused, _ = self.fuse(pooled_question, regions, region_mask)  # (B, R, O)
         pooled_regions, region_map = self.region_pooling(regions, region_mask, fused)
         maps = name_maps(POOLING, question=question_map, regions=region_map) if need_weights else {}
         return CoAttentionOutput(question.tokens, regions, ((pooled_question, pooled_regions),), maps)
 
 
 class FactorizedHead(nn.Module):
-    """The pooled pair through blocks of `FactorizedBilinear`, each fed by the one before; their z to a linear map.
+    """Fuse the pooled pair by a chain of `FactorizedBilinear` blocks, concatenate their z, classify.
 
     Args:
         question_dim: width of the pooled question.
@@ -145,7 +147,7 @@ class FactorizedHead(nn.Module):
         num_answers: size A of the answer vocabulary.
         joint_dim: width O of each block.
         num_factors: factors K.
-        num_blocks: 1 is MFB, more is MFH of that order.
+        num_blocks: number of blocks: 1 for MFB, more for MFH of that order.
         dropout: dropout on the expanded products.
     """
 
@@ -177,7 +179,7 @@ class FactorizedHead(nn.Module):
         joint, expanded = [], None
         for block in self.blocks:
             z, expanded = block(pooled_question, pooled_regions[:, None], before=expanded)
-            joint.append(z[:, 0])
+            joint.append(z[:, 0])  # (B, O)
         return HeadOutput(self.classify(torch.cat(joint, -1)), {})
 
 
@@ -200,14 +202,14 @@ def mfb(
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
 ) -> VQAModel:
-    """MFB with co-attention (arXiv 1708.01471) as openvqa has it; with two blocks it is MFH (arXiv 1708.03619).
+    """MFB with co-attention (arXiv 1708.01471) as implemented by openvqa; with two blocks MFH (arXiv 1708.03619).
 
     An LSTM over the word vectors, question attention, image attention guided by it, and factorized bilinear pooling of
     the two; a linear classifier. Equations: `FactorizedBilinear`, `FactorizedCoAttention`. Published by openvqa: MFB
     65.35 % and MFH 66.18 % on VQA v2 val, trained on train; 68.29 % and 69.11 % on test-dev, trained on train+val. (The
-    authors' own, on grid features and with Visual Genome: 65.09 % and 66.12 % on test-dev.) Deliberate differences:
-    padding is masked in both attentions and in the norm over all regions. As in openvqa's code, the image attention
-    weighs the features after their dropout.
+    authors report 65.09 % and 66.12 % on test-dev, with grid features and Visual Genome.) Deliberate differences:
+    padding is masked in both attentions and in the norm over all regions. As in openvqa, the image attention
+    sums the features after dropout.
 
     Args:
         region_dim: width of the region features.
@@ -223,7 +225,7 @@ def mfb(
         question_glimpses: maps over the question.
         region_glimpses: maps over the regions.
         dropout: dropout throughout, on the region features too.
-        faithful: show padding as the authors' code does: it takes part everywhere.
+        faithful: show padding as the authors' code does: it is masked nowhere.
         padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
         padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
     """

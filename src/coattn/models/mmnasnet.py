@@ -1,4 +1,7 @@
-"""MMNasNet (Yu et al. 2020, arXiv 2004.12070)."""
+"""MMNasNet (Yu et al. 2020, arXiv 2004.12070): a searched sequence of attention operations.
+
+Letters: B batch, T question tokens, R regions, N elements of either side, D model width, E relation width, H heads.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ from .original_padding import OriginalPadding
 
 
 class RelatedRegions(NamedTuple):
-    """Encoded regions and how each lies to each other.
+    """Encoded regions and the embedded relations of their boxes.
 
     Attributes:
         tokens: (B, R, D).
-        relations: (B, R, R, E), of the region of each row to that of each column.
+        relations: (B, R, R, E), of the region of the row to the region of the column.
     """
 
     tokens: Tensor
@@ -33,15 +36,15 @@ class RelatedRegions(NamedTuple):
 
 
 def box_relations(boxes: Tensor) -> Tensor:
-    """How boxes (B, R, 4), x1 y1 x2 y2 in pixels, lie to each other -> (B, R, R, 4).
+    """Relations (B, R, R, 4) of boxes (B, R, 4), x1 y1 x2 y2 in pixels.
 
-    Of box i to box j the logarithms of |x_i - x_j| / w_i, |y_i - y_j| / h_i (of centers, both at least 1e-3),
-    w_i / w_j and h_i / h_j; a box of one pixel has size 1.
+    The relation of box i to box j consists of the logarithms of |x_i - x_j| / w_i and |y_i - y_j| / h_i (x and y of the
+    centers, each ratio at least 1e-3), w_i / w_j and h_i / h_j. A box of one pixel has size 1.
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     relations = []
     for low, high in ((x1, x2), (y1, y2)):
-        center, size = (low + high) / 2, high - low + 1
+        center, size = (low + high) / 2, high - low + 1  # (B, R)
         distance = (center[:, :, None] - center[:, None, :]) / size[:, :, None]
         ratio = size[:, :, None] / size[:, None, :]
         relations.append((distance.abs().clamp(min=1e-3).log(), ratio.log()))
@@ -50,13 +53,13 @@ def box_relations(boxes: Tensor) -> Tensor:
 
 
 class RelationEncoder(nn.Module):
-    """`linear(feature)` for each region, and `relu(linear(relations of its box))` to every other.
+    """`linear(feature)` of each region, and `relu(linear(relation))` of each pair of boxes.
 
     Args:
         region_dim: width D_in of the region features.
         dim: width D of the region tokens.
         relation_dim: width E of the embedded relations.
-        pixels: boxes are measured in pixels, as the published models do; then `image_sizes` are needed.
+        pixels: measure boxes in pixels, as the published models do; the model then needs `image_sizes`.
     """
 
     def __init__(self, region_dim: int, *, dim: int, relation_dim: int, pixels: bool = True) -> None:
@@ -84,11 +87,11 @@ class RelationEncoder(nn.Module):
         return RelatedRegions(tokens, self.relations(box_relations(boxes).to(weight.dtype)).relu())
 
 
-class Sources(NamedTuple):
-    """The inputs of the operations on one side besides that side itself.
+class StepInputs(NamedTuple):
+    """The inputs of an operation other than the sequence that it updates.
 
     Attributes:
-        mask: (B, N) of the side, True = real.
+        mask: (B, N) of the updated sequence, True = real.
         question: (B, T, D).
         question_mask: (B, T).
         relations: (B, R, R, E).
@@ -103,8 +106,8 @@ class Sources(NamedTuple):
 class SelfAttention(nn.Module):
     """SA: `norm(x + attention(x, x))`.
 
-    This and the other operations never use fused attention: where a relation is near zero, the gradient of its
-    logarithm makes rounding a million times larger, and only the original's order of steps gives the original's.
+    This and the other operations never use fused attention. Near a relation of zero the gradient of the logarithm
+    multiplies rounding errors by a million, so that gradients agree with the original's only in its order of steps.
     """
 
     def __init__(self, dim: int, *, num_heads: int, dropout: float, norm: str) -> None:
@@ -112,18 +115,18 @@ class SelfAttention(nn.Module):
         self.attn = MultiHeadAttention(dim, num_heads=num_heads, dropout=dropout)
         self.residual = Residual(dim, dropout=dropout, norm=norm)
 
-    def forward(self, x: Tensor, sources: Sources) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, inputs: StepInputs) -> tuple[Tensor, Tensor | None]:
         """Update `x` (B, N, D); the map is (B, H, N, N)."""
-        update, weights = self.attn(x, x, sources.mask, need_weights=True)
+        update, weights = self.attn(x, x, inputs.mask, need_weights=True)
         return self.residual(x, update), weights
 
 
 class GuidedAttention(SelfAttention):
     """GA: `norm(x + attention(x, question))`."""
 
-    def forward(self, x: Tensor, sources: Sources) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, inputs: StepInputs) -> tuple[Tensor, Tensor | None]:
         """Update `x` (B, N, D); the map is (B, H, N, T)."""
-        update, weights = self.attn(x, sources.question, sources.question_mask, need_weights=True)
+        update, weights = self.attn(x, inputs.question, inputs.question_mask, need_weights=True)
         return self.residual(x, update), weights
 
 
@@ -134,10 +137,11 @@ class RelationSelfAttention(SelfAttention):
         super().__init__(dim, num_heads=num_heads, dropout=dropout, norm=norm)
         self.relation = nn.Linear(relation_dim, num_heads)
 
-    def forward(self, x: Tensor, sources: Sources) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, inputs: StepInputs) -> tuple[Tensor, Tensor | None]:
         """Update `x` (B, R, D); the map is (B, H, R, R)."""
-        bias = self.relation(sources.relations).relu().clamp(min=1e-6).log().permute(0, 3, 1, 2)
-        update, weights = self.attn(x, x, sources.mask, bias=bias, need_weights=True)
+        # (B, R, R, E) -> one bias for each head (B, H, R, R).
+        bias = self.relation(inputs.relations).relu().clamp(min=1e-6).log().permute(0, 3, 1, 2)
+        update, weights = self.attn(x, x, inputs.mask, bias=bias, need_weights=True)
         return self.residual(x, update), weights
 
 
@@ -148,13 +152,13 @@ class FeedForwardStep(nn.Module):
         super().__init__()
         self.ffn = FeedForward(dim, dropout=dropout, norm=norm)
 
-    def forward(self, x: Tensor, sources: Sources) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, inputs: StepInputs) -> tuple[Tensor, None]:
         """Update `x` (B, N, D); there is no map."""
         return self.ffn(x), None
 
 
 class MMNasNetCoAttention(nn.Module):
-    """The searched backbone: operations on the question, then operations on the regions that it guides.
+    """The searched backbone: operations on the question, then operations on the regions, guided by the question.
 
     Args:
         dim: width of both sides.
@@ -167,7 +171,7 @@ class MMNasNetCoAttention(nn.Module):
         norm: name of the norm after each operation, see `layers.make_norm`.
 
     Raises:
-        ValueError: an operation that is not known on that side, or heads that do not divide the width.
+        ValueError: an operation is unknown on its side, or a number of heads does not divide the width.
     """
 
     def __init__(
@@ -214,18 +218,20 @@ class MMNasNetCoAttention(nn.Module):
     ) -> CoAttentionOutput:
         """Apply the operations to the tokens of `question` (B, T, D) and to `regions`.
 
-        Maps are named `layers.<place>.<who>_to_<whom>`, places counted from 0 through both lists.
+        Maps are named `layers.<i>.<rows>_to_<columns>`; i counts the operations of both lists from 0.
         """
+        # Operations on the question.
         tokens, maps = question.tokens, Maps()
-        sources = Sources(question_mask, tokens, question_mask, regions.relations)
+        inputs = StepInputs(question_mask, tokens, question_mask, regions.relations)
         for place, step in enumerate(self.question_steps):
-            tokens, weights = step(tokens, sources)
+            tokens, weights = step(tokens, inputs)
             if need_weights and weights is not None:
                 maps[str(MapName(f"layers.{place}", "question", "question"))] = weights
-        sources = Sources(region_mask, tokens, question_mask, regions.relations)
+        # Operations on the regions, which read the updated question.
+        inputs = StepInputs(region_mask, tokens, question_mask, regions.relations)
         x = regions.tokens
         for place, step in enumerate(self.region_steps):
-            x, weights = step(x, sources)
+            x, weights = step(x, inputs)
             if need_weights and weights is not None:
                 part = f"layers.{len(self.question_steps) + place}"
                 columns: Side = "question" if self.region_operations[place] == "GA" else "regions"
@@ -265,10 +271,11 @@ def mmnasnet_small(
 ) -> VQAModel:
     """MMNasNet (Yu et al. 2020, arXiv 2004.12070), with the numbers of its authors' *small* model for VQA v2.
 
-    MCAN's beginning and end; between them a list of operations on the question and then one on the regions: SA and FFN
-    as in MCAN, GA (the regions read the question) and RSA (self-attention of the regions whose scores know how their
-    boxes lie to each other), each followed by residual and norm. Needs boxes and image sizes. Listed for the
-    paper's single model: 73.86 % on VQA v2 test-std (not checked in the paper itself, nor with which features).
+    Encoders and head are MCAN's. Between them is a list of operations on the question and then one on the regions: SA
+    and FFN as in MCAN, GA (the regions attend to the question) and RSA (self-attention of the regions, with a bias from
+    the relations of their boxes), each followed by residual and norm. The model needs boxes and image sizes.
+    Reported elsewhere for the paper's single model: 73.86 % on VQA v2 test-std (not checked in the paper; the features
+    are unknown).
     Deliberate difference: masks come from lengths, and a side without real elements pools to zeros.
 
     Args:
@@ -283,13 +290,13 @@ def mmnasnet_small(
         num_heads: attention heads of SA and GA.
         relation_heads: attention heads of RSA.
         relation_dim: width of the embedded relations of boxes.
-        pixels: measure boxes in pixels.
+        pixels: measure boxes in pixels, as the published models do.
         pooling_dim: inner width of the attentional reduction.
         joint_dim: width of the fused vector.
         num_glimpses: glimpses of the attentional reduction.
         dropout: dropout throughout.
-        faithful: show padding as the authors' code does: where a question or an image is empty, and to the encoders,
-            which changes the rows of the maps that belong to padding.
+        faithful: show padding as the authors' code does: empty questions and images attend to their padding, and the
+            encoders read padding, which changes only the map rows that belong to padding.
         padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
         padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
 

@@ -1,4 +1,4 @@
-"""Reproduce the padding of published code: much of it has no mask in some place, where padding takes part.
+"""Reproduce the padding of published code, which often lacks a mask, so that padding influences the answer.
 
 Letters: B batch, T tokens, R regions, H heads, N places of either side.
 """
@@ -27,28 +27,30 @@ class Inputs(NamedTuple):
 
 
 class OriginalPadding(VQAModel):
-    """A model that sees the padding which its authors' code saw, around a model that masks padding everywhere.
+    """Wrap a model that masks padding everywhere, so that it sees padding where its authors' code has no mask.
 
-    Where the original has no mask, the amount of padding changes its answers. This wrapper makes as much padding as the
-    original made, marks it as real, runs the parts of `model`, and returns maps over the places that were given. It has
-    the parts and the parameter names of `model`. Without the wrapper a model is *repaired*: padding changes nothing.
+    Where the original has no mask, the amount of padding changes its answers. This wrapper pads inputs to the lengths
+    of the original, marks the padding as real, runs the parts of `model`, and returns maps over the given places. It
+    has the parts and the parameter names of `model`. Without the wrapper a model is *repaired*: padding changes
+    nothing.
 
     Args:
         model: the repaired model.
         question: the original has no mask on the question.
         regions: the original has no mask on the regions.
-        empty: result of the original for a question without words or an image without regions: "shown" attends to its
-            padding, "nan" answers NaN. The originals attend *uniformly*. So does this wrapper for an image, whose
-            padding is all alike; for a question it attends by the scores of the padding (a remaining difference).
+        empty: behavior of the original for a question without words or an image without regions: "shown" attends to its
+            padding, "nan" answers NaN. The originals attend *uniformly*. This wrapper does so for an image, whose
+            padded regions are all equal. For a question it attends by the scores of the padding, a remaining
+            difference.
         num_tokens: the length to which the original pads or cuts each question; None keeps the length.
         num_regions: the number to which the original pads or cuts the regions of each image; None keeps the number.
         front: the original pads questions in front.
         padding_id: the id that the original writes at padding; None keeps the given id.
-        encoders: the encoders of the original have no masks, only its attention has. This changes no answer, but the
+        encoders: the encoders of the original have no masks, only its attention has. This changes no answer, only the
             rows of attention maps that belong to padding.
 
     Raises:
-        ValueError: unknown `empty`.
+        ValueError: `empty` is unknown.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class OriginalPadding(VQAModel):
         if self.encoders:
             shown_words, shown_regions = torch.ones_like(shown_words), torch.ones_like(shown_regions)
 
-        # The steps of VQAModel.forward, with the masks that the original's encoders and attention see.
+        # The steps of VQAModel.forward, with the masks of the original's encoders and attention.
         encoded = self.question_encoder(padded.question, shown_words)
         tokens = self.region_encoder(padded.regions, shown_regions, padded.boxes, image_sizes)
         attended = self.coattention(
@@ -112,7 +114,7 @@ class OriginalPadding(VQAModel):
         return VQAOutput(logits, self.unpad_maps(attended.maps | pooling_maps, inputs) if need_weights else {})
 
     def pad(self, inputs: Inputs) -> Inputs:
-        """Pad right-padded inputs as the original does; the masks are True wherever the original sees no padding."""
+        """Pad right-padded inputs as the original does; the masks are True wherever the original has no mask."""
         question, question_mask = resize(inputs.question, inputs.question_mask, self.num_tokens)
         regions, region_mask = resize(inputs.regions, inputs.region_mask, self.num_regions)
         boxes = None if inputs.boxes is None else resize(inputs.boxes, inputs.region_mask, self.num_regions)[0]
@@ -133,7 +135,7 @@ class OriginalPadding(VQAModel):
         return Inputs(question, regions, question_mask, region_mask, boxes)
 
     def unpad_maps(self, maps: Maps, inputs: Inputs) -> Maps:
-        """Maps (B, H, to, from) over the padded places -> over the places of the `inputs` as they were given."""
+        """Convert maps (B, H, to, from) over the padded places to maps over the places of the given `inputs`."""
         num_tokens, num_regions = inputs.question_mask.shape[1], inputs.region_mask.shape[1]
         batch_size, device = inputs.question_mask.shape[0], inputs.question_mask.device
         tokens = torch.arange(num_tokens, device=device).expand(batch_size, -1)
@@ -160,7 +162,7 @@ def resize(rows: Tensor, mask: Tensor, size: int | None) -> tuple[Tensor, Tensor
 
 
 def count_trailing(mask: Tensor) -> Tensor:
-    """(B, 1) number of padded places at the end of each row of `mask` (B, N)."""
+    """The number (B, 1) of padded places at the end of each row of `mask` (B, N)."""
     return (mask.flip(1).cumsum(1) == 0).sum(1, keepdim=True)
 
 

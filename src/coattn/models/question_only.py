@@ -1,4 +1,4 @@
-"""The question-only baseline: a model's gain over it comes from the image.
+"""The question-only baseline: the gain of another model over it comes from the image.
 
 Letters: B batch, T question tokens, R regions, D model width, A answers.
 """
@@ -21,7 +21,7 @@ class UnseenRegions(nn.Module):
     """Replaces a region encoder: returns zeros for any features, without parameters.
 
     Args:
-        region_dim: width D_in of the features that are not looked at.
+        region_dim: width D_in of the features, which are not used.
         dim: width D of the zero tokens.
     """
 
@@ -80,7 +80,7 @@ class QuestionOnlyHead(nn.Module):
         self, attended: CoAttentionOutput, question: Question, question_mask: Tensor, region_mask: Tensor
     ) -> HeadOutput:
         """Score the answers: logits (B, A) and the map `pooling.question` (B, 1, 1, T)."""
-        q, question_map = self.question_pooling(attended.question, question_mask)
+        q, question_map = self.question_pooling(attended.question, question_mask)  # (B, joint_dim)
         if self.summary is not None:
             q = q + self.summary(question.summary)
         logits = self.classify(self.drop(self.normalize(q)))

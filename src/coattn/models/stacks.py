@@ -1,4 +1,4 @@
-"""Modern stacks of co-attention layers, and the same without the image."""
+"""Presets of modern stacks of co-attention layers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LAYERS: dict[str, type[CoAttentionLayer]] = {
 def make_layer(
     name: str, question_dim: int, region_dim: int, *, num_heads: int, ffn_dim: int | None, dropout: float
 ) -> CoAttentionLayer:
-    """One co-attention layer by its name in `LAYERS`; the dense one and the gate have no feed-forward step to size.
+    """One co-attention layer by its name in `LAYERS`; `ffn_dim` is unused for the dense layer and the gate.
 
     Raises:
         ValueError: unknown name.
@@ -121,7 +121,7 @@ def stack(
     """A stack of co-attention layers, equal or mixed.
 
     Args:
-        layers: names from `LAYERS`, first applied first, e.g. `["parallel", "alternating", "modular", "modular"]`.
+        layers: names from `LAYERS`, in their order, e.g. `["parallel", "alternating", "modular", "modular"]`.
         region_dim: width of the region features.
         num_answers: size of the answer vocabulary.
         num_words: size of the question vocabulary, for token ids.
@@ -140,7 +140,7 @@ def stack(
         boxes: add the regions' box geometry; the model then needs boxes.
         region_positions: learned positions for grids of fixed size, one for each region at most; 0 for none.
         standardised: z-score region features with statistics of the training images.
-        feature_dropout: dropout on the region features themselves; worth trying where training images are few.
+        feature_dropout: dropout on the region features, before the linear map; useful with few training images.
         num_glimpses: attention maps of each pooling.
         fusion: "sum", "product" or "gated", see `nn.heads`.
         direct_question: the question encoder's summary joins the pooled question.
@@ -196,5 +196,5 @@ def stack(
 parallel = partial(stack, layers=("parallel",), num_layers=2)
 alternating = partial(stack, layers=("alternating",), num_layers=2)
 dense = partial(stack, layers=("dense",), num_layers=2)
-# Encoder-decoder, the better of the paper's two orders; its *stacking* is `stack(layers=["modular"] * n)`.
+# Encoder-decoder, the better of MCAN's two orders; the other, *stacking*, is `stack(layers=["modular"] * n)`.
 modular = partial(stack, layers=("question_self", "region_guided"), num_layers=2)

@@ -53,8 +53,8 @@ class WeightNormClassifier(nn.Module):
         hidden_dim: width between the two maps.
         num_answers: size A of the answer vocabulary.
         dropout: dropout after the ReLU.
-        inplace_dropout: drop in place, as the authors' code does; today's torch then refuses to train, because the
-            gradient of the ReLU needs the overwritten values. It is here to show that.
+        inplace_dropout: drop in place, as the authors' code does. Current torch then raises in the backward pass,
+            because the gradient of the ReLU needs the overwritten values.
     """
 
     def __init__(

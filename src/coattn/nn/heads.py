@@ -137,9 +137,11 @@ class ClassifierHead(nn.Module):
         Returns:
             Logits (B, A), and the maps `pooling.question` (B, G, 1, T) and `pooling.regions` (B, G, 1, R).
         """
+        # Pool each side to one vector (B, joint_dim).
         q, question_map = self.question_pooling(attended.question, question_mask)
         v, region_map = self.region_pooling(attended.regions, region_mask)
         if self.summary is not None:
             q = q + self.summary(question.summary)
+        # Fuse and classify.
         logits = self.classify(self.drop(self.normalize(self.fuse(q, v))))
         return HeadOutput(logits, name_maps(POOLING, question=question_map, regions=region_map))

@@ -1,6 +1,6 @@
 """The grammar of attention map names: how they are built, and how they are taken apart.
 
-A name says which part of the model computed the map, what its rows stand for, and what its columns stand for::
+A name consists of the part of the model that computed the map, the meaning of its rows, and that of its columns::
 
     [part.]<rows>_to_<columns>      layers.2.question_to_regions    row: a word or a region that attends
     [part.]<columns>                pooling.regions                 one row: a pooling to one vector
@@ -28,8 +28,8 @@ class MapName(NamedTuple):
     Attributes:
         part: the part of the model that computed the map, e.g. `layers.2`, `pooling` or `decoder.layers.0`; empty for
             the maps that a single layer returns.
-        rows: what the rows stand for; None for the single row of a pooling.
-        columns: what the columns stand for.
+        rows: the meaning of the rows; None for the single row of a pooling.
+        columns: the meaning of the columns.
     """
 
     part: str

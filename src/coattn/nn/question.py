@@ -35,7 +35,7 @@ class TokenEmbedding(nn.Module):
     Args:
         num_words: size of the embedding table (ids 0 .. num_words - 1), for token ids.
         question_dim: width E of given token embeddings. Give exactly one of the two.
-        dim: width of the output, to which given embeddings are mapped; None leaves those as they are.
+        dim: width of the output, to which given embeddings are mapped; None leaves them unchanged.
         dropout: dropout on the output.
         padding_id: the id whose word vector is zeros and is not trained; needed only where a model sees its padding.
 
@@ -127,7 +127,7 @@ class PlainQuestionEncoder(nn.Module):
         Raises:
             ValueError: the question is longer than `num_positions`.
         """
-        tokens = self.embedding(question, mask)
+        tokens = self.embedding(question, mask)  # (B, T, D)
         if self.positions is not None:
             if tokens.shape[1] > self.num_positions:
                 raise ValueError(f"question of {tokens.shape[1]} tokens, but num_positions={self.num_positions}")
@@ -188,6 +188,6 @@ class RecurrentQuestionEncoder(nn.Module):
 
         The summary is the last state of each direction: at the last real token forwards, at the first backwards.
         """
-        tokens, summary = self.recurrences(self.embedding(question, mask), mask)
+        tokens, summary = self.recurrences(self.embedding(question, mask), mask)  # (B, T, D), (B, D)
         tokens = self.drop(tokens)
         return Question(tokens, (tokens,), self.drop(summary))

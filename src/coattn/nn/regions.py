@@ -1,4 +1,7 @@
-"""Region encoder: precomputed features of image regions, and optionally where they are, to tokens."""
+"""Region encoders: precomputed features of image regions, optionally with their boxes, to region tokens.
+
+Letters: B batch, R regions, D_in feature width, D model width.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ class StandardizedFeatures(nn.Module):
     def standardise(self, mean: Tensor, std: Tensor) -> None:
         """Set the statistics of the training images' features, `mean` and `std` (D_in,).
 
-        A dimension that never varies (std 0) is left at its distance from the mean.
+        A dimension with std 0 is only centered, not divided.
 
         Raises:
             ValueError: the encoder was built without `standardised`, or a shape differs.
@@ -65,7 +68,7 @@ class StandardizedFeatures(nn.Module):
         self.feature_std.copy_(torch.where(std > 0, std, 1.0))
 
     def read(self, regions: Tensor) -> Tensor:
-        """Features (B, R, D_in) as the encoder takes them.
+        """Check features (B, R, D_in) and standardize them if the encoder does so.
 
         Raises:
             ValueError: wrong feature width.
@@ -134,7 +137,7 @@ class RegionEncoder(StandardizedFeatures):
             ValueError: wrong feature width, boxes missing though needed, or more regions than positions.
         """
         regions = self.read(regions.to(self.features.weight.dtype))
-        tokens = self.features(self.drop_features(regions))
+        tokens = self.features(self.drop_features(regions))  # (B, R, D)
         if self.geometry is not None:
             if boxes is None:
                 raise ValueError("this model uses box geometry: pass boxes (B, R, 4) in [0, 1]")
@@ -147,7 +150,7 @@ class RegionEncoder(StandardizedFeatures):
 
 
 class PlainRegionEncoder(StandardizedFeatures):
-    """The features as they are, for models that attend to them directly. Without parameters.
+    """Returns the features unchanged, for models that attend to them directly. It has no parameters.
 
     Args:
         region_dim: width D_in of the region features, and of the region tokens.
