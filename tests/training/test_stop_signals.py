@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from coattn.training.callbacks import read_checkpoint
 from lightning.pytorch import Callback, Trainer
 
 from coattn.cli import main
-from coattn.training.evaluation import CollectAnswers
+from coattn.training.checkpoints import read_checkpoint
+from coattn.training.evaluation.answers import CollectAnswers
 from coattn.training.task import VQATask
 
 
