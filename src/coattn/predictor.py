@@ -341,7 +341,7 @@ class Predictor:
         except ValueError as error:
             if not self.allow_other_features:
                 raise ValueError(f"{error}, or let --allow-other-features only warn") from None
-            _warn(str(error))
+            warnings.warn(str(error), UserWarning, stacklevel=3)
         return store
 
     def _encoded(self, image: AnyImage) -> EncodedImage:
@@ -394,10 +394,6 @@ def _arrays(images: Sequence[EncodedImage]) -> list[np.ndarray]:
     """The features (R, D) of each image; the same array for the same image."""
     arrays = {id(image): image.features.float().cpu().numpy() for image in images}
     return [arrays[id(image)] for image in images]
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=2)
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> Tensor | None:

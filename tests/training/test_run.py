@@ -148,6 +148,17 @@ def test_without_validation_the_last_weights_are_kept(config: Path, tmp_path: Pa
     assert "no validation questions" in (tmp_path / "run" / "model" / "README.md").read_text()
 
 
+def test_output_that_is_no_terminal_gets_a_line_for_each_epoch(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"--trainer.default_root_dir={tmp_path}", "--trainer.max_epochs=2", "--trainer.enable_progress_bar=true"]
+    assert run("fit", config, *options) == 0
+    text = capsys.readouterr().err
+    assert [line.split("  ")[0] for line in text.splitlines() if line.startswith("epoch")] == ["epoch 0", "epoch 1"]
+    assert "\r" not in text
+    assert "Seed set to" not in text
+
+
 def test_early_stopping(config: Path, tmp_path: Path) -> None:
     stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "patience": 1, "min_delta": 1000.0}}
     config = change(config, tmp_path / "changed.yaml", {"trainer": {"callbacks": [stop], "max_epochs": 50}})

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from coattn._internal.process_memory import peak_of_process
+from coattn._internal.progress import tell
 
 # Messages of Lightning that appear at each start and that a user cannot act on.
 _NOISE = (
@@ -27,6 +28,8 @@ _NOISE = (
     "callbacks used to create the checkpoint need to be provided",  # not to validate, test or predict
     "LeafSpec)` is deprecated",
     "instantiate_classes",
+    "Seed set to",  # it is in config.yaml
+    "TPU available",
 )
 
 
@@ -34,7 +37,7 @@ class ProgressBar(TQDMProgressBar):
     """Lightning's progress bar with the training loss."""
 
     def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
-        """With the loss, which is fetched from the device only when the bar is drawn; without the loggers' version."""
+        """Add the loss, which is fetched from the device only when the bar is drawn; leave out the loggers' version."""
         usual = super().get_metrics(trainer, pl_module)
         loss = trainer.callback_metrics.get("train/loss") if trainer.training else None
         shown = {} if loss is None else {"train/loss": float(loss)}
@@ -42,9 +45,14 @@ class ProgressBar(TQDMProgressBar):
 
 
 class Epochs(Callback):
-    """Collects a row for each epoch: number, mean training loss, validation metrics and seconds."""
+    """Collects a row for each epoch: number, mean training loss, validation metrics and seconds.
 
-    def __init__(self) -> None:
+    Args:
+        told: whether each row is also written to stderr as a line, for an output that is not a terminal.
+    """
+
+    def __init__(self, *, told: bool) -> None:
+        self.told = told
         self.rows: list[dict[str, float]] = []
         self._began = time.monotonic()
 
@@ -59,6 +67,8 @@ class Epochs(Callback):
         loss = float(total) / max(int(getattr(pl_module, "loss_count", 1)), 1)  # type: ignore[arg-type]
         seconds = time.monotonic() - self._began
         self.rows.append({"epoch": trainer.current_epoch, "train/loss": loss, **metrics, "seconds": seconds})
+        if self.told and trainer.is_global_zero:
+            tell("  ".join(f"{name} {_cell(name, value)}" for name, value in self.rows[-1].items()))
 
     def table(self) -> str:
         """The rows as text; of more than 20 epochs the first and the last ten."""
@@ -85,9 +95,9 @@ def _cell(name: str, value: float | None) -> str:
 
 
 class PeakMemory(Callback):
-    """Logs once, at the end of training, the most memory that it took at a time, as `peak_memory_gb` (1e9 bytes).
+    """Logs the peak memory of training, at its end, as `peak_memory_gb` (1e9 bytes).
 
-    With a GPU that is what tensors took there, of the first device; else what the process took, from its start.
+    On a GPU this is the memory of tensors on the first device; otherwise the memory of the process since its start.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,7 +114,7 @@ class PeakMemory(Callback):
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """The most memory at a time so far, in 1e9 bytes; None where the system does not say."""
+    """The peak memory so far, in 1e9 bytes; None if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return peak_of_process()
@@ -113,15 +123,19 @@ def peak_memory(device: torch.device) -> float | None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Suppress the messages of Lightning that a user cannot act on."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(_is_of_interest)
+    loggers = [
+        logging.getLogger(f"lightning.{name}") for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed")
+    ]
+    for logger in loggers:
+        logger.addFilter(_is_of_interest)
     try:
         with warnings.catch_warnings():
             for message in _NOISE:
                 warnings.filterwarnings("ignore", f".*{re.escape(message)}")
             yield
     finally:
-        logger.removeFilter(_is_of_interest)
+        for logger in loggers:
+            logger.removeFilter(_is_of_interest)
 
 
 def _is_of_interest(record: logging.LogRecord) -> bool:

@@ -210,8 +210,10 @@ class _CommandLine(LightningCLI):
         plugins = config["plugins"] or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         callbacks = list(config["callbacks"] or [])
-        if config["enable_progress_bar"] is not False:
-            callbacks.append(ProgressBar(refresh_rate=20 if sys.stderr.isatty() else 200))
+        if config["enable_progress_bar"] is not False and sys.stderr.isatty():
+            callbacks.append(ProgressBar(refresh_rate=20))
+        else:
+            kwargs["enable_progress_bar"] = False
         if fitting and config["enable_checkpointing"] is not False:
             callbacks.append(self._get(self.config_init, "checkpoints"))
         else:
@@ -243,7 +245,7 @@ class _CommandLine(LightningCLI):
             for leak in self.datamodule.leaks("val"):
                 rank_zero_warn(f"validation: {leak}")
             self._save_config()
-        epochs, began, diverged = Epochs(), time.monotonic(), None
+        epochs, began, diverged = Epochs(told=not sys.stderr.isatty()), time.monotonic(), None
         self.trainer.callbacks.append(epochs)  # type: ignore[attr-defined]
         try:
             if not self.settings.export_only:
