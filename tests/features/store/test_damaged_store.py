@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import h5py
@@ -42,6 +43,10 @@ def path(tmp_path, arrays) -> Path:
 # --- bad stores ---
 
 
+def record(**changed: object) -> str:
+    return json.dumps(RECORD | changed)
+
+
 def damage(path: Path, name: str, value: object) -> None:
     with h5py.File(path, "a") as file:
         if name in file.attrs:
@@ -74,7 +79,15 @@ def damage(path: Path, name: str, value: object) -> None:
         ("version", 2, "version 2; this coattn reads version 1"),
         ("complete", False, "incomplete"),
         ("extractor", "{", "not a readable feature store"),
-        ("extractor", "{}", "extractor record"),
+        ("extractor", "[]", "the extractor record is not an object"),
+        ("extractor", "{}", "the extractor record is damaged, its name is missing or of a wrong type"),
+        ("extractor", record(name=5), "its name is"),
+        ("extractor", record(settings=[]), "its settings is"),
+        ("extractor", record(weights=7), "its weights is"),
+        ("extractor", record(weights={"id": "a"}), "its weights is"),
+        ("extractor", record(versions=None), "its versions is"),
+        ("extractor", record(versions={"sources": [{"file": 1}]}), "its versions.sources is"),
+        ("extractor", record(versions={"cut_boxes": "2"}), "its versions.cut_boxes is"),
     ],
 )
 def test_a_contradictory_file_is_refused(path, name, value, message):

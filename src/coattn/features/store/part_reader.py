@@ -12,6 +12,7 @@ import numpy as np
 
 from coattn._internal.files import require_regular
 from coattn.features.store.layout import COLUMN_DTYPES, FEATURE_DTYPES, FORMAT, VERSION, Column, Part, Skipped
+from coattn.features.store.provenance import check_record
 
 
 def read_part(path: Path) -> Part:
@@ -145,7 +146,7 @@ def _check_part(part: Part) -> None:
     check(falls.size == 0, f"offsets falls after image {falls[0] if falls.size else ''}")
     check(part.sizes.dtype == np.int32, f"sizes is {part.sizes.dtype}, not int32")
     check(part.sizes.shape == (num_images, 2), f"{num_images} image ids, but sizes has shape {part.sizes.shape}")
-    check(isinstance(part.record, dict) and {"name", "settings", "weights"} <= part.record.keys(), "extractor record")
+    check_record(part.record, f"{part.path}: damaged feature store")
     file_size = part.path.stat().st_size
     for name, column in part.columns.items():
         check(

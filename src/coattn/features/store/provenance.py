@@ -16,6 +16,33 @@ from typing import Any
 Record = Mapping[str, Any]
 
 
+def check_record(record: Any, where: str) -> None:
+    """Check that a value read from a file is the record of an extractor.
+
+    Raises:
+        ValueError: it is not; the message begins with `where` and names the wrong field.
+    """
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{where}: the extractor record is not an object")
+    weights, versions = record.get("weights"), record.get("versions", {})
+    fields = isinstance(versions, Mapping)
+    sources, cut_boxes = (versions.get("sources", []), versions.get("cut_boxes", 0)) if fields else (None, None)
+    right = {
+        "name": isinstance(record.get("name"), str),
+        "settings": isinstance(record.get("settings"), Mapping),
+        "weights": "weights" in record and (weights is None or _has_texts(weights, "id", "sha256")),
+        "versions": fields,
+        "versions.sources": isinstance(sources, list) and all(_has_texts(one, "file", "sha256") for one in sources),
+        "versions.cut_boxes": isinstance(cut_boxes, int),
+    }
+    if wrong := [field for field, fine in right.items() if not fine]:
+        raise ValueError(f"{where}: the extractor record is damaged, its {wrong[0]} is missing or of a wrong type")
+
+
+def _has_texts(value: Any, *keys: str) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(value.get(key), str) for key in keys)
+
+
 def same_extractor(a: Record, b: Record) -> bool:
     """Whether two records name the same extractor: equal name, settings and hash of the weights."""
     return _identity(a) == _identity(b)
