@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coattn.explain.faithful import CONTROL, Question, follow, measure, read_scores, save_report, summary, table
+from coattn.explain.faithful import CONTROL, QuestionScores, follow, measure, read_scores, save_report, summary, table
 from coattn.visualization.faithfulness import draw_faithfulness
 
 NUM_REGIONS = 8
@@ -21,14 +21,14 @@ def values(best: int) -> np.ndarray:
     return np.eye(NUM_REGIONS)[best]
 
 
-def questions() -> list[Question]:
+def questions() -> list[QuestionScores]:
     found = []
     for number in range(12):
         ways = {"mask": only_region_2, "mean feature": only_region_2}
         given = {"dependence": values(2), "attention": values(5), CONTROL: values(number % NUM_REGIONS)}
         scores, curves = measure(given, ways, seed=number)
         seconds = {"dependence": 0.004, "attention": 0.001}
-        found.append(Question(str(number // 2), "color" if number % 2 else "shape", scores, curves, seconds))
+        found.append(QuestionScores(str(number // 2), "color" if number % 2 else "shape", scores, curves, seconds))
     return found
 
 

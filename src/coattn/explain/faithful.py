@@ -66,7 +66,7 @@ def follow(value: Callable[[np.ndarray], np.ndarray], orders: Sequence[np.ndarra
     return [Curves(insertion, deletion) for insertion, deletion in both]
 
 
-class Question(NamedTuple):
+class QuestionScores(NamedTuple):
     """The measurements of one question: scores and curves by way of removal and name of a method (or `CONTROL`).
 
     Attributes:
@@ -90,7 +90,7 @@ def measure(
     *,
     seed: int,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Curves]]]:
-    """The scores and curves of several explanations (R,) of one question; see `Question`.
+    """The scores and curves of several explanations (R,) of one question; see `QuestionScores`.
 
     Args:
         values: name -> value of each region.
@@ -114,7 +114,7 @@ def measure(
     return scores, curves
 
 
-def summary(questions: Sequence[Question], split: str) -> dict[str, Any]:
+def summary(questions: Sequence[QuestionScores], split: str) -> dict[str, Any]:
     """All numbers as plain values: means, intervals at 95 % by image, by kind, curves and cost."""
     images = Images([question.image_id for question in questions])
     kinds = sorted({question.kind for question in questions})

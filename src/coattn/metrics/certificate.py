@@ -86,7 +86,7 @@ class Certificate(NamedTuple):
         """The certificate that `to_json` described.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the value does not describe a certificate.
         """
         if not isinstance(value, dict) or set(value) != set(cls._fields):
             raise ValueError(f"a certificate is an object with {', '.join(cls._fields)}, got {str(value)[:80]}")

@@ -84,7 +84,7 @@ def score(
 
     Raises:
         ValueError: results and questions do not correspond, a question has no human answer, there are no questions or
-            none of them counts, the metric is unknown, or what it needs is not there.
+            none of them counts, the metric is unknown, or data that it needs is missing.
     """
     results = results if isinstance(results, Results) else Results(results)
     judgement = judge(results, records, metric, where=where, choices=choices, groups=groups)
@@ -146,7 +146,7 @@ def judge_called(metric: str) -> Callable[[Submission], Judgement]:
     """The metric of that name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the name is unknown.
     """
     if metric not in METRICS:
         raise ValueError(f"unknown metric {metric!r}{did_you_mean(metric, METRICS)}")

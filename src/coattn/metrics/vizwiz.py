@@ -1,8 +1,8 @@
 """VizWiz: accuracy of answers given to blind people, and whether a question can be answered at all.
 
 Written from the behavior of the official evaluation (https://vizwiz.org/tasks-and-datasets/vqa, Gurari et al. 2018,
-arXiv 1802.08218). It differs from VQA's: the prediction is always brought to its normal form and the human answers
-never, because the file has them in that form, and only one of the ten answers is left out, because they have no ids.
+arXiv 1802.08218). It differs from VQA's: the prediction is always normalized and the human answers never,
+because the file has them in normal form, and only one of the ten answers is left out, because they have no ids.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def judge_vizwiz(submission: Submission) -> Judgement:
     Results without any answer are those of the answerability task: their accuracy is that of "answerable".
 
     Raises:
-        ValueError: a record's "answerable" is something else.
+        ValueError: a record's "answerable" is neither 0 nor 1.
     """
     pairs = zip(submission.answers, submission.records, strict=True)
     worth = np.array([vizwiz_accuracy(answer, record.answers) for answer, record in pairs])

@@ -20,7 +20,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[Mapping[str, Any]] | Sequenc
     1505.00468, section "Testing", and the published evaluation (https://github.com/GT-Vision-Lab/VQA), whose quirks are
     kept because published scores contain them:
 
-    - Answers and prediction are brought to their normal form (`coattn.text.answers.normalize_answer`) only if the human
+    - Answers and prediction are normalized (`coattn.text.answers.normalize_answer`) only if the human
       answers are not all the same text. If ten people typed "yes", the predictions "Yes" and "yes." score 0.
     - Left out with an answer are all entries *equal* to it (text, confidence and id), not only itself. Where entries
       repeat their id, equal answers drop out together: ten equal entries score 0.
@@ -57,7 +57,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[Mapping[str, Any]] | Sequenc
 
 
 def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """The accuracy of TextVQA: that of VQA, but prediction and answers are always brought to a normal form.
+    """The accuracy of TextVQA: that of VQA, but prediction and answers are always normalized.
 
     As `TextVQAAccuracyEvaluator` of MMF (https://github.com/facebookresearch/mmf, Singh et al. 2019, arXiv 1904.08920):
     the text in lower case, without ``,`` and ``?`` and with a space before ``'s``, gets the normal form of VQA.
@@ -81,7 +81,7 @@ def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
 def exact_match(prediction: str, answer: str) -> float:
     """1 if the two answers differ in case, spaces and final stops only (`coattn.text.answers.plain_key`), else 0.
 
-    For data sets with one answer per question, to which the official VQA accuracy is 0 whatever is predicted.
+    For data sets with one answer per question, where the official VQA accuracy is always 0.
     """
     return float(plain_key(prediction) == plain_key(answer))
 

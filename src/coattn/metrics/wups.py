@@ -49,7 +49,7 @@ def judge_wups(submission: Submission) -> Judgement:
 
     Raises:
         ModuleNotFoundError: nltk is not installed.
-        ValueError: WordNet's files are not there.
+        ValueError: WordNet's files are missing.
     """
     similarity = wordnet_similarity()
     answers, notes = as_annotated(submission)
@@ -67,7 +67,7 @@ def wordnet_similarity() -> Similarity:
 
     Raises:
         ModuleNotFoundError: nltk is not installed.
-        ValueError: WordNet's files are not there.
+        ValueError: WordNet's files are missing.
     """
     wordnet = require("nltk.corpus", "wups").wordnet
     try:

@@ -25,8 +25,8 @@ def reverse_padded(x: Tensor, lengths: Tensor) -> Tensor:
     """
     places = torch.arange(x.shape[1], device=x.device)
     # Place t of a row of length n takes the value at n - 1 - t; a padded place keeps its own.
-    sources = torch.where(places < lengths[:, None], lengths[:, None] - 1 - places, places)  # (B, T)
-    return x.gather(1, sources[:, :, None].expand_as(x))
+    origins = torch.where(places < lengths[:, None], lengths[:, None] - 1 - places, places)  # (B, T)
+    return x.gather(1, origins[:, :, None].expand_as(x))
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ _NUM_SPECIAL = 4
 
 
 def written_form(text: str, form: str = "vqa") -> str:
-    """An answer as a model is to write it: its key in the given form, but a list keeps its commas.
+    """The text of an answer for a model that writes: its key in the given form, except that a list keeps its commas.
 
     In the form "vqa" "Chair, the garbage_bin" becomes "chair, garbage bin". Without its commas the result equals the
     answer's key, so that it scores like the answer itself; where that is impossible, the result is the key.
@@ -111,7 +111,7 @@ class AnswerWords:
         """The vocabulary that `to_json` described.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: the value does not describe a vocabulary.
         """
         if unknown := sorted(set(value) - {"words", "form"}):
             raise ValueError(
@@ -126,10 +126,10 @@ class AnswerWords:
 
 
 def answers_from_json(value: Any) -> AnswerVocabulary | AnswerWords:
-    """The answers to choose from, or the words to write with: whichever `to_json` described.
+    """The `AnswerVocabulary` or the `AnswerWords` that `to_json` described.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the value describes neither.
     """
     written = isinstance(value, dict) and "words" in value
     return AnswerWords.from_json(value) if written else AnswerVocabulary.from_json(value)

@@ -3,8 +3,8 @@
 A data set compares its answers in one of two forms, which its metric decides (`answer_form`):
 
 - "vqa": the normal form of the official evaluation of VQA (https://github.com/GT-Vision-Lab/VQA, Antol et al. 2015,
-  arXiv 1505.00468), written anew from its behavior and equal to it to the last quirk, because published scores contain
-  those quirks. It deletes signs and articles: "HER2+" and "HER2-" become one answer.
+  arXiv 1505.00468), reimplemented from its behavior with all of its quirks, because published scores contain them. It
+  deletes signs and articles: "HER2+" and "HER2-" become one answer.
 - "plain": as people typed it; only case, spaces and final stops make no difference. Every other data set uses it.
 """
 
@@ -93,7 +93,7 @@ def answer_key(text: str) -> str:
     """The key of an answer in the form "vqa": its official normal form, or its text where that is empty.
 
     The official form of the blood group "A" and of "?" is empty; here they remain "a" and "?", so that they can be
-    learned, predicted and told apart. Typographic punctuation is brought to its plain spelling first.
+    learned, predicted and told apart. Typographic punctuation is replaced by plain punctuation first.
     """
     text = normalize_text(text)
     return normalize_answer(text) or clean_answer(text).lower()

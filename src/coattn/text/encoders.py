@@ -147,7 +147,7 @@ class TextEncoder:
         """The rows of each question, from the token ids of a batch."""
         lengths = torch.tensor([len(row) for row in ids])
         width = int(lengths.max())
-        # (B, T): padding has id 0, whatever that means to the encoder; it is masked and its rows are cut off.
+        # (B, T): padding has id 0, which may be a word of the encoder; it is masked and its rows are cut off.
         padded = torch.tensor([[*row, *[0] * (width - len(row))] for row in ids])
         mask = torch.arange(width) < lengths[:, None]
         device = next(self._model.parameters()).device

@@ -1,4 +1,4 @@
-"""What a run reports while it trains: a progress bar, a table of epochs, and the peak of its memory."""
+"""Reports of a run while it trains: a progress bar, a table of epochs, and the peak of its memory."""
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ _LONGEST_SIDE, _LARGEST_LABEL = 10**6, 2**31
 _ROUNDING = 1.0  # pixels by which a box may leave its image before the record is refused
 
 
-class Record(NamedTuple):
+class ConvertedImage(NamedTuple):
     """A usable record: its regions with boxes in [0, 1] of the image, and how many boxes were cut at its border."""
 
     regions: ImageRegions
     cut_boxes: int
 
 
-def read_record(source: FeatureSource, entry: SourceImage, *, clip_boxes: bool) -> Record:
+def read_record(source: FeatureSource, entry: SourceImage, *, clip_boxes: bool) -> ConvertedImage:
     """Read and check the record of one image.
 
     Raises:
@@ -44,13 +44,13 @@ def read_record(source: FeatureSource, entry: SourceImage, *, clip_boxes: bool) 
         if values is not None and not (values.dtype.kind in "iuf" and (np.abs(values) < _LARGEST_LABEL).all()):
             raise ValueError(f"its {kind} are not numbers, or {_LARGEST_LABEL} or larger")
     if boxes is None:
-        return Record(regions, 0)
+        return ConvertedImage(regions, 0)
     if len(boxes) != len(features):
         raise ValueError(f"{len(features)} rows of features, but {len(boxes)} boxes")
     if boxes.shape[1] != 4:
         raise ValueError(f"its boxes are rows of {boxes.shape[1]} numbers, not 4")
     shares, cut = relative_boxes(boxes, size, clip=clip_boxes)
-    return Record(regions._replace(boxes=shares), cut)
+    return ConvertedImage(regions._replace(boxes=shares), cut)
 
 
 def relative_boxes(boxes: np.ndarray, size: tuple[int, int], *, clip: bool) -> tuple[np.ndarray, int]:

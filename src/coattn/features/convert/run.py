@@ -16,7 +16,7 @@ from coattn._internal.progress import Advance, tell
 from coattn._internal.progress import progress as show_progress
 from coattn.features.convert.formats import FeatureSource, SourceImage, open_source
 from coattn.features.convert.formats.base import id_rule
-from coattn.features.convert.records import Record, read_record
+from coattn.features.convert.records import ConvertedImage, read_record
 from coattn.features.store.layout import Part, Skipped, feature_dtype
 from coattn.features.store.manifest import Manifest, Unit, open_folder
 from coattn.features.store.reader import read_shard
@@ -178,7 +178,7 @@ def _choose(name: str, items: Sequence[_Item], clip_boxes: bool) -> tuple[_Item,
     Raises:
         ValueError: two of them differ.
     """
-    usable: list[tuple[_Item, Record]] = []
+    usable: list[tuple[_Item, ConvertedImage]] = []
     unusable = []
     for item in items:
         try:
@@ -257,7 +257,7 @@ def _write_shard(
         writer.record = {**manifest.extractor, "versions": {"sources": origins, "cut_boxes": cut}}
 
 
-def _add(writer: StoreWriter, name: str, record: Record, shape: _Shape) -> None:
+def _add(writer: StoreWriter, name: str, record: ConvertedImage, shape: _Shape) -> None:
     """Append an image.
 
     Raises:

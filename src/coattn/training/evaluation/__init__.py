@@ -1,1 +1,1 @@
-"""What a trained model is worth on a split: its answers, controls of its score, safeguards, explanations."""
+"""Evaluate a trained model on a split: its answers, controls of its score, safeguards, explanations."""

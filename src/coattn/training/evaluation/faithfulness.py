@@ -11,7 +11,7 @@ import torch
 from coattn._internal.progress import progress
 from coattn.explain.ablation import Ablation
 from coattn.explain.attribution import find_method, region_values
-from coattn.explain.faithful import CONTROL, Question, measure
+from coattn.explain.faithful import CONTROL, QuestionScores, measure
 from coattn.nn import VQAGenerator
 from coattn.nn.decoder import PAD
 from coattn.serialization.directory import ModelDirectory
@@ -28,7 +28,7 @@ def measure_explanations(
     *,
     num_questions: int = 300,
     device: torch.device | str = "cpu",
-) -> list[Question]:
+) -> list[QuestionScores]:
     """Explain the predicted answers of questions by several methods, and measure each; see `coattn.explain.faithful`.
 
     Args:
@@ -49,7 +49,7 @@ def measure_explanations(
     draws = np.random.default_rng(0)
     chosen = set(draws.permutation(len(records))[:num_questions].tolist())
     filler = data.region_statistics()[0].to(device)
-    found: list[Question] = []
+    found: list[QuestionScores] = []
     explained: dict[str, np.ndarray] = {}  # the values of the last question about each image
     with progress("explain-test", len(chosen), unit="questions") as advance:
         for batch in data.evaluation_loader(split, whole=True):
@@ -71,7 +71,7 @@ def measure_explanations(
                     values[CONTROL] = np.resize(other, len(own))
                     ways = {"mask": asked.without_regions, "mean feature": asked.replaced(filler).without_regions}
                     scores, curves = measure(values, ways, seed=position)
-                    found.append(Question(image, record.question_type or "", scores, curves, seconds))
+                    found.append(QuestionScores(image, record.question_type or "", scores, curves, seconds))
                 explained[image] = own
                 advance(1)
     if not found:
