@@ -31,7 +31,7 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 _COMPLETE = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers", "VQADataModule")
 _LENGTH = {"max_epochs", "max_steps"}
 _BETTER = {"max": "high", "min": "low"}
-_TIME_LIMIT = timedelta(minutes=10)  # devices wait this long for one that does not answer
+_TIME_LIMIT = timedelta(minutes=10)  # for a device that does not respond
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, complete: bool = False) -> dict[str, Any]:
@@ -39,10 +39,10 @@ def read_checkpoint(path: str | os.PathLike[str], *, complete: bool = False) -> 
 
     Args:
         path: the file.
-        complete: whether it must hold everything that training needs to go on.
+        complete: whether it must hold everything that is needed to resume training.
 
     Raises:
-        ValueError: it is no checkpoint, damaged (a wrong checksum included), or not complete.
+        ValueError: it is not a checkpoint, is damaged (the checksums are verified), or is not complete.
         OSError: it cannot be read.
     """
     if not Path(path).is_file():
@@ -85,15 +85,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class ExactResume(Callback):
-    """Keeps in each checkpoint what else decides the next step: random generators, and gradients not yet applied."""
+    """Makes resuming exact: checkpoints also keep random generators, and gradients that are not yet applied."""
 
     def __init__(self) -> None:
-        self.changes: list[str] = []  # of the trainer's settings, on the way to the present weights
+        self.changes: list[str] = []  # of the trainer's settings since training began
         self._loaded: dict[str, Any] | None = None
         self._saved_settings: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Collect the generators of all devices, and the gradients if the checkpoint cuts an accumulated step."""
+        """Save the generators of all devices, and the gradients if the checkpoint is within an accumulated step."""
         gradients = {}
         if (trainer.fit_loop.batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
             gradients = {
@@ -108,12 +108,12 @@ class ExactResume(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember them: what runs between loading and training may draw random numbers too."""
+        """Keep the saved state until training begins, because random numbers may be drawn before."""
         self._loaded = checkpoint.get("exact_resume")
         self._saved_settings = checkpoint.get("trainer_settings")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put everything back, and warn of other settings of the trainer."""
+        """Restore the saved state, and warn of changed settings of the trainer."""
         self._compare(trainer, pl_module)
         if self._loaded is None:
             return
@@ -128,7 +128,7 @@ class ExactResume(Callback):
         self._loaded = None
 
     def _compare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Warn of settings of the trainer that were others before, because the weights depend on both."""
+        """Warn of changed settings of the trainer, because the weights depend on both."""
         saved, self._saved_settings = self._saved_settings, None
         if saved is None:
             return
@@ -146,7 +146,7 @@ class ExactResume(Callback):
 
 
 def trainer_settings(trainer: Trainer) -> dict[str, Any]:
-    """The settings of a trainer that decide the weights of a run, beside the order of batches; plain values."""
+    """The settings of a trainer that influence the weights, apart from the order of batches; plain values."""
     algorithm = trainer.gradient_clip_algorithm
     return {
         "max_epochs": trainer.max_epochs,
@@ -164,13 +164,13 @@ class DivergedError(ValueError):
 class Checkpoints(Checkpoint):
     """Keeps `best.ckpt` and `last.ckpt`, both always with finite weights.
 
-    The last one is written after each validation, at the end of each epoch, every `every_minutes` in between, and when
-    a signal stops the run. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 let the step finish on all devices; a second Ctrl-C
+    `last.ckpt` is written after each validation, at the end of each epoch, every `every_minutes` in between, and when a
+    signal stops the run. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 let the step finish on all devices; a second Ctrl-C
     quits at once.
 
     Args:
         folder: Folder of the checkpoints. The default is `checkpoints` under the trainer's `default_root_dir`.
-        monitor: Logged metric that decides which checkpoint is the best. Of equal ones the later is kept.
+        monitor: Logged metric that decides which checkpoint is the best. Of equally good checkpoints the last is kept.
         mode: Whether a high ("max") or a low ("min") metric is better. The default follows from the name: a loss or an
             error should be low.
         every_minutes: Maximum number of minutes between two checkpoints.
@@ -198,24 +198,24 @@ class Checkpoints(Checkpoint):
         return {"best_score": self.best_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best score so far."""
+        """Restore the best score so far."""
         self.best_score = state_dict["best_score"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and let signals wait for the end of a step."""
+        """Start the clock, and defer signals to the end of a step."""
         self._saved_at = time.monotonic()
         if not trainer.strategy.broadcast((self._folder(trainer) / BEST).exists()):
-            self.best_score = None  # a run that goes on from another run's checkpoint has no best one yet
+            self.best_score = None  # a run that resumes another run's checkpoint has no best one yet
         if trainer.world_size > 1:
-            # Its tensors are on the CPU, so that asking whether to stop does not wait for a GPU.
+            # Its tensors are on the CPU, so that agreeing on whether to stop does not wait for a GPU.
             self._group = torch.distributed.new_group(backend="gloo", timeout=_TIME_LIMIT)
         SIGNALS.deferred = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time to, or training ends here in the midst of an epoch."""
-        # A validation or the end of the epoch saves by itself, and a run resumed from here would leave it out.
+        """Save if a checkpoint is due, or if training ends within an epoch."""
+        # A validation or the end of the epoch saves afterwards; a run resumed from here would skip the validation.
         if self._boundary_follows(trainer, batch_idx):
             return
         due = time.monotonic() - self._saved_at >= 60 * self.every_minutes
@@ -230,10 +230,10 @@ class Checkpoints(Checkpoint):
             check_weights(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last, and the best if it is that.
+        """Save `last.ckpt`, and `best.ckpt` if the score is the best so far.
 
         Raises:
-            ValueError: nothing is logged as `monitor`.
+            ValueError: `monitor` is not logged.
         """
         if trainer.state.fn != TrainerFn.FITTING:
             return
@@ -252,22 +252,22 @@ class Checkpoints(Checkpoint):
         self._stop(*self._agreed(SIGNALS.received)[:1])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last, unless this very step is saved already."""
+        """Save `last.ckpt`, unless this step is saved already."""
         if self._saved_step != trainer.global_step:
             self._save(trainer, LAST)
         self._stop(*self._agreed(SIGNALS.received)[:1])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let signals stop the command at once again."""
+        """Let signals stop the command at once."""
         SIGNALS.deferred = False
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last of a run that found nothing left to train, so that its folder is as whole as any other's."""
+        """Save `last.ckpt` of a run with nothing left to train, so that its folder is complete."""
         if self._saved_step < 0:
             self._save(trainer, LAST)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Let signals stop the command at once again."""
+        """Let signals stop the command at once."""
         SIGNALS.deferred = False
 
     def _save(self, trainer: Trainer, name: str) -> None:
@@ -288,7 +288,7 @@ class Checkpoints(Checkpoint):
         return score >= self.best_score if self.mode == "max" else score <= self.best_score
 
     def _agreed(self, *flags: int) -> list[int]:
-        """The largest value of each flag over all devices; all of them call this after the same step."""
+        """The maximum of each flag over all devices, which all call this after the same step."""
         if self._group is None:
             return list(flags)
         values = torch.tensor(flags)
@@ -312,7 +312,7 @@ def check_weights(module: LightningModule) -> None:
     """Check that all weights are finite; this waits for the device.
 
     Raises:
-        DivergedError: they are not. The message has the first step whose loss was not finite.
+        DivergedError: some are not finite. The message has the first step whose loss was not finite.
     """
     if bool(torch.stack([parameter.detach().isfinite().all() for parameter in module.parameters()]).all()):
         return
@@ -332,7 +332,7 @@ def _generators(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def _gather(value: Any, trainer: Trainer) -> list[Any]:
-    """The value of each device; on all of them."""
+    """The values of all devices, on each of them."""
     if trainer.world_size == 1:
         return [value]
     values: list[Any] = [None] * trainer.world_size

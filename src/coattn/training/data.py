@@ -121,13 +121,13 @@ class VQADataModule(LightningDataModule):
 
     @property
     def num_words(self) -> int | None:
-        """Rows a word embedding needs; None with question embeddings or a text encoder."""
+        """Size of the question vocabulary; None with question embeddings or a text encoder."""
         words = self.text.vocabularies.words
         return len(words) if isinstance(words, Vocabulary) else None
 
     @property
     def question_dim(self) -> int | None:
-        """Width of the question embeddings, of a store or of a text encoder; None with a vocabulary of words."""
+        """Width of the question embeddings or of the text encoder; None with a vocabulary of words."""
         words = self.text.vocabularies.words
         if isinstance(words, PretrainedTokenizer):
             return words.dim
@@ -135,7 +135,7 @@ class VQADataModule(LightningDataModule):
 
     @property
     def text_config(self) -> str | None:
-        """Architecture of the text encoder that is trained, see `FinetunedQuestionEncoder`; None if there is none."""
+        """Architecture of the text encoder that is trained with the model, see `FinetunedQuestionEncoder`; or None."""
         words = self.text.vocabularies.words
         return words.config if isinstance(words, PretrainedTokenizer) else None
 
@@ -146,22 +146,22 @@ class VQADataModule(LightningDataModule):
 
     @property
     def num_answers(self) -> int | None:
-        """Size of the answer vocabulary; None where answers are written."""
+        """Size of the answer vocabulary; None if answers are written."""
         return len(self.text.vocabularies.answers) if self.settings.answers.kind == "choices" else None
 
     @property
     def num_answer_words(self) -> int | None:
-        """Size of the vocabulary of answer words; None where answers are chosen."""
+        """Size of the vocabulary of answer words; None if answers are chosen."""
         return len(self.text.vocabularies.answers) if self.settings.answers.kind == "words" else None
 
     def setup(self, stage: str) -> None:
-        """Read the splits that a stage ("fit", "validate", "test", "predict") needs, so that mistakes show at once."""
+        """Read the splits of a stage ("fit", "validate", "test", "predict"), so that mistakes show at once."""
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}[stage]
         for name in needed:
             if name != "val" or stage == "validate" or self.has_validation:
                 self.split(name)
         if stage == "fit":
-            _ = self.order.easy_first  # a wrong curriculum shows at once too
+            _ = self.order.easy_first  # checks the curriculum
             if self.settings.batches.flips and (sided := int(self.order.sided.sum())):
                 rank_zero_warn(
                     f"data.batches.flips: {sided} of {len(self.order.sided)} training questions or answers name left "
@@ -169,10 +169,10 @@ class VQADataModule(LightningDataModule):
                 )
 
     def split(self, name: str) -> Split:
-        """A split by name, read when first asked for.
+        """A split by name, read at the first call.
 
         Raises:
-            ValueError: its files are not given or not as they should be, or an image has no features.
+            ValueError: its files are missing or invalid, or an image has no features.
         """
         if name not in self._splits:
             self._splits[name] = make_split(
@@ -200,7 +200,7 @@ class VQADataModule(LightningDataModule):
         return torch.from_numpy(mean), torch.from_numpy(std)
 
     def train_dataloader(self) -> BatchLoader:
-        """Batches of the present epoch, from where the trainer is in it; so a run goes on in the midst of an epoch."""
+        """Batches of the current epoch from the trainer's place in it, so that a run can resume within an epoch."""
         padding = self.order.padding
         rank_zero_info(f"padding: {padding.regions:.1%} of the regions, {padding.tokens:.1%} of the tokens")
         return self._loader(self.split("train"), self._training_draws, len(self.order))
@@ -218,9 +218,9 @@ class VQADataModule(LightningDataModule):
         return self.evaluation_loader("predict")
 
     def evaluation_loader(self, name: str, *, whole: bool = False) -> BatchLoader:
-        """All questions of a split, by size; this device's share of each batch, or with `whole` everything.
+        """All questions of a split by size: the share of this device, or with `whole` everything.
 
-        If the trainer looks at a part of the batches only, each batch is a fixed random sample of the split.
+        If the trainer uses only a part of the batches, each batch is a fixed random sample of the split.
         """
         split, rank = self.split(name), (0, 1) if whole else self._rank()
         limited = not whole and self._is_limited(name)
@@ -229,7 +229,7 @@ class VQADataModule(LightningDataModule):
         return self._loader(split, lambda: draws, len(draws))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """A batch where the model is, by a shorter way than Lightning's, which looks for tensors in anything."""
+        """The batch on the device of the model; Lightning would search it for tensors recursively."""
         return batch.to(device)
 
     def state_dict(self) -> dict[str, Any]:
@@ -250,10 +250,10 @@ class VQADataModule(LightningDataModule):
     def check_inputs(
         self, extractor: dict[str, Any], text_encoder: dict[str, Any] | None, max_tokens: int | None
     ) -> None:
-        """Refuse inputs made in another way than those the model was trained on.
+        """Check that the inputs are made as those of training.
 
         Raises:
-            ValueError: questions are cut elsewhere; or features or embeddings were made by something else, and
+            ValueError: questions are cut at another length; or features or embeddings come from another extractor, and
                 `allow_other_features` is not set.
         """
         if max_tokens != self.text.max_tokens:
@@ -267,7 +267,7 @@ class VQADataModule(LightningDataModule):
 
     @property
     def order(self) -> TrainingOrder:
-        """Which training questions come when."""
+        """The order of the training questions."""
         accumulate = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         if self._order is None or self._order.accumulate != accumulate:
             self._order = TrainingOrder(self.split("train"), self.features, self.settings, accumulate=accumulate)
@@ -276,14 +276,14 @@ class VQADataModule(LightningDataModule):
     def _training_draws(self) -> list[Draw]:
         epoch, done = 0, 0
         if self.trainer is not None and self.trainer.training:
-            # The trainer counts batches that were trained on, not those that workers have read ahead.
+            # The trainer counts the batches that it trained on, not those that workers have read ahead.
             epoch, done = self.trainer.current_epoch, self.trainer.fit_loop.batch_idx + 1
             if self.trainer.overfit_batches:  # type: ignore[attr-defined]
                 epoch = 0  # the same batches in each epoch
         return self.order.draws(epoch, *self._rank(), done=done)
 
     def _is_limited(self, name: str) -> bool:
-        """Whether the trainer looks at a part of the batches only (`limit_val_batches` and its siblings)."""
+        """Whether the trainer uses only a part of the batches (`limit_val_batches` and its siblings)."""
         if self.trainer is None:
             return False
         limit = getattr(self.trainer, f"limit_{name}_batches")
@@ -291,17 +291,17 @@ class VQADataModule(LightningDataModule):
 
     @property
     def seed(self) -> int:
-        """Of the order of batches, of flips, and of what word vectors do not give."""
+        """Seed of the order of batches, of flips, and of words without a word vector."""
         return self.settings.seed or 0
 
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _reader(self) -> Features:
-        """The reader of images, on the device that computes, for all splits that were read so far."""
+        """The features of all splits read so far, for the device that computes."""
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         if self._resident is None or self._resident[:2] != (device, list(self._splits)):
-            self._resident = None  # before others take its place
+            self._resident = None  # free its memory first
             images = [
                 self.order.all_images if name == "train" else split.images for name, split in self._splits.items()
             ]

@@ -1,4 +1,4 @@
-"""The questions of a split: read from files, encoded as arrays, and handed out a batch at a time."""
+"""The questions of a split: read from files, and encoded as arrays."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Questions(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """The questions of a split, ready to be read.
+    """The questions of a split as arrays.
 
     Attributes:
         records: in the order of the files.
-        metric: what judges the answers.
+        metric: name of the metric that judges the answers.
         images: (N,) int64, position in the feature store of each question's image.
         dataset: reads the texts of its batches.
         features: the store that has the images.
@@ -68,7 +68,7 @@ class Split:
         return self.dataset.questions.lengths
 
     def batch(self, positions: np.ndarray) -> Batch:
-        """Some of the questions (B,), read at once."""
+        """Read some of the questions, by their positions (B,)."""
         draw = Draw(positions, self.images[positions], float(len(positions)))
         return make_batch(draw, self.dataset[draw], Features(self.features))
 
@@ -79,10 +79,10 @@ def read_questions(name: str, questions: Sequence[str], annotations: Sequence[st
     Args:
         name: of the split.
         questions: files of questions.
-        annotations: their answers, one file for each; none at all where they are unknown.
+        annotations: their answers, one file for each; empty if they are unknown.
 
     Raises:
-        ValueError: the files are not what they should be, or do not belong together.
+        ValueError: the files are invalid or do not belong together.
         OSError: a file cannot be read.
     """
     files = [read_vqa(path, answers, split=name) for path, answers in itertools.zip_longest(questions, annotations)]
@@ -104,7 +104,7 @@ def read_files(name: str, settings: DataSettings) -> Questions:
     """The questions of a split from the files that the settings name.
 
     Raises:
-        ValueError: there are no files, not one of annotations for each of questions, or `read_questions` refuses them.
+        ValueError: files are missing, or `read_questions` refuses them.
     """
     source = "test" if name == "predict" and settings.files.predict_questions is None else name
     questions = as_list(getattr(settings.files, f"{source}_questions"))
@@ -130,15 +130,15 @@ def make_split(
     embeddings: FeatureStore | None,
     max_tokens: int | None,
 ) -> Split:
-    """Questions as numbers, with the places of their images.
+    """Encode the questions of a split, and find their images.
 
     Args:
-        name: of the split; only "train" has its own targets and may leave out questions.
+        name: of the split; only "train" uses `answers.targets` and may leave out questions.
         questions: its records.
         vocabularies: words and answers.
-        features: where the images are.
+        features: the store of the images.
         settings: those of the data module.
-        embeddings: of the questions, where there is no vocabulary of words.
+        embeddings: the store of question embeddings, if there is no vocabulary of words.
         max_tokens: longer questions are cut.
 
     Raises:
@@ -171,10 +171,10 @@ def as_list(paths: str | list[str] | None) -> list[str]:
 def image_positions(
     features: FeatureStore | JoinedStore, image_ids: Sequence[str], *, what: str, fix: str
 ) -> np.ndarray:
-    """Where a store has the image of each question, (N,) int64.
+    """(N,) int64, the position in a store of the image of each question.
 
     Raises:
-        ValueError: it misses some; the message counts them, and says `what` needs them and how to `fix` it.
+        ValueError: some are missing; the message counts them, and says `what` needs them and how to `fix` it.
     """
     missing = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in features]
     if missing:
@@ -197,7 +197,7 @@ def find_embeddings(records: Sequence[Record], store: FeatureStore) -> QuestionE
     """The token embeddings of each question.
 
     Raises:
-        ValueError: the store misses some.
+        ValueError: some are missing in the store.
     """
     missing = list(dict.fromkeys(record.question for record in records if record.question not in store))
     if missing:
@@ -211,13 +211,13 @@ def find_embeddings(records: Sequence[Record], store: FeatureStore) -> QuestionE
 def encode_answers(
     questions: Questions, answers: AnswerVocabulary | AnswerWords, targets: Targets = "soft"
 ) -> tuple[Ragged, np.ndarray]:
-    """Which answers are right for each question, and what each is worth (`VQADataModule`).
+    """The right answers to each question, and the soft score of each.
 
-    Answers are given by their number in the vocabulary, or as the ids of their words, all padded to the longest.
+    An answer is its number in the vocabulary, or the ids of its words, padded to the longest answer.
     """
     ids, scores = [], []
     for record in questions.records:
-        # Exact match knows one answer per question; the official metric all of them; a question to predict none.
+        # Exact match uses one answer per question, the official metric all of them; a question to predict has none.
         alone = record.answers and (questions.metric == "exact_match" or targets == "single")
         given = [record.answer] if alone else record.answers
         numbers, worth = _worth(given, answers, targets) if given else ([], [])
@@ -235,7 +235,7 @@ def encode_answers(
 def _worth(
     given: Sequence[str], answers: AnswerVocabulary | AnswerWords, targets: Targets
 ) -> tuple[list[Any], list[float]]:
-    """The answers that can be given, by number or as ids of words, and what each is worth."""
+    """The answers to one question that the model can express, as numbers or word ids, and the score of each."""
     if isinstance(answers, AnswerVocabulary):
         return _SCORING[targets](given, answers)
     typed = {answers.key(text): text for text in reversed(given)}
@@ -246,7 +246,7 @@ def _worth(
 
 
 def with_known_answers(questions: Questions, answers: AnswerVocabulary | AnswerWords, targets: Targets) -> Questions:
-    """The questions of which some answer is worth something.
+    """The questions with at least one answer that the model can express.
 
     Raises:
         ValueError: there are none.
@@ -258,10 +258,10 @@ def with_known_answers(questions: Questions, answers: AnswerVocabulary | AnswerW
 
 
 def check_sources(pairs: Iterable[tuple[dict[str, Any], FeatureStore | JoinedStore]], *, allow: bool) -> None:
-    """Refuse stores made by something else than the record beside each says; with `allow` only warn.
+    """Check that each store was made by the extractor of the record beside it; with `allow` only warn.
 
     Raises:
-        ValueError: the message names the store and both makers.
+        ValueError: the message names the store and both extractors.
     """
     for wanted, store in pairs:
         try:

@@ -82,7 +82,8 @@ def compile_parts(model: VQAModel | VQAGenerator, *, backend: Any = "inductor") 
 
 
 def remember_inputs_only(model: VQAModel | VQAGenerator) -> None:
-    """Let the co-attention layers remember their inputs only, see `CoAttentionStack.checkpoint_activations`.
+    """Keep only the inputs of co-attention layers for the backward pass, see
+    `CoAttentionStack.checkpoint_activations`.
 
     Raises:
         ValueError: the model has no stack of layers.

@@ -61,8 +61,8 @@ class Outcome(NamedTuple):
         losses: (B,).
         answers: (B,) numbers of the vocabulary, or (B, L) word ids.
         accuracy: (B,) soft scores of these answers, in [0, 1].
-        logits: (B, A) of all answers, or (B, 1) log-odds of the one that was written: what makes confidences.
-        targets: what each of the logits is worth.
+        logits: (B, A) of all answers, or (B, 1) log-odds of the written answer; confidences are made of them.
+        targets: soft score that belongs to each of the logits.
     """
 
     losses: Tensor
@@ -78,16 +78,16 @@ class Objective(Protocol):
     activation: Activation
 
     def logits(self, model: Any, batch: Batch) -> Tensor:
-        """Of all answers, (B, A); or of all words, (S, L, V), at each place of the S target answers. float32."""
+        """Float32 logits: (B, A) of all answers, or (S, L, V) of all words at each place of the S target answers."""
 
     def losses(self, model: Any, batch: Batch) -> Tensor:
         """The loss of each question, (B,)."""
 
     def answers(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The answers alone, (B,) or (B, L), and the logits that make their confidences, as in `Outcome`."""
+        """The answers, (B,) or (B, L), and the logits of their confidences, as in `Outcome`."""
 
     def outcome(self, model: Any, batch: Batch) -> Outcome:
-        """The answers with all that judges them."""
+        """The answers with losses, scores and targets."""
 
 
 def make_objective(model: nn.Module, *, loss: Loss, label_smoothing: float) -> Objective:
@@ -110,7 +110,7 @@ def make_objective(model: nn.Module, *, loss: Loss, label_smoothing: float) -> O
 
 
 class Choosing:
-    """A classifier: soft scores of the vocabulary's answers.
+    """The objective of a classifier over an answer vocabulary, trained on soft scores.
 
     Args:
         loss: see `answer_losses`.
@@ -143,7 +143,7 @@ class Choosing:
 
 
 class Writing:
-    """A generator: the words of the answers that people gave, each answer in parts of its soft score.
+    """The objective of a generator, trained on the words of human answers, each weighted by its soft score.
 
     The loss of a question is the cross-entropy of its answers' words, summed over the words and the end; where there
     are several answers, their mean by soft score. Answers are found by the model's own search.

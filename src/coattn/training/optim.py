@@ -135,7 +135,7 @@ def scale_of(name: str, lr_scale: Mapping[str, float]) -> float:
 
 
 def freeze_parts(model: nn.Module, lr_scale: Mapping[str, float]) -> None:
-    """Let no gradient be computed for what has the factor 0.
+    """Freeze the parts whose factor of the learning rate is 0.
 
     Args:
         model: what is trained.
@@ -193,7 +193,7 @@ def learning_rate_factor(
     decay_rate: float = 0.2,
     decay_every: float = 1.0,
 ) -> float:
-    """The learning rate at a point of training, in parts of the one asked for (the peak).
+    """The learning rate at a point of training, as a fraction of its peak.
 
     Args:
         epoch: epochs trained so far, fractions included.

@@ -21,19 +21,19 @@ from coattn.training.batches import Draw
 from coattn.training.dataset import Split, image_positions
 from coattn.training.settings import MOVED, DataSettings
 
-_ORDER, _FLIPS = 0, 1  # what a stream of random numbers is for
+_ORDER, _FLIPS = 0, 1  # purposes of streams of random numbers
 
 
 def random_integers(count: int, seed: int, epoch: int, purpose: int) -> np.ndarray:
-    """`count` uint64, the same for these numbers on every machine and in every release of numpy.
+    """`count` random uint64 that depend only on the arguments, on every machine and with every release of numpy.
 
-    Numpy promises a stable stream for its bit generators and seed sequences only, not for `permutation` or `random`.
+    Numpy guarantees stable streams only for bit generators and seed sequences, not for `permutation` or `random`.
     """
     return np.random.PCG64(np.random.SeedSequence([seed, epoch, purpose])).random_raw(count)
 
 
 def draw_flips(count: int, *, seed: int, epoch: int) -> np.ndarray:
-    """(count,) bool: which questions see their image mirrored in this epoch."""
+    """(count,) bool, the questions whose image is mirrored in this epoch."""
     return random_integers(count, seed, epoch, _FLIPS) >> np.uint64(63) == 1
 
 
@@ -47,23 +47,24 @@ _SIDES = re.compile(
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which questions make up which batch: a pure function of the sizes, the numbers below, and the epoch.
+    """The assignment of questions to batches, a pure function of the sizes, the arguments and the epoch.
 
-    A *batch* is what one training step sees on all devices together; `accumulate` of them make one optimizer step. The
-    plan is made of whole optimizer steps, as equal in size as possible: cutting one into several batches, or sharing a
-    batch among devices, changes which questions are computed together but not which step they belong to. Their losses
-    are summed and divided by `divisor`, so that the gradient of the step is the mean over its questions however it was
-    cut (Lightning divides by `accumulate`, and averages over devices).
+    A *batch* is computed in one training step by all devices together, and `accumulate` batches make one optimizer
+    step. Optimizer steps are as equal in size as possible. The number of devices and of accumulated batches changes
+    which questions are computed together, but not which step they belong to. Losses are summed and divided by the
+    `divisor`, so that the gradient of a step is the mean over its questions in any case (Lightning divides by
+    `accumulate` and averages over devices).
 
     Args:
         regions: (N,) number of regions of each question's image.
         tokens: (N,) number of tokens of each question.
-        batch_size: most questions in a batch.
+        batch_size: maximum number of questions in a batch.
         seed: of the order.
         accumulate: batches per optimizer step.
-        pool: number of optimizer steps filled together with questions of like size, to save padding; 1 mixes sizes.
-        images: (N,) the image of each question, to have the questions of an image come together, or None. An image on a
-            cut between two batches is in both. Questions are then not sorted by tokens.
+        pool: number of optimizer steps that are filled together with questions of similar size, which saves padding; 1
+            mixes all sizes.
+        images: (N,) the image of each question, to group questions by image, or None. The questions of an image may be
+            split between two batches. Grouped questions are not sorted by tokens.
 
     Raises:
         ValueError: there are no questions, or a number is not positive.
@@ -101,7 +102,7 @@ class BatchPlan:
         return self.num_steps * self.accumulate
 
     def epoch(self, epoch: int) -> list[tuple[np.ndarray, float]]:
-        """The batches of an epoch in order: the questions of each, and its divisor. Every question comes once."""
+        """The batches of an epoch in order: the questions of each, and its divisor. Every question occurs once."""
         random = random_integers(len(self.regions) + self.num_steps, self.seed, epoch, _ORDER)
         keys = random[self.num_steps :]
         if self.images is not None:
@@ -116,16 +117,16 @@ class BatchPlan:
         ]
 
     def _fill(self, order: np.ndarray) -> Iterator[np.ndarray]:
-        """Cut an order of all questions into optimizer steps of like size."""
+        """Cut an order of all questions into optimizer steps of similar size."""
         bounds = np.arange(self.num_steps + 1) * len(order) // self.num_steps
         for first in range(0, self.num_steps, self.pool):
             inside = bounds[first : first + self.pool + 1]
             yield from self._sorted(order[inside[0] : inside[-1]], inside[1:-1] - inside[0])
 
     def _sorted(self, pool: np.ndarray, cuts: np.ndarray) -> list[np.ndarray]:
-        """Sort questions by size and cut them: by regions into slabs, and each slab by tokens.
+        """Sort questions by regions into slabs, sort each slab by tokens, and cut.
 
-        Few slabs save padding of questions, many that of images: the number is tried out that leaves the least in all.
+        Few slabs save padding of tokens, many slabs padding of regions; the number with the least padding is used.
         """
         if not len(cuts):
             return [pool]
@@ -144,21 +145,21 @@ class BatchPlan:
 
 
 class Padding(NamedTuple):
-    """Which part of the regions, and of the tokens, that are computed is padding; in [0, 1]."""
+    """Shares of padding among the regions and among the tokens that are computed, in [0, 1]."""
 
     regions: float
     tokens: float
 
 
 def padded_size(regions: np.ndarray, tokens: np.ndarray, order: np.ndarray, starts: np.ndarray) -> tuple[int, int]:
-    """How many regions and tokens questions in this order have with their padding, in batches that start there."""
+    """Numbers of regions and tokens, with padding, of questions in this order, in batches that begin at `starts`."""
     lengths = np.diff(starts, append=len(order))
     whole = [int((lengths * np.maximum.reduceat(sizes[order], starts)).sum()) for sizes in (regions, tokens)]
     return whole[0], whole[1]
 
 
 def padding_share(regions: np.ndarray, tokens: np.ndarray, batches: Sequence[np.ndarray]) -> Padding:
-    """How much of these batches of questions is padding.
+    """The shares of padding in batches of questions.
 
     Args:
         regions: (N,) number of regions of each question's image.
@@ -172,18 +173,18 @@ def padding_share(regions: np.ndarray, tokens: np.ndarray, batches: Sequence[np.
 
 
 def evaluation_batches(regions: np.ndarray, tokens: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """The questions of each batch of an evaluation, which needs no randomness: by size, largest first."""
-    order = np.lexsort((tokens, regions))[::-1].copy()  # torch knows no negative strides
+    """The questions of each batch of an evaluation, sorted by size, largest first."""
+    order = np.lexsort((tokens, regions))[::-1].copy()  # torch does not support negative strides
     return np.array_split(order, math.ceil(len(order) / batch_size)) if len(order) else []
 
 
 def share(batch: np.ndarray, rank: int, num_ranks: int, *, together: bool = False) -> np.ndarray:
-    """The questions of a batch that one of several devices computes. Each device gets some questions of every size.
+    """The questions of a batch that one of several devices computes. Each device receives questions of every size.
 
     Args:
         batch: (B,) questions.
         rank: of the device.
-        num_ranks: how many there are.
+        num_ranks: number of devices.
         together: assign neighboring questions to each device instead, for batches that keep the questions of an image
             together.
 
@@ -196,10 +197,10 @@ def share(batch: np.ndarray, rank: int, num_ranks: int, *, together: bool = Fals
 
 
 class EasyFirst:
-    """A plan whose first batches are made of easy questions only. Like the plan, a pure function of the epoch.
+    """A plan whose first batches contain easy questions only; a pure function of the epoch.
 
-    Epochs keep their length, so schedules do not change. The epoch in which the easy part ends goes on with the batches
-    that the plan has there: what stood in those before is seen in later epochs.
+    Epochs keep their length, so schedules do not change. After the easy part, the epoch continues with the batches that
+    the plan has at that place; the questions of the batches before are seen in later epochs.
 
     Args:
         plan: of all questions.
@@ -207,7 +208,7 @@ class EasyFirst:
         epochs: length of the easy part, in epochs of the plan; rounded to whole optimizer steps.
 
     Raises:
-        ValueError: there are no easy questions, or too few to share out among accumulated batches.
+        ValueError: there are no easy questions, or too few for the accumulated batches.
     """
 
     def __init__(self, plan: BatchPlan, easy: np.ndarray, epochs: float) -> None:
@@ -234,7 +235,7 @@ class TrainingOrder:
 
     Args:
         split: the training questions.
-        features: where their images are.
+        features: the store of their images.
         settings: those of the data module.
         accumulate: batches per optimizer step.
 
@@ -278,10 +279,10 @@ class TrainingOrder:
 
     @cached_property
     def easy_first(self) -> BatchPlan | EasyFirst:
-        """The plan, with the easy questions first where there is a curriculum.
+        """The plan; with a curriculum, the easy questions come first.
 
         Raises:
-            ValueError: the curriculum names a question type that there is not.
+            ValueError: the curriculum names an unknown question type.
         """
         curriculum = self.settings.batches.curriculum
         if curriculum is None:
@@ -295,7 +296,7 @@ class TrainingOrder:
         return EasyFirst(self.plan, np.isin(types, curriculum["question_types"]), curriculum["epochs"])
 
     def check(self, saved: Mapping[str, Any], *, word_vectors: Mapping[str, Any] | None) -> None:
-        """Refuse to go on from a checkpoint of another order, or that began with other word vectors.
+        """Check that a checkpoint was trained in this order and began with these word vectors.
 
         Raises:
             ValueError: the message names each setting that differs.
@@ -326,11 +327,11 @@ class TrainingOrder:
 
     @cached_property
     def padding(self) -> Padding:
-        """The part of an epoch that is padding."""
+        """The shares of padding in an epoch."""
         return padding_share(self.plan.regions, self.plan.tokens, [batch for batch, _ in self.plan.epoch(0)])
 
     def images(self, epoch: int) -> np.ndarray:
-        """The image (N,) of each question in an epoch, by its place in the store: as it is, or mirrored."""
+        """(N,) positions in the store of the image of each question in an epoch, mirrored or not."""
         if not self.settings.batches.flips:
             return self.split.images
         flipped = draw_flips(len(self.split.images), seed=self.seed, epoch=epoch) & ~self.sided
@@ -338,13 +339,13 @@ class TrainingOrder:
 
     @cached_property
     def sided(self) -> np.ndarray:
-        """(N,) bool, the questions that name left or right, or have an answer that does: they are never mirrored."""
+        """(N,) bool, whether a question or one of its answers names left or right; its image is never mirrored."""
         texts = (" ".join((record.question, *record.answers)) for record in self.split.records)
         return np.array([_SIDES.search(text) is not None for text in texts], bool)
 
     @property
     def all_images(self) -> np.ndarray:
-        """The images of all questions, and their mirror images where these are shown too."""
+        """The images of all questions, with their mirror images if these are used."""
         images = self.split.images
         return np.concatenate([images, self._flipped_images]) if self.settings.batches.flips else images
 
@@ -358,7 +359,7 @@ class TrainingOrder:
         )
 
     def _digest(self) -> str:
-        """Short name of the training questions, their answers, and the sizes of their images, in order."""
+        """Hash of the training questions, their answers, and the sizes of their images, in order."""
         digest = hashlib.sha256(self.split.num_regions.tobytes())
         for record in self.split.records:
             digest.update(f"{record.question_id}\0{record.image_id}\0{record.question}\0{record.answers}\n".encode())
@@ -366,7 +367,7 @@ class TrainingOrder:
 
 
 def evaluation_draws(split: Split, batch_size: int, rank: int, num_ranks: int, *, mixed: bool = False) -> list[Draw]:
-    """The draws of one of several devices over a split: by size, or `mixed`, where each batch is a fair sample."""
+    """The draws of one of several devices over a split: by size, or with `mixed` each batch a random sample."""
     batches = evaluation_batches(split.num_regions, split.num_tokens, batch_size)
     if mixed:
         order = np.argsort(random_integers(len(split.images), 0, 0, _ORDER), kind="stable")

@@ -1,4 +1,7 @@
-"""The training task for Lightning: model, loss, optimizer and schedule."""
+"""The training task, a LightningModule: model, loss, optimizer and schedule.
+
+Letters: B questions of a batch, L words of an answer, S target answers, A answers and V words of the vocabularies.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +53,13 @@ _GROUPS = {
 
 
 class Answers(NamedTuple):
-    """Positions (B,) of questions in their split, and the answer to each: numbers (B,), or word ids (B, L); and how
-    sure the model is of it, (B,) in [0, 1]."""
+    """The answers to a batch.
+
+    Attributes:
+        positions: (B,) places of the questions in their split.
+        numbers: (B,) numbers of the answers in the vocabulary, or (B, L) word ids.
+        confidences: (B,) in [0, 1].
+    """
 
     positions: Tensor
     numbers: Tensor
@@ -59,7 +67,7 @@ class Answers(NamedTuple):
 
 
 class VQATask(LightningModule):
-    """Trains a `VQAModel` or a `VQAGenerator`, given as such or as a preset and its sizes.
+    """Trains a `VQAModel` or a `VQAGenerator`, passed as an object or as a preset with its sizes.
 
         VQATask(coattn.nn.VQAModel(...), optimizer=OptimizerSettings(lr=1e-3))
         VQATask(preset="modular", sizes={"dim": 256}, num_words=..., region_dim=..., num_answers=...)
@@ -86,7 +94,7 @@ class VQATask(LightningModule):
 
     Attributes:
         loss, optimizer_settings, schedule, execution: the groups of settings.
-        temperature: what logits are divided by to make confidences; a model directory has a fitted one.
+        temperature: divides the logits before they become confidences; a model directory holds a fitted one.
 
     Raises:
         ValueError: unknown names, or sizes that do not fit together.
@@ -147,7 +155,7 @@ class VQATask(LightningModule):
         if model is not None:
             if preset is not None or sizes is not None:
                 rank_zero_warn("preset and sizes have no effect on a model that is given as such")
-            self.model = model.train()  # a loaded one comes in eval mode, and the Trainer would leave it there
+            self.model = model.train()  # a loaded model is in eval mode, and the Trainer does not change that
         else:
             if preset is None or region_dim is None or (num_answers is None and num_answer_words is None):
                 raise ValueError("give a model, or preset, region_dim, num_answers, and num_words or question_dim")
@@ -170,18 +178,20 @@ class VQATask(LightningModule):
             compile_parts(self.model)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits, float32: (B, A) of all answers, or (S, L, V) of all words at each place of the S target answers."""
+        """Logits, float32: (B, A) of all answers, or (S, L, V) of all words at each place of the target answers."""
         return self.objective.logits(self.model, batch)
 
     def configure_callbacks(self) -> list[Callback]:
-        """The callbacks that continue exactly from a checkpoint and that report the memory."""
+        """Callbacks that make resuming exact and report the peak memory."""
         resume = ExactResume()
         self.trainer_changes = resume.changes
         return [resume, PeakMemory()]
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and the schedule by optimizer steps."""
-        if math.isinf(self.trainer.num_training_batches):  # Lightning looks by itself only if there are max_epochs
+        """The optimizer, and a schedule that advances with each optimizer step."""
+        if math.isinf(
+            self.trainer.num_training_batches
+        ):  # Lightning sets up the data by itself only if max_epochs is set
             self.trainer.fit_loop.setup_data()
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
@@ -196,10 +206,10 @@ class VQATask(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip, also what a fused optimizer is about to apply.
+        """Clip the gradients, also for a fused optimizer.
 
-        Lightning refuses that in mixed precision, because such an optimizer may take a scale from the gradients by
-        itself, after they were clipped. In bfloat16 there is none.
+        Lightning refuses a fused optimizer with clipping in mixed precision, because the optimizer may unscale the
+        gradients after they were clipped. In bfloat16 gradients are not scaled.
         """
         plugin = self.trainer.precision_plugin
         if gradient_clip_val and isinstance(plugin, MixedPrecision) and not self._scales_gradients():
@@ -209,14 +219,14 @@ class VQATask(LightningModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _scales_gradients(self) -> bool:
-        """Whether gradients are kept from underflow by a factor: in float16, which has few exponents."""
+        """Whether gradients are scaled against underflow, as in float16."""
         return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def check_data(self, data: VQADataModule) -> None:
-        """Refuse data from which the model cannot take what it starts with.
+        """Check that word vectors, if any, fit the model.
 
         Raises:
-            ValueError: word vectors, and the model's word embeddings have another width, or there are none.
+            ValueError: the model has no word embeddings, or embeddings of another width.
         """
         vectors, embeddings = data.text.word_vectors, self._word_embeddings()
         if vectors is None:
@@ -232,9 +242,9 @@ class VQATask(LightningModule):
                 )
 
     def on_fit_start(self) -> None:
-        """Give a new model what it takes from the data: statistics of the training images, word vectors, text encoder.
+        """Initialize a new model from the data: statistics of the training images, word vectors, text encoder.
 
-        A model that continues from a checkpoint has them already.
+        A model that resumes from a checkpoint is left as it is.
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.trainer.ckpt_path is not None or not isinstance(data, VQADataModule):
@@ -261,7 +271,7 @@ class VQATask(LightningModule):
             )
 
     def _word_embeddings(self) -> dict[str, nn.Embedding]:
-        """The tables of the question's words, by name."""
+        """The word embeddings of the question encoder, by name."""
         return {
             f"question_encoder.{name}": module.embed
             for name, module in self.model.question_encoder.named_modules()
@@ -269,10 +279,10 @@ class VQATask(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to continue with other settings, some of which the checkpoint would overrule; rename old parameters.
+        """Check the settings of a checkpoint, and rename parameters of earlier versions.
 
         Raises:
-            ValueError: the model, or when training anything else, differs from the checkpoint's settings.
+            ValueError: settings of the model, or when training any settings, differ from those of the checkpoint.
         """
         checkpoint["state_dict"] = rename_parameters(checkpoint["state_dict"])
         saved, ours = (
@@ -293,10 +303,10 @@ class VQATask(LightningModule):
         self._check_state(checkpoint["state_dict"])
 
     def _check_state(self, state: dict[str, Tensor]) -> None:
-        """Refuse a checkpoint whose tensors are not those of this model.
+        """Check that a checkpoint holds the tensors of this model.
 
         Raises:
-            ValueError: the message has the first tensors that differ.
+            ValueError: names or shapes differ; the message has the first three.
         """
         ours = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         theirs = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -310,16 +320,16 @@ class VQATask(LightningModule):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The sum of this device's losses, scaled so that the gradient of the step is that of its mean or sum.
+        """The sum of the losses on this device, scaled to the mean (or sum) over all questions of the optimizer step.
 
-        Lightning averages over devices and over accumulated batches; `BatchPlan` says what a mean is divided by.
+        Lightning averages over devices and over accumulated batches; `BatchPlan` defines the divisor of a mean.
         """
         losses = self.objective.losses(self.model, batch)
-        # Kept on the device, and read at the end of the epoch or when the weights turn out not to be finite.
+        # These stay on the device until the end of the epoch, so that no step waits for them.
         mean_loss, step = losses.detach().mean(), self.trainer.global_step
         self.first_bad_step = torch.where((self.first_bad_step < 0) & ~mean_loss.isfinite(), step, self.first_bad_step)
         self.loss_sum, self.loss_count = self.loss_sum + mean_loss, self.loss_count + 1
-        # Not with prog_bar, for which Lightning would fetch the number from the device after each step.
+        # Without prog_bar: Lightning would fetch the number from the device after each step.
         self.log("train/loss", mean_loss, batch_size=len(losses))
         mean = self.loss.reduction == "mean"
         return (
@@ -329,29 +339,29 @@ class VQATask(LightningModule):
         )
 
     def on_train_epoch_start(self) -> None:
-        """Begin the sums of an epoch, on the device."""
+        """Reset the sums of the epoch, on the device."""
         self.loss_sum, self.loss_count = torch.zeros((), device=self.device), 0
         self.first_bad_step = torch.full((), -1, device=self.device)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the learning rate, where anything is logged."""
+        """Log the learning rate at the steps that are logged."""
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             rate = self.trainer.lr_scheduler_configs[0].scheduler.get_last_lr()[0]
-            self.log("lr", torch.tensor(rate))  # of a number Lightning would make a tensor on the GPU, and wait for it
+            self.log("lr", torch.tensor(rate))  # for a number, Lightning would wait for the GPU
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Answers:  # type: ignore[override]
-        """Add to loss and accuracy in percent: the soft score of the best answer.
+        """Add to the loss and the accuracy, which is the soft score of the best answer.
 
-        That is the official accuracy, except where soft scores differ from it (`coattn.text.answers.soft_scores`).
+        It equals the official accuracy except where soft scores differ (`coattn.text.answers.soft_scores`).
         """
         return self._evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Answers:  # type: ignore[override]
-        """As in validation."""
+        """As `validation_step`."""
         return self._evaluate(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Answers:
-        """The answers alone."""
+        """The answers without losses."""
         return self._answers(batch, *self.objective.answers(self.model, batch))
 
     def _evaluate(self, batch: Batch) -> Answers:
@@ -363,13 +373,13 @@ class VQATask(LightningModule):
         return self._answers(batch, outcome.answers, outcome.logits)
 
     def on_validation_epoch_start(self) -> None:
-        """Begin the sums of an evaluation."""
+        """Reset the sums of the evaluation."""
         self._totals = torch.zeros(3, device=self.device, dtype=torch.float64 if self.device.type != "mps" else None)
 
     def on_validation_epoch_end(self) -> None:
         """Log loss and accuracy over all questions of all devices.
 
-        Lightning's mean over devices weighs them by a rounded number of questions, so that it can exceed 100 %.
+        Lightning's mean over devices rounds their numbers of questions, so that an accuracy could exceed 100 %.
         """
         loss, accuracy, count = self.trainer.strategy.reduce(self._totals, reduce_op="sum")
         split = "test" if self.trainer.testing else "val"

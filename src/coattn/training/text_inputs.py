@@ -28,7 +28,12 @@ from coattn.training.settings import DataSettings
 
 
 class Vocabularies(NamedTuple):
-    """Words of the questions (a text encoder's tokenizer, None for given embeddings), and answers or their words."""
+    """The two vocabularies of a model.
+
+    Attributes:
+        words: of the questions, the tokenizer of a text encoder, or None with given embeddings.
+        answers: whole answers, or words of answers.
+    """
 
     words: Vocabulary | PretrainedTokenizer | None
     answers: AnswerVocabulary | AnswerWords
@@ -70,13 +75,13 @@ def read_vocabularies(path: str | os.PathLike[str]) -> Vocabularies:
 def make_vocabularies(
     records: Sequence[Record], settings: DataSettings, *, form: str, tokenizer: PretrainedTokenizer | None
 ) -> Vocabularies:
-    """The words and answers of training questions, by the settings of a `VQADataModule`.
+    """Build the vocabularies of training questions.
 
     Args:
         records: the training questions.
         settings: those of the data module.
         form: how answers are compared, see `coattn.text.answers.answer_form`.
-        tokenizer: that of a text encoder which is trained with the model, in place of a vocabulary of words.
+        tokenizer: the tokenizer of a text encoder that is trained with the model; None builds a vocabulary of words.
     """
     words: Vocabulary | PretrainedTokenizer | None = tokenizer
     if tokenizer is None and settings.text.embeddings is None:
@@ -95,7 +100,7 @@ def make_vocabularies(
 
 
 def check_vocabularies(found: Vocabularies, settings: DataSettings) -> None:
-    """Refuse vocabularies of a saved model that reads or answers otherwise than the settings say.
+    """Check that the vocabularies of a saved model suit the settings.
 
     Raises:
         ValueError: the message names the setting.
@@ -121,14 +126,14 @@ def check_vocabularies(found: Vocabularies, settings: DataSettings) -> None:
 
 
 class TextInputs:
-    """The inputs of a training run that are text, each read when it is first asked for.
+    """The text inputs of a training run, each read at its first use.
 
     Args:
         settings: those of the data module.
         training_questions: returns the training questions and their metric.
 
     Attributes:
-        word_vectors_record: which word vectors training began with, plain values; None as long as none were read.
+        word_vectors_record: record of the word vectors that training began with, plain values; None if none were read.
     """
 
     def __init__(self, settings: DataSettings, training_questions: Callable[[], tuple[Sequence[Record], str]]) -> None:
@@ -145,7 +150,7 @@ class TextInputs:
 
     @cached_property
     def encoder_folder(self) -> Path | None:
-        """Where the text encoder is that training begins with, if there is one."""
+        """Folder of the text encoder that training begins with, if there is one."""
         name = self.settings.text.encoder
         if name is None:
             return None
@@ -161,7 +166,7 @@ class TextInputs:
 
     @cached_property
     def vocabularies(self) -> Vocabularies:
-        """Words and answers: of the checkpoint or model directory if one was named, else of the training questions."""
+        """The vocabularies of `vocabulary_from` if it is set, else of the training questions."""
         settings = self.settings
         if settings.vocabulary_from is not None:
             found = read_vocabularies(settings.vocabulary_from)
@@ -173,7 +178,7 @@ class TextInputs:
 
     @cached_property
     def word_vectors(self) -> WordVectors | None:
-        """The vectors of the vocabulary's words, if there is such a file; how many were found is reported."""
+        """The vectors of the vocabulary's words, if there is such a file. Their number is reported."""
         path = self.settings.text.word_vectors
         if path is None:
             return None
@@ -199,7 +204,7 @@ class TextInputs:
 
     @property
     def encoder_record(self) -> dict[str, Any] | None:
-        """The record of the text encoder as it was when training began; plain values."""
+        """The record of the text encoder at the start of training; plain values."""
         if self.embeddings is not None:
             return dict(self.embeddings.record)
         words = self.vocabularies.words
@@ -221,7 +226,7 @@ class TextInputs:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Check that the words are those of a checkpoint, and go on with what it says of encoder and vectors.
+        """Check that the vocabularies are those of a checkpoint, and take over its records of encoder and vectors.
 
         Raises:
             ValueError: the vocabularies differ.

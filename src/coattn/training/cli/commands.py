@@ -107,9 +107,9 @@ class _CommandLine(LightningCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The command that runs, with the arguments of the Trainer's method that are not offered.
+        """The command, with the arguments of the Trainer's method that it does not offer.
 
-        Building the parser of a command takes about as long as half an import of torch, so the others are left out.
+        Only one command is built, because its parser takes about half as long as the import of torch.
         """
         return {self.command: _HIDDEN | {"train_dataloaders", "val_dataloaders"}}
 
@@ -237,7 +237,7 @@ class _CommandLine(LightningCLI):
         trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]
         first = is_first_process() and not trial
         if first:
-            self.datamodule.setup("fit")  # mistakes in the data show before anything is replaced
+            self.datamodule.setup("fit")  # reports mistakes in the data before anything is replaced
             if self.checkpoint is None:
                 self.model.check_data(self.datamodule)
             if self.settings.overwrite:
@@ -371,7 +371,7 @@ class _CommandLine(LightningCLI):
             "safe",
             "ckpt_path",
             "allow_other_features",
-        ):  # of this start only
+        ):  # options of this start only
             settings.pop(name, None)
         text = self._parser(self.command).dump(settings)
         with atomic_path(self.root / "config.yaml") as partial:

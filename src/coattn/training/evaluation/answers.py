@@ -19,11 +19,11 @@ from coattn.metrics.scores import Scores
 from coattn.training.data import VQADataModule
 from coattn.training.task import Answers, VQATask
 
-_MAX_LOGITS = 50_000_000  # numbers kept for the temperature, 200 MB; of more questions every k-th is taken
+_MAX_LOGITS = 50_000_000  # for the temperature, 200 MB; of more questions every k-th is used
 
 
 class CollectAnswers(Callback):
-    """Gathers the answers given in `validate`, `test` or `predict`, from all devices.
+    """Collects the answers of `validate`, `test` or `predict` from all devices.
 
     Attributes:
         positions: (N,) the places in their split of the questions that were answered; set when the loop ends.
@@ -69,7 +69,7 @@ def results_by_question(
     *,
     positions: np.ndarray | None = None,
 ) -> Results:
-    """The answer to each question of a split, and how sure of it the model is, by question id.
+    """The answers to the questions of a split and their confidences, by question id.
 
     Answers are as people mostly type them ("t-shirt"). The official VQA accuracy normalizes them itself where people
     disagree, and compares letter by letter where all of them typed the same.
@@ -97,11 +97,11 @@ def results_by_question(
 
 
 def check_finite(records: Sequence[Record], values: np.ndarray) -> None:
-    """Refuse answers that are not numbers.
+    """Check that the outputs of a model are finite.
 
     Args:
         records: (N,) the questions.
-        values: (N, ...) what was computed for each.
+        values: (N, ...) the outputs.
 
     Raises:
         ValueError: some are not finite; the message names the first question and its image.
@@ -142,7 +142,7 @@ def evaluate(task: VQATask, data: VQADataModule, split: str, device: torch.devic
     num_questions = len(data.split(split).records)
     stride = math.ceil(num_questions * (data.num_answers or 1) / _MAX_LOGITS)
     positions, answers, highest, kept_logits, kept_targets = [], [], [], [], []
-    # Without autocast a compiled model would be compiled once more, for this one pass.
+    # Without autocast a compiled model would be compiled again for this pass.
     with torch.compiler.set_stance("force_eager"):
         for batch in data.evaluation_loader(split, whole=True):
             batch = batch.to(device)
