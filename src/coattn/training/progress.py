@@ -122,20 +122,28 @@ def peak_memory(device: torch.device) -> float | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the messages of Lightning that a user cannot act on."""
+    """Suppress the messages of Lightning that a user cannot act on, and show warnings in the form of our errors."""
+    usual_format = warnings.formatwarning
     loggers = [
         logging.getLogger(f"lightning.{name}") for name in ("pytorch.utilities.rank_zero", "fabric.utilities.seed")
     ]
     for logger in loggers:
         logger.addFilter(_is_of_interest)
+    warnings.formatwarning = _format_warning  # type: ignore[assignment]
     try:
         with warnings.catch_warnings():
             for message in _NOISE:
                 warnings.filterwarnings("ignore", f".*{re.escape(message)}")
             yield
     finally:
+        warnings.formatwarning = usual_format
         for logger in loggers:
             logger.removeFilter(_is_of_interest)
+
+
+def _format_warning(message: Warning | str, *_: Any) -> str:
+    """A warning as one line, without its place in the code."""
+    return f"coattn: warning: {message}\n"
 
 
 def _is_of_interest(record: logging.LogRecord) -> bool:
