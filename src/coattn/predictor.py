@@ -81,14 +81,22 @@ class Predictor:
         device: str = "cpu",
         features: FeatureStore | str | os.PathLike[str] | None = None,
         allow_other_features: bool = False,
+        allow_download: bool = False,
     ) -> Self:
         """Read a model directory.
+
+        Args:
+            folder: The model directory, or the name "hf://user/name@revision" of a model on the Hugging Face Hub.
+            device: See the class.
+            features: See the class.
+            allow_other_features: See the class.
+            allow_download: Download a model of the Hub that is not on this machine.
 
         Raises:
             FileNotFoundError: The directory, one of its files, or the store does not exist.
             ValueError: The directory or the store is damaged, or as for the class.
         """
-        directory = load_directory(folder)
+        directory = load_directory(folder, allow_download=allow_download)
         return cls(directory, device=device, features=features, allow_other_features=allow_other_features)
 
     def encode(

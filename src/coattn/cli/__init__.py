@@ -38,6 +38,7 @@ COMMANDS = {
     "serve": "answer questions over HTTP",
     "demo": "show a web page that asks models about images",
     "export": "write a model as ONNX files that answer without torch",
+    "push": "upload a model to the Hugging Face Hub",
     "score": "score a result file with the official metric",
 }
 _TRAINING = ("fit", "validate", "test", "predict")

@@ -38,7 +38,11 @@ ADDED = ("answer", "confidence", "withheld", "reasons", "unknown_words", "error"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `coattn ask`."""
     parser.epilog = f"examples:\n{EXAMPLE}"
-    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="The model directory that coattn fit wrote.")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="The model directory that coattn fit wrote, or hf://user/name@revision, a model on the Hugging Face Hub.",
+    )
     parser.add_argument(
         "image", metavar="IMAGE", nargs="?", help="An image file, or with --features the id of an image."
     )
@@ -48,6 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=5, metavar="N", help="Show this number of answers (default 5).")
     parser.add_argument("--json", action="store_true", help="Print one JSON object per question, one on a line.")
     parser.add_argument("--device", default="cpu", help="Compute on this device: cpu (default), cuda, ..., or auto.")
+
+    parser.add_argument(
+        "--allow-download", action="store_true", help="Download a model of the Hub that is not on this machine."
+    )
 
     doubt = parser.add_argument_group("doubt")
     doubt.add_argument(
@@ -123,7 +131,11 @@ def run(args: argparse.Namespace) -> int:
         image, question = columns["image"], columns["question"]
     with _warnings_on_stderr():
         predictor = Predictor.load(
-            args.model, device=args.device, features=args.features, allow_other_features=args.allow_other_features
+            args.model,
+            device=args.device,
+            features=args.features,
+            allow_other_features=args.allow_other_features,
+            allow_download=args.allow_download,
         )
         if args.table is not None:
             status = _ask_table(args, predictor, rows, image, question)
@@ -165,6 +177,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _ask_questions(args: argparse.Namespace, predictor: Predictor) -> int:
+    from msgspec import to_builtins
+
+    from coattn.apps.schema import asked_question
     from coattn.explain.answers import UNSURE
 
     encoded = predictor.encode(args.image, picture=args.picture)
@@ -182,15 +197,8 @@ def _ask_questions(args: argparse.Namespace, predictor: Predictor) -> int:
         _write_picture(args, [replace(explanation, answers=found) for explanation, found in judged])
     for number, (question, found) in enumerate(zip(args.questions, answers, strict=True)):
         if args.json:
-            entry = {
-                "image": args.image,
-                "question": question,
-                "answers": [{"answer": text, "confidence": confidence} for text, confidence in found],
-                "withheld": found.withheld,
-                "reasons": list(found.reasons),
-                "unknown_words": list(found.unknown_words),
-            }
-            print(json.dumps(entry, ensure_ascii=False))
+            entry = to_builtins(asked_question(question, found))
+            print(json.dumps({"image": args.image, **entry}, ensure_ascii=False))
             continue
         lines = [UNSURE] if found.withheld else [f"{100 * confidence:6.1f} %  {text}" for text, confidence in found]
         print("\n".join([*([""] if number else []), question, *lines, *(f"      !    {why}" for why in found.reasons)]))

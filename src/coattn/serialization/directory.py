@@ -19,7 +19,6 @@ The classes that a config may name are `coattn.serialization.registry.BRICKS`.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -34,30 +33,16 @@ from torch.overrides import TorchFunctionMode
 from coattn._internal.files import aside, atomic_folder, read_json, require_regular, sha256_of_file
 from coattn.metrics.calibration import Activation
 from coattn.nn import VQAGenerator, VQAModel
+from coattn.serialization.config import CONFIG_KEYS, FORMAT, read_config
 from coattn.serialization.files import ANSWERS, CARD, CONFIG, EXTRACTOR, FILES, QUESTIONS, TEXT_ENCODER, WEIGHTS
-from coattn.serialization.registry import build, check_keys, describe, fits
-from coattn.serialization.versions import VERSION, rename_parameters, update_config
+from coattn.serialization.hub import local_model
+from coattn.serialization.registry import build, describe
+from coattn.serialization.versions import VERSION, rename_parameters
 from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.encoders import FinetunedQuestionEncoder
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
-FORMAT = "coattn model"
-CONFIG_KEYS = {
-    "format": str,
-    "version": int,
-    "model": dict,
-    "metric": str,
-    "activation": Activation,
-    "temperature": float,
-    "max_tokens": int | None,
-    "extractor": dict,
-    "text_encoder": dict | None,
-    "extra": dict,
-    "weights_sha256": str | None,
-}
-RECORD_KEYS = {"name": str, "settings": dict, "weights": dict | None, "versions": dict}
-MAX_SIDE = 8192  # pixels; the largest side of an image that a record may ask for
 LISTED = 10  # names spelled out in an error message
 
 V = TypeVar("V")
@@ -92,9 +77,11 @@ class ModelDirectory:
         return path if path.is_dir() else None
 
 
-def load(folder: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> VQAModel | VQAGenerator:
-    """The model of a model directory, of either kind, in eval mode on `device`. Raises as `load_directory` does."""
-    return load_directory(folder).model.to(device)
+def load(
+    folder: str | os.PathLike[str], *, device: str | torch.device = "cpu", allow_download: bool = False
+) -> VQAModel | VQAGenerator:
+    """Load the model of a model directory, of either kind, in eval mode on `device`; see `load_directory`."""
+    return load_directory(folder, allow_download=allow_download).model.to(device)
 
 
 def save_model(
@@ -173,15 +160,19 @@ def save_model(
             shutil.copytree(text_encoder_folder, partial / TEXT_ENCODER, copy_function=_link_or_copy)
 
 
-def load_directory(folder: str | os.PathLike[str]) -> ModelDirectory:
+def load_directory(folder: str | os.PathLike[str], *, allow_download: bool = False) -> ModelDirectory:
     """Read and check a model directory without running code from it. The model is in eval mode on the CPU.
+
+    Args:
+        folder: the model directory, or the name "hf://user/name@revision" of a model on the Hugging Face Hub.
+        allow_download: download a model of the Hub that is not on this machine; see `coattn.serialization.hub`.
 
     Raises:
         FileNotFoundError: the folder, or one of its files, is missing.
         ValueError: a key, class, argument or tensor is missing, unknown, or of the wrong type or shape; the message
             names the file and its faults.
     """
-    folder = Path(folder)
+    folder = local_model(folder, allow_download=allow_download)
     config = read_config(folder)
     tensors = rename_parameters(_read_tensors(folder / WEIGHTS), version=config["version"])
     model = _assemble(config["model"], tensors, folder)
@@ -315,57 +306,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
-
-
-def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read and check a model directory's `config.json`; the model is described as in the current version.
-
-    Raises:
-        FileNotFoundError: the folder is not a model directory.
-        ValueError: a key is missing, unknown, or of the wrong type.
-    """
-    path = Path(folder) / CONFIG
-    if not path.is_file():
-        old = aside(Path(folder).resolve())
-        recovery = f"; an export was interrupted: rename {old} to it" if (old / CONFIG).is_file() else ""
-        raise FileNotFoundError(f"{folder}: not a model directory (it has no {CONFIG}){recovery}")
-    try:
-        config = read_json(path)
-    except RecursionError:
-        raise ValueError(f"{path}: nested too deeply") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f'{path}: not a model of coattn (its "format" is not "{FORMAT}")')
-    if config.get("version") not in range(1, VERSION + 1):
-        raise ValueError(f"{path}: version {config.get('version')!r}, but this coattn reads versions 1 to {VERSION}")
-    config.setdefault("weights_sha256", None)  # absent in directories of earlier releases
-    check_keys(config, CONFIG_KEYS, str(path))
-    for key, hint in CONFIG_KEYS.items():
-        if not fits(config[key], hint):
-            raise ValueError(f"{path}: {key}: {config[key]!r:.80} is not of type {hint}")
-    if not 0 < config["temperature"] < math.inf:
-        raise ValueError(f"{path}: temperature: {config['temperature']} is not a positive number")
-    for key in ("extractor", "text_encoder"):
-        if config[key] is not None:
-            _check_record(config[key], f"{path}: {key}")
-    return update_config(config)
-
-
-def _check_record(record: dict[str, Any], where: str) -> None:
-    """Raise ValueError unless this is the record of an extractor or text encoder, with image sizes up to `MAX_SIDE`."""
-    check_keys(record, RECORD_KEYS, where)
-    for key, hint in RECORD_KEYS.items():
-        if not fits(record[key], hint):
-            raise ValueError(f"{where}.{key}: {record[key]!r:.80} is not of type {hint}")
-    for key in ("id", "sha256"):
-        if record["weights"] is not None and not isinstance(record["weights"].get(key), str):
-            raise ValueError(f'{where}.weights: has no text under "{key}"')
-    size = record["settings"].get("size")
-    sides = size if isinstance(size, list) else [] if size is None else [size]
-    if size is not None and (
-        (isinstance(size, list) and len(size) != 2)
-        or not all(fits(side, int) and 0 < side <= MAX_SIDE for side in sides)
-    ):
-        raise ValueError(f"{where}.settings.size: {size!r:.80} is not a width and a height of 1 to {MAX_SIDE} pixels")
 
 
 def _check_replaceable(target: Path) -> None:

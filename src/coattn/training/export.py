@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from coattn.serialization.card import Section, table, trained_intro, write_card
+from coattn.serialization.card import Section, score_metadata, table, trained_intro, write_card
 from coattn.serialization.directory import load_directory, save_model
 from coattn.serialization.files import EXTRACTOR, TEXT_ENCODER
 from coattn.serialization.versions import rename_parameters
@@ -83,7 +83,13 @@ Image features come from the extractor `{data.features.record["name"]}`."""
         Section("Scores", _scores(evaluation, data.leaks("val"))),
         Section("Training", table(_recipe(task, data))),
     ]
-    return write_card(folder.resolve().parent.name, trained_intro(folder), sections)
+    name, metadata = folder.resolve().parent.name, {}
+    if evaluation is not None:
+        questions = data.settings.files.val_questions or ""
+        first = questions if isinstance(questions, str) else questions[0]
+        dataset = Path(first).resolve().parent.name
+        metadata = score_metadata(name, dataset, evaluation.scores.metric, evaluation.scores.overall)
+    return write_card(name, trained_intro(folder), sections, metadata=metadata)
 
 
 def _scores(evaluation: Evaluation | None, leaks: Sequence[str]) -> str:

@@ -15,7 +15,8 @@ from coattn._internal.files import read_json
 from coattn._internal.hub_cache import local_folder
 from coattn.datasets.records import Record
 from coattn.features.store.reader import FeatureStore
-from coattn.serialization.directory import read_config, read_question_vocabulary
+from coattn.serialization.config import read_config
+from coattn.serialization.directory import read_question_vocabulary
 from coattn.serialization.files import ANSWERS
 from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.answers import answer_form

@@ -1,0 +1,383 @@
+"""Models on the Hub, against a stand-in for the Hub's HTTP API on the loopback interface."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import coattn
+from coattn import models
+from coattn.cli import main
+from coattn.features.extract.extractors.descriptor import Descriptor
+from coattn.serialization.card import Section, score_metadata, trained_intro, write_card
+from coattn.serialization.directory import save_model
+from coattn.serialization.files import CARD, CERTIFICATE, CONFIG, WEIGHTS
+from coattn.serialization.hub import is_allowed, local_model
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
+
+hub = pytest.importorskip("huggingface_hub", reason="the extra hub is not installed")
+TOKEN = "hf_secretsecretsecret"
+NAME = "hf://someone/small"
+
+
+class Hub(ThreadingHTTPServer):
+    """Repositories in memory: the files of each commit, the commit of each branch, and all requests."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.commits: dict[str, dict[str, bytes]] = {}
+        self.branches: dict[str, str] = {}
+        self.requests: list[tuple[str, str, str | None]] = []
+        self.sizes: dict[str, int | None] = {}
+        self.private = False
+        self.status: int | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def commit(self, files: dict[str, bytes], branch: str = "main") -> str:
+        sha = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        self.commits[sha], self.branches[branch] = files, sha
+        return sha
+
+    def paths(self, method: str) -> list[str]:
+        return [path for verb, path, _ in self.requests if verb == method]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def _reply(self, status: int, value: Any = b"", headers: dict[str, str] | None = None) -> None:
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        for key, text in ({"Content-Length": str(len(body))} | (headers or {})).items():
+            self.send_header(key, text)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _commit(self, revision: str) -> str | None:
+        return self.server.branches.get(revision, revision if revision in self.server.commits else None)
+
+    def do_GET(self) -> None:
+        path, hub, token = self.path.partition("?")[0], self.server, self.headers.get("Authorization")
+        hub.requests.append((self.command, path, token))
+        if hub.status is not None:
+            return self._reply(hub.status, {"error": "no"})
+        missing = {"X-Error-Code": "RepoNotFound"}
+        if (hub.private and token is None) or not hub.commits or "someone/small" not in path:
+            return self._reply(404, {}, missing)
+        if found := re.fullmatch(r"/someone/small/resolve/([^/]+)/(.+)", path):
+            sha = self._commit(found[1])
+            content = hub.commits[sha or ""].get(found[2])
+            if content is None:
+                return self._reply(404, {}, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": str(sha)})
+            etag = f'"{hashlib.sha1(content).hexdigest()}"'
+            return self._reply(200, content, {"ETag": etag, "X-Repo-Commit": str(sha)})
+        sha = self._commit(path.partition("/revision/")[2] or "main")
+        if sha is None:
+            return self._reply(404, {}, {"X-Error-Code": "RevisionNotFound"})
+        files = [
+            {"rfilename": name, "size": hub.sizes.get(name, len(content))} for name, content in hub.commits[sha].items()
+        ]
+        self._reply(200, {"id": "someone/small", "sha": sha, "private": hub.private, "siblings": files})
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        hub, body = self.server, self.rfile.read(int(self.headers["Content-Length"]))
+        hub.requests.append((self.command, self.path, self.headers.get("Authorization")))
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self._reply(401, {"error": "Unauthorized"})
+        if self.path.endswith("/create"):
+            hub.branches or hub.commit({".gitattributes": b""})
+            return self._reply(200, {"url": f"{hub.url}/someone/small"})
+        if "/preupload/" in self.path:
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            return self._reply(200, {"files": modes})
+        if "/commit/" in self.path:
+            files = dict(hub.commits[hub.branches["main"]])
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                elif line["key"] == "deletedFile":
+                    del files[line["value"]["path"]]
+            sha = hub.commit(files)
+            return self._reply(200, {"commitUrl": f"{hub.url}/someone/small/commit/{sha}", "commitOid": sha})
+        self._reply(200, {"errors": [], "warnings": []})
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    server = Hub()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    from huggingface_hub import constants, hf_api
+
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(hf_api, "ENDPOINT", server.url, raising=False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path / "run" / "model"
+    card = write_card(
+        "run",
+        trained_intro(folder),
+        [Section("Scores", "good")],
+        metadata=score_metadata("run", "shapes", "vqa_accuracy", 71.239),
+    )
+    words = Vocabulary(["what", "is", "it", "red"])
+    save_model(
+        folder,
+        models.modular(num_words=len(words), region_dim=56, num_answers=3, dim=16, embedding_dim=8),
+        answer_vocabulary=AnswerVocabulary(["yes", "no", "red"]),
+        question_vocabulary=words,
+        metric="vqa_accuracy",
+        activation="softmax",
+        extractor=Descriptor().record,
+        card=card,
+    )
+    return folder
+
+
+def upload(server: Hub, folder: Path, **more: bytes) -> str:
+    return server.commit({path.name: path.read_bytes() for path in folder.iterdir()} | more)
+
+
+def test_a_pushed_model_is_asked_by_its_name(
+    server: Hub, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "notes.py").write_text("raise SystemExit")
+    (folder / "optimizer.pkl").write_bytes(b"pickle")
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "red.png")
+    question = [str(tmp_path / "red.png"), "what is it?", "--json"]
+    assert main(["ask", str(folder), *question]) == 0
+    expected = capfd.readouterr().out
+
+    assert main(["push", str(folder), "someone/small", "--license", "apache-2.0", "--language", "en"]) == 0
+    pushed = capfd.readouterr()
+    assert "not uploaded, for they are no files of a model: notes.py, optimizer.pkl" in pushed.out
+    files = server.commits[server.branches["main"]]
+    assert set(files) == {path.name for path in folder.iterdir()} - {"notes.py", "optimizer.pkl"} | {".gitattributes"}
+
+    assert main(["ask", NAME, *question]) == 2
+    refused = capfd.readouterr().err
+    assert refused.startswith(f"coattn: error: {NAME}: not on this machine; allow the download with --allow-download")
+    assert refused.count("\n") == 1
+
+    assert main(["ask", NAME, "--allow-download", *question]) == 0
+    asked = capfd.readouterr()
+    assert asked.out == expected
+    server.requests.clear()
+    assert main(["ask", NAME, "--allow-download", *question]) == 0  # from the cache
+    assert main(["ask", NAME, *question]) == 0
+    assert server.requests == []
+
+    written = pushed.out + pushed.err + asked.out + asked.err + refused
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert TOKEN not in written
+    assert TOKEN.encode() not in kept
+
+
+def test_the_card_of_a_pushed_model_has_what_the_hub_shows(server: Hub, folder: Path) -> None:
+    options = ["--license", "cc-by-4.0", "--language", "no", "--dataset", "some/shapes"]
+    assert main(["push", str(folder), "someone/small", *options]) == 0
+    text = server.commits[server.branches["main"]][CARD].decode()
+    card = hub.ModelCard(text)
+    data = card.data.to_dict()
+    assert data["library_name"] == "coattn"
+    assert data["pipeline_tag"] == "visual-question-answering"
+    assert data["license"] == "cc-by-4.0"
+    assert data["language"] == ["no"]
+    assert data["tags"] == ["visual-question-answering", "co-attention"]
+    assert data["datasets"] == ["some/shapes"]
+    assert data["metrics"] == ["accuracy"]
+    (result,) = card.data.eval_results
+    assert (result.task_type, result.dataset_name, result.dataset_split) == (
+        data["pipeline_tag"],
+        "shapes",
+        "validation",
+    )
+    assert (result.metric_type, result.metric_value) == ("accuracy", 71.24)
+    assert f'coattn ask {NAME} --allow-download IMAGE "QUESTION"' in text
+    assert f'coattn.Predictor.load("{NAME}", allow_download=True)' in text
+    assert str(folder) not in text
+    assert "## Scores\n\ngood" in text
+
+
+def test_a_push_deletes_the_files_that_the_model_no_longer_has(server: Hub, folder: Path) -> None:
+    server.commit({CERTIFICATE: b"{}", "LICENSE": b"kept", "text_encoder/config.json": b"{}"})
+    assert main(["push", str(folder), "someone/small", "--license", "mit"]) == 0
+    files = server.commits[server.branches["main"]]
+    assert set(files) == {path.name for path in folder.iterdir()} | {"LICENSE"}
+
+
+def test_a_push_without_license_or_permission_is_refused(
+    server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["push", str(folder), "someone/small"]) == 2
+    assert "names no license; give one with --license" in capsys.readouterr().err
+    assert server.requests == []
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert main(["push", str(folder), "someone/small", "--license", "mit"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"coattn: error: {NAME}: ")
+    assert "hf auth login" in error
+    assert "hf_wrong" not in error
+    assert server.commits == {}
+
+
+def test_only_the_files_of_a_model_are_downloaded_without_the_token(server: Hub, folder: Path) -> None:
+    more = {"model.bin": b"pickle", "modeling.py": b"import os", "extra.pkl": b"", "text_encoder/tokenizer.py": b""}
+    sha = upload(server, folder, **more)
+    model = coattn.load(NAME, allow_download=True)
+    expected = coattn.load(folder).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    cached = local_model(NAME)
+    assert {path.name for path in cached.iterdir()} == {path.name for path in folder.iterdir()}
+    assert local_model(f"{NAME}@{sha}") == cached
+    assert not any(path.endswith(name) for path in server.paths("GET") for name in more)
+    assert all(token is None for _, _, token in server.requests)
+
+
+def test_a_private_model_is_read_with_the_token(server: Hub, folder: Path) -> None:
+    upload(server, folder)
+    server.private = True
+    coattn.Predictor.load(NAME, allow_download=True)
+    assert server.requests[0][2] is None
+    assert all(token == f"Bearer {TOKEN}" for verb, _, token in server.requests if verb == "HEAD")
+
+
+def test_a_revision_is_a_branch_or_a_commit(server: Hub, folder: Path) -> None:
+    first = upload(server, folder)
+    second = upload(server, folder, **{CARD: b"# Newer"})
+    assert (local_model(f"{NAME}@{first}", allow_download=True) / CARD).read_bytes() == (folder / CARD).read_bytes()
+    with pytest.raises(ValueError, match="not on this machine"):
+        local_model(NAME)
+    assert (local_model(NAME, allow_download=True) / CARD).read_text() == "# Newer"
+    assert local_model(f"{NAME}@{second}") == local_model(f"{NAME}@main")
+    with pytest.raises(ValueError, match="no such revision"):
+        local_model(f"{NAME}@v2", allow_download=True)
+
+
+def test_an_interrupted_download_is_completed(server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload(server, folder)
+    download = hub.hf_hub_download
+
+    def interrupted(repo: str, file: str, **options: Any) -> str:
+        if file == WEIGHTS:
+            raise KeyboardInterrupt
+        return download(repo, file, **options)
+
+    monkeypatch.setattr(hub, "hf_hub_download", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        local_model(NAME, allow_download=True)
+    with pytest.raises(ValueError, match="not on this machine"):
+        local_model(NAME)
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    local_model(NAME, allow_download=True)
+    assert coattn.load(NAME) is not None
+
+
+def test_foreign_and_oversized_models_are_refused_before_their_weights(server: Hub, folder: Path) -> None:
+    upload(server, folder, **{CONFIG: b'{"model_type": "bert"}'})
+    with pytest.raises(ValueError, match="not a model of coattn"):
+        local_model(NAME, allow_download=True)
+    server.commit({CONFIG: b"{}", "pytorch_model.bin": b"pickle"})
+    with pytest.raises(ValueError, match=r"the repository has no model\.safetensors"):
+        local_model(NAME, allow_download=True)
+    upload(server, folder)
+    for file, size, message in (
+        (WEIGHTS, 10**18, "MB to download, but .* MB left"),
+        (WEIGHTS, None, "does not tell the size of model.safetensors"),
+        ("answers.json", 10**9, "answers.json has 1000 MB"),
+    ):
+        server.sizes = {file: size}
+        with pytest.raises(ValueError, match=message):
+            local_model(NAME, allow_download=True)
+    assert not any(path.endswith(WEIGHTS) for path in server.paths("GET"))
+
+
+def test_damaged_weights_are_refused(server: Hub, folder: Path) -> None:
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[-1] ^= 1
+    upload(server, folder, **{WEIGHTS: bytes(content)})
+    with pytest.raises(ValueError, match="damaged"):
+        coattn.load(NAME, allow_download=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["hf://", "hf://small", "hf://a/b/c", "hf://a/b@", "hf://a/b@../../x", "hf://../b@main", "hf://a/b?x=1"]
+)
+def test_other_forms_of_a_name_are_refused(server: Hub, name: str) -> None:
+    with pytest.raises(ValueError, match=r"is named hf://user/name|not a name on the Hub"):
+        local_model(name, allow_download=True)
+    assert server.requests == []
+
+
+def test_errors_of_the_hub_are_one_sentence(
+    server: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["ask", NAME, "--allow-download", "red.png", "what is it?"]
+
+    def error() -> str:
+        assert main(asked) == 2
+        text = capsys.readouterr().err
+        assert text.count("\n") == 1
+        return text
+
+    assert "the Hub has no such model" in error()
+    server.status = 403
+    assert "the Hub answered with status 403" in error()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "unset it" in error()
+
+
+def test_the_allowed_files_are_those_of_a_model_directory() -> None:
+    allowed = (WEIGHTS, CONFIG, CARD, "text_encoder/config.json", "text_encoder/vocab.txt", "text_encoder/LICENSE")
+    refused = (
+        "a.py",
+        "model.bin",
+        "x/model.safetensors",
+        "text_encoder",
+        "text_encoder/tokenizer.py",
+        "../config.json",
+    )
+    refused += (
+        "../config.json",
+        "text_encoder/a/config.json",
+        "text_encoder/../config.json",
+        "/config.json",
+        "text_encoder/vocab.pkl",
+    )
+    assert [name for name in (*allowed, *refused) if is_allowed(name)] == list(allowed)
