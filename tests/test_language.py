@@ -50,8 +50,8 @@ def find_faults(source: str) -> list[str]:
     """The line and the words of everything that is not plain American English."""
     faults = []
     for line, text, is_docstring in texts(source):
-        if is_docstring and re.match(r"What\b", text):
-            faults.append(f"{line}: begins with What")
+        if is_docstring and (match := re.search(r"\AWhat\b|^ +\w+: [Ww]hat\b", text, re.MULTILINE)):
+            faults.append(f"{line}: begins with What: {match[0]}")
         prose = re.sub(r"`[^`]*`", "``", text)
         found = [*PHRASES.finditer(prose), *BRITISH.finditer(ALLOWED.sub("", prose))]
         faults += [f"{line}: {match[0]}" for match in found]
@@ -67,6 +67,7 @@ def test_texts_are_in_plain_american_english(path: Path) -> None:
     "source",
     [
         '"""What a model knows."""',
+        '"""Read.\n\n    Args:\n        name: what is read.\n    """',
         "def f():\n    '''Read so many rows.'''",
         "# each process has a device of its own",
         "raise ValueError(f'{path}: the colour of {name} is missing')",

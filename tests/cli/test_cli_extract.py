@@ -127,7 +127,7 @@ def test_trailing_numbers(tmp_path):
         (["--extractor", "torchvision", "--weights", "none"], "needs --model NAME and --weights"),
         (["--extractor", "torchvision", "--model", "resnet18"], "needs --model NAME and --weights"),
         (["--extractor", "torchvision", "--model", "resnet18", "--weights", "gone.pth"], "gone.pth: No such file"),
-        (["--grid", "3x3", "--size", "64x64"], "size 64x64 is no multiple of grid 3x3"),
+        (["--grid", "3x3", "--size", "64x64"], "size 64x64 is not a multiple of grid 3x3"),
     ],
 )
 def test_settings_that_cannot_be(photos, tmp_path, capsys, options, message):

@@ -117,7 +117,7 @@ def test_labels_are_inspected_merged_and_go_on_after_a_kill(
         ("--extractor transformers --model {model} --weights gone.pth", "gone.pth: No such file"),
         ("--extractor transformers --model {model} --nms 0.5", "--nms needs --extractor detector"),
         ("--scales 0.5", "--scales needs --extractor torchvision or transformers; descriptor has no such setting"),
-        ("--extractor patches --grid 3x3 --size 64x64", "size 64x64 is no multiple of grid 3x3"),
+        ("--extractor patches --grid 3x3 --size 64x64", "size 64x64 is not a multiple of grid 3x3"),
     ],
 )
 def test_settings_that_cannot_be(

@@ -50,8 +50,8 @@ class ServedModel:
     """A predictor with its image cache and its batches.
 
     Args:
-        name: what requests call the model.
-        predictor: what `load_predictor` returns.
+        name: the name of the model in requests.
+        predictor: the result of `load_predictor`.
         max_pixels: the most pixels of an image.
         max_batch, max_waiting, observe: see `Batcher`.
     """

@@ -48,7 +48,7 @@ class BadRecords:
 
     Attributes:
         skip: leave defective records out instead of refusing their file (`--skip-bad-rows`).
-        left_out: what was left out so far.
+        left_out: the records that were left out so far.
     """
 
     skip: bool = False

@@ -100,7 +100,7 @@ def describe_leaks(counts: Mapping[str, int], *, training: str = "train", evalua
     """One sentence for each leak in `counts`; an empty list if nothing leaks.
 
     Args:
-        counts: what `count_leaks` returned.
+        counts: the result of `count_leaks`.
         training, evaluated: the names of the two splits.
     """
     lines = []

@@ -40,7 +40,7 @@ class Dataset:
 
     Attributes:
         name: name of the reader, for example "easy-vqa".
-        source: what it was read from. The result may be overwritten if the same source is prepared again.
+        source: the data that it was read from. The result may be overwritten if the same source is prepared again.
         splits: split name to records.
         metric: the name of the metric that judges it.
         images: image id, as text, to an image file, or to an object that opens like one (an image of an array); empty
@@ -48,7 +48,7 @@ class Dataset:
         copy_images: whether the images are copied into the prepared folder; those in an archive have to be.
         skipped: each thing that was left out.
         copies: image id to the id that stands for all byte-identical copies; None if the reader did not look for them.
-        notes: what else people should know.
+        notes: further remarks for people.
     """
 
     name: str
@@ -76,7 +76,7 @@ def write_dataset(
     While the files of an existing folder are replaced, a marker is in it, so that a folder of mixed files is refused.
 
     Args:
-        dataset: what to write.
+        dataset: the data set.
         out: the folder to write.
         has_features: whether there are features of an image, by its id; the report then counts the images without.
         near_copies: look for images that are nearly equal; None looks if there are at most `MAX_NEAR_COPIES` images.

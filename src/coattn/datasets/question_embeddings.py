@@ -76,7 +76,7 @@ def embed_questions(
     Args:
         questions: distinct texts; a store looks them up by exactly this text.
         out: folder; absent, empty, or of an earlier run with the same questions and encoder.
-        encoder: what encodes.
+        encoder: the text encoder.
         dtype: "float32" holds the exact output of `encoder`, "float16" the output rounded to 1 part in 2048.
         batch_size: questions that run at once.
         progress: called with the number of questions after each shard.

@@ -37,7 +37,7 @@ class Format:
         entries: reads the entries of a file.
         metric: "exact_match" or "vqa_accuracy"; "" chooses it by the number of answers.
         image_names: returns the possible file names of an image.
-        notes: what people should know about the data set.
+        notes: remarks about the data set, for people.
     """
 
     name: str

@@ -35,8 +35,8 @@ def export_model(
 
     Args:
         folder: where to.
-        task: what was trained; its model is written.
-        data: what it was trained on. With validation questions, the temperature is fitted on them.
+        task: the trained task, whose model is written.
+        data: its data. With validation questions, the temperature is fitted on them.
         checkpoint: take the weights from this checkpoint first.
         device: where to validate.
 

@@ -138,7 +138,7 @@ def freeze_parts(model: nn.Module, lr_scale: Mapping[str, float]) -> None:
     """Freeze the parts whose factor of the learning rate is 0.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         lr_scale: factor of the learning rate by part: the name of a module or parameter, as in `named_parameters()`.
             Of a part inside a part the inner one's counts.
 
@@ -164,7 +164,7 @@ def parameter_groups(
     """The trainable parameters as groups for an optimizer, those with the learning rate `lr` first.
 
     Args:
-        model: what is trained.
+        model: the model to train.
         lr: learning rate.
         lr_scale: see `freeze_parts`.
         decay_norms_and_biases: if false, biases and parameters with fewer than two dimensions (those of norms) form

@@ -52,7 +52,7 @@ _GROUPS = {
 }
 
 
-class Answers(NamedTuple):
+class BatchAnswers(NamedTuple):
     """The answers to a batch.
 
     Attributes:
@@ -87,7 +87,7 @@ class VQATask(LightningModule):
         num_answers: Size of the answer vocabulary, for a model that chooses its answer.
         num_answer_words: Size of the vocabulary of answer words, for a model that writes its answer.
         text_encoder: How a text encoder is trained with the model.
-        loss: What training minimizes.
+        loss: The loss that training minimizes.
         optimizer: The optimizer.
         schedule: The learning rate over time.
         execution: How the model is computed.
@@ -349,22 +349,22 @@ class VQATask(LightningModule):
             rate = self.trainer.lr_scheduler_configs[0].scheduler.get_last_lr()[0]
             self.log("lr", torch.tensor(rate))  # for a number, Lightning would wait for the GPU
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Answers:  # type: ignore[override]
+    def validation_step(self, batch: Batch, batch_idx: int) -> BatchAnswers:  # type: ignore[override]
         """Add to the loss and the accuracy, which is the soft score of the best answer.
 
         It equals the official accuracy except where soft scores differ (`coattn.text.answers.soft_scores`).
         """
         return self._evaluate(batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Answers:  # type: ignore[override]
+    def test_step(self, batch: Batch, batch_idx: int) -> BatchAnswers:  # type: ignore[override]
         """As `validation_step`."""
         return self._evaluate(batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Answers:
+    def predict_step(self, batch: Batch, batch_idx: int) -> BatchAnswers:
         """The answers without losses."""
         return self._answers(batch, *self.objective.answers(self.model, batch))
 
-    def _evaluate(self, batch: Batch) -> Answers:
+    def _evaluate(self, batch: Batch) -> BatchAnswers:
         outcome = self.objective.outcome(self.model, batch)
         totals = torch.stack(
             (outcome.losses.sum(), outcome.accuracy.sum(), outcome.losses.new_tensor(len(outcome.losses)))
@@ -388,6 +388,6 @@ class VQATask(LightningModule):
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
 
-    def _answers(self, batch: Batch, answers: Tensor, logits: Tensor) -> Answers:
+    def _answers(self, batch: Batch, answers: Tensor, logits: Tensor) -> BatchAnswers:
         sure = confidences(logits, self.temperature, self.objective.activation)
-        return Answers(batch.positions, answers, sure.amax(dim=1))
+        return BatchAnswers(batch.positions, answers, sure.amax(dim=1))

@@ -70,10 +70,10 @@ def changed(column: str, index: int, value: float) -> Any:
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
-        (lambda line: line[:-20] + b"\n", "features is not base64, or cut off|is no multiple|not whole numbers"),
+        (lambda line: line[:-20] + b"\n", "features is not base64, or cut off|is not a multiple|not whole numbers"),
         (lambda line: line[: line.rindex(b"\t")] + b"\n", "5 columns, not 6 .* it is cut off"),
         (replaced("features", lambda field: b"!" + field[1:]), "features is not base64"),
-        (replaced("features", lambda field: field[:-8]), "no multiple of its 5 boxes|not whole numbers"),
+        (replaced("features", lambda field: field[:-8]), "not a multiple of its 5 boxes|not whole numbers"),
         (replaced("features", base64.b64encode(np.ones((5, 4), np.float32).tobytes())), "width 4, .* have 6"),
         (replaced("num_boxes", b"x"), "num_boxes is 'x'"),
         (replaced("num_boxes", b"4"), "boxes|multiple"),

@@ -19,7 +19,7 @@ class Method(NamedTuple):
     Attributes:
         title: a phrase for people.
         passes: cost in passes of the model for n parts, as a formula.
-        weakness: what it is bad at, a sentence.
+        weakness: its weakness, a sentence.
         source: its publication.
         from_value: computes (n,) signed values from answers with parts removed; or None.
         from_maps: computes (n,) shares from the attention maps and the side, "question" or "regions"; or None.

@@ -17,7 +17,7 @@ from coattn.metrics.calibration import confidences, expected_calibration_error, 
 from coattn.metrics.score import score
 from coattn.metrics.scores import Scores
 from coattn.training.data import VQADataModule
-from coattn.training.task import Answers, VQATask
+from coattn.training.task import BatchAnswers, VQATask
 
 _MAX_LOGITS = 50_000_000  # for the temperature, 200 MB; of more questions every k-th is used
 
@@ -36,7 +36,7 @@ class CollectAnswers(Callback):
         self.positions = np.empty(0, np.int64)
         self.numbers = np.empty(0, np.int64)
         self.confidences = np.empty(0)
-        self._collected: list[Answers] = []
+        self._collected: list[BatchAnswers] = []
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """Keep the answers."""
@@ -75,7 +75,7 @@ def results_by_question(
     disagree, and compares letter by letter where all of them typed the same.
 
     Args:
-        data: what was answered.
+        data: the questions that were answered.
         split: its name.
         numbers: see `CollectAnswers`, also for the next two.
         confidences: they must be finite.

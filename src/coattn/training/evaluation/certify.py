@@ -31,7 +31,7 @@ def make_safeguards(
 
     Args:
         directory: the model, with its fitted temperature.
-        data: what it was trained and validated on. Without validation questions there are no certificates and no index.
+        data: its training and validation data. Without validation questions there are no certificates and no index.
         device: where to validate.
     """
     if not data.has_validation:

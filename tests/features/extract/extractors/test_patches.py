@@ -45,5 +45,5 @@ def test_a_record_rebuilds_it():
 
 
 def test_a_size_that_is_no_multiple_of_the_grid():
-    with pytest.raises(ValueError, match="size 64x64 is no multiple of grid 3x3; for example --size 24x24"):
+    with pytest.raises(ValueError, match="size 64x64 is not a multiple of grid 3x3; for example --size 24x24"):
         Patches((3, 3), (64, 64))

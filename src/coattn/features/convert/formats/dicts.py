@@ -74,5 +74,5 @@ def _size(item: Mapping[str, Any]) -> tuple[int, int]:
 def _decoded(text: str | bytes, name: str, rows: int) -> np.ndarray:
     values = from_base64(text, name, "<f4")
     if values.size % max(rows, 1) or (values.size and not rows):
-        raise ValueError(f"{name} are {values.size} numbers, which is no multiple of its {rows} boxes")
+        raise ValueError(f"{name} are {values.size} numbers, which is not a multiple of its {rows} boxes")
     return values.reshape(rows, values.size // rows if rows else 0)

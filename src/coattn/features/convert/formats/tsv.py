@@ -131,7 +131,7 @@ class BottomUpTsv(LineSource):
             count = number(bytes(row["num_boxes"]), "num_boxes")
             features = from_base64(row["features"], "features", "<f4")
             if features.size % max(count, 1) or (features.size and not count):
-                raise ValueError(f"features are {features.size} numbers, which is no multiple of its {count} boxes")
+                raise ValueError(f"features are {features.size} numbers, which is not a multiple of its {count} boxes")
             optional = {
                 ours: from_base64(row[theirs], theirs, dtype, count)
                 for ours, theirs, dtype in _DETECTIONS

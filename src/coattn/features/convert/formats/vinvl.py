@@ -73,7 +73,7 @@ def _with_geometry(text: Any, count: int, size: tuple[int, int]) -> ImageRegions
         text = text.strip(b'"')
     values = from_base64(text, "features", "<f4")
     if values.size % max(count, 1) or (values.size and not count):
-        raise ValueError(f"features are {values.size} numbers, which is no multiple of num_boxes, {count}")
+        raise ValueError(f"features are {values.size} numbers, which is not a multiple of num_boxes, {count}")
     rows = values.reshape(count, values.size // count if count else 0)
     if rows.shape[1] != _WIDTH + _GEOMETRY:
         return ImageRegions(rows, None, size)

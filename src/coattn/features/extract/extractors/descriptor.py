@@ -33,7 +33,7 @@ class Descriptor:
         size: height and width to resize to, multiples of `grid`; None: 16 pixels a cell.
 
     Raises:
-        ValueError: the size is no multiple of the grid.
+        ValueError: the size is not a multiple of the grid.
     """
 
     dim = _DIM
@@ -46,7 +46,7 @@ class Descriptor:
         check_size("descriptor", (height, width))
         if min(rows, columns, height, width) < 1 or height % rows or width % columns:
             raise ValueError(
-                f"descriptor: size {height}x{width} is no multiple of grid {rows}x{columns}; "
+                f"descriptor: size {height}x{width} is not a multiple of grid {rows}x{columns}; "
                 f"for example --size {16 * rows}x{16 * columns}"
             )
         self.grid = (rows, columns)

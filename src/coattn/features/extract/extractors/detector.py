@@ -60,7 +60,7 @@ class Detector(NetworkExtractor):
         nms: of two boxes of a class that overlap by more than this (intersection over union), the better one is kept.
         min_side, max_side: images are resized until the shorter side has `min_side` pixels, but the longer at most
             `max_side`; None: as the network was trained.
-        weights_id: what people call the weights; None: by their file.
+        weights_id: name of the weights in records; None: the name of their file.
         sha256: refuse weights with another hash (see `hash_tensors`).
         device, precision, compile: where and how to run, see `Running`. Backbone and box head run in `precision`,
             coordinates always in float32; the backbone alone is compiled.

@@ -22,7 +22,7 @@ class Patches:
         size: height and width to resize to, multiples of `grid`; None: 8 pixels a cell.
 
     Raises:
-        ValueError: the size is no multiple of the grid.
+        ValueError: the size is not a multiple of the grid.
     """
 
     weights = None
@@ -34,7 +34,7 @@ class Patches:
         check_size("patches", (height, width))
         if min(rows, columns, height, width) < 1 or height % rows or width % columns:
             raise ValueError(
-                f"patches: size {height}x{width} is no multiple of grid {rows}x{columns}; "
+                f"patches: size {height}x{width} is not a multiple of grid {rows}x{columns}; "
                 f"for example --size {8 * rows}x{8 * columns}"
             )
         self.grid, self.size = (rows, columns), (height, width)

@@ -43,7 +43,7 @@ class TorchvisionGrid(GridExtractor):
         mean: of the pixels the network was trained on, in [0, 1], for red, green and blue; None: as torchvision says
             for its weights, else ImageNet's.
         std: their standard deviation, likewise.
-        weights_id: what people call the weights; None: by their file.
+        weights_id: name of the weights in records; None: the name of their file.
         sha256: refuse weights with another hash (see `hash_tensors`).
         device, precision, compile: where and how to run, see `Running`.
 

@@ -42,7 +42,7 @@ class TransformersGrid(GridExtractor):
         grid: rows and columns to average the patches to; None: the patches as they are.
         global_region: a last region, the whole image: the class token, or the mean of the patches where there is none.
         scales: see `GridExtractor`; sizes are rounded to whole patches.
-        weights_id: what people call the weights; None: by their file.
+        weights_id: name of the weights in records; None: the name of their file.
         sha256: refuse weights with another hash (see `hash_tensors`).
         device, precision, compile: where and how to run, see `Running`.
 
