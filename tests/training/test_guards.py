@@ -219,3 +219,12 @@ def test_a_preset_of_the_command_line_drops_sizes_it_does_not_take(
     wrong = change(config, tmp_path / "w.yaml", {"model": {"sizes": {"num_head": 2}}})
     assert main(["fit", "--config", str(wrong), "--trainer.default_root_dir", str(tmp_path / "w")]) == 2
     assert "no argument 'num_head'" in capsys.readouterr().err
+
+
+def test_validation_questions_of_training_are_counted(config: Path, tiny_data: Path, tmp_path: Path) -> None:
+    files = {f"val_{kind}": str(tiny_data / f"train_{kind}.json") for kind in ("questions", "annotations")}
+    changed = change(config, tmp_path / "c.yaml", {"data": {"files": files}, "trainer": {"max_epochs": 1}})
+    with pytest.warns(UserWarning, match="validation: 44 of 44 val questions are also in train, about the same image"):
+        assert main(["fit", "--config", str(changed)]) == 0
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "44 of 44 val questions are also in train, about the same image" in card
