@@ -1,4 +1,4 @@
-"""The argument parser of all commands except those of Lightning. Mistakes are ValueErrors."""
+"""The argument parser of all commands but Lightning's: its mistakes are ValueErrors, in the style of all others."""
 
 from __future__ import annotations
 
@@ -42,5 +42,4 @@ class ArgumentParser(argparse.ArgumentParser):
         """Refuse a value that is not among the choices of an argument, with the nearest one."""
         if action.choices is not None and value not in action.choices:
             hint = did_you_mean(str(value), map(str, action.choices))
-            subject = None if isinstance(action, argparse._SubParsersAction) else action
-            raise argparse.ArgumentError(subject, f"there is no {str(value)!r}{hint}")
+            raise argparse.ArgumentError(action, f"there is no {str(value)!r}{hint}")

@@ -41,7 +41,7 @@ def judge_medical(submission: Submission) -> Judgement:
     names no type; else open. Numbers: "closed accuracy" and "open exact match", "open token F1", and "open token
     recall", the share of the answer's words that were predicted, which some papers call the accuracy of open questions.
     """
-    closed = np.array([_is_closed(record) for record in submission.records])
+    closed = np.array([is_closed(record) for record in submission.records])
     pairs = list(zip(submission.answers, (record.answer for record in submission.records), strict=True))
     worth = np.array([exact_match(*pair) for pair in pairs])
     f1 = np.array([token_f1(*pair) for pair in pairs])
@@ -55,7 +55,8 @@ def judge_medical(submission: Submission) -> Judgement:
     return Judgement(worth, means=means)
 
 
-def _is_closed(record: Record) -> bool:
+def is_closed(record: Record) -> bool:
+    """Whether a question is closed: by its answer type, or else because its answer is yes or no."""
     kind = record.answer_type.strip().lower()
     if kind in ("open", "closed"):
         return kind == "closed"

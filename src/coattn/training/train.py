@@ -39,13 +39,12 @@ from coattn.features.store.layout import Skipped
 from coattn.features.store.manifest import MANIFEST, Manifest
 from coattn.features.store.provenance import same_extractor
 from coattn.metrics.comparison import Comparison, compare_answers
+from coattn.training.evaluation.report import MODEL, PRIOR, TWIN, most_common_answer
 from coattn.training.run import Run, fit_to_data, question_only_twin, read_config, tell, write_text
 from coattn.visualization.report import draw_report
 
 if TYPE_CHECKING:
     from coattn.predictor import Predictor
-
-MODEL, TWIN, PRIOR = "model", "question only", "prior"
 
 
 @dataclass(frozen=True)
@@ -228,9 +227,7 @@ def _without_images(dataset: Dataset, skipped: Sequence[Skipped]) -> Dataset:
     reasons = {entry.image_id: entry.reason for entry in skipped}
     if len(reasons) == len(dataset.images):
         first = skipped[0]
-        raise ValueError(
-            f"none of the {len(reasons)} images can be read, for example {first.image_id!r}: {first.reason}"
-        )
+        raise ValueError(f"none of the {len(reasons)} images can be read, for example {first.path}: {first.reason}")
     splits = {
         name: kept
         for name, records in dataset.splits.items()
@@ -270,7 +267,7 @@ def _embed(dataset: Dataset, data: Path, encoder: str | os.PathLike[str]) -> Pat
 def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]]) -> TrainedRun:
     """Compare the models and the prior, write the report, and print both with the next commands."""
     records = dataset.splits[split]
-    common, _ = Counter(record.answer for record in dataset.splits["train"]).most_common(1)[0]
+    common = most_common_answer(dataset.splits["train"])
     predictions = [folder / "predictions" / f"{split}.json" for folder in (root, root / "question_only")]
     answers = {
         MODEL: read_results(predictions[0]),

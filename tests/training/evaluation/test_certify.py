@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from coattn.cli import main
 from coattn.explain.abstain import Safeguards
@@ -29,6 +30,14 @@ def test_fit_certifies_and_certify_does_so_again(
     assert again.index is not None
     assert again.index.threshold == pytest.approx(first.index.threshold)
     assert (model / "README.md").read_text(encoding="utf-8") == card
+    (model / "certificate.json").unlink()
+    settings = yaml.safe_load(config.read_text())
+    data = settings["data"]
+    earlier = {"features": data["features"], "batch_size": 8, "answers": "choices", **data["files"]}
+    settings["data"] = earlier
+    (tmp_path / "earlier.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["certify", str(model), "--config", str(tmp_path / "earlier.yaml")]) == 0
+    assert Safeguards.load(model).certificates == first.certificates
     capsys.readouterr()
     assert main(["certify", str(model), "--config", str(tmp_path / "none.yaml")]) == 2
     assert "none.yaml: no such configuration" in capsys.readouterr().err

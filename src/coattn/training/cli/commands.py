@@ -31,7 +31,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from coattn._internal.files import atomic_path
 from coattn.datasets.results import FORMS, Results, default_name, write_results
 from coattn.explain.abstain import Safeguards
-from coattn.metrics.score import score
+from coattn.metrics.score import column_groups, score
 from coattn.serialization.directory import load_directory
 from coattn.training.checkpoints import (
     BEST,
@@ -45,7 +45,7 @@ from coattn.training.cli.run_folder import checkpoint_to_resume, checkpoint_to_u
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation.answers import CollectAnswers, results_by_question
 from coattn.training.evaluation.certify import split_doubts
-from coattn.training.evaluation.controls import image_controls
+from coattn.training.evaluation.report import report_explanations, report_scores
 from coattn.training.export import export_model
 from coattn.training.progress import Epochs, ProgressBar, quiet
 from coattn.training.signals import SIGNALS, Stopped
@@ -53,6 +53,7 @@ from coattn.training.task import VQATask
 
 LINKED = ("num_words", "question_dim", "text_config", "region_dim", "num_answers", "num_answer_words")
 _VOCABULARY = ("text.tokenizer", "text.min_word_count", "answers.max_count", "answers.min_count")
+_OF_THIS_START = ("config", "resume", "overwrite", "export_only", "safe", "ckpt_path", "allow_other_features")
 _HIDDEN = {"verbose", "weights_only", "return_predictions", "model", "datamodule", "dataloaders", "ckpt_path"}
 _EXAMPLES = {
     "fit": "coattn fit --config configs/easy_vqa.yaml --model.sizes.dim 128 --model.optimizer.lr 1e-3",
@@ -136,6 +137,11 @@ class _CommandLine(LightningCLI):
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=text)
         text = "Only warn if another extractor made the features."
         parser.add_argument("--allow-other-features", action="store_true", help=text)
+        if subcommand == "test":
+            text = "Also score by these columns of the questions, for example organ."
+            parser.add_argument("--by", type=str, nargs="+", action="extend", metavar="COLUMN", default=[], help=text)
+            text = "Also measure how faithful the explanations are, on 300 questions (see `coattn explain-test`)."
+            parser.add_argument("--explain", action="store_true", help=text)
         if subcommand == "predict":
             parser.add_argument("--output", type=str | None, default=None, help="Result file to write.")
             text = f"Evaluation server whose format the result file has: {', '.join(FORMS)}."
@@ -281,6 +287,11 @@ class _CommandLine(LightningCLI):
 
     def _score(self) -> None:
         split = {"validate": "val", "test": "test"}[self.command]
+        if split == "test":  # a mistake in these settings shows before the questions are answered
+            for column in self.settings.by:
+                column_groups(self.datamodule.split(split).records, column)
+            if self.settings.explain and not self._model_directory().is_dir():
+                raise ValueError(f"--explain needs the model directory {self._model_directory()}; see --export-only")
         results = self._answer(split)
         if results is None:
             return
@@ -288,14 +299,20 @@ class _CommandLine(LightningCLI):
         for leak in self.datamodule.leaks(split):
             rank_zero_warn(f"{self.command}: {leak}")
         records = [record for record in data.records if record.question_id in results.answers]
-        scores = score(results, records, data.metric, num_samples=1000 if self.command == "test" else 0)
-        self._write_results(results, split, self.root / "predictions" / f"{split}.json")
-        print(scores.table())
-        if self.command == "test":
-            device = self.trainer.strategy.root_device
-            print("\nThe same model with other images, in percent:")
-            for name, value in image_controls(self.model, self.datamodule, split, device).items():
-                print(f"  {name:<16} {value:.2f}")
+        path = self.root / "predictions" / f"{split}.json"
+        self._write_results(results, split, path)
+        if split == "val":
+            print(score(results, records, data.metric).table())
+            return
+        self._write_doubts(split, path.with_suffix(".doubts.json"))
+        device = self.trainer.strategy.root_device
+        print(report_scores(self.model, self.datamodule, results, self.root, device, columns=self.settings.by))
+        if self.settings.explain:
+            print(f"\n{report_explanations(self._model_directory(), self.datamodule, device)}")
+
+    def _model_directory(self) -> Path:
+        assert self.checkpoint is not None
+        return self.checkpoint if self.checkpoint.is_dir() else self.root / "model"
 
     def _predict(self) -> None:
         form = self.settings.format
@@ -305,15 +322,16 @@ class _CommandLine(LightningCLI):
         if results is not None:
             output = self.settings.output or self.root / "predictions" / default_name(self._predicted(), form)
             self._write_results(results, "predict", Path(output), form=form)
-            self._write_doubts(Path(output).with_suffix(".doubts.json"))
+            self._write_doubts("predict", Path(output).with_suffix(".doubts.json"))
 
-    def _write_doubts(self, path: Path) -> None:
+    def _write_doubts(self, split: str, path: Path) -> None:
         """Say which answers of a model directory are to be doubted, and write why, by question id."""
         assert self.checkpoint is not None
         if not self.checkpoint.is_dir():
             return
-        found = split_doubts(Safeguards.load(self.checkpoint), self.datamodule, "predict")
+        found = split_doubts(Safeguards.load(self.checkpoint), self.datamodule, split)
         if not found:
+            path.unlink(missing_ok=True)  # of an earlier model
             return
         with atomic_path(path) as partial:
             partial.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -363,15 +381,7 @@ class _CommandLine(LightningCLI):
     def _save_config(self) -> None:
         settings = self.settings.clone()
         settings.data.vocabulary_from = self.vocabulary_from
-        for name in (
-            "config",
-            "resume",
-            "overwrite",
-            "export_only",
-            "safe",
-            "ckpt_path",
-            "allow_other_features",
-        ):  # options of this start only
+        for name in _OF_THIS_START:
             settings.pop(name, None)
         text = self._parser(self.command).dump(settings)
         with atomic_path(self.root / "config.yaml") as partial:
