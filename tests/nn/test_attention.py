@@ -147,7 +147,7 @@ def test_every_method_takes_the_same_masks_and_bias(kind: str, dim: int | None, 
 def test_every_method_refuses_a_mask_of_floats_or_of_three_dimensions(kind: str, method: str) -> None:
     attention = KINDS[kind](8, num_heads=2)
     x = torch.randn(2, 5, 8)
-    inputs = (x, x) if method == "forward" else (x, *attention.project_kv(x))
+    inputs = (x, x) if method == "forward" else (attention.project_q(x), *attention.project_kv(x))
     for mask, message in ((torch.ones(2, 5), "float32"), (torch.ones(2, 5, 5, dtype=torch.bool), r"\(2, 5, 5\)")):
         with pytest.raises(ValueError, match=f"mask must be bool.*{message}"):
             getattr(attention, method)(*inputs, mask)
