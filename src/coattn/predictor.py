@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from coattn._internal.tensors import find_device, padded
 from coattn.explain.ablation import Ablation
@@ -22,7 +21,7 @@ from coattn.explain.attribution import attribute, find_method
 from coattn.explain.faithful import read_scores
 from coattn.explain.maps import Explanation, Head
 from coattn.explain.ranking import answer_texts, ranked_answers
-from coattn.features.encoded import EncodedImage
+from coattn.features.encoded import EncodedImage, feature_arrays, image_sizes
 from coattn.features.extract.extractors.base import Extractor, window_of
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.images import ImageSource, load_image
@@ -38,7 +37,6 @@ from coattn.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from coattn.text.encoders import TextEncoder
-
 
 # Questions are asked about an encoded image, or about anything that `Predictor.encode` takes.
 AnyImage = EncodedImage | ImageSource | int
@@ -197,7 +195,7 @@ class Predictor:
             ranked = [ranked_answers(output, row, self.directory, top_k) for row in range(len(batch))]
             answers += self.safeguards.judged(
                 ranked,
-                _arrays(images),
+                feature_arrays(images),
                 texts,
                 self._reader,
                 max_risk=max_risk,
@@ -241,7 +239,7 @@ class Predictor:
             question=read_questions([question], self._reader, self.directory.max_tokens)[0].to(self.device),
             regions=encoded.features.to(self.device),
             boxes=encoded.boxes,
-            size=_sizes([encoded.size]),
+            size=image_sizes([encoded]),
             answer=answer,
             activation=self.directory.activation,
             temperature=self.directory.temperature,
@@ -295,7 +293,7 @@ class Predictor:
         if isinstance(output, GeneratorOutput) and isinstance(vocabulary, AnswerWords):
             written = vocabulary.decode(output.tokens[0, 0].tolist())
         ranked = [ranked_answers(output, 0, self.directory, top_k)]
-        (answers,) = self.safeguards.judged(ranked, _arrays([encoded]), [question], self._reader)
+        (answers,) = self.safeguards.judged(ranked, feature_arrays([encoded]), [question], self._reader)
         tokens, words = question_words(question, self._reader, self.directory.max_tokens)
         return Explanation(
             question=question,
@@ -365,7 +363,7 @@ class Predictor:
         regions, region_mask = padded([image.features.to(self.device) for image in images])
         known = [image.boxes for image in images if image.boxes is not None]
         boxes = padded(known)[0].to(self.device) if len(known) == len(images) else None
-        sizes = _sizes([image.size for image in images])
+        sizes = image_sizes(images)
         ask: Callable[..., VQAOutput | GeneratorOutput] = self.model
         if isinstance(self.model, VQAGenerator):
             ask = partial(self.model.generate, num_beams=max(top_k, self.model.num_beams))
@@ -396,14 +394,3 @@ class Predictor:
         reader = self.directory.question_vocabulary or self.text_encoder
         assert reader is not None
         return reader
-
-
-def _arrays(images: Sequence[EncodedImage]) -> list[np.ndarray]:
-    """The features (R, D) of each image; the same array for the same image."""
-    arrays = {id(image): image.features.float().cpu().numpy() for image in images}
-    return [arrays[id(image)] for image in images]
-
-
-def _sizes(sizes: Sequence[tuple[int, int]]) -> Tensor | None:
-    """Sizes of images as (B, 2); None if one is not known, which a model that needs them refuses."""
-    return torch.tensor(sizes, dtype=torch.float32) if all(width and height for width, height in sizes) else None

@@ -17,7 +17,8 @@ def test_all_configurations_are_packaged_and_listed(capsys: pytest.CaptureFixtur
     assert main(["configs"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == names
-    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
+    assert all(len(line.split(maxsplit=1)[1]) > 20 and line.endswith(".") for line in lines)
+    assert "word by word on DAQUAR: photos of rooms." in lines[names.index("daquar_generator")]
 
 
 def test_the_header_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

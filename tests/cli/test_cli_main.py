@@ -132,7 +132,7 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prepare", "tabel", "a.csv", "out"], "NAME: there is no 'tabel'; did you mean 'table'?"),
+        (["prepare", "tabel", "a.csv", "out"], "there is no 'tabel'; did you mean 'table'?"),
         (
             ["prepare", "table", "a.csv", "out", "--imags", "x"],
             "there is no argument '--imags'; did you mean '--images'?",

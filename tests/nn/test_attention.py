@@ -124,7 +124,9 @@ def test_every_method_takes_the_same_masks_and_bias(kind: str, dim: int | None, 
     mask = None if dim is None else torch.rand(MASKS[dim]) > 0.4
     options = {"bias": bias, "need_weights": need_weights}
     out, weights = attention(queries, source, mask, **options)
-    cached, cached_weights = attention.attend_to(queries, *attention.project_kv(source), mask, **options)
+    cached, cached_weights = attention.attend_to(
+        attention.project_q(queries), *attention.project_kv(source), mask, **options
+    )
     assert torch.equal(out, cached)
     assert (weights is None) == (cached_weights is None) == (not need_weights)
     # By hand, from the projections.

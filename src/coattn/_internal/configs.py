@@ -22,5 +22,5 @@ def find_config(name: str) -> Path:
     """
     known = packaged_configs()
     if (found := known.get(name.removeprefix("configs/").removesuffix(".yaml"))) is None:
-        raise ValueError(f"there is no configuration {name!r}{did_you_mean(name, known)}; see coattn configs")
+        raise ValueError(f"there is no configuration {name!r}{did_you_mean(name, known)}")
     return found

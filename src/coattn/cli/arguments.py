@@ -1,4 +1,4 @@
-"""The argument parser of all commands but Lightning's: its mistakes are ValueErrors, in the style of all others."""
+"""The argument parser of all commands except those of Lightning. Mistakes are ValueErrors."""
 
 from __future__ import annotations
 
@@ -42,4 +42,5 @@ class ArgumentParser(argparse.ArgumentParser):
         """Refuse a value that is not among the choices of an argument, with the nearest one."""
         if action.choices is not None and value not in action.choices:
             hint = did_you_mean(str(value), map(str, action.choices))
-            raise argparse.ArgumentError(action, f"there is no {str(value)!r}{hint}")
+            subject = None if isinstance(action, argparse._SubParsersAction) else action
+            raise argparse.ArgumentError(subject, f"there is no {str(value)!r}{hint}")

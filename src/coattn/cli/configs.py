@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import re
 import shutil
 from pathlib import Path
 
@@ -39,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     configs = packaged_configs()
     width = max(map(len, configs))
     for name, path in configs.items():
-        print(f"{name:<{width}}  {_header(path)[0]}")
+        paragraph = " ".join(itertools.takewhile(bool, map(str.strip, _header(path))))
+        print(f"{name:<{width}}  {re.split(r'[.](?= [A-Z]|$)', paragraph)[0]}.")  # its first sentence
     return 0
 
 

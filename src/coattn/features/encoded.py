@@ -1,9 +1,15 @@
-"""An image as a model sees it."""
+"""An image as a model sees it.
+
+Letters: B images, R regions, D width of a feature row.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -23,3 +29,15 @@ class EncodedImage:
     boxes: Tensor | None
     size: tuple[int, int]
     image: Image.Image | None
+
+
+def feature_arrays(images: Sequence[EncodedImage]) -> list[np.ndarray]:
+    """The features (R, D) of each image, float32; the same array for the same image."""
+    arrays = {id(image): image.features.float().cpu().numpy() for image in images}
+    return [arrays[id(image)] for image in images]
+
+
+def image_sizes(images: Sequence[EncodedImage]) -> Tensor | None:
+    """Widths and heights (B, 2) in pixels, float32; None if one of them is unknown."""
+    sizes = [image.size for image in images]
+    return torch.tensor(sizes, dtype=torch.float32) if all(width and height for width, height in sizes) else None

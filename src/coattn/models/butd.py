@@ -276,7 +276,7 @@ def butd_hengyuan(
         num_answers: size of the answer vocabulary.
         num_words: size of the question vocabulary, for token ids.
         question_dim: width of given token embeddings. Give exactly one of the two.
-        attention: "product" or "concatenation", see above.
+        attention: "product" or "concatenation".
         embedding_dim: width of word embeddings.
         dim: width of the question vector, of the attention's layer and of the product.
         classifier_dim: width inside the classifier.

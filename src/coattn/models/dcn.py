@@ -170,7 +170,7 @@ def dcn(
         dropout: dropout in the co-attention and the classifier.
         recurrent_dropout: dropout around the LSTM.
         standardised: z-score region features with statistics of the training images; the original does not.
-        faithful: pad as the authors' code does, see above.
+        faithful: pad as the authors' code does.
         padded_tokens: length to which `faithful` pads or cuts questions; None, as in the original, keeps the longest of
             the batch.
         padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.

@@ -111,7 +111,7 @@ def mcan_small(
         num_glimpses: glimpses of the attentional reduction.
         geometry_dim: width of the embedded box geometry that is appended to the features; None leaves boxes out.
         geometry_pixels: measure boxes in pixels, not in parts of the image.
-        order: "encoder_decoder" or "stacking", see above.
+        order: "encoder_decoder" or "stacking".
         dropout: dropout throughout.
         standardised: z-score region features with statistics of the training images; the original does not.
         faithful: show padding as the authors' code does: empty questions and images attend to their padding, and the

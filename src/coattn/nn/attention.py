@@ -154,8 +154,14 @@ class MultiHeadAttention(nn.Module):
         Raises:
             ValueError: see `attend`.
         """
+        # Queries first: the order of the projections decides in which order their gradients are summed.
+        q = self.project_q(queries)
         k, v = self.project_kv(source)
-        return self.attend_to(queries, k, v, mask, bias=bias, need_weights=need_weights)
+        return self.attend_to(q, k, v, mask, bias=bias, need_weights=need_weights)
+
+    def project_q(self, queries: Tensor) -> Tensor:
+        """Queries (B, H, T, d) of `queries` (B, T, D)."""
+        return split_heads(self.q_proj(queries), self.num_heads)
 
     def project_kv(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, both (B, H, S, d), of `source` (B, S, key_dim), for any number of calls of `attend_to`."""
@@ -163,7 +169,7 @@ class MultiHeadAttention(nn.Module):
 
     def attend_to(
         self,
-        queries: Tensor,
+        q: Tensor,
         k: Tensor,
         v: Tensor,
         mask: Tensor | None = None,
@@ -171,8 +177,7 @@ class MultiHeadAttention(nn.Module):
         bias: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As `forward`, with the keys `k` and values `v` that `project_kv` returned."""
-        q = split_heads(self.q_proj(queries), self.num_heads)  # (B, H, T, d)
+        """As `forward`, from what `project_q` and `project_kv` returned."""
         dropout_p = self.dropout if self.training else 0.0
         out, weights = attend(
             q, k, v, mask, bias=bias, scores=self.scores(q, k), dropout_p=dropout_p, need_weights=need_weights

@@ -55,9 +55,11 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     check_keys(config, CONFIG_KEYS, str(path))
     for key, hint in CONFIG_KEYS.items():
         if not fits(config[key], hint):
-            raise ValueError(f"{path}: {key}: {config[key]!r:.80} is not of type {hint}")
+            raise ValueError(f"{path}: {key}: {config[key]!r:.80} is not of type {getattr(hint, '__name__', hint)}")
     if not 0 < config["temperature"] < math.inf:
         raise ValueError(f"{path}: temperature: {config['temperature']} is not a positive number")
+    if config["max_tokens"] is not None and config["max_tokens"] < 1:
+        raise ValueError(f"{path}: max_tokens: {config['max_tokens']} is not a positive number")
     for key in ("extractor", "text_encoder"):
         if config[key] is not None:
             _check_record(config[key], f"{path}: {key}")
@@ -69,7 +71,7 @@ def _check_record(record: dict[str, Any], where: str) -> None:
     check_keys(record, RECORD_KEYS, where)
     for key, hint in RECORD_KEYS.items():
         if not fits(record[key], hint):
-            raise ValueError(f"{where}.{key}: {record[key]!r:.80} is not of type {hint}")
+            raise ValueError(f"{where}.{key}: {record[key]!r:.80} is not of type {getattr(hint, '__name__', hint)}")
     for key in ("id", "sha256"):
         if record["weights"] is not None and not isinstance(record["weights"].get(key), str):
             raise ValueError(f'{where}.weights: has no text under "{key}"')

@@ -227,7 +227,9 @@ def _without_images(dataset: Dataset, skipped: Sequence[Skipped]) -> Dataset:
     reasons = {entry.image_id: entry.reason for entry in skipped}
     if len(reasons) == len(dataset.images):
         first = skipped[0]
-        raise ValueError(f"none of the {len(reasons)} images can be read, for example {first.path}: {first.reason}")
+        raise ValueError(
+            f"none of the {len(reasons)} images can be read, for example {first.image_id!r}: {first.reason}"
+        )
     splits = {
         name: kept
         for name, records in dataset.splits.items()

@@ -104,8 +104,11 @@ class SideAttention(nn.Module):
         self, queries: Tensor, sides: tuple[SideCache, SideCache], *, need_weights: bool
     ) -> tuple[Tensor, Maps]:
         """Attend from `queries` (B, S, D) -> (B, S, D), and the maps `question` and `regions` if asked for."""
-        from_question, question_map = self.question.attend_to(queries, *sides[0], need_weights=need_weights)
-        from_regions, region_map = self.regions.attend_to(queries, *sides[1], need_weights=need_weights)
+        # Each side has its own queries (B, H, S, d).
+        q = self.question.project_q(queries)
+        from_question, question_map = self.question.attend_to(q, *sides[0], need_weights=need_weights)
+        q = self.regions.project_q(queries)
+        from_regions, region_map = self.regions.attend_to(q, *sides[1], need_weights=need_weights)
         return from_question + from_regions, name_maps(question=question_map, regions=region_map)
 
 

@@ -36,7 +36,7 @@ class DecoderLayer(nn.Module):
             k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)  # (B, H, P + S, d)
         num_new, num_all = x.shape[1], k.shape[2]
         causal = torch.ones(num_new, num_all, dtype=torch.bool, device=x.device).tril(num_all - num_new)
-        x = self.self_residual(x, self.self_attn.attend_to(x, k, v, causal[None, None])[0])
+        x = self.self_residual(x, self.self_attn.attend_to(self.self_attn.project_q(x), k, v, causal[None, None])[0])
         # The words attend to question and regions.
         maps: Maps = {}
         if self.side_attn is not None and self.side_residual is not None and sides is not None:
