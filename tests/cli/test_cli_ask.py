@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from coattn import models
+from coattn.apps.schema import AskedQuestion
 from coattn.cli import main
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.store.reader import StoreWriter
@@ -95,6 +97,10 @@ def test_answers_for_programs(model: str, photo: str, capsys: pytest.CaptureFixt
     expected = [answer._asdict() for answer in Predictor.load(model).ask(photo, "is it red")]
     assert [answer["answer"] for answer in first["answers"]] == [answer["text"] for answer in expected]
     assert first["answers"][0]["confidence"] == pytest.approx(expected[0]["confidence"])
+    fields = {"question", "answers", "withheld", "reasons", "unknown_words", "map"}
+    assert first.keys() == second.keys() == {"image", *fields}
+    del first["image"]
+    assert msgspec.to_builtins(msgspec.convert(first, AskedQuestion)) == first
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from coattn import models
+from coattn.apps.schema import AskedQuestion
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.nn import VQAModel
 from coattn.serialization.directory import load_directory, save_model
@@ -21,7 +23,7 @@ from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 pytest.importorskip("onnxscript", reason="the extra export is not installed")
 runtime = pytest.importorskip("coattn.runtime")
 
-from coattn.export.folder import check_parity, export_folder  # noqa: E402
+from coattn.export.folder import Parity, check_parity, export_folder  # noqa: E402
 from coattn.export.onnx import ClassifierGraph, classifier_axes, example_inputs, write_graph  # noqa: E402
 
 WORDS = Vocabulary(["what", "color", "is", "the", "circle"])
@@ -131,6 +133,7 @@ def test_it_answers_where_torch_cannot_be_imported(exported: Path, tmp_path: Pat
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["question"] for line in lines] == list(QUESTIONS)
     assert all(len(line["answers"]) == len(ANSWERS) for line in lines)
+    assert all(line.keys() == {"image", *AskedQuestion.__struct_fields__} - {"map"} for line in lines)
     assert lines[2]["unknown_words"] == []  # "it" is a function word
 
 
@@ -178,6 +181,30 @@ def test_damaged_folders_are_refused(exported: Path, tmp_path: Path, name: str, 
     damage(folder, name, change)
     with pytest.raises(ValueError, match=message):
         runtime.Predictor.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a" * 40])
+def test_a_graph_that_onnxruntime_cannot_read_is_named(exported: Path, tmp_path: Path, content: bytes) -> None:
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    config = json.loads((folder / "runtime.json").read_text())
+    config["sha256"]["model.onnx"] = hashlib.sha256(content).hexdigest()  # so that the hash does not reveal it
+    (folder / "runtime.json").write_text(json.dumps(config))
+    (folder / "model.onnx").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.onnx: onnxruntime cannot read it \([A-Z][\w ]+\.\)$"):
+        runtime.Predictor.load(folder)
+
+
+def test_an_export_that_fails_leaves_nothing(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coattn.export.folder.write_graph", lambda *_: None)
+    monkeypatch.setattr("coattn.export.folder.check_parity", lambda *_: Parity(0.5, ()))
+    with pytest.raises(ValueError, match=r"a logit of the export differs by 0\.5, more than 0\.0001"):
+        export_folder(model_folder, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_questions_and_images(exported: Path, model_folder: Path) -> None:

@@ -210,7 +210,8 @@ class Predictor:
         try:
             return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has no common base class of its errors
-            raise ValueError(f"{self.folder.folder / name}: onnxruntime cannot read it ({error})") from None
+            reason = str(error).rpartition(" : ")[2]  # after the number and name of the error
+            raise ValueError(f"{self.folder.folder / name}: onnxruntime cannot read it ({reason})") from None
 
 
 def _confidences(logits: np.ndarray, temperature: float, activation: str) -> np.ndarray:
