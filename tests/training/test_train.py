@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import Callback
 from PIL import Image
 
 import coattn
@@ -20,6 +22,7 @@ from coattn.cli import main
 from coattn.models import PRESETS
 from coattn.training import run, train
 from coattn.training.run import question_only_twin, read_config
+from coattn.training.task import VQATask
 
 COLORS = {"red": (200, 30, 30), "blue": (30, 30, 200)}
 
@@ -147,6 +150,23 @@ def test_other_settings_reuse_what_fits_and_keep_the_finished_model(
 def interrupt(folder: Path) -> None:
     state = json.loads((folder / "run/train.json").read_text())
     (folder / "run/train.json").write_text(json.dumps(state | {"done": False}))
+
+
+def test_a_signal_ends_all_steps(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupt(Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(VQATask, "configure_callbacks", lambda self: [Interrupt()])
+    monkeypatch.chdir(folder)
+    arguments = ["answers.csv", "--images", "photos", "--out", str(tmp_path), "--config", "small.yaml"]
+    assert main(["train", *arguments]) == 128 + signal.SIGTERM
+    captured = capsys.readouterr()
+    assert "run the same command again to resume" in captured.err
+    assert "[4/5]" not in captured.out
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 def test_an_interrupted_run_resumes(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

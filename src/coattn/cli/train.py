@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Train."""
     require("lightning", "train")
     require("jsonargparse", "train")
+    from coattn.training.signals import Stopped
     from coattn.training.train import train
 
     try:
@@ -59,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
             delimiter=DELIMITERS.get(args.delimiter),
             skip_bad_rows=args.skip_bad_rows,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped) as stopped:
         print(f"coattn: interrupted; run the same command again to resume {args.out}", file=sys.stderr)
-        return 130
+        return int(stopped.code or 1) if isinstance(stopped, Stopped) else 130
     return 0
 
 

@@ -21,7 +21,7 @@ from coattn._internal.configs import find_config
 from coattn._internal.files import atomic_path, read_json, write_json
 from coattn.datasets.prepared import Dataset
 from coattn.models import GENERATORS, question_only
-from coattn.training.cli.commands import main as run_command
+from coattn.training.cli.commands import run as run_command
 from coattn.training.settings import regroup
 
 # Settings of the data that say where files are. `coattn.train` sets them.

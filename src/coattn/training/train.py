@@ -126,7 +126,7 @@ def train(
         ValueError: The table, the photos or the settings cannot be used, or the folder holds an interrupted run with
             other settings. The message names the file and the fix.
         OSError: A file cannot be read or written.
-        KeyboardInterrupt: Training was interrupted; its last checkpoint is written.
+        Stopped: A signal ended the training (128 plus its number is the exit status); its last checkpoint is written.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ValueError("coattn train runs in one process; run its steps (steps.txt) under torchrun instead")

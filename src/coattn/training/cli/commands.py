@@ -70,23 +70,33 @@ _DESCRIPTIONS = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command, given with all its arguments.
+    """Run one command, given with all its arguments; returns 128 plus the number of a signal that ended it.
 
     Raises:
         ValueError: a mistake in the settings or the data.
-        KeyboardInterrupt: training was interrupted; its last checkpoint is written.
     """
     try:
-        with quiet(), SIGNALS.installed():
-            _CommandLine(list(arguments))
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
+        run(arguments)
     except Stopped as stopped:
         name = signal.Signals(stopped.number).name
         hint = "; run the same command with --resume to go on" if arguments[0] == "fit" else "; nothing was written"
         print(f"coattn: ended by {name}{hint}", file=sys.stderr)
         return int(stopped.code or 1)
     return 0
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run one command, given with all its arguments.
+
+    Raises:
+        ValueError: a mistake in the settings or the data.
+        Stopped: a signal ended the command; the last checkpoint of `fit` is written.
+    """
+    try:
+        with quiet(), SIGNALS.installed():
+            _CommandLine(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
 
 
 class _CommandLine(LightningCLI):
