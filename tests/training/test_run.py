@@ -64,6 +64,10 @@ def test_card_holds_data_scores_and_calibration(finished: tuple[Path, Path]) -> 
     ):
         assert text in card
     assert "None" not in card
+    front = yaml.safe_load(card.split("---")[1])
+    (result,) = front["model-index"][0]["results"]
+    assert result["metrics"][0]["type"] == front["metrics"][0]
+    assert f"**{result['metrics'][0]['value']:.2f}**" in card
 
 
 def test_test_and_predict_agree_with_score(

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from coattn._internal.files import require
 
 TASK = "visual-question-answering"  # the id of the task on the Hugging Face Hub
-METRICS = {"vqa_accuracy": "accuracy", "exact_match": "exact_match"}  # our metrics by the ids of the Hub
+_ACCURACIES = frozenset(
+    {"vqa_accuracy", "soft_accuracy", "multiple_choice", "textvqa", "gqa", "clevr", "vizwiz", "a_okvqa"}
+)
 _FRONT = re.compile(r"---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
 
 
@@ -50,21 +52,26 @@ def _front_matter(metadata: Mapping[str, Any]) -> str:
     return "---\n" + "".join(f"{key}: {text}\n" for key, text in texts.items()) + "---\n"
 
 
+def hub_metric(metric: str) -> str:
+    """The Hub's id of a metric; the metric's own name where the Hub has none."""
+    return "accuracy" if metric in _ACCURACIES else metric
+
+
 def score_metadata(name: str, dataset: str, metric: str, score: float) -> dict[str, Any]:
     """The entries of the front matter that make the Hub show a score.
 
     Args:
         name: the name of the model.
         dataset: the name of the data set.
-        metric: the metric of the model, "vqa_accuracy" or "exact_match".
+        metric: a name in `coattn.metrics.score.METRICS`.
         score: the score on the validation questions, in percent.
     """
     result = {
         "task": {"type": TASK},
         "dataset": {"name": dataset, "type": dataset, "split": "validation"},
-        "metrics": [{"type": METRICS[metric], "name": f"{metric}, in percent", "value": round(score, 2)}],
+        "metrics": [{"type": hub_metric(metric), "name": f"{metric}, in percent", "value": round(score, 2)}],
     }
-    return {"metrics": [METRICS[metric]], "model-index": [{"name": name, "results": [result]}]}
+    return {"metrics": [hub_metric(metric)], "model-index": [{"name": name, "results": [result]}]}
 
 
 def update_metadata(card: str, metadata: Mapping[str, Any], *, where: str) -> str:

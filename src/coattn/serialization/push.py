@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from coattn._internal.files import files_below, require
-from coattn.serialization.card import METRICS, update_metadata
+from coattn.serialization.card import hub_metric, update_metadata
 from coattn.serialization.directory import load_directory
 from coattn.serialization.files import CARD
 from coattn.serialization.hub import PREFIX, is_allowed, readable_errors
@@ -66,7 +66,7 @@ def push(
             "language": list(languages),
             "tags": ["visual-question-answering", "co-attention"],
             "datasets": list(datasets),
-            "metrics": [METRICS[directory.metric]] if directory.metric in METRICS else [],
+            "metrics": [hub_metric(directory.metric)],
         },
         where=str(card),
     )
