@@ -149,7 +149,7 @@ def _write_folds(plan: Experiment, questions: Questions) -> None:
 
 
 def _fit_and_test(plan: Experiment, config: Path, seed: int, fold: int | None) -> None:
-    """One run. What is complete is kept; an interrupted fit is resumed."""
+    """One run. Complete steps are kept, and an interrupted fit is resumed."""
     folder = plan.run_folder(config, seed, fold)
     common = ["--config", config, "--trainer.default_root_dir", folder, "--trainer.enable_progress_bar", "false"]
     if fold is not None:

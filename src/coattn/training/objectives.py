@@ -18,7 +18,7 @@ from coattn.text.answer_words import COMMA
 from coattn.training.batches import Batch
 from coattn.training.settings import Loss
 
-# What makes confidences of logits, for each loss.
+# The function from logits to confidences, for each loss.
 ACTIVATIONS: dict[str, Literal["sigmoid", "softmax"]] = {"bce": "sigmoid", "cross_entropy": "softmax", "kl": "softmax"}
 
 

@@ -40,7 +40,16 @@ from coattn.training.checkpoints import (
     Checkpoints,
     DivergedError,
 )
-from coattn.training.cli.options import adapt_to_preset, check_safe, check_trainer, explain_mistake, read_yaml, renamed
+from coattn.training.cli.options import (
+    DESCRIPTIONS,
+    EXAMPLES,
+    adapt_to_preset,
+    check_safe,
+    check_trainer,
+    explain_mistake,
+    read_yaml,
+    renamed,
+)
 from coattn.training.cli.run_folder import checkpoint_to_resume, checkpoint_to_use, is_first_process, locked, remove_run
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation.answers import CollectAnswers, results_by_question
@@ -55,18 +64,6 @@ LINKED = ("num_words", "question_dim", "text_config", "region_dim", "num_answers
 _VOCABULARY = ("text.tokenizer", "text.min_word_count", "answers.max_count", "answers.min_count")
 _OF_THIS_START = ("config", "resume", "overwrite", "export_only", "safe", "ckpt_path", "allow_other_features")
 _HIDDEN = {"verbose", "weights_only", "return_predictions", "model", "datamodule", "dataloaders", "ckpt_path"}
-_EXAMPLES = {
-    "fit": "coattn fit --config configs/easy_vqa.yaml --model.sizes.dim 128 --model.optimizer.lr 1e-3",
-    "validate": "coattn validate --config configs/easy_vqa.yaml",
-    "test": "coattn test --config configs/easy_vqa.yaml --ckpt_path last",
-    "predict": "coattn predict --config configs/easy_vqa.yaml --ckpt_path runs/easy_vqa/model --output results.json",
-}
-_DESCRIPTIONS = {
-    "fit": "Train a model. Every setting of the YAML file can be given on the command line too.",
-    "validate": "Score a trained model on the validation questions.",
-    "test": "Score a trained model on the test questions.",
-    "predict": "Write the answers of a trained model to a result file.",
-}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -129,7 +126,7 @@ class _CommandLine(LightningCLI):
         return super().init_parser(exit_on_error=False, allow_abbrev=False, **kwargs)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        kwargs |= {"description": _DESCRIPTIONS[subcommand], "epilog": f"example: {_EXAMPLES[subcommand]}"}
+        kwargs |= {"description": DESCRIPTIONS[subcommand], "epilog": f"example: {EXAMPLES[subcommand]}"}
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "fit":
             parser.add_argument(

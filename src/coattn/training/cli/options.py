@@ -1,4 +1,5 @@
-"""Options of the training commands before Lightning reads them: earlier names, safety, a new preset, mistakes."""
+"""Options of the training commands before Lightning reads them: texts of the help, earlier names, safety, a new
+preset, mistakes."""
 
 from __future__ import annotations
 
@@ -16,6 +17,19 @@ from coattn._internal.hints import did_you_mean, wrong_setting
 from coattn.models import GENERATORS, PRESETS
 from coattn.nn import CoAttentionStack
 from coattn.training.settings import MOVED, regroup
+
+EXAMPLES = {
+    "fit": "coattn fit --config configs/easy_vqa.yaml --model.sizes.dim 128 --model.optimizer.lr 1e-3",
+    "validate": "coattn validate --config configs/easy_vqa.yaml",
+    "test": "coattn test --config configs/easy_vqa.yaml --ckpt_path last",
+    "predict": "coattn predict --config configs/easy_vqa.yaml --ckpt_path runs/easy_vqa/model --output results.json",
+}
+DESCRIPTIONS = {
+    "fit": "Train a model. Every setting of the YAML file can be given on the command line too.",
+    "validate": "Score a trained model on the validation questions.",
+    "test": "Score a trained model on the test questions.",
+    "predict": "Write the answers of a trained model to a result file.",
+}
 
 # Trainer options that the training commands do not support, and the reason.
 REFUSED = {
@@ -156,7 +170,7 @@ def adapt_to_preset(config: Any, arguments: Sequence[str], files: Sequence[str])
         files: YAML files of the configuration.
 
     Returns:
-        What was left out or changed, for a note.
+        Names of the settings that were left out or changed, for a note.
     """
     chosen = [name for argument in arguments if (name := argument.partition("=")[0]).startswith("--model.")]
     written = [((read_yaml(Path(file).read_text(encoding="utf-8")) or {}).get("model") or {}) for file in files]
