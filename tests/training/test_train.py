@@ -114,11 +114,13 @@ def test_the_steps_are_commands_that_do_the_same(finished: Path, monkeypatch: py
     monkeypatch.undo()  # the judging command runs
     monkeypatch.chdir(finished)
     steps = [shlex.split(line)[1:] for line in Path("run/steps.txt").read_text().splitlines()[1:]]
-    assert [step[0] for step in steps] == ["prepare", "extract", "fit", "test", "fit", "test", "score"]
+    assert [step[0] for step in steps] == ["prepare", "extract", "fit", "test", "fit", "test", "score", "browse"]
     before = {path: path.read_bytes() for path in Path("run/data").rglob("*.json")}
     answers = Path("run/predictions/test.json").read_bytes()
-    for step in (steps[0], steps[1], steps[3], steps[6]):  # without those that train
+    page = Path("run/report.html").read_bytes()
+    for step in (steps[0], steps[1], steps[3], *steps[6:]):  # without those that train
         assert main(step) == 0
+    assert Path("run/report.html").read_bytes() == page
     assert {path: path.read_bytes() for path in Path("run/data").rglob("*.json")} == before
     assert Path("run/predictions/test.json").read_bytes() == answers
 

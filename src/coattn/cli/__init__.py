@@ -40,6 +40,7 @@ COMMANDS = {
     "export": "write a model as ONNX files that answer without torch",
     "push": "upload a model to the Hugging Face Hub",
     "score": "score a result file with the official metric",
+    "browse": "write a web page of the answers in a result file",
 }
 _TRAINING = ("fit", "validate", "test", "predict")
 

@@ -27,7 +27,17 @@ from coattn.training.settings import regroup
 # Settings of the data that say where files are. `coattn.train` sets them.
 _FILES = ("folder", "features", "files")
 # In this order a finished model is moved away: train.json last, so that an interrupted move is completed later.
-_MADE = ("checkpoints", "logs", "model", "predictions", "config.yaml", "report.md", "scores.json", "train.json")
+_MADE = (
+    "checkpoints",
+    "logs",
+    "model",
+    "predictions",
+    "config.yaml",
+    "report.md",
+    "report.html",
+    "scores.json",
+    "train.json",
+)
 
 
 def read_config(config: str | os.PathLike[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ The files of a run, in its folder:
     model/                   the model directory; checkpoints/, logs/ and predictions/ as of `coattn fit`
     question_only/           the same files of the twin, which sees no image
     report.md, scores.json   the comparison of the model with its twin and with the prior
+    report.html              the answers of the model, to browse
     steps.txt                each step as the command that does the same
     train.json               the settings that made the models, and whether they are finished
     earlier/N/               finished models of other settings, which later calls have replaced
@@ -23,7 +24,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coattn._internal.files import write_json
+from coattn._internal.files import read_json, write_json
 from coattn._internal.progress import progress
 from coattn.datasets.bad_records import LeftOut
 from coattn.datasets.prepared import Dataset, write_dataset
@@ -41,6 +42,7 @@ from coattn.features.store.provenance import same_extractor
 from coattn.metrics.comparison import Comparison, compare_answers
 from coattn.training.evaluation.report import MODEL, PRIOR, TWIN, most_common_answer
 from coattn.training.run import Run, fit_to_data, question_only_twin, read_config, tell, write_text
+from coattn.visualization.browse import write_page
 from coattn.visualization.report import draw_report
 
 if TYPE_CHECKING:
@@ -280,6 +282,20 @@ def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]]) 
     questions, annotations = (str(root / "data" / f"{split}_{kind}.json") for kind in ("questions", "annotations"))
     against = ["--against", str(predictions[1])]
     steps.append(["score", str(predictions[0]), "--questions", questions, "--annotations", annotations, *against])
+    pictures, page = str(root / "data" / "images.json"), root / "report.html"
+    given = ["--images", pictures, "--train-questions", str(root / "data" / "train_questions.json")]
+    steps.append(["browse", *steps[-1][1:6], *given, "--out", str(page)])
+    doubts = predictions[0].with_suffix(".doubts.json")
+    write_page(
+        page,
+        answers[MODEL],
+        records,
+        dataset.metric,
+        title=str(predictions[0]),
+        training=dataset.splits["train"],
+        doubts=read_json(doubts) if doubts.exists() else None,
+        images=find_images([pictures]),
+    )
     commands = "\n".join(f"coattn {shlex.join(step)}" for step in steps)
     write_text(root / "steps.txt", f"# The steps of `coattn train`, for the folder in which it was run.\n{commands}\n")
     write_json(root / "scores.json", comparison.to_json(), indent=1)
@@ -299,7 +315,8 @@ def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]]) 
         f"# {root.resolve().name}\n\n{explained}{chosen}\n\n{comparison.markdown()}\n\n## Data\n{notes}{left_out}\n\n"
         f"## Steps\n\n```\n{commands}\n```\n\n## Next\n\n```\n" + "\n".join(following) + "\n```\n",
     )
-    tell(f"\n{comparison.table()}\n\n{explained}{chosen}\nreport: {root / 'report.md'}, steps: {root / 'steps.txt'}\n")
+    tell(f"\n{comparison.table()}\n\n{explained}{chosen}\nreport: {root / 'report.md'}, steps: {root / 'steps.txt'}")
+    tell(f"answers to browse: {page}\n")
     tell("next:\n  " + "\n  ".join(following))
     return TrainedRun(root, root / "model", comparison, root / "report.md")
 

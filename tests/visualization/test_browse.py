@@ -1,0 +1,100 @@
+"""The web page of `coattn browse`."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from coattn.cli import main
+from coattn.datasets.records import Record
+from coattn.datasets.results import Results, write_results
+from coattn.datasets.vqa_json import write_vqa
+from coattn.metrics.score import score
+from coattn.visualization.browse import write_page
+
+
+def make(count: int) -> tuple[list[Record], Results]:
+    """Questions on images of three, and answers of which every fourth is wrong."""
+    records = [
+        Record(
+            number,
+            f"photo/{number // 3}",
+            f"what is number {number}?</script>" if number == 1 else f"what is number {number}?",
+            ("even" if number % 2 == 0 else "odd",),
+            question_type="what" if number % 5 else "which",
+        )
+        for number in range(count)
+    ]
+    answers = {r.question_id: "other" if number % 4 == 3 else r.answer for number, r in enumerate(records)}
+    return records, Results(answers, {r.question_id: 0.5 + 0.5 / (1 + number) for number, r in enumerate(records)})
+
+
+def read(path: Path) -> dict[str, Any]:
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', path.read_text(encoding="utf-8"))
+    assert found
+    return json.loads(found[1])
+
+
+def test_the_data_of_the_page_are_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records, results = make(24)
+    write_vqa(tmp_path, "test", records, info={"metric": "exact_match"})
+    write_vqa(tmp_path, "train", [Record(7, "photo/1", "What is number 20", ("even",))], info={"metric": "exact_match"})
+    write_results(tmp_path / "test.json", results, records)
+    (tmp_path / "test.doubts.json").write_text(json.dumps({"5": ["The image is odd.", "So is the word."]}))
+    (tmp_path / "photo").mkdir()
+    for number in range(8):
+        Image.new("RGB", (400, 200), (20 * number, 90, 90)).save(tmp_path / "photo" / f"{number}.png")
+    (tmp_path / "images.json").write_text(json.dumps({f"photo/{n}": f"photo/{n}.png" for n in range(8)}))
+    command = ["browse", str(tmp_path / "test.json"), "--questions", str(tmp_path / "test_questions.json")]
+    command += ["--annotations", str(tmp_path / "test_annotations.json"), "--images", str(tmp_path / "images.json")]
+    out = tmp_path / "report.html"
+    assert main([*command, "--train-questions", str(tmp_path / "train_questions.json"), "--out", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert "http" not in text.replace("http-equiv", "")
+    assert text.count("</script>") == 2  # the question that contains one does not end the data
+
+    data, scores = read(out), score(results, records, "exact_match")
+    assert data["overall"] == scores.overall == 75.0
+    assert {str(row[0]): 100 * row[5] for row in data["rows"]} == scores.by_question
+    row = data["rows"][5]
+    assert row[:2] == [5, 1]
+    assert data["images"][row[1]] == "photo/1"
+    assert row[2:6] == ["what is number 5?", "odd", "odd", 1.0]
+    assert row[6] == pytest.approx(0.5833, abs=1e-4)
+    assert data["types"][row[7]] == "which"
+    assert row[8] == 1  # its image is in training
+    assert data["rows"][20][8] == 2  # its question is
+    assert data["reasons"][row[9]] == "The image is odd. So is the word."
+    assert [number for number, each in enumerate(data["rows"]) if each[9] >= 0] == [5]
+    mistaken = {data["rows"][number][1] for number in range(3, 24, 4)}
+    assert set(map(int, data["pictures"])) == mistaken
+    assert all(uri.startswith("data:image/jpeg;base64,") for uri in data["pictures"].values())
+
+    capsys.readouterr()
+    (tmp_path / "photo" / "1.png").write_bytes(b"no image")
+    for changed, message in (
+        (["--out", str(tmp_path / "report.pdf")], "the name must end in .html"),
+        (["--out", str(out), "--metric", "exact"], "unknown metric 'exact'"),
+        (["--out", str(tmp_path / "new.html")], "1.png: not a readable image"),
+    ):
+        assert main([*command, *changed]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "new.html").exists()
+
+
+def test_ten_thousand_questions_are_a_small_page(tmp_path: Path) -> None:
+    records, results = make(10_000)
+    write_page(tmp_path / "report.html", results, records, "exact_match", title="large")
+    assert (tmp_path / "report.html").stat().st_size < 8_000_000
+    assert len(read(tmp_path / "report.html")["rows"]) == 10_000
+
+
+def test_results_without_confidences_have_no_curves(tmp_path: Path) -> None:
+    records, results = make(4)
+    write_page(tmp_path / "report.html", Results(results.answers), records, "exact_match", title="plain")
+    assert [row[6] for row in read(tmp_path / "report.html")["rows"]] == [None] * 4
