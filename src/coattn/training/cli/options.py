@@ -1,5 +1,4 @@
-"""Options of the training commands before Lightning reads them: texts of the help, earlier names, safety, a new
-preset, mistakes."""
+"""Options of the training commands: help, earlier names, safety, a new preset, and mistakes."""
 
 from __future__ import annotations
 
