@@ -226,6 +226,12 @@ def read_bytes(path: Place) -> bytes:
     return Path(path).read_bytes()
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Place, value: Any, *, indent: int | None = None) -> None:
     """Write `value` as UTF-8 JSON, atomically."""
     with atomic_path(path) as partial:

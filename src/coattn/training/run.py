@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from coattn._internal.configs import find_config
-from coattn._internal.files import atomic_path, read_json, write_json
+from coattn._internal.files import read_json, write_json, write_text
 from coattn.datasets.prepared import Dataset
 from coattn.models import GENERATORS, question_only
 from coattn.training.cli.commands import run as run_command
@@ -198,12 +198,6 @@ class Run:
 def tell(line: str) -> None:
     """Print a line at once, so that a log shows how far a killed run was."""
     print(line, flush=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -24,7 +24,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coattn._internal.files import read_json, write_json
+from coattn._internal.files import read_json, write_json, write_text
 from coattn._internal.progress import progress
 from coattn.datasets.bad_records import LeftOut
 from coattn.datasets.prepared import Dataset, write_dataset
@@ -41,7 +41,7 @@ from coattn.features.store.manifest import MANIFEST, Manifest
 from coattn.features.store.provenance import same_extractor
 from coattn.metrics.comparison import Comparison, compare_answers
 from coattn.training.evaluation.report import MODEL, PRIOR, TWIN, most_common_answer
-from coattn.training.run import Run, fit_to_data, question_only_twin, read_config, tell, write_text
+from coattn.training.run import Run, fit_to_data, question_only_twin, read_config, tell
 from coattn.visualization.browse import write_page
 from coattn.visualization.report import draw_report
 

@@ -28,7 +28,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from coattn._internal.files import atomic_path
+from coattn._internal.files import write_text
 from coattn.datasets.results import FORMS, Results, default_name, write_results
 from coattn.explain.abstain import Safeguards
 from coattn.metrics.score import column_groups, score
@@ -340,8 +340,7 @@ class _CommandLine(LightningCLI):
         if not found:
             path.unlink(missing_ok=True)  # of an earlier model
             return
-        with atomic_path(path) as partial:
-            partial.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
         print(f"{path}: reasons to doubt {len(found)} of the answers")
 
     def _answer(self, split: str) -> Results | None:
@@ -390,9 +389,7 @@ class _CommandLine(LightningCLI):
         settings.data.vocabulary_from = self.vocabulary_from
         for name in _OF_THIS_START:
             settings.pop(name, None)
-        text = self._parser(self.command).dump(settings)
-        with atomic_path(self.root / "config.yaml") as partial:
-            partial.write_text(text, encoding="utf-8")
+        write_text(self.root / "config.yaml", self._parser(self.command).dump(settings))
 
 
 class _Parser(LightningArgumentParser):
