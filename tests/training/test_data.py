@@ -153,6 +153,18 @@ def test_missing_features_are_named(tiny_data: Path, tmp_path: Path) -> None:
         module(tiny_data, features=str(store)).setup("fit")
 
 
+def test_questions_about_missing_images_are_left_out_on_request(tiny_data: Path, tmp_path: Path) -> None:
+    images = [f"{split}/{number}" for split in ("train", "val") for number in range(7)]
+    store = write_store(tmp_path / "some.h5", images)
+    data = module(tiny_data, features=str(store), skip_missing_images=True)
+    with pytest.warns(UserWarning, match=r"train_questions are left out: 2 images .* 'train/7', 'train/8'"):
+        data.setup("fit")
+    assert {record.image_id for record in data.split("train").records} == set(images[:7])
+    empty = write_store(tmp_path / "other.h5", ["else"])
+    with pytest.raises(ValueError, match=r"other.h5: no image of data.files.train_questions has features"):
+        module(tiny_data, features=str(empty), skip_missing_images=True).setup("fit")
+
+
 def test_files_must_be_given_in_pairs(tiny_data: Path) -> None:
     with pytest.raises(ValueError, match=r"1 files in data.files.test_questions, but 0 in data.files.test_annotations"):
         module(tiny_data, test_annotations=None).setup("test")

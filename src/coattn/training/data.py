@@ -61,6 +61,8 @@ class VQADataModule(LightningDataModule):
         memory: Where features are kept, and how texts are read.
         vocabulary_from: Checkpoint or model directory whose vocabularies are used.
         allow_other_features: Whether features of another extractor than the checkpoint's cause a warning only.
+        skip_missing_images: Whether questions whose image has no features are left out, with a warning that counts and
+            names the images.
         seed: Seed of the order of batches and of flips. On the command line it follows `seed_everything`.
 
     Attributes:
@@ -82,6 +84,7 @@ class VQADataModule(LightningDataModule):
         memory: MemorySettings = MemorySettings(),
         vocabulary_from: str | None = None,
         allow_other_features: bool = False,
+        skip_missing_images: bool = False,
         seed: int | None = None,
         **moved: Any,
     ) -> None:
@@ -99,6 +102,7 @@ class VQADataModule(LightningDataModule):
             **groups,
             vocabulary_from=vocabulary_from,
             allow_other_features=allow_other_features,
+            skip_missing_images=skip_missing_images,
             seed=seed,
         )
         self.save_hyperparameters(dataclasses.asdict(self.settings))

@@ -133,7 +133,7 @@ def make_split(
     """Encode the questions of a split, and find their images.
 
     Args:
-        name: of the split; only "train" uses `answers.targets` and may leave out questions.
+        name: of the split; only "train" uses `answers.targets` and `answers.known_only`.
         questions: its records.
         vocabularies: words and answers.
         features: the store of the images.
@@ -148,11 +148,13 @@ def make_split(
     targets: Targets = settings.answers.targets if name == "train" else "soft"
     if name == "train" and settings.answers.known_only:
         questions = with_known_answers(questions, answers, targets)
+    if settings.skip_missing_images:
+        questions = with_features(name, questions, features)
     images = image_positions(
         features,
         [str(record.image_id) for record in questions.records],
         what=f"data.files.{name}_questions",
-        fix="extract them, or remove their questions",
+        fix="extract them, or leave their questions out with data.skip_missing_images",
     )
     if words is not None:
         tokens: Ragged | QuestionEmbeddings = encode_questions(questions.records, words, max_tokens)
@@ -255,6 +257,24 @@ def with_known_answers(questions: Questions, answers: AnswerVocabulary | AnswerW
     if not known.any():
         raise ValueError(f"no training question has an answer among the {len(answers)} of the vocabulary")
     return questions._replace(records=list(itertools.compress(questions.records, known)))
+
+
+def with_features(name: str, questions: Questions, features: FeatureStore | JoinedStore) -> Questions:
+    """The questions of a split whose images have features; a warning counts and names the others.
+
+    Raises:
+        ValueError: there are none.
+    """
+    there = [str(record.image_id) in features for record in questions.records]
+    missing = dict.fromkeys(str(r.image_id) for r, known in zip(questions.records, there, strict=True) if not known)
+    if not any(there):
+        raise ValueError(f"{features.path}: no image of data.files.{name}_questions has features; extract them")
+    if missing:
+        rank_zero_warn(
+            f"{there.count(False)} of {len(there)} questions of data.files.{name}_questions are left out: "
+            f"{len(missing)} images have no features, for example {', '.join(map(repr, list(missing)[:3]))}"
+        )
+    return questions._replace(records=list(itertools.compress(questions.records, there)))
 
 
 def check_sources(pairs: Iterable[tuple[dict[str, Any], FeatureStore | JoinedStore]], *, allow: bool) -> None:

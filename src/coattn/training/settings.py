@@ -160,6 +160,7 @@ class DataSettings:
     memory: MemorySettings
     vocabulary_from: str | None
     allow_other_features: bool
+    skip_missing_images: bool
     seed: int | None
 
     def __post_init__(self) -> None:
