@@ -22,7 +22,7 @@ from benchmarks import convert, epochs, extract, features, growth, machine, pred
 from benchmarks.alone import run_bench
 from benchmarks.context import Context
 from coattn._internal.files import read_json, write_json
-from coattn.training.checkpoints import peak_memory
+from coattn.training.progress import peak_memory
 from pages import DOCS, write_generated
 
 PARTS = {

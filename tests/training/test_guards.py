@@ -208,7 +208,7 @@ def test_a_preset_of_the_command_line_drops_sizes_it_does_not_take(
     changed = change(
         config, tmp_path / "c.yaml", {"model": {"sizes": sizes, "lr_scale": {"region_encoder.features": 0.5}}}
     )
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
         arguments = ["--model.preset", "question_only", "--trainer.max_steps", "1"]
         assert main(["fit", "--config", str(changed), *arguments]) == 0
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]

@@ -14,6 +14,7 @@ from tiny import change, settings
 from coattn.cli import main
 from coattn.nn import VQAModel
 from coattn.training.checkpoints import read_checkpoint
+from coattn.training.cli import options
 from coattn.training.data import VQADataModule
 from coattn.training.model import build_model
 from coattn.training.optim import parameter_groups
@@ -72,15 +73,16 @@ def test_a_folder_stands_for_its_files(tiny_data: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_and_a_command_line_of_earlier_names_train(
-    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(options, "_noted", set())  # names that an earlier test was told of
     given = settings(tiny_data, tmp_path / "run")
     data, model = given["data"], given["model"]
     given["data"] = {"features": data["features"], **data["files"], "batch_size": 8, "pool": 2}
     given["model"] = {name: model[name] for name in ("preset", "sizes")} | {"schedule": "constant", "optimizer": "adam"}
     path = tmp_path / "flat.yaml"
     path.write_text(yaml.safe_dump(given))
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
         assert main(["fit", "--config", str(path), "--model.lr=0.25", "--trainer.max_steps", "1"]) == 0
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert saved["model"]["optimizer"]["lr"] == 0.25
