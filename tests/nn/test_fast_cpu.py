@@ -5,9 +5,7 @@ from coattn.nn import fast_cpu
 from coattn.nn.fast_cpu import (
     dropout,
     plain_dropout,
-    plain_relu_dropout,
     plain_unbiased_layer_norm,
-    relu_dropout,
     unbiased_layer_norm,
 )
 from coattn.nn.layers import Dropout
@@ -16,11 +14,10 @@ SIZES = [(), (1,), (7, 3), (0, 4), (64, 33)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("function", [dropout, relu_dropout])
-def test_places_are_kept_as_often_as_asked_and_scaled_so_that_the_mean_stays(function, dtype: torch.dtype) -> None:
+def test_places_are_kept_as_often_as_asked_and_scaled_so_that_the_mean_stays(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     count, p = 200_000, 0.3
-    out = function(torch.ones(count, dtype=dtype), p)
+    out = dropout(torch.ones(count, dtype=dtype), p)
     kept = out[out != 0]
     torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - p)), rtol=5e-3, atol=0)
     spread = (p * (1 - p) * count) ** 0.5
@@ -33,15 +30,14 @@ def test_places_are_kept_as_often_as_asked_and_scaled_so_that_the_mean_stays(fun
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("function", "plain"), [(dropout, lambda x: x), (relu_dropout, torch.relu)])
-def test_the_gradient_passes_where_the_value_passed(function, plain, size: tuple[int, ...]) -> None:
+def test_the_gradient_passes_where_the_value_passed(size: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     x = torch.randn(size, requires_grad=True)
-    out = function(x, 0.25)
+    out = dropout(x, 0.25)
     out.sum().backward()
     passed = torch.where((out != 0), 1 / 0.75, 0.0)
     assert out.shape == x.shape
-    torch.testing.assert_close(out, plain(x) * passed)
+    torch.testing.assert_close(out, x * passed)
     torch.testing.assert_close(x.grad, passed)
 
 
@@ -58,13 +54,11 @@ def test_the_generator_decides() -> None:
 def test_nothing_and_everything_is_dropped(p: float) -> None:
     x = torch.randn(50)
     torch.testing.assert_close(dropout(x, p), x * (p < 0.5))
-    torch.testing.assert_close(relu_dropout(x, p), x.relu() * (p < 0.5))
 
 
 def test_nothing_is_dropped_outside_training() -> None:
     x = torch.randn(50)
     assert torch.equal(Dropout(0.5).eval()(x), x)
-    assert torch.equal(relu_dropout(x, 0.5, training=False), x.relu())
     assert not torch.equal(Dropout(0.5)(x), x)
 
 
@@ -73,7 +67,6 @@ def test_each_kernel_equals_its_plain_twin_in_values_and_gradients(dtype: torch.
     torch.manual_seed(0)
     weight, bias = torch.randn(16, requires_grad=True), torch.randn(16, requires_grad=True)
     pairs = (
-        (lambda x: relu_dropout(x, 0.3), lambda x: plain_relu_dropout(x, 0.3)),
         (
             lambda x: unbiased_layer_norm(x, weight, bias, 1e-6),
             lambda x: plain_unbiased_layer_norm(x, weight, bias, 1e-6),
