@@ -119,6 +119,6 @@ The answers of the official validation and test questions are not published; a s
   coattn prepare floodnet FLOODNET_FOLDER data/floodnet --images FLOODNET_FOLDER/Images""",
         partial(read_format, FLOODNET),
         VALIDATION,
-        checked="real files: the questions of train, validation and test",
+        checked="real files: the questions of train and test; validation by its published layout",
     ),
 }

@@ -82,5 +82,5 @@ VQA-Med of ImageCLEF 2019, 2020 or 2021, radiology, from the authors' text files
 
   coattn prepare vqa-med VQA_MED_2019_FOLDER data/vqa_med --images VQA_MED_2019_FOLDER""",
     read_vqa_med,
-    checked="real files: the test questions of 2019, without and with answers; the others by projects' loading code",
+    checked="real files: the test questions of 2019 with answers; the others by projects' loading code",
 )
