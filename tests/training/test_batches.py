@@ -115,7 +115,7 @@ def test_an_error_ahead_comes_out(tiny_data: Path) -> None:
 
 
 def by_question(batches: list[Batch]) -> dict[int, tuple]:
-    """What each question is shown, without the padding of its batch."""
+    """The inputs of each question, without the padding of its batch."""
     found = {}
     for batch in batches:
         targets = batch.targets(9)

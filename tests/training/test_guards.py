@@ -1,4 +1,4 @@
-"""What training refuses or survives: numbers that are not finite, damaged checkpoints, options of the Trainer."""
+"""Training refuses or survives faults: numbers that are not finite, damaged checkpoints, options of the Trainer."""
 
 from __future__ import annotations
 

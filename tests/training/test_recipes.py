@@ -24,7 +24,7 @@ BATCH_SIZE = 4
 
 
 class Recorder(Callback):
-    """What each optimizer step minimized, and at which learning rate."""
+    """The loss that each optimizer step minimized, and its learning rate."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []

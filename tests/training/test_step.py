@@ -1,4 +1,4 @@
-"""What a training step must not do, and must do alike however fast: no wait for the device, the same losses."""
+"""A training step never waits for the device, and every way to run it faster has the same losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parity tests share: golden tensors of published code, and the comparison with a model of ours."""
+"""Shared by the parity tests: golden tensors of published code, and the comparison with a model of ours."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def kld_sum(logits: Tensor, golden: Mapping[str, Tensor]) -> Tensor:
 
 
 def padded(inputs: Mapping[str, Tensor], *, tokens: int, regions: int) -> dict[str, Tensor]:
-    """Inputs of a model with so many more padded tokens and regions, on the right."""
+    """Inputs of a model with this number of further padded tokens and regions, on the right."""
     more = {name: tokens if "question" in name else regions for name in inputs}
     return {name: F.pad(value, (0, 0) * (value.dim() - 2) + (0, more[name])) for name, value in inputs.items()}
 

@@ -1,4 +1,4 @@
-"""What a conversion does with any layout: rounding, repeated images, ids, kills, full disks, and the command."""
+"""A conversion of any layout: rounding, repeated images, ids, kills, full disks, and the command."""
 
 from __future__ import annotations
 

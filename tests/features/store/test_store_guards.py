@@ -1,4 +1,4 @@
-"""What a store refuses while it is read: damage since it was written, links out of the file, ids of two stores."""
+"""A store refuses faults while it is read: damage since it was written, links out of the file, ids of two stores."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def grid_of(folder, **options) -> TransformersGrid:
 
 
 def tokens_of(folder, image: Image.Image, size=(32, 32), **options) -> torch.Tensor:
-    """What `transformers` itself makes of an image with the model in a folder."""
+    """The output of `transformers` itself for an image, by the model in a folder."""
     height, width = size
     shrunk = np.array(image.resize((width, height), Image.Resampling.BICUBIC))
     mean, std = (torch.tensor(value)[:, None, None] for value in ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
