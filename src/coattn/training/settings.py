@@ -394,8 +394,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     groups = {new.split(".")[1] for new in MOVED.values()}
     result: dict[str, Any] = {}
     for key, value in settings.items():
-        if key in groups and isinstance(value, Mapping):
-            result |= {f"{prefix}{key}.{name}": item for name, item in value.items()}
-        else:
-            result[f"{prefix}{key}"] = value
+        inside = value if key in groups and isinstance(value, Mapping) else None
+        named = {key: value} if inside is None else {f"{key}.{name}": item for name, item in inside.items()}
+        result |= {f"{prefix}{name}": item for name, item in named.items()}
     return result
