@@ -154,9 +154,7 @@ def test_a_forgotten_out_does_no_harm(photos, tmp_path, capsys):
 
 def test_interrupted_it_says_so_and_can_go_on(photos, tmp_path):
     """Ctrl-C while reading: one line, status 130, nothing half-written."""
-    # A shell's background job, which the tests may run in, is started with Ctrl-C ignored.
-    start = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    start += "import time; import coattn.features.extract.run as run; "
+    start = "import sys, time; import coattn.features.extract.run as run; "
     start += "run.load_image = lambda *_, **options: time.sleep(2); "  # reading takes long
     start += "from coattn.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", start, "extract", str(photos), str(tmp_path / "out")]
