@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -207,6 +208,84 @@ def test_a_pushed_model_is_asked_by_its_name(
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert TOKEN not in written
     assert TOKEN.encode() not in kept
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["serve", NAME],
+        ["demo", f"small={NAME}"],
+        ["export", NAME, "out"],
+        ["explain-test", NAME, "--config", "run.yaml"],
+    ],
+)
+def test_commands_download_nothing_without_permission(
+    server: Hub, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"coattn: error: {NAME}: not on this machine; allow the download with --allow-download")
+    assert server.requests == []
+
+
+def test_serve_names_a_model_of_the_hub_by_its_repository(server: Hub, folder: Path) -> None:
+    pytest.importorskip("starlette", reason="the extra serve is not installed")
+    from coattn.cli.serve import named_folders
+
+    sha = upload(server, folder)
+    folders = named_folders([f"{NAME}@{sha}", f"other={NAME}"], allow_download=True)
+    assert folders == {"small": local_model(NAME), "other": local_model(NAME)}
+
+
+def test_export_takes_a_model_of_the_hub(
+    server: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript", reason="the extra export is not installed")
+    import coattn.export
+    from coattn.export.folder import Parity
+
+    upload(server, folder)
+    exported = []
+
+    def export(model: Path, out: Path, **_: Any) -> Parity:
+        out.mkdir()
+        exported.append(model)
+        return Parity(0.0, ())
+
+    monkeypatch.setattr(coattn.export, "export_folder", export)
+    assert main(["export", NAME, str(tmp_path / "out"), "--allow-download"]) == 0
+    assert exported == [local_model(NAME)]
+
+
+def test_an_explanation_test_does_not_write_into_the_cache(
+    server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lightning", reason="the extra train is not installed")
+    import coattn.explain.faithful
+    import coattn.training.evaluation.certify
+    import coattn.training.evaluation.faithfulness
+
+    upload(server, folder)
+    data = SimpleNamespace(check_inputs=lambda *_: None)
+    monkeypatch.setattr(coattn.training.evaluation.certify, "open_data", lambda *_: data)
+    monkeypatch.setattr(coattn.training.evaluation.faithfulness, "measure_explanations", lambda *_, **__: [])
+    monkeypatch.setattr(coattn.explain.faithful, "summary", lambda *_: {})
+    monkeypatch.setattr(coattn.explain.faithful, "table", lambda _: "the table")
+    assert main(["explain-test", NAME]) == 2
+    assert f"{NAME}: give the configuration of its data with --config" in capsys.readouterr().err
+    assert main(["explain-test", NAME, "--allow-download", "--config", "run.yaml"]) == 0
+    assert capsys.readouterr().out == "the table\n"
+    assert {path.name for path in local_model(NAME).iterdir()} == {path.name for path in folder.iterdir()}
+
+
+def test_training_commands_take_a_model_of_the_hub(server: Hub, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lightning", reason="the extra train is not installed")
+    from coattn.training.cli.run_folder import checkpoint_to_use
+
+    upload(server, folder)
+    with pytest.raises(ValueError, match="not on this machine"):
+        checkpoint_to_use(tmp_path, NAME)
+    assert checkpoint_to_use(tmp_path, NAME, allow_download=True) == local_model(NAME)
 
 
 def test_the_card_of_a_pushed_model_has_what_the_hub_shows(server: Hub, folder: Path) -> None:

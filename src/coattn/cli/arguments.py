@@ -11,6 +11,16 @@ from coattn._internal.hints import did_you_mean
 _UNKNOWN = "unrecognized arguments: "
 
 
+HUB_MODEL = "hf://user/name@revision, a model on the Hugging Face Hub"
+
+
+def add_allow_download(parser: argparse.ArgumentParser) -> None:
+    """Declare --allow-download, for a model that may be one of the Hub; see `coattn.serialization.hub.local_model`."""
+    parser.add_argument(
+        "--allow-download", action="store_true", help="Download a model of the Hub that is not on this machine."
+    )
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """A parser that takes no shortened options, keeps the line breaks of its texts, and raises ValueError."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from coattn.explain.answers import Answers
     from coattn.explain.maps import Explanation
     from coattn.features.encoded import EncodedImage
+from coattn.cli.arguments import HUB_MODEL, add_allow_download
 from coattn.predictor import Predictor
 
 DESCRIPTION = """\
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="The model directory that coattn fit wrote, or hf://user/name@revision, a model on the Hugging Face Hub.",
+        help=f"The model directory that coattn fit wrote, or {HUB_MODEL}.",
     )
     parser.add_argument(
         "image", metavar="IMAGE", nargs="?", help="An image file, or with --features the id of an image."
@@ -52,10 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=5, metavar="N", help="Show this number of answers (default 5).")
     parser.add_argument("--json", action="store_true", help="Print one JSON object per question, one on a line.")
     parser.add_argument("--device", default="cpu", help="Compute on this device: cpu (default), cuda, ..., or auto.")
-
-    parser.add_argument(
-        "--allow-download", action="store_true", help="Download a model of the Hub that is not on this machine."
-    )
+    add_allow_download(parser)
 
     doubt = parser.add_argument_group("doubt")
     doubt.add_argument(

@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from coattn.cli.arguments import HUB_MODEL, add_allow_download
+
 DESCRIPTION = """\
 Measure how faithful the explanations of a model are. Regions are shown, and removed, from the most to the least
 important one by each method, and the probability of the predicted answer is followed. The score is the area under
@@ -21,12 +23,12 @@ DEFAULT = ("dependence", "attention", "rollout")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `coattn explain-test`."""
     parser.epilog = f"examples:\n{EXAMPLE}"
-    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="The model directory.")
+    parser.add_argument("model", metavar="MODEL", help=f"The model directory, or {HUB_MODEL}.")
     parser.add_argument(
         "--config",
         metavar="FILE",
         type=Path,
-        help="The configuration it was trained with, for its data (default: config.yaml beside MODEL_DIR).",
+        help="The configuration it was trained with, for its data (default: config.yaml beside MODEL).",
     )
     parser.add_argument("--split", choices=("val", "test"), default="val", help="Whose questions to use (default val).")
     parser.add_argument(
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", type=Path, help="Write all numbers and curves here too.")
     parser.add_argument("--curve", metavar="FILE.png", type=Path, help="Draw the curves here.")
     parser.add_argument("--device", default="cpu", help="Where the model runs: cpu (default), cuda, ..., or auto.")
+    add_allow_download(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,11 +55,15 @@ def run(args: argparse.Namespace) -> int:
     from coattn._internal.tensors import find_device
     from coattn.explain.faithful import save_report, summary, table
     from coattn.serialization.directory import load_directory
+    from coattn.serialization.hub import PREFIX
     from coattn.training.evaluation.certify import open_data
     from coattn.training.evaluation.faithfulness import measure_explanations
 
-    directory = load_directory(args.model)
-    data = open_data(args.config or args.model.resolve().parent / "config.yaml", args.model)
+    on_hub = args.model.startswith(PREFIX)
+    if on_hub and args.config is None:
+        raise ValueError(f"{args.model}: give the configuration of its data with --config")
+    directory = load_directory(args.model, allow_download=args.allow_download)
+    data = open_data(args.config or directory.folder.resolve().parent / "config.yaml", directory.folder)
     data.check_inputs(directory.extractor, directory.text_encoder, directory.max_tokens)
     questions = measure_explanations(
         directory,
@@ -68,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
     )
     report = summary(questions, args.split)
     print(table(report))
-    save_report(args.model, report)
-    print(f"\n{args.model}: written into the model card")
+    if not on_hub:  # the cache of downloads holds what is on the Hub
+        save_report(directory.folder, report)
+        print(f"\n{args.model}: written into the model card")
     if args.json is not None:
         with atomic_path(args.json) as partial:
             partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from coattn.cli.arguments import HUB_MODEL, add_allow_download
+
 DESCRIPTION = """\
 Export a model to ONNX: a folder that answers without torch, through coattn.runtime or coattn serve."""
 EXAMPLE = """\
@@ -15,17 +17,20 @@ EXAMPLE = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `coattn export`."""
     parser.epilog = f"examples:\n{EXAMPLE}"
-    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="The model directory, as coattn fit writes it.")
+    parser.add_argument("model", metavar="MODEL", help=f"The model directory, as coattn fit writes it, or {HUB_MODEL}.")
     parser.add_argument("out", metavar="OUT", type=Path, help="The folder to write; it must not exist.")
     parser.add_argument("--maps", action="store_true", help="Export the attention maps too, as a second graph.")
     parser.add_argument("--int8", action="store_true", help="Store the weights of matrix products as 8-bit integers.")
+    add_allow_download(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, check, and say what was written."""
     from coattn.export import export_folder
+    from coattn.serialization.hub import local_model
 
-    parity = export_folder(args.model, args.out, maps=args.maps, int8=args.int8)
+    model = local_model(args.model, allow_download=args.allow_download)
+    parity = export_folder(model, args.out, maps=args.maps, int8=args.int8)
     size = sum(path.stat().st_size for path in args.out.iterdir()) / 1e6
     print(f"{args.out}: {size:.1f} MB; logits differ by at most {parity.difference:.1e} from the model's")
     print(f'ask it without torch: python -m coattn.runtime ask {args.out} IMAGE "QUESTION"')

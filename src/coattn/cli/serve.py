@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+
+from coattn.cli.arguments import HUB_MODEL, add_allow_download
+from coattn.serialization.hub import PREFIX, local_model
 
 DESCRIPTION = """\
 Serve models over HTTP, on the loopback interface unless told otherwise. A model is a directory that coattn fit wrote,
@@ -21,8 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         metavar="[NAME=]MODEL",
         nargs="+",
-        help="A model directory or an exported folder, with the name that requests use (default: the folder's name).",
+        help=f"A model directory, an exported folder, or {HUB_MODEL}, with the name that requests use (default: the "
+        "folder's name).",
     )
+    add_allow_download(parser)
     parser.add_argument("--host", default="127.0.0.1", help="The address to listen on (default: 127.0.0.1).")
     parser.add_argument(
         "--port", type=int, default=8000, help="The port to listen on; 0 takes a free one (default: 8000)."
@@ -60,7 +66,7 @@ def serve_models(args: argparse.Namespace, *, page: bool) -> int:
     from coattn.apps.server import Limits, serve
 
     limits = Limits(body=int(args.max_body * 1e6), pixels=int(args.max_pixels * 1e6), seconds=args.timeout)
-    folders = named_folders(args.models)
+    folders = named_folders(args.models, allow_download=args.allow_download)
     hosts = tuple(args.allow_host)
     serve(
         folders, host=args.host, port=args.port, limits=limits, allow_hosts=hosts, page=page, num_threads=args.threads
@@ -68,18 +74,20 @@ def serve_models(args: argparse.Namespace, *, page: bool) -> int:
     return 0
 
 
-def named_folders(models: list[str]) -> dict[str, Path]:
-    """The folders by name.
+def named_folders(models: Sequence[str], *, allow_download: bool = False) -> dict[str, Path]:
+    """The folders by name; models of the Hub are downloaded if need be and allowed.
 
     Raises:
-        ValueError: two models have the same name.
+        ValueError: two models have the same name, or as `local_model` says.
     """
     folders: dict[str, Path] = {}
     for text in models:
         name, separator, path = text.partition("=")
         if not separator or Path(text).exists():
             name, path = "", text
-        folder = Path(path)
+        folder = local_model(path, allow_download=allow_download)
+        if not name and path.startswith(PREFIX):
+            name = path.removeprefix(PREFIX).partition("@")[0].rpartition("/")[2]
         if not name:
             # runs/mine/model is called "mine": nearly every model directory is called "model".
             places = [part for part in folder.resolve().parts if part != "model"]

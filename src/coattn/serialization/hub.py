@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from coattn._internal.files import require
-from coattn.serialization.config import read_config
 from coattn.serialization.files import CONFIG, FILES, TEXT_ENCODER, WEIGHTS
 
 PREFIX = "hf://"
@@ -68,6 +67,8 @@ def local_model(name: str | os.PathLike[str], *, allow_download: bool = False) -
 
 def _download(name: str, repo: str, revision: str) -> Path:
     """Download the files of a model directory into the cache, and return their folder there."""
+    from coattn.serialization.config import read_config  # imports torch, which an exported model does without
+
     hub = require("huggingface_hub", "hub")
     describe = partial(hub.HfApi().model_info, repo, revision=revision, files_metadata=True)
     try:

@@ -33,13 +33,7 @@ from coattn.datasets.results import FORMS, Results, default_name, write_results
 from coattn.explain.abstain import Safeguards
 from coattn.metrics.score import column_groups, score
 from coattn.serialization.directory import load_directory
-from coattn.training.checkpoints import (
-    BEST,
-    LAST,
-    AtomicCheckpointIO,
-    Checkpoints,
-    DivergedError,
-)
+from coattn.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints, DivergedError
 from coattn.training.cli.options import (
     DESCRIPTIONS,
     EXAMPLES,
@@ -137,7 +131,9 @@ class _CommandLine(LightningCLI):
             parser.add_argument("--export-only", action="store_true", help=text)
             text = "Checkpoint to go on from: a file, 'last' or 'best'."
         else:
-            text = "Model to use: 'best' (the default), 'last', a checkpoint file, or a model directory."
+            text = "Download a model of the Hub that is not on this machine."
+            parser.add_argument("--allow-download", action="store_true", help=text)
+            text = "Model: 'best' (the default), 'last', a checkpoint file, a model directory, or hf://user/name."
         parser.add_argument(
             "--safe", action="store_true", help="Allow only classes of coattn and lightning in the settings."
         )
@@ -199,7 +195,7 @@ class _CommandLine(LightningCLI):
             choice = {name: config[name] for name in ("resume", "overwrite", "ckpt_path")}
             self.checkpoint = checkpoint_to_resume(self.root, **choice)
         else:
-            self.checkpoint = checkpoint_to_use(self.root, config.ckpt_path)
+            self.checkpoint = checkpoint_to_use(self.root, config.ckpt_path, allow_download=config.allow_download)
         self.vocabulary_from = config.data.vocabulary_from
         if self.vocabulary_from is not None:
             defaults = self._parser(self.command).get_defaults()
@@ -355,8 +351,7 @@ class _CommandLine(LightningCLI):
             self.model.model, self.model.temperature = directory.model, directory.temperature
             path = None
         arguments = {"verbose": False} if self.command != "predict" else {"return_predictions": False}
-        run = getattr(self.trainer, self.command)
-        run(self.model, datamodule=self.datamodule, ckpt_path=path, **arguments)
+        getattr(self.trainer, self.command)(self.model, datamodule=self.datamodule, ckpt_path=path, **arguments)
         if not self.trainer.is_global_zero:
             return None
         total = len(self.datamodule.split(split).records)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from coattn.serialization.hub import PREFIX, local_model
 from coattn.training.checkpoints import BEST, LAST, read_checkpoint
 
 try:
@@ -54,15 +55,22 @@ def checkpoint_to_resume(root: Path, *, resume: bool, overwrite: bool, ckpt_path
     return checkpoint
 
 
-def checkpoint_to_use(root: Path, ckpt_path: str | None) -> Path:
+def checkpoint_to_use(root: Path, ckpt_path: str | None, *, allow_download: bool = False) -> Path:
     """The checkpoint file or model directory that `validate`, `test` and `predict` use: the best one by default.
 
+    Args:
+        root: the folder of the run.
+        ckpt_path: "best", "last", a path, or the name of a model on the Hub.
+        allow_download: see `local_model`.
+
     Raises:
-        ValueError: a damaged checkpoint.
+        ValueError: a damaged checkpoint, or as `local_model` says.
         FileNotFoundError: there is no such checkpoint.
     """
     if ckpt_path is None:
         return best if (best := root / "checkpoints" / BEST).exists() else named_checkpoint(root, "last")
+    if ckpt_path.startswith(PREFIX):
+        return local_model(ckpt_path, allow_download=allow_download)
     path = named_checkpoint(root, ckpt_path)
     if path.is_file():
         read_checkpoint(path)
