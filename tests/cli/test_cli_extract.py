@@ -115,9 +115,12 @@ def test_trailing_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "resnet18"], "--model needs --extractor torchvision or detector or transformers"),
+        (
+            ["--model", "resnet18"],
+            "--model needs --extractor efficientnet-lite or torchvision or detector or transformers",
+        ),
         (["--tf-same-padding"], "--tf-same-padding needs --extractor torchvision"),
-        (["--global"], "--global needs --extractor torchvision or transformers"),
+        (["--global"], "--global needs --extractor efficientnet-lite or torchvision or transformers"),
         (["--min-area", "0.1"], "--min-area needs --extractor objects; descriptor has no such setting"),
         (
             ["--extractor", "objects", "--grid", "2x2"],

@@ -24,6 +24,7 @@ DETECTOR = "--extractor detector --model fasterrcnn_mobilenet_v3_large_320_fpn -
 KINDS = {
     "patches": "--extractor patches --grid 2x3 --size 8x12",
     "torchvision": "--extractor torchvision --model shufflenet_v2_x0_5 --weights none --size 64x96 --scales 1.0 0.5",
+    "efficientnet-lite": "--extractor efficientnet-lite --model lite0 --weights none --size 64x96 --grid 1x2 --global",
     "detector": f"{DETECTOR} --max-side 96 --regions 10-20 --confidence 0.01",
     "transformers": "--extractor transformers --model {model} --size 40x32 --global --precision bf16",
     "tower": "--extractor transformers --model {tower} --scales 1 0.5",
@@ -116,7 +117,10 @@ def test_labels_are_inspected_merged_and_go_on_after_a_kill(
         ("--extractor transformers --model no/such", "'no/such' is neither a folder nor on this machine"),
         ("--extractor transformers --model {model} --weights gone.pth", "gone.pth: No such file"),
         ("--extractor transformers --model {model} --nms 0.5", "--nms needs --extractor detector"),
-        ("--scales 0.5", "--scales needs --extractor torchvision or transformers; descriptor has no such setting"),
+        (
+            "--scales 0.5",
+            "--scales needs --extractor efficientnet-lite or torchvision or transformers; descriptor has no such",
+        ),
         ("--extractor patches --grid 3x3 --size 64x64", "size 64x64 is not a multiple of grid 3x3"),
     ],
 )

