@@ -185,7 +185,7 @@ class Predictor:
             max_risk: see `ask`.
             answer_anyway: see `ask`.
         """
-        check_max_risk(max_risk)
+        check_max_risk(max_risk, answer_anyway)
         answers: list[Answers] = []
         for start in range(0, len(questions), batch_size):
             batch = questions[start : start + batch_size]

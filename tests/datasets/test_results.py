@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coattn.datasets.records import Record
-from coattn.datasets.results import FORMS, Results, default_name, read_results, write_results
+from coattn.datasets.results import FORMS, Doubt, Results, default_name, read_results, write_results
 
 RECORDS = [Record(20, "a.jpg", "what?", extra={"image": "VizWiz_a.jpg"}), Record("7", 3, "how?")]
 RESULTS = Results({20: "yes", "7": "two “dogs”"}, {20: 0.123456789, "7": 1.0}, {20: 0.25, "7": 0.5})
@@ -51,6 +52,12 @@ def test_results(tmp_path: Path) -> None:
             [{"question_id": 1, "answer": "a"}, {"question_id": 2, "answer": "a", "answerable": 1}],
             "result 1.*has 'answerable', unlike those before it",
         ),
+        (
+            [{"question_id": 1, "answer": "a", "withheld": "no"}],
+            r"\(question_id 1\): withheld is 'no', must be true or",
+        ),
+        ([{"question_id": 1, "answer": "a", "reasons": "unlike"}], "reasons is unlike, must be a list of texts"),
+        ([{"question_id": 1, "answer": "a", "unknown_words": [7]}], r"unknown_words is \[7\], must be a list of texts"),
         ("[{", r"not valid JSON \(line 1"),
     ],
 )
@@ -68,6 +75,23 @@ def test_ours_comes_back_and_official_code_finds_its_keys(tmp_path: Path) -> Non
     assert read_results(tmp_path / "r.json").answers == RESULTS.answers
     write_results(tmp_path / "r.json", Results(RESULTS.answers), RECORDS)
     assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))[0] == {"question_id": 20, "answer": "yes"}
+
+
+def test_doubts_come_back(tmp_path: Path) -> None:
+    doubts = {20: Doubt(True, ("No risk can be promised.",), ("pink",)), "7": Doubt()}
+    write_results(tmp_path / "r.json", replace(RESULTS, doubts=doubts), RECORDS)
+    entry = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))[0]
+    assert entry == {
+        "question_id": 20,
+        "answer": "yes",
+        "confidence": 0.123457,
+        "withheld": True,
+        "reasons": ["No risk can be promised."],
+        "unknown_words": ["pink"],
+    }
+    assert read_results(tmp_path / "r.json").doubts == doubts
+    partly = [{"question_id": 1, "answer": "a", "withheld": True}, {"question_id": 2, "answer": "a"}]
+    assert read_results(save(tmp_path / "r.json", partly)).doubts == {1: Doubt(True)}
 
 
 def test_the_servers_get_what_they_take(tmp_path: Path) -> None:

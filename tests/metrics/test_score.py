@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from coattn.datasets.records import Record
-from coattn.datasets.results import read_results
+from coattn.datasets.results import Doubt, Results, read_results
 from coattn.datasets.vqa_json import METRICS as NAMED_BY_DATA
 from coattn.datasets.vqa_json import read_vqa
 from coattn.metrics.score import METRICS, column_groups, score, seen_groups
@@ -78,6 +78,17 @@ def test_scores_by_column_and_by_what_training_has_seen() -> None:
     assert column_groups(records, "image_id") == ["a", "a", "b"]
     with pytest.raises(ValueError, match="no question has a column 'organs'; did you mean 'organ'"):
         column_groups(records, "organs")
+
+
+def test_withheld_and_doubted_answers_are_scored_apart() -> None:
+    records = [Record(number, "a", "what?", ("x",)) for number in range(4)]
+    answers: dict[int | str, str] = dict(enumerate("xxyy"))
+    doubts = {"1": Doubt(False, ("Unlike.",)), 3: Doubt(True, ("Unsure.",))}
+    numbers = score(Results(answers, doubts=doubts), records, "exact_match").numbers
+    values = {title: {name: (n.value, n.count) for name, n in block.items()} for title, block in numbers.items()}
+    assert values["answered or withheld"] == {"answered": (66.67, 3), "withheld": (0, 1)}
+    assert values["doubted or not"] == {"not doubted": (50, 2), "doubted": (50, 2)}
+    assert "answered or withheld" not in score(Results(answers), records, "exact_match").numbers
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def finished(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     shutil.copytree(folder / "run", tmp_path / "run")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(train, "draw_report", None)
-    monkeypatch.setattr(run, "run_command", lambda command: pytest.fail(f"trained: {command}"))
+    monkeypatch.setattr(run, "run_command", lambda command, **_: pytest.fail(f"trained: {command}"))
     yield folder
     shutil.rmtree(folder / "run")
     shutil.copytree(tmp_path / "run", folder / "run")
@@ -130,7 +130,7 @@ def test_other_settings_reuse_what_fits_and_keep_the_finished_model(
 ) -> None:
     commands: list[list[str]] = []
 
-    def pretend(command: list[str]) -> None:
+    def pretend(command: list[str], **_: object) -> None:
         commands.append(command)
         if command[0] == "fit":  # the twin's answers stand for those of a newly trained model
             shutil.copytree("run/question_only/model", "run/model")
@@ -174,7 +174,7 @@ def test_a_signal_ends_all_steps(
 def test_an_interrupted_run_resumes(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt(finished)
     commands: list[list[str]] = []
-    monkeypatch.setattr(run, "run_command", commands.append)
+    monkeypatch.setattr(run, "run_command", lambda command, **_: commands.append(command))
     call(finished)
     assert [command[:4] for command in commands] == [
         ["fit", "--config", "run/settings.yaml", "--resume"],
@@ -260,7 +260,7 @@ def test_an_interrupted_run_with_unreadable_images_resumes(finished: Path, monke
     content = photo.read_bytes()
     commands: list[list[str]] = []
 
-    def pretend(command: list[str]) -> None:
+    def pretend(command: list[str], **_: object) -> None:
         commands.append(command)
         Path(command[2]).parent.joinpath("checkpoints").mkdir(exist_ok=True)
         if command[0] == "test":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from coattn.cli import main
 from coattn.datasets.records import Record
-from coattn.datasets.results import Results, write_results
+from coattn.datasets.results import Doubt, Results, write_results
 from coattn.datasets.vqa_json import write_vqa
 from coattn.metrics.score import score
 from coattn.visualization.browse import write_page
@@ -44,8 +45,10 @@ def test_the_data_of_the_page_are_the_scores(tmp_path: Path, capsys: pytest.Capt
     records, results = make(24)
     write_vqa(tmp_path, "test", records, info={"metric": "exact_match"})
     write_vqa(tmp_path, "train", [Record(7, "photo/1", "What is number 20", ("even",))], info={"metric": "exact_match"})
+    doubts = {record.question_id: Doubt() for record in records}
+    doubts[records[5].question_id] = Doubt(True, ("The image is odd.", "So is the word."), ("number",))
+    results = replace(results, doubts=doubts)
     write_results(tmp_path / "test.json", results, records)
-    (tmp_path / "test.doubts.json").write_text(json.dumps({"5": ["The image is odd.", "So is the word."]}))
     (tmp_path / "photo").mkdir()
     for number in range(8):
         Image.new("RGB", (400, 200), (20 * number, 90, 90)).save(tmp_path / "photo" / f"{number}.png")
@@ -71,6 +74,7 @@ def test_the_data_of_the_page_are_the_scores(tmp_path: Path, capsys: pytest.Capt
     assert data["rows"][20][8] == 2  # its question is
     assert data["reasons"][row[9]] == "The image is odd. So is the word."
     assert [number for number, each in enumerate(data["rows"]) if each[9] >= 0] == [5]
+    assert [number for number, each in enumerate(data["rows"]) if each[10]] == [5]
     mistaken = {data["rows"][number][1] for number in range(3, 24, 4)}
     assert set(map(int, data["pictures"])) == mistaken
     assert all(uri.startswith("data:image/jpeg;base64,") for uri in data["pictures"].values())

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from coattn.explain.maps import Explanation
     from coattn.features.encoded import EncodedImage
 from coattn.cli.arguments import HUB_MODEL, add_allow_download
+from coattn.explain.abstain import check_max_risk
 from coattn.predictor import Predictor
 
 DESCRIPTION = """\
@@ -150,10 +151,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--table IN and --out OUT.csv go together")
     if args.table is not None and (args.image or args.map):
         raise ValueError("--table answers the rows of a table: leave out IMAGE, QUESTION and --map")
-    if args.max_risk is not None and not 0 < args.max_risk < 1:
-        raise ValueError(f"--max-risk is a share between 0 and 1, for example 0.05, not {args.max_risk}")
-    if args.answer_anyway and args.max_risk is None:
-        raise ValueError("--answer-anyway shows what --max-risk withholds: give --max-risk too")
+    check_max_risk(args.max_risk, args.answer_anyway)
     if args.table is None and not args.questions:
         raise ValueError("give an image and at least one question in quotation marks, or a --table")
     if args.images is not None and (args.table is None or args.features is not None):

@@ -37,18 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T.json",
         help="Training questions, to filter by what training has seen.",
     )
-    parser.add_argument(
-        "--doubts",
-        type=Path,
-        metavar="FILE",
-        help="The reasons to doubt answers (default: RESULTS with the ending .doubts.json, if it exists).",
-    )
     parser.add_argument("--metric", metavar="METRIC", help="The metric (default: that of the annotations).")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page."""
-    from coattn.datasets.json_entries import read_json_file
     from coattn.datasets.results import read_results
     from coattn.datasets.vqa_json import read_vqa
     from coattn.features.extract.images import find_images
@@ -58,10 +51,6 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out {args.out}: the name must end in .html")
     data = read_vqa(args.questions, args.annotations)
     training = [record for path in args.train_questions for record in read_vqa(path, None).records]
-    doubts = args.doubts or args.results.with_suffix(".doubts.json")
-    reasons = read_json_file(doubts) if args.doubts or doubts.exists() else {}
-    if not isinstance(reasons, dict) or not all(isinstance(value, list) for value in reasons.values()):
-        raise ValueError(f"{doubts}: must map question ids to lists of reasons, as `coattn predict` writes it")
     write_page(
         args.out,
         read_results(args.results, data.records),
@@ -69,7 +58,6 @@ def run(args: argparse.Namespace) -> int:
         args.metric or data.metric,
         title=str(args.results),
         training=training or None,
-        doubts=reasons,
         images=find_images(args.images) if args.images else None,
     )
     print(f"{args.out}: {len(data.records)} questions")

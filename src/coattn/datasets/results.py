@@ -1,11 +1,12 @@
 """Result files: the answers of a model, to be scored here or sent to the evaluation server of a data set.
 
-Ours is the official VQA one, with a confidence where the model has one:
+Ours is the official VQA one, with a confidence where the model has one, and with doubts where it was asked for them:
 
-    [{"question_id": 1, "answer": "yes", "confidence": 0.93}, ...]
+    [{"question_id": 1, "answer": "yes", "confidence": 0.93,
+      "withheld": false, "reasons": [], "unknown_words": []}, ...]
 
 The official VQA code reads the first two keys of each entry; Whitehead et al. 2022 (arXiv 2204.13631) add the third to
-it in the same way.
+it in the same way. The others are those of `coattn ask --json`, except that a withheld answer is kept, to be scored.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from coattn._internal.files import atomic_path, parse_json
 from coattn.datasets.json_entries import (
@@ -35,6 +36,20 @@ _ANSWER_KEYS = ("answer", "prediction", "text")  # ours and VQA's, GQA's, LLaVA'
 _A_OKVQA_KEYS = ("direct_answer", "multiple_choice")
 
 
+class Doubt(NamedTuple):
+    """Whether to believe an answer.
+
+    Attributes:
+        withheld: the model says that it does not know.
+        reasons: a sentence for each reason to doubt the answer, whether or not it is withheld.
+        unknown_words: the content words of the question that the model does not know, in order.
+    """
+
+    withheld: bool = False
+    reasons: tuple[str, ...] = ()
+    unknown_words: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Results:
     """The answers of a model to a split.
@@ -45,12 +60,14 @@ class Results:
         answerable: the probability that each question can be answered at all, in [0, 1], by question id; empty if the
             model has none. Judged in VizWiz.
         chosen: the choice for each question, by question id, where a file holds choices beside the answers (A-OKVQA).
+        doubts: the doubts about each answer, by question id; empty if the model was not asked for them.
     """
 
     answers: Mapping[int | str, str]
     confidences: Mapping[int | str, float] = field(default_factory=dict)
     answerable: Mapping[int | str, float] = field(default_factory=dict)
     chosen: Mapping[int | str, str] = field(default_factory=dict)
+    doubts: Mapping[int | str, Doubt] = field(default_factory=dict)
 
 
 def read_results(path: str | Path, records: Sequence[Record] = ()) -> Results:
@@ -69,7 +86,7 @@ def read_results(path: str | Path, records: Sequence[Record] = ()) -> Results:
 
     Raises:
         ValueError: the file has none of these forms, answers a question twice, or has a confidence that is not a number
-            in [0, 1], or only some.
+            in [0, 1], or only some, or a doubt that is not of the form above.
         OSError: the file cannot be read.
     """
     path = Path(path)
@@ -90,6 +107,7 @@ def _from_entries(path: Path, entries: Iterable[Any], records: Sequence[Record])
     by_image = {str(_image_name(record)): record.question_id for record in records}
     answers: dict[int | str, str] = {}
     shares: dict[str, dict[int | str, float]] = {"confidence": {}, "answerable": {}}
+    doubts: dict[int | str, Doubt] = {}
     without_answers: bool | None = None
     for index, result in enumerate(entries):
         where = Place(path, "result", index, result)
@@ -104,13 +122,15 @@ def _from_entries(path: Path, entries: Iterable[Any], records: Sequence[Record])
         if without_answers is None:
             without_answers = "answerable" in keys and answer_key not in keys
         answers[question_id] = "" if without_answers else checked_text(where.get(answer_key), answer_key, where)
+        if any(key in keys for key in Doubt._fields):
+            doubts[question_id] = _doubt(keys, where)
         for key, values in shares.items():
             if key in keys:
                 values[question_id] = _share(result[key], key, where)
             if len(values) not in (0, len(answers)):
                 have = "has" if key in keys else "has no"
                 where.fail(f"{have} {key!r}, unlike those before it; give one to each result, or to none")
-    return Results(answers, shares["confidence"], shares["answerable"])
+    return Results(answers, shares["confidence"], shares["answerable"], doubts=doubts)
 
 
 def _from_object(path: Path, value: Mapping[str, Any]) -> Results:
@@ -172,7 +192,7 @@ def write_results(path: str | Path, results: Results, records: Sequence[Record],
 
 
 def _vqa(results: Results, records: Iterable[Record]) -> str:
-    """[{"question_id", "answer", "confidence"}, ...]: VQA v1 and v2, OK-VQA, and ours."""
+    """[{"question_id", "answer", "confidence", ...}, ...]: VQA v1 and v2, OK-VQA, and ours."""
     return _json({"question_id": record.question_id} | _answer(results, record.question_id) for record in records)
 
 
@@ -219,11 +239,27 @@ FORMS: dict[str, Callable[[Results, Iterable[Record]], str]] = {
 
 def _answer(results: Results, question_id: int | str) -> dict[str, Any]:
     answer: dict[str, Any] = {"answer": results.answers[question_id]}
-    return answer | {"confidence": round(results.confidences[question_id], 6)} if results.confidences else answer
+    if results.confidences:
+        answer["confidence"] = round(results.confidences[question_id], 6)
+    return answer | results.doubts[question_id]._asdict() if results.doubts else answer
 
 
 def _json(entries: Iterable[Mapping[str, Any]]) -> str:
     return json.dumps(list(entries), ensure_ascii=False) + "\n"
+
+
+def _doubt(entry: Mapping[str, Any], where: Place) -> Doubt:
+    """The doubts of one result; keys that it lacks mean that there are none."""
+    withheld = entry.get("withheld", False)
+    if not isinstance(withheld, bool):
+        where.fail(f"withheld is {withheld!r}, must be true or false")
+    texts = []
+    for key in ("reasons", "unknown_words"):
+        listed = entry.get(key, [])
+        if not isinstance(listed, list) or not all(isinstance(text, str) for text in listed):
+            where.fail(f"{key} is {str(listed)[:60]}, must be a list of texts")
+        texts.append(tuple(listed))
+    return Doubt(withheld, *texts)
 
 
 def _share(value: Any, key: str, where: Place) -> float:

@@ -23,6 +23,7 @@ from typing import Self
 import numpy as np
 
 from coattn._internal.files import atomic_path, read_json
+from coattn.datasets.results import Doubt
 from coattn.explain.answers import Answer, Answers
 from coattn.explain.image_index import NEIGHBORS, QUANTILE, ImageIndex, mean_features
 from coattn.metrics.certificate import Certificate, certified_threshold
@@ -104,16 +105,43 @@ class Safeguards:
             unlike = dict(zip(distinct, flagged.tolist(), strict=True))
         found = []
         for answers, image, question in zip(ranked, images, questions, strict=True):
-            unknown = unknown_words(question, reader)
-            confidence = answers[0].confidence if answers else 0.0
-            reasons = [] if max_risk is None else self._risk_reasons(confidence, max_risk)
-            withheld = max_risk is not None and (bool(reasons) or unlike[id(image)] or len(unknown) > 1)
-            reasons += doubts(unlike[id(image)], unknown)
-            for reason in reasons:
+            doubt = self.doubt(
+                answers[0].confidence if answers else 0.0,
+                unlike[id(image)],
+                unknown_words(question, reader),
+                max_risk=max_risk,
+                answer_anyway=answer_anyway,
+            )
+            for reason in doubt.reasons:
                 warnings.warn(f"{reason} The question was: {question}", UserWarning, stacklevel=3)
-            withheld = withheld and not answer_anyway
-            found.append(Answers(answers, withheld=withheld, reasons=reasons, unknown_words=unknown))
+            found.append(Answers(answers, **doubt._asdict()))
         return found
+
+    def doubt(
+        self,
+        confidence: float,
+        unlike: bool,
+        unknown: Sequence[str],
+        *,
+        max_risk: float | None = None,
+        answer_anyway: bool = False,
+    ) -> Doubt:
+        """The reasons to doubt one answer, and whether they withhold it.
+
+        Args:
+            confidence: of the answer.
+            unlike: whether its image is unlike the training images.
+            unknown: the content words of its question that the model does not know.
+            max_risk: see `judged`.
+            answer_anyway: see `judged`.
+        """
+        reasons = [] if max_risk is None else self._risk_reasons(confidence, max_risk)
+        withheld = max_risk is not None and not answer_anyway and (bool(reasons) or unlike or len(unknown) > 1)
+        reasons += [UNLIKE] if unlike else []
+        if unknown:
+            named = ", ".join(f"“{word}”" for word in unknown)
+            reasons.append(f"The model does not know the word{'s' if len(unknown) > 1 else ''} {named}.")
+        return Doubt(withheld, tuple(reasons), tuple(unknown))
 
     def _risk_reasons(self, confidence: float, max_risk: float) -> list[str]:
         if self.certificates is None:
@@ -148,16 +176,9 @@ class Safeguards:
         write_section(self.folder, SECTION, self.card())
 
 
-def doubts(unlike: bool, unknown: Sequence[str]) -> list[str]:
-    """The reasons to doubt any answer about an image and a question with these unknown words."""
-    reasons = [UNLIKE] if unlike else []
-    if unknown:
-        named = ", ".join(f"“{word}”" for word in unknown)
-        reasons.append(f"The model does not know the word{'s' if len(unknown) > 1 else ''} {named}.")
-    return reasons
-
-
-def check_max_risk(max_risk: float | None) -> None:
-    """Raise ValueError unless a wished risk is None or in (0, 1)."""
+def check_max_risk(max_risk: float | None, answer_anyway: bool = False) -> None:
+    """Raise ValueError unless a wished risk is None or in (0, 1), and given if withheld answers are shown anyway."""
     if max_risk is not None and not 0 < max_risk < 1:
-        raise ValueError(f"max_risk is a share of wrong answers between 0 and 1, for example 0.05, got {max_risk}")
+        raise ValueError(f"max_risk (--max-risk) is a share between 0 and 1, for example 0.05, not {max_risk}")
+    if answer_anyway and max_risk is None:
+        raise ValueError("answer_anyway (--answer-anyway) keeps what max_risk (--max-risk) withholds: give both")

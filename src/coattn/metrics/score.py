@@ -11,7 +11,7 @@ import numpy as np
 from coattn._internal.hints import did_you_mean
 from coattn.datasets.leaks import find_exposures
 from coattn.datasets.records import Record
-from coattn.datasets.results import Results
+from coattn.datasets.results import Doubt, Results
 from coattn.metrics.anls import judge_anls
 from coattn.metrics.bootstrap import (
     LEAST_IMAGES,
@@ -110,7 +110,7 @@ def judge(
             )
     chosen = None if not results.chosen else _paired(results.chosen, records, where)
     judged = judged_by(Submission(records, answers, aligned(results.answerable, records), choices, where, chosen))
-    return replace(judged, groups={**judged.groups, **(groups or {})})
+    return replace(judged, groups={**judged.groups, **(groups or {}), **_doubt_groups(results, records)})
 
 
 def column_groups(records: Sequence[Record], column: str) -> list[str]:
@@ -140,6 +140,18 @@ def seen_groups(training: Sequence[Record], records: Sequence[Record]) -> dict[s
         "question in training": ["seen" if one.question else "unseen" for one in seen],
         "question on its image in training": [one.repeated or "unseen" for one in seen],
     }
+
+
+def _doubt_groups(results: Results, records: Sequence[Record]) -> dict[str, list[str]]:
+    """Which answers are withheld, and which are doubted, if any are."""
+    doubts = {str(question_id): doubt for question_id, doubt in results.doubts.items()}
+    of_records = [doubts.get(str(record.question_id), Doubt()) for record in records]
+    groups = {}
+    if any(doubt.withheld for doubt in of_records):
+        groups["answered or withheld"] = ["withheld" if doubt.withheld else "answered" for doubt in of_records]
+    if any(doubt.reasons for doubt in of_records):
+        groups["doubted or not"] = ["doubted" if doubt.reasons else "not doubted" for doubt in of_records]
+    return groups
 
 
 def judge_called(metric: str) -> Callable[[Submission], Judgement]:

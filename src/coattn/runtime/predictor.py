@@ -115,7 +115,7 @@ class Predictor:
         """
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {top_k}")
-        check_max_risk(max_risk)
+        check_max_risk(max_risk, answer_anyway)
         answers: list[Answers] = []
         for start in range(0, len(questions), batch_size):
             batch = questions[start : start + batch_size]

@@ -174,7 +174,7 @@ class Run:
         self.root.mkdir(parents=True, exist_ok=True)
         write_json(self.root / "train.json", {"settings": identity, "done": False}, indent=1)
         write_text(self.file, yaml.safe_dump(with_paths(self.config, self.root, files), sort_keys=False))
-        run_command(fit)
+        run_command(fit, hints=False)
         with redirect_stdout(io.StringIO()):  # the comparison at the end shows these scores
             run_command(test)
         write_json(self.root / "train.json", {"settings": identity, "done": True}, indent=1)

@@ -24,7 +24,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coattn._internal.files import read_json, write_json, write_text
+from coattn._internal.files import write_json, write_text
 from coattn._internal.progress import progress
 from coattn.datasets.bad_records import LeftOut
 from coattn.datasets.prepared import Dataset, write_dataset
@@ -285,7 +285,6 @@ def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]]) 
     pictures, page = str(root / "data" / "images.json"), root / "report.html"
     given = ["--images", pictures, "--train-questions", str(root / "data" / "train_questions.json")]
     steps.append(["browse", *steps[-1][1:6], *given, "--out", str(page)])
-    doubts = predictions[0].with_suffix(".doubts.json")
     write_page(
         page,
         answers[MODEL],
@@ -293,7 +292,6 @@ def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]]) 
         dataset.metric,
         title=str(predictions[0]),
         training=dataset.splits["train"],
-        doubts=read_json(doubts) if doubts.exists() else None,
         images=find_images([pictures]),
     )
     commands = "\n".join(f"coattn {shlex.join(step)}" for step in steps)

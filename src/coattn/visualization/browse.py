@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from coattn._internal.files import atomic_path
 from coattn.datasets.leaks import find_exposures
 from coattn.datasets.records import Record
-from coattn.datasets.results import Results
+from coattn.datasets.results import Doubt, Results
 from coattn.metrics.score import aligned, judge, summarize
 
 PICTURE_SIZE, MAX_PICTURES, MAX_PICTURE_BYTES = 176, 400, 4_000_000
@@ -31,7 +31,6 @@ def write_page(
     *,
     title: str,
     training: Sequence[Record] | None = None,
-    doubts: Mapping[str, Sequence[str]] | None = None,
     images: Mapping[str, Path] | None = None,
 ) -> None:
     """Write the page. It loads nothing from elsewhere, and its rows are drawn on demand.
@@ -43,14 +42,13 @@ def write_page(
         metric: A name in `coattn.metrics.score.METRICS`.
         title: The heading of the page.
         training: The training questions, to say which images and questions training has seen.
-        doubts: The reasons to doubt an answer by question id, as `coattn predict` writes them.
         images: Image id to image file. Small copies of those with mistakes are embedded.
 
     Raises:
         ValueError: Answers and questions do not correspond, or an image is damaged.
         OSError: A file cannot be read or written.
     """
-    data = page_data(results, records, metric, title=title, training=training, doubts=doubts, images=images)
+    data = page_data(results, records, metric, title=title, training=training, images=images)
     # "<" could end the element that holds the data
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     template = resources.files("coattn.visualization").joinpath("browse.html").read_text(encoding="utf-8")
@@ -65,20 +63,20 @@ def page_data(
     *,
     title: str,
     training: Sequence[Record] | None = None,
-    doubts: Mapping[str, Sequence[str]] | None = None,
     images: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """The data of the page as plain values; see `write_page`. Questions that do not count are left out."""
     judgement = judge(results, records, metric)
     scores = summarize(judgement, results, records, metric)
     answers = {str(question_id): answer for question_id, answer in results.answers.items()}
+    doubts = {str(question_id): doubt for question_id, doubt in results.doubts.items()}
     confidence = aligned(results.confidences, records)
     exposures = None if training is None else find_exposures(training, records)
     types, image_ids, reasons = _Numbers(), _Numbers(), _Numbers()
     rows = []
     for place in np.flatnonzero(~np.isnan(judgement.worth)).tolist():
         record, key = records[place], str(records[place].question_id)
-        doubt = (doubts or {}).get(key)
+        doubt = doubts.get(key, Doubt())
         rows.append(
             [
                 record.question_id,
@@ -90,7 +88,8 @@ def page_data(
                 None if confidence is None else round(float(confidence[place]), 4),
                 types.of(record.question_type or record.answer_type),
                 0 if exposures is None else exposures[place].image + 2 * exposures[place].question,
-                reasons.of(" ".join(doubt)) if doubt else -1,
+                reasons.of(" ".join(doubt.reasons)) if doubt.reasons else -1,
+                int(doubt.withheld),
             ]
         )
     counted = f"{len(rows)} questions on {len(image_ids)} images"

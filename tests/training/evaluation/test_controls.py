@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from tiny import settings
 
 from coattn.cli import main
+from coattn.explain.abstain import Safeguards
+from coattn.metrics.certificate import Certificate
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation.controls import BLANK, SHUFFLED, blanked, shuffled
 
@@ -27,7 +30,7 @@ def test_shuffled_and_blank_batches(tiny_data: Path, tmp_path: Path) -> None:
     assert not blank.regions[~batch.region_mask].any()
 
 
-def test_test_prints_controls_and_predict_writes_doubts(
+def test_test_prints_controls_and_predict_withholds_answers(
     config: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fit", "--config", str(config)]) == 0
@@ -37,18 +40,45 @@ def test_test_prints_controls_and_predict_writes_doubts(
     assert "The same model with other images, in percent:" in printed
     assert SHUFFLED in printed
     assert BLANK in printed
+
+    # Answers without a wish are doubted; with one some are withheld, but kept to be scored.
     asked = json.loads((tiny_data / "test_questions.json").read_text())
     asked["questions"][0]["question"] += " hexagon"
     questions = tmp_path / "strange_questions.json"
     questions.write_text(json.dumps(asked))
-    out = tmp_path / "answers.json"
-    model = str(tmp_path / "run" / "model")
-    command = ["predict", "--config", str(config), "--ckpt_path", model, "--output", str(out)]
-    assert main([*command, "--data.files.predict_questions", str(questions)]) == 0
-    doubts = json.loads((tmp_path / "answers.doubts.json").read_text())
-    reasons = doubts[str(asked["questions"][0]["question_id"])]
-    assert "The model does not know the word “hexagon”." in reasons
-    assert f"reasons to doubt {len(doubts)} of the answers" in capsys.readouterr().out
+    out, model = tmp_path / "answers.json", tmp_path / "run" / "model"
+    sure = [Certificate(0.05, 0.0, 1.0, 0.0, 13, 9), Certificate(0.01, 1.0, 0.0, 0.0, 13, 9)]
+    replace(Safeguards.load(model), certificates=tuple(sure)).save()
+    command = ["predict", "--config", str(config), "--ckpt_path", str(model), "--output", str(out)]
+    command += ["--data.files.predict_questions", str(questions)]
+    unknown = "The model does not know the word “hexagon”."
+    entries = {}
+    for name, options in (("plain", []), ("kept", ["--max-risk", "0.01", "--answer-anyway"]), ("0.01", [])):
+        assert main([*command, *options, *(["--max-risk", name] if name == "0.01" else [])]) == 0
+        entries[name] = json.loads(out.read_text())
+        assert f"to 11 questions; {sum(bool(entry['reasons']) for entry in entries[name])} are doubted" in (
+            capsys.readouterr().out
+        )
+        first = entries[name][0]
+        assert (first["unknown_words"], unknown in first["reasons"]) == (["hexagon"], True)
+    answered = [{name: entry[name] for name in ("answer", "confidence")} for entry in entries["plain"]]
+    for kept in (entries["kept"], entries["0.01"]):
+        assert [{name: entry[name] for name in ("answer", "confidence")} for entry in kept] == answered
+        assert all(any("below the 100 %" in reason for reason in entry["reasons"]) for entry in kept)
+    withheld = {name: {entry["withheld"] for entry in each} for name, each in entries.items()}
+    assert withheld == {"plain": {False}, "kept": {False}, "0.01": {True}}
+
+    files = [f"--{kind}={tiny_data}/test_{kind}.json" for kind in ("questions", "annotations")]
+    assert main(["score", str(out), *files, "--samples", "0"]) == 0
+    assert "answered or withheld questions accuracy withheld 11 " in " ".join(capsys.readouterr().out.split())
+    for options, message in (
+        (["--max-risk", "1.5"], "(--max-risk) is a share between 0 and 1, for example 0.05, not 1.5"),
+        (["--answer-anyway"], "(--max-risk) withholds: give both"),
+        (["--max-risk", "0.05", "--format", "gqa"], "--format gqa has no place for withheld answers"),
+        (["--max-risk", "0.05", "--ckpt_path", "best"], f"give --ckpt_path {model}"),
+    ):
+        assert main([*command, *options]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_report_names_twin_prior_and_what_training_has_seen(

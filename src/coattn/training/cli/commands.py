@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import shlex
 import signal
 import sys
@@ -29,11 +28,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from coattn._internal.files import write_text
-from coattn.datasets.results import FORMS, Results, default_name, write_results
-from coattn.explain.abstain import Safeguards
-from coattn.metrics.score import column_groups, score
-from coattn.serialization.directory import load_directory
+from coattn.datasets.results import FORMS
 from coattn.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints, DivergedError
+from coattn.training.cli.answering import Answering
 from coattn.training.cli.options import (
     DESCRIPTIONS,
     EXAMPLES,
@@ -46,9 +43,6 @@ from coattn.training.cli.options import (
 )
 from coattn.training.cli.run_folder import checkpoint_to_resume, checkpoint_to_use, is_first_process, locked, remove_run
 from coattn.training.data import VQADataModule
-from coattn.training.evaluation.answers import CollectAnswers, results_by_question
-from coattn.training.evaluation.certify import split_doubts
-from coattn.training.evaluation.report import report_explanations, report_scores
 from coattn.training.export import export_model
 from coattn.training.progress import Epochs, ProgressBar, quiet
 from coattn.training.signals import SIGNALS, Stopped
@@ -76,8 +70,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str], *, hints: bool = True) -> None:
     """Run one command, given with all its arguments.
+
+    Args:
+        arguments: the command line, which begins with the name of the command.
+        hints: whether `fit` prints the commands that use the model.
 
     Raises:
         ValueError: a mistake in the settings or the data.
@@ -85,7 +83,7 @@ def run(arguments: Sequence[str]) -> None:
     """
     try:
         with quiet(), SIGNALS.installed():
-            _CommandLine(list(arguments))
+            _CommandLine(list(arguments), hints)
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
 
@@ -93,8 +91,9 @@ def run(arguments: Sequence[str]) -> None:
 class _CommandLine(LightningCLI):
     """One command: parses, builds, runs."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], hints: bool) -> None:
         self.command = arguments[0]
+        self.hints = hints
         self.checkpoint: Path | None = None
         super().__init__(
             VQATask,
@@ -149,6 +148,10 @@ class _CommandLine(LightningCLI):
             parser.add_argument("--output", type=str | None, default=None, help="Result file to write.")
             text = f"Evaluation server whose format the result file has: {', '.join(FORMS)}."
             parser.add_argument("--format", type=str, default="vqa", help=text)
+            text = "Withhold answers unless at most this share of them is wrong, for example 0.05 (see `coattn ask`)."
+            parser.add_argument("--max-risk", type=float | None, metavar="SHARE", default=None, help=text)
+            text = "Only record the reasons why --max-risk would withhold answers."
+            parser.add_argument("--answer-anyway", action="store_true", help=text)
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -237,10 +240,12 @@ class _CommandLine(LightningCLI):
             writes = is_first_process() and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
             with locked(self.root) if writes else nullcontext():
                 self._fit()
-        elif subcommand == "predict":
-            self._predict()
         else:
-            self._score()
+            assert self.checkpoint is not None
+            answering = Answering(
+                subcommand, self.settings, self.trainer, self.model, self.datamodule, self.checkpoint, self.root
+            )
+            answering.predict() if subcommand == "predict" else answering.score()
 
     def _fit(self) -> None:
         trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]
@@ -279,7 +284,9 @@ class _CommandLine(LightningCLI):
         known = f": {evaluation.scores.overall:.2f} % on the validation questions" if evaluation is not None else ""
         if epochs.rows:
             print(f"{epochs.table()}\ntotal time: {time.monotonic() - began:.1f} s")
-        print(f"{folder}{known}\nnext:\n  {self._next(folder)}")
+        print(f"{folder}{known}")
+        if self.hints:
+            print(f"next:\n  {self._next(folder)}")
 
     def _next(self, folder: Path) -> str:
         """Commands that use the trained model."""
@@ -287,93 +294,6 @@ class _CommandLine(LightningCLI):
         config = shlex.quote(str(self.root / "config.yaml"))
         judged = bool(self.datamodule.settings.files.test_annotations)
         return f"coattn test --config {config}\n  {ask}" if judged else ask
-
-    def _score(self) -> None:
-        split = {"validate": "val", "test": "test"}[self.command]
-        if split == "test":  # a mistake in these settings shows before the questions are answered
-            for column in self.settings.by:
-                column_groups(self.datamodule.split(split).records, column)
-            if self.settings.explain and not self._model_directory().is_dir():
-                raise ValueError(f"--explain needs the model directory {self._model_directory()}; see --export-only")
-        results = self._answer(split)
-        if results is None:
-            return
-        data = self.datamodule.split(split)
-        for leak in self.datamodule.leaks(split):
-            rank_zero_warn(f"{self.command}: {leak}")
-        records = [record for record in data.records if record.question_id in results.answers]
-        path = self.root / "predictions" / f"{split}.json"
-        self._write_results(results, split, path)
-        if split == "val":
-            print(score(results, records, data.metric).table())
-            return
-        self._write_doubts(split, path.with_suffix(".doubts.json"))
-        device = self.trainer.strategy.root_device
-        print(report_scores(self.model, self.datamodule, results, self.root, device, columns=self.settings.by))
-        if self.settings.explain:
-            print(f"\n{report_explanations(self._model_directory(), self.datamodule, device)}")
-
-    def _model_directory(self) -> Path:
-        assert self.checkpoint is not None
-        return self.checkpoint if self.checkpoint.is_dir() else self.root / "model"
-
-    def _predict(self) -> None:
-        form = self.settings.format
-        if form not in FORMS:
-            raise ValueError(f"--format is {form!r}, must be one of {', '.join(FORMS)}")
-        results = self._answer("predict")
-        if results is not None:
-            output = self.settings.output or self.root / "predictions" / default_name(self._predicted(), form)
-            self._write_results(results, "predict", Path(output), form=form)
-            self._write_doubts("predict", Path(output).with_suffix(".doubts.json"))
-
-    def _write_doubts(self, split: str, path: Path) -> None:
-        """Say which answers of a model directory are to be doubted, and write why, by question id."""
-        assert self.checkpoint is not None
-        if not self.checkpoint.is_dir():
-            return
-        found = split_doubts(Safeguards.load(self.checkpoint), self.datamodule, split)
-        if not found:
-            path.unlink(missing_ok=True)  # of an earlier model
-            return
-        write_text(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-        print(f"{path}: reasons to doubt {len(found)} of the answers")
-
-    def _answer(self, split: str) -> Results | None:
-        """The answers to a split, by question; None on all devices but the first."""
-        assert self.checkpoint is not None
-        collect = CollectAnswers()
-        self.trainer.callbacks.append(collect)  # type: ignore[attr-defined]
-        path: Path | None = self.checkpoint
-        if self.checkpoint.is_dir():
-            directory = load_directory(self.checkpoint)
-            self.datamodule.check_inputs(directory.extractor, directory.text_encoder, directory.max_tokens)
-            self.model.model, self.model.temperature = directory.model, directory.temperature
-            path = None
-        arguments = {"verbose": False} if self.command != "predict" else {"return_predictions": False}
-        getattr(self.trainer, self.command)(self.model, datamodule=self.datamodule, ckpt_path=path, **arguments)
-        if not self.trainer.is_global_zero:
-            return None
-        total = len(self.datamodule.split(split).records)
-        if len(collect.positions) < total:
-            rank_zero_warn(
-                f"trainer.limit_{split}_batches: only {len(collect.positions)} of {total} questions are answered, "
-                "a fixed random sample"
-            )
-        return results_by_question(
-            self.datamodule, split, collect.numbers, collect.confidences, positions=collect.positions
-        )
-
-    def _write_results(self, results: Results, split: str, path: Path, *, form: str = "vqa") -> None:
-        records = [record for record in self.datamodule.split(split).records if record.question_id in results.answers]
-        write_results(path, results, records, form=form)
-        print(f"{path}: answers of {self.checkpoint} to {len(results.answers)} questions")
-
-    def _predicted(self) -> str:
-        """The name of the predicted questions, from their file: `val` for `val_questions.json`."""
-        files = self.datamodule.settings.files
-        files = files.predict_questions or files.test_questions
-        return Path(files if isinstance(files, str) else files[0]).name.split(".")[0].removesuffix("_questions")
 
     def _name(self) -> str:
         files = self.settings.config

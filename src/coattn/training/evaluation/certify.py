@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 
 from coattn._internal.files import require
-from coattn.explain.abstain import Safeguards, doubts
+from coattn.datasets.results import Results
+from coattn.explain.abstain import Safeguards
 from coattn.explain.image_index import NEIGHBORS, ImageIndex, mean_features
 from coattn.metrics.calibration import confidences
 from coattn.metrics.certificate import certify
@@ -81,19 +83,43 @@ def _mean_features(data: VQADataModule, places: np.ndarray) -> np.ndarray:
     return mean_features(images())
 
 
-def split_doubts(safeguards: Safeguards, data: VQADataModule, split: str) -> dict[str, list[str]]:
-    """The reasons to doubt the answers to questions of a split, by question id; only questions with a reason."""
+def with_doubts(
+    results: Results,
+    safeguards: Safeguards,
+    data: VQADataModule,
+    split: str,
+    *,
+    max_risk: float | None = None,
+    answer_anyway: bool = False,
+) -> Results:
+    """The answers of a model to questions of a split, with its doubts about them.
+
+    Args:
+        results: the answers with their confidences.
+        safeguards: those of the model.
+        data: the questions.
+        split: the name of their split.
+        max_risk: see `Safeguards.judged`.
+        answer_anyway: see `Safeguards.judged`.
+    """
     chosen = data.split(split)
     places, of_question = np.unique(chosen.images, return_inverse=True)
     unlike = np.zeros(len(places), bool)
     if safeguards.index is not None:
         unlike = safeguards.index.are_unlike(_mean_features(data, places))
     words = data.text.vocabularies.words
-    found = {}
-    for record, place in zip(chosen.records, of_question.tolist(), strict=True):
-        if reasons := doubts(bool(unlike[place]), unknown_words(record.question, words)):
-            found[str(record.question_id)] = reasons
-    return found
+    doubts = {
+        record.question_id: safeguards.doubt(
+            results.confidences[record.question_id],
+            bool(unlike[place]),
+            unknown_words(record.question, words),
+            max_risk=max_risk,
+            answer_anyway=answer_anyway,
+        )
+        for record, place in zip(chosen.records, of_question.tolist(), strict=True)
+        if record.question_id in results.answers
+    }
+    return replace(results, doubts=doubts)
 
 
 def open_data(config: str | os.PathLike[str], model: str | os.PathLike[str]) -> VQADataModule:
