@@ -206,3 +206,19 @@ def test_damaged_items_of_sort_of_clevr_are_named(tmp_path: Path) -> None:
     (tmp_path / "sort-of-clevr.pickle").write_bytes(pickle.dumps(([(np.ones((5, 5, 3)), ([vector(0, 0, 1)], []))], [])))
     with pytest.raises(ValueError, match=r"sort-of-clevr\.pickle: image 0: not an item of the generator"):
         read_sort_of_clevr(tmp_path)
+
+
+def test_copies_of_a_picture_are_held_out_together(tmp_path: Path) -> None:
+    """Of four pictures, one has three file names; all of its questions are on one side."""
+    names = ["a", "b", "c", "copy", "copy of copy", "d"]
+    entries = [rad(n, f"{name}.jpg", "freeform", "Yes", "CLOSED") for n, name in enumerate(names)]
+    folder = lay_out(tmp_path / "in", {"VQA_RAD Dataset Public.json": entries})
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        (tmp_path / "photos" / f"{name}.jpg").write_bytes(b"copy" if name.startswith("c") else name.encode())
+    for fraction in (0.25, 0.5, 0.75):
+        splits = read_vqa_rad(folder, images=tmp_path / "photos", val_fraction=fraction).splits
+        held_out = {str(record.image_id) for record in splits["val"]}
+        copies = {"c", "copy", "copy of copy"}
+        assert len(held_out - copies) + bool(held_out & copies) == fraction * 4
+        assert held_out & copies in (set(), copies)

@@ -13,7 +13,7 @@ from pathlib import Path
 from coattn.datasets.bad_records import UnusableRecordError
 from coattn.datasets.json_entries import File, Place
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import VALIDATION_NOTE, PublishedFiles, coco_names, read_text_file, with_validation
+from coattn.datasets.published import PublishedFiles, coco_names, read_text_file
 from coattn.datasets.reader import VALIDATION, published_reader
 from coattn.datasets.records import Record
 
@@ -35,12 +35,17 @@ def read_coco_qa(
         OSError: a file cannot be read.
     """
     found = PublishedFiles(files, skip_bad_rows=skip_bad_rows)
-    read = {
+    splits = {
         split: _records(found, [found.need(f"{split}/{name}") for name in _LINES], split) for split in ("train", "test")
     }
-    splits = {**with_validation(read["train"], val_fraction), "test": read["test"]}
-    notes = ["score with coattn score --metric wups", *([VALIDATION_NOTE] if val_fraction else [])]
-    return found.dataset("coco-qa", splits, images=images, image_names=coco_names, notes=notes)
+    return found.dataset(
+        "coco-qa",
+        splits,
+        images=images,
+        image_names=coco_names,
+        val_fraction=val_fraction,
+        notes=["score with coattn score --metric wups"],
+    )
 
 
 def _records(found: PublishedFiles, files: Sequence[File], split: str) -> list[Record]:

@@ -6,14 +6,15 @@ import itertools
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from coattn._internal.files import decode_utf8, files_below
 from coattn.datasets.bad_records import BadRecords, LeftOut, UnusableRecordError
-from coattn.datasets.image_files import ImageFolder, hold_out
+from coattn.datasets.copies import find_copies
+from coattn.datasets.dividing import divide
+from coattn.datasets.image_files import ImageFolder
 from coattn.datasets.json_entries import File, Place, checked_id, checked_text, read_bytes
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.records import Record, default_metric
@@ -158,9 +159,13 @@ class PublishedFiles:
         metric: str = "exact_match",
         images: str | Path | None = None,
         image_names: Callable[[int | str], Sequence[str]] = itself,
+        val_fraction: float = 0.0,
         notes: Sequence[str] = (),
     ) -> Dataset:
         """Make the data set of the records that were read from these files.
+
+        If the data set has no val, images of the official training split are held out. Byte-identical copies of a
+        picture stay on one side.
 
         Args:
             name: name of the reader.
@@ -168,12 +173,25 @@ class PublishedFiles:
             metric: see `Dataset`; "" chooses it by the number of answers.
             images: folder of the images; None if there are only questions.
             image_names: returns the possible file names of an image, with or without suffix; the first match counts.
+            val_fraction: share of the training images that are held out as val; 0 holds out none.
             notes: see `Dataset`.
 
         Raises:
-            ValueError: the folder holds no image, or none that a question is about.
+            ValueError: the folder holds no image, or none that a question is about, or the fraction is not in [0, 1).
         """
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"--val-fraction is {val_fraction}, must be at least 0 and below 1")
         places, absent = ({}, []) if images is None else _locate_images(images, splits, image_names)
+        copies = find_copies(places)
+        notes = [*notes]
+        if val_fraction and "train" in splits and "val" not in splits:
+            if len({record.image_id for record in splits["train"]}) > 1:
+                divided = divide(splits["train"], {"val": val_fraction}, seed=0, copies=copies)
+                others = {split: records for split, records in splits.items() if split != "train"}
+                splits = {"train": divided["train"], "val": divided["val"], **others}
+                notes.append(VALIDATION_NOTE)
+            else:
+                notes.append("train has one image, so that none is held out as val")
         return Dataset(
             name=name,
             source=str(self.source.resolve()),
@@ -181,6 +199,7 @@ class PublishedFiles:
             metric=metric or default_metric([*chain.from_iterable(splits.values())], several="vqa_accuracy"),
             images=places,
             skipped=[*self.bad.left_out, *absent],
+            copies=copies,
             notes=notes,
         )
 
@@ -238,27 +257,6 @@ def identifier(where: Place, key: str) -> int | str:
 def rest(entry: Mapping[str, Any], *used: str) -> dict[str, Any]:
     """The values of an entry under all keys but the used ones."""
     return {key: value for key, value in entry.items() if key not in used}
-
-
-def with_validation(records: Sequence[Record], fraction: float) -> dict[str, list[Record]]:
-    """The official training split, divided by image: splits train and val, or train alone for a fraction of 0.
-
-    Raises:
-        ValueError: the fraction is not in [0, 1), or leaves no image to train on.
-    """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"--val-fraction is {fraction}, must be at least 0 and below 1")
-    if not fraction:
-        return {"train": [*records]}
-    images = {str(record.image_id) for record in records}
-    held_out = hold_out(images, max(1, round(fraction * len(images))), seed=0)
-    if len(held_out) == len(images):
-        raise ValueError(f"{len(images)} images are too few to hold out some for val; say --val-fraction 0")
-    splits: dict[str, list[Record]] = {"train": [], "val": []}
-    for record in records:
-        split = "val" if str(record.image_id) in held_out else "train"
-        splits[split].append(record if record.split == split else replace(record, split=split))
-    return splits
 
 
 def _locate_images(

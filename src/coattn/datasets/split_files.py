@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coattn.datasets.json_entries import File, Place, read_json_list, read_json_table, without_collector
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import VALIDATION_NOTE, PublishedFiles, itself, with_validation
+from coattn.datasets.published import PublishedFiles, itself
 from coattn.datasets.records import Record
 
 _ORDER = ("train", "val")
@@ -76,16 +76,15 @@ def read_format(
         for split, file in found.splits(form.files).items():
             for record in found.bad.keep(file, form.entries(file), _reader(form, split)):
                 splits.setdefault(record.split, []).append(record)
-    notes = list(form.notes)
-    if val_fraction and "train" in splits and "val" not in splits:
-        if len({record.image_id for record in splits["train"]}) > 1:
-            splits = splits | with_validation(splits["train"], val_fraction)
-            notes.append(VALIDATION_NOTE)
-        else:
-            notes.append("train has one image, so that none is held out as val")
     ordered = {split: splits[split] for split in sorted(splits, key=_rank)}
     return found.dataset(
-        form.name, ordered, metric=form.metric, images=images, image_names=form.image_names, notes=notes
+        form.name,
+        ordered,
+        metric=form.metric,
+        images=images,
+        image_names=form.image_names,
+        val_fraction=val_fraction,
+        notes=form.notes,
     )
 
 

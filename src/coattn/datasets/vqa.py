@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import VALIDATION_NOTE, PublishedFiles, coco_names, with_validation
+from coattn.datasets.published import PublishedFiles, coco_names
 from coattn.datasets.reader import VALIDATION, Option, Reader, published_reader
 from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
@@ -111,16 +111,21 @@ def read_pairs(
         annotations = None if answers is None else found.need(answers, why=f"the answers to {questions}")
         splits[split] = read_vqa(questions, annotations, split=split, bare=pairs.bare, bad=found.bad).records
     notes = []
-    if pairs.bare and "train" in splits and val_fraction:
-        splits = with_validation(splits["train"], val_fraction) | {k: v for k, v in splits.items() if k != "train"}
-        notes.append(VALIDATION_NOTE)
     if name == "ok-vqa":
         splits = {split: [_with_type(record) for record in records] for split, records in splits.items()}
     if task == "multiple-choice":
         notes.append("score with coattn score --metric multiple_choice")
     full_name = name if task == "open-ended" else f"{name} {task}"
     image_names = _scene_names if name == "vqa-abstract" else coco_names
-    return found.dataset(full_name, splits, metric="vqa_accuracy", images=images, image_names=image_names, notes=notes)
+    return found.dataset(
+        full_name,
+        splits,
+        metric="vqa_accuracy",
+        images=images,
+        image_names=image_names,
+        val_fraction=val_fraction,
+        notes=notes,
+    )
 
 
 # OK-VQA numbers its types of knowledge in words; its annotations file names them.
