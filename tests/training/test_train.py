@@ -118,6 +118,7 @@ def test_the_steps_are_commands_that_do_the_same(finished: Path, monkeypatch: py
     before = {path: path.read_bytes() for path in Path("run/data").rglob("*.json")}
     answers = Path("run/predictions/test.json").read_bytes()
     page = Path("run/report.html").read_bytes()
+    assert b'"maps":{"' in page
     for step in (steps[0], steps[1], steps[3], *steps[6:]):  # without those that train
         assert main(step) == 0
     assert Path("run/report.html").read_bytes() == page
@@ -244,7 +245,7 @@ def test_unreadable_images_are_left_out_by_name(
     for number in range(3):
         (photos / f"{number}.png").write_bytes(b"no image")
     write_table(tmp_path / "answers.csv", rows_of())
-    _, dataset, _, _ = coattn.train("answers.csv", images="photos", out="run")
+    _, dataset, *_ = coattn.train("answers.csv", images="photos", out="run")
     assert sum(map(len, dataset.splits.values())) == 34
     assert "3 images cannot be read" in capsys.readouterr().out
     report = json.loads(Path("run/data/report.json").read_text())
@@ -358,7 +359,7 @@ def test_a_messy_table(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(run.Run, "finish", lambda *arguments: [])
     with pytest.raises(ValueError, match=r"there is no image 'missing\.png'.*--skip-bad-rows"):
         coattn.train("answers.csv", images="photos", out="run")
-    _, dataset, _, _ = coattn.train("answers.csv", images="photos", out="run", skip_bad_rows=True)
+    _, dataset, *_ = coattn.train("answers.csv", images="photos", out="run", skip_bad_rows=True)
     assert sum(map(len, dataset.splits.values())) == 41
     assert "Größe 0.png" in dataset.images
 

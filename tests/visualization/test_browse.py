@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,6 +18,8 @@ from coattn.cli import main
 from coattn.datasets.records import Record
 from coattn.datasets.results import Doubt, Results, write_results
 from coattn.datasets.vqa_json import write_vqa
+from coattn.explain.answers import Answers
+from coattn.explain.maps import Attribution, Explanation
 from coattn.metrics.score import score
 from coattn.visualization.browse import write_page
 
@@ -84,11 +89,45 @@ def test_the_data_of_the_page_are_the_scores(tmp_path: Path, capsys: pytest.Capt
     for changed, message in (
         (["--out", str(tmp_path / "report.pdf")], "the name must end in .html"),
         (["--out", str(out), "--metric", "exact"], "unknown metric 'exact'"),
+        (["--out", str(out), "--features", "features"], "give --model too"),
+        (["--out", str(out), "--model", str(tmp_path)], "not a model directory"),
         (["--out", str(tmp_path / "new.html")], "1.png: not a readable image"),
     ):
         assert main([*command, *changed]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "new.html").exists()
+
+
+def explained(record: Record, answer: str) -> Explanation:
+    """An explanation of an answer by the left half of a gray image."""
+    boxes = np.array([[0, 0, 0.5, 1], [0.5, 0, 1, 1]])
+    found = Attribution("dependence", answer, np.array([3.0, -1.0]), np.zeros(0), True, 6)
+    gray = Image.new("RGB", (40, 20), (120, 120, 120))
+    return Explanation(record.question, (), boxes, gray, gray.size, {}, Answers(), attribution=found)
+
+
+def test_maps_are_those_of_the_mistakes_that_are_shown_first(tmp_path: Path) -> None:
+    records, results = make(400)
+
+    def explain(record: Record) -> Explanation | None:
+        # The model gives another answer to question 7, and the image of question 11 is not at hand.
+        return None if record.question_id == 11 else explained(record, "odd" if record.question_id == 7 else "other")
+
+    path = tmp_path / "report.html"
+    write_page(path, results, records, "exact_match", title="maps", explain=explain)
+    data = read(path)
+    # Of 100 mistakes, questions 3, 7, ... 399, the first are the surest; every image has one mistake at most but these.
+    assert data["explained"]
+    assert list(map(int, data["maps"])) == [number for number in range(3, 240, 4) if number not in (7, 11)]
+    content = base64.b64decode(data["maps"]["3"].removeprefix("data:image/jpeg;base64,"))
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.size == (176, 88)
+        left, right = (picture.convert("RGB").getpixel((x, 44)) for x in (20, 156))
+    assert left[0] > left[2] + 50  # red speaks for the answer
+    assert right[2] > right[0] + 20
+
+    with pytest.raises(ValueError, match=r"\(question '\d+': 'other' in the results, 'red' by the model\)"):
+        write_page(path, results, records, "exact_match", title="maps", explain=lambda each: explained(each, "red"))
 
 
 def test_ten_thousand_questions_are_a_small_page(tmp_path: Path) -> None:

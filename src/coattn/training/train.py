@@ -22,17 +22,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coattn._internal.files import write_json, write_text
 from coattn._internal.progress import progress
+from coattn._internal.tensors import find_device
 from coattn.datasets.bad_records import LeftOut
 from coattn.datasets.prepared import Dataset, write_dataset
 from coattn.datasets.question_embeddings import embed_questions
+from coattn.datasets.records import Record
 from coattn.datasets.report import leak_lines
 from coattn.datasets.results import Results, read_results
 from coattn.datasets.rows import DELIMITERS
 from coattn.datasets.table import read_table
+from coattn.explain.maps import Explanation
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.extract.images import find_images
 from coattn.features.extract.run import Extractor, extract
@@ -40,13 +43,11 @@ from coattn.features.store.layout import Skipped
 from coattn.features.store.manifest import MANIFEST, Manifest
 from coattn.features.store.provenance import same_extractor
 from coattn.metrics.comparison import Comparison, compare_answers
+from coattn.predictor import Predictor
 from coattn.training.evaluation.report import MODEL, PRIOR, TWIN, most_common_answer
 from coattn.training.run import Run, fit_to_data, question_only_twin, read_config, tell
 from coattn.visualization.browse import write_page
 from coattn.visualization.report import draw_report
-
-if TYPE_CHECKING:
-    from coattn.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,6 @@ class TrainedRun:
 
     def predictor(self) -> Predictor:
         """The trained model, ready for questions about new photos."""
-        from coattn.predictor import Predictor
-
         return Predictor.load(self.model)
 
 
@@ -180,7 +179,7 @@ def train(
         run.refuse_interrupted(identity)
         steps += run.finish(identity, paths, split)
     tell(f"[5/5] comparison on the {split} questions")
-    return _conclude(root, dataset, split, steps)
+    return _conclude(root, dataset, split, steps, features)
 
 
 def _read(table: str | os.PathLike[str], images: str | os.PathLike[str] | None, options: dict[str, Any]) -> Dataset:
@@ -257,7 +256,6 @@ def _folder_that_fits(folder: Path, record: Mapping[str, Any], items: Mapping[st
 
 def _embed(dataset: Dataset, data: Path, encoder: str | os.PathLike[str]) -> Path:
     """Run the text encoder over all questions and return the folder of their embeddings."""
-    from coattn.predictor import find_device
     from coattn.text.encoders import TextEncoder
 
     loaded = TextEncoder.load(encoder, device=find_device("auto"))
@@ -268,7 +266,7 @@ def _embed(dataset: Dataset, data: Path, encoder: str | os.PathLike[str]) -> Pat
     return folder
 
 
-def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]]) -> TrainedRun:
+def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]], features: Path) -> TrainedRun:
     """Compare the models and the prior, write the report, and print both with the next commands."""
     records = dataset.splits[split]
     common = most_common_answer(dataset.splits["train"])
@@ -283,8 +281,16 @@ def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]]) 
     against = ["--against", str(predictions[1])]
     steps.append(["score", str(predictions[0]), "--questions", questions, "--annotations", annotations, *against])
     pictures, page = str(root / "data" / "images.json"), root / "report.html"
-    given = ["--images", pictures, "--train-questions", str(root / "data" / "train_questions.json")]
+    given = ["--images", pictures, "--model", str(root / "model"), "--features", str(features)]
+    given += ["--train-questions", str(root / "data" / "train_questions.json")]
     steps.append(["browse", *steps[-1][1:6], *given, "--out", str(page)])
+    files = find_images([pictures])
+    predictor = Predictor.load(root / "model", features=features, device="auto")
+
+    def explain(record: Record) -> Explanation:
+        image_id = str(record.image_id)
+        return predictor.attribute(predictor.encode(image_id, picture=files[image_id]), record.question)
+
     write_page(
         page,
         answers[MODEL],
@@ -292,7 +298,8 @@ def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]]) 
         dataset.metric,
         title=str(predictions[0]),
         training=dataset.splits["train"],
-        images=find_images([pictures]),
+        images=files,
+        explain=explain,
     )
     commands = "\n".join(f"coattn {shlex.join(step)}" for step in steps)
     write_text(root / "steps.txt", f"# The steps of `coattn train`, for the folder in which it was run.\n{commands}\n")

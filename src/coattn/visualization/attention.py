@@ -91,6 +91,16 @@ def draw(
     return _finish(canvas, top, bottom, answers_width, explanation, caption, shown, numbered)
 
 
+def draw_map(explanation: Explanation, size: int) -> Image.Image:
+    """The image of an attribution under its colors, alone, with no side longer than `size` pixels."""
+    box = fitted(explanation, Box(0, 0, 2 * size, 2 * size))
+    canvas = Canvas(box.width)
+    draw_image(canvas, box, explanation, _attributed(explanation)[1])
+    picture = canvas.finish(box.height)
+    picture.thumbnail((size, size))
+    return picture
+
+
 def _draw_attribution(explanation: Explanation) -> Image.Image:
     found = explanation.attribution
     assert found is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,16 @@ from coattn._internal.files import atomic_path
 from coattn.datasets.leaks import find_exposures
 from coattn.datasets.records import Record
 from coattn.datasets.results import Doubt, Results
+from coattn.explain.maps import Explanation
 from coattn.metrics.score import aligned, judge, summarize
+from coattn.visualization.attention import draw_map
 
 PICTURE_SIZE, MAX_PICTURES, MAX_PICTURE_BYTES = 176, 400, 4_000_000
+MAX_MAPS, WORST_IMAGES, WORST_QUESTIONS = 60, 12, 3  # of the surest mistakes; of the images with the most mistakes
+
+# An image and a question to their explanation; None if the image is not at hand.
+Explain = Callable[[Record], Explanation | None]
+Row = Sequence[Any]  # a question of the page, see `page_data`
 
 
 def write_page(
@@ -32,6 +39,7 @@ def write_page(
     title: str,
     training: Sequence[Record] | None = None,
     images: Mapping[str, Path] | None = None,
+    explain: Explain | None = None,
 ) -> None:
     """Write the page. It loads nothing from elsewhere, and its rows are drawn on demand.
 
@@ -43,12 +51,15 @@ def write_page(
         title: The heading of the page.
         training: The training questions, to say which images and questions training has seen.
         images: Image id to image file. Small copies of those with mistakes are embedded.
+        explain: Explains the model's answer to a question, for maps of the mistakes that are shown first. A map is
+            left out where the model gives another answer than the results.
 
     Raises:
-        ValueError: Answers and questions do not correspond, or an image is damaged.
+        ValueError: Answers and questions do not correspond, an image is damaged, or the model of `explain` gives other
+            answers to all mistakes.
         OSError: A file cannot be read or written.
     """
-    data = page_data(results, records, metric, title=title, training=training, images=images)
+    data = page_data(results, records, metric, title=title, training=training, images=images, explain=explain)
     # "<" could end the element that holds the data
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     template = resources.files("coattn.visualization").joinpath("browse.html").read_text(encoding="utf-8")
@@ -64,6 +75,7 @@ def page_data(
     title: str,
     training: Sequence[Record] | None = None,
     images: Mapping[str, Path] | None = None,
+    explain: Explain | None = None,
 ) -> dict[str, Any]:
     """The data of the page as plain values; see `write_page`. Questions that do not count are left out."""
     judgement = judge(results, records, metric)
@@ -104,6 +116,8 @@ def page_data(
         "reasons": list(reasons),
         "rows": rows,
         "pictures": _pictures(rows, list(image_ids), images or {}),
+        "maps": {} if explain is None else _maps(rows, records, explain),
+        "explained": explain is not None,
     }
 
 
@@ -114,12 +128,22 @@ class _Numbers(dict[str, int]):
         return self.setdefault(text, len(self))
 
 
-def _pictures(rows: Sequence[Sequence[Any]], image_ids: Sequence[str], files: Mapping[str, Path]) -> dict[int, str]:
-    """Small JPEG copies as data URIs, by the number of the image: of the most confident mistakes and worst images."""
+def _mistakes(rows: Sequence[Row]) -> tuple[list[Row], list[list[Row]]]:
+    """The wrong rows, the surest first, and those of each image, the image with the most first."""
     wrong = [row for row in rows if row[5] < 0.5]
-    surest = sorted(wrong, key=lambda row: -(row[6] or 0))
-    worst = [image for image, _ in Counter(row[1] for row in wrong).most_common(MAX_PICTURES // 4)]
-    wanted = dict.fromkeys([*(row[1] for row in surest[: MAX_PICTURES // 4]), *worst, *(row[1] for row in surest)])
+    by_image: dict[int, list[Row]] = {}
+    for row in wrong:
+        by_image.setdefault(row[1], []).append(row)
+    return sorted(wrong, key=lambda row: -(row[6] or 0)), sorted(by_image.values(), key=lambda found: -len(found))
+
+
+def _pictures(rows: Sequence[Row], image_ids: Sequence[str], files: Mapping[str, Path]) -> dict[int, str]:
+    """Small copies by the number of the image: of the most confident mistakes and worst images."""
+    surest, worst = _mistakes(rows)
+    some = MAX_PICTURES // 4
+    wanted = dict.fromkeys(
+        [*(row[1] for row in surest[:some]), *(found[0][1] for found in worst[:some]), *(row[1] for row in surest)]
+    )
     found: dict[int, str] = {}
     size = 0
     for image in list(wanted)[:MAX_PICTURES]:
@@ -132,11 +156,37 @@ def _pictures(rows: Sequence[Sequence[Any]], image_ids: Sequence[str], files: Ma
         except (OSError, Image.DecompressionBombError) as error:
             raise ValueError(f"{file}: not a readable image ({error}); repair it, or leave out --images") from None
         small.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
-        content = io.BytesIO()
-        small.save(content, "JPEG", quality=72)
-        uri = "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+        uri = _uri(small)
         size += len(uri)
         if size > MAX_PICTURE_BYTES:
             break
         found[image] = uri
     return found
+
+
+def _maps(rows: Sequence[Row], records: Sequence[Record], explain: Explain) -> dict[str, str]:
+    """Maps of what answers depend on, by question id: of the mistakes that the page shows first."""
+    by_id = {str(record.question_id): record for record in records}
+    surest, worst = _mistakes(rows)
+    shown = [*surest[:MAX_MAPS], *(row for found in worst[:WORST_IMAGES] for row in found[:WORST_QUESTIONS])]
+    wanted = {str(row[0]): row[3] for row in shown}
+    found, other = {}, ""
+    for key, answer in wanted.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the page shows the doubts
+            explanation = explain(by_id[key])
+        if explanation is None or explanation.attribution is None:
+            continue
+        if explanation.attribution.answer != answer:
+            other = f"question {key!r}: {answer!r} in the results, {explanation.attribution.answer!r} by the model"
+            continue
+        found[key] = _uri(draw_map(explanation, PICTURE_SIZE))
+    if other and not found:
+        raise ValueError(f"the results are not the answers of this model ({other}); give the model that they are of")
+    return found
+
+
+def _uri(picture: Image.Image) -> str:
+    content = io.BytesIO()
+    picture.convert("RGB").save(content, "JPEG", quality=72)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
