@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,15 +17,24 @@ from PIL import Image, ImageDraw
 from coattn import models
 from coattn.apps.schema import AskedQuestion
 from coattn.features.extract.extractors.descriptor import Descriptor
+from coattn.features.store.writer import StoreWriter
 from coattn.nn import VQAModel
+from coattn.nn.layers import UnbiasedLayerNorm
 from coattn.serialization.directory import load_directory, save_model
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 pytest.importorskip("onnxscript", reason="the extra export is not installed")
 runtime = pytest.importorskip("coattn.runtime")
 
+from coattn.export.changed import Changed, changed_answers, write_changed  # noqa: E402
 from coattn.export.folder import Parity, check_parity, export_folder  # noqa: E402
-from coattn.export.onnx import ClassifierGraph, classifier_axes, example_inputs, write_graph  # noqa: E402
+from coattn.export.onnx import (  # noqa: E402
+    ClassifierGraph,
+    biased_layer_norm,
+    classifier_axes,
+    example_inputs,
+    write_graph,
+)
 
 WORDS = Vocabulary(["what", "color", "is", "the", "circle"])
 ANSWERS = AnswerVocabulary(["yes", "no", "red", "blue"])
@@ -149,8 +159,51 @@ def test_int8_is_smaller_and_still_answers(model_folder: Path, exported: Path, t
     sizes = [(folder / "model.onnx").stat().st_size for folder in (tmp_path / "int8", exported)]
     assert sizes[0] < sizes[1]
     small, full = (runtime.Predictor.load(folder) for folder in (tmp_path / "int8", exported))
-    confidences = [predictor.ask(photo(), QUESTIONS[0])[0].confidence for predictor in (small, full)]
-    assert confidences[0] == pytest.approx(confidences[1], abs=0.05)
+    alone = [small.ask(photo(), question)[0] for question in QUESTIONS]
+    assert [answer.confidence for answer in alone] == pytest.approx(
+        [full.ask(photo(), question)[0].confidence for question in QUESTIONS], abs=0.05
+    )
+    # The scale of 8-bit activations is that of a batch, but no question changes the answer to another.
+    assert [answers[0] for answers in small.ask_many([(photo(), question) for question in QUESTIONS])] == alone
+
+
+def test_changed_answers_are_counted_and_written_into_the_card(
+    model_folder: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from coattn.predictor import Predictor
+
+    data, random = tmp_path / "data", np.random.default_rng(1)
+    data.mkdir()
+    with StoreWriter(data / "features", dim=56, dtype="float32", record=Descriptor().record) as writer:
+        for number in range(2):
+            boxes = np.tile(np.array([0, 0, 1, 1], np.float32), (16, 1))
+            writer.add(f"{number}", random.normal(size=(16, 56)).astype(np.float32), boxes, (80, 60))
+    asked = [
+        {"question_id": place, "image_id": f"{place % 2}", "question": text} for place, text in enumerate(QUESTIONS)
+    ]
+    (data / "val_questions.json").write_text(json.dumps({"questions": asked}))
+    model, folder = Predictor.load(model_folder), tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    predictor = runtime.Predictor.load(folder)
+    assert changed_answers(model, predictor, data) == Changed(0, 3)
+    logits = predictor._logits
+    monkeypatch.setattr(predictor, "_logits", lambda *batch: -logits(*batch))
+    assert changed_answers(model, predictor, data) == Changed(3, 3)
+    write_changed(folder, Changed(1, 3))
+    assert (folder / "README.md").read_text().endswith("33.3 % of the answers differ from the model's (1 of 3).\n")
+    digest = hashlib.sha256((folder / "README.md").read_bytes()).hexdigest()
+    assert json.loads((folder / "runtime.json").read_text())["sha256"]["README.md"] == digest
+    with pytest.raises(FileNotFoundError, match=r"has neither test_questions\.json nor val_questions\.json"):
+        changed_answers(model, predictor, tmp_path)
+
+
+def test_the_norm_of_mcan_becomes_a_layer_norm() -> None:
+    torch.manual_seed(2)
+    norm = UnbiasedLayerNorm(24)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    rows = torch.randn(5, 24) * torch.tensor([[0.1], [1.0], [10.0], [1e4], [0.0]])
+    torch.testing.assert_close(biased_layer_norm(norm)(rows), norm(rows), atol=1e-4, rtol=0)
 
 
 def damage(folder: Path, name: str, change: Any) -> None:
@@ -174,8 +227,6 @@ def damage(folder: Path, name: str, change: Any) -> None:
     ],
 )
 def test_damaged_folders_are_refused(exported: Path, tmp_path: Path, name: str, change: Any, message: str) -> None:
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(exported, folder)
     damage(folder, name, change)
@@ -185,8 +236,6 @@ def test_damaged_folders_are_refused(exported: Path, tmp_path: Path, name: str, 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a" * 40])
 def test_a_graph_that_onnxruntime_cannot_read_is_named(exported: Path, tmp_path: Path, content: bytes) -> None:
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(exported, folder)
     config = json.loads((folder / "runtime.json").read_text())

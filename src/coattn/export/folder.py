@@ -17,11 +17,14 @@ from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import PLAIN, build_extractor
 from coattn.features.extract.extractors.network import GridExtractor
 from coattn.nn import VQAModel
+from coattn.predictor import Predictor
+from coattn.runtime import Predictor as ExportedPredictor
 from coattn.runtime import folder as layout
 from coattn.serialization.directory import ModelDirectory, load_directory
 from coattn.serialization.files import CARD, CERTIFICATE, INDEX
 from coattn.text.vocabulary import Vocabulary
 
+from .changed import Changed, changed_answers, write_changed
 from .onnx import INPUTS, OPSET, ClassifierGraph, ExtractorGraph, classifier_axes, example_inputs, write_graph
 
 TOLERANCE = 1e-4
@@ -30,13 +33,24 @@ _CHECKED = ((1, 1, 1), (1, 7, 36), (3, 5, 7), (2, 9, 3), (5, 3, 16))
 
 
 class Parity(NamedTuple):
-    """The largest difference of a logit between the model and its export, and the batches that were compared."""
+    """The largest difference of a logit between the model and its export, and the batches that were compared.
+
+    `changed` is the number of answers to the questions of a data set that differ, if they were compared.
+    """
 
     difference: float
     batches: tuple[tuple[int, int, int], ...]
+    changed: Changed | None = None
 
 
-def export_folder(model_folder: str | Path, out: str | Path, *, maps: bool = False, int8: bool = False) -> Parity:
+def export_folder(
+    model_folder: str | Path,
+    out: str | Path,
+    *,
+    maps: bool = False,
+    int8: bool = False,
+    check: str | Path | None = None,
+) -> Parity:
     """Export a model directory to a folder that `coattn.runtime` and `coattn serve` answer from without torch.
 
     Args:
@@ -45,9 +59,11 @@ def export_folder(model_folder: str | Path, out: str | Path, *, maps: bool = Fal
         maps: write `maps.onnx` too, which returns the attention maps beside the logits.
         int8: store the weights of matrix products as 8-bit integers. The projection of the region features stays in
             float32: in int8 it changed ten times as many answers.
+        check: a folder that `coattn prepare` wrote, with features; the answers to its test questions are compared,
+            and the share that differs is written into the card.
 
     Returns:
-        How far the logits of the export are from those of the model.
+        How far the logits and answers of the export are from those of the model.
 
     Raises:
         FileExistsError: `out` exists.
@@ -65,6 +81,10 @@ def export_folder(model_folder: str | Path, out: str | Path, *, maps: bool = Fal
     partial.mkdir(parents=True)
     try:
         parity = _write(directory, partial, maps=maps, int8=int8)
+        if check is not None:
+            changed = changed_answers(Predictor(directory), ExportedPredictor.load(partial), check)
+            write_changed(partial, changed)
+            parity = parity._replace(changed=changed)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -116,6 +136,7 @@ def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -
     config = {
         "format": layout.FORMAT,
         "version": layout.VERSION,
+        "precision": "int8" if int8 else "float32",
         "activation": directory.activation,
         "temperature": directory.temperature,
         "max_tokens": directory.max_tokens,
@@ -189,5 +210,5 @@ def _card_section(parity: Parity, *, int8: bool) -> str:
         f"model's on random batches of {batches} (questions x tokens x regions, ragged, one image empty).",
     ]
     if int8:
-        lines += ["", "The weights of matrix products are stored as 8-bit integers."]
+        lines += ["", "The weights of matrix products are stored as 8-bit integers, which changes logits and answers."]
     return "\n".join([*lines, ""])

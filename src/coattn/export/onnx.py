@@ -7,6 +7,7 @@ a feature, A answers, S answer words, P answer words that are already written.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from coattn._internal.files import require
 from coattn.features.extract.extractors.network import GridExtractor
 from coattn.nn import VQAModel
+from coattn.nn.layers import UnbiasedLayerNorm
 
 # At opset 20 an attention operator that gets a boolean mask averages the values of a fully masked row. These graphs
 # hold the explicit form instead (`need_weights=True`), in which such a row is zero, so the opset makes no difference.
@@ -66,12 +68,28 @@ class OnnxRecurrence(nn.Module):
 
 
 def exportable(module: nn.Module) -> nn.Module:
-    """A copy in eval mode whose recurrences are ONNX operators."""
+    """A copy in eval mode whose recurrences and norms are ONNX operators."""
     module = copy.deepcopy(module).eval()
     for name, part in list(module.named_modules()):
         if isinstance(part, nn.LSTM | nn.GRU):
             module.set_submodule(name, OnnxRecurrence(part))
+        elif isinstance(part, UnbiasedLayerNorm):
+            module.set_submodule(name, biased_layer_norm(part))
     return module
+
+
+def biased_layer_norm(norm: UnbiasedLayerNorm) -> nn.LayerNorm:
+    """MCAN's norm as the usual layer norm, for which ONNX has an operator.
+
+    With c = sqrt(D / (D - 1)), `(x - mean) / (c * std + eps)` is `(x - mean) / (std + eps / c) / c`, and
+    `std + eps / c` is replaced by `sqrt(std ** 2 + (eps / c) ** 2)`. Their ratio differs from 1 by at most
+    `eps / std`, 1e-6 where a row's standard deviation is 1.
+    """
+    scale = math.sqrt(norm.dim / max(norm.dim - 1, 1))
+    found = nn.LayerNorm(norm.dim, eps=(norm.eps / scale) ** 2)
+    found.weight = nn.Parameter(norm.weight.detach() / scale)
+    found.bias = nn.Parameter(norm.bias.detach())
+    return found
 
 
 class ClassifierGraph(nn.Module):

@@ -29,6 +29,7 @@ QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "version": int,
+    "precision": str,
     "activation": str,
     "temperature": float,
     "max_tokens": (int, type(None)),

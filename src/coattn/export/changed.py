@@ -1,0 +1,74 @@
+"""The share of questions whose answer differs between a model and its export."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from coattn._internal.files import read_json, write_json
+from coattn.datasets.vqa_json import read_vqa
+from coattn.features.store.reader import FeatureStore
+from coattn.predictor import Predictor
+from coattn.runtime import EncodedImage
+from coattn.runtime import Predictor as ExportedPredictor
+from coattn.runtime.folder import CARD, CONFIG
+
+_CHUNK = 64  # questions whose images are held at once
+
+
+class Changed(NamedTuple):
+    """How many of the questions in a file get another best answer."""
+
+    num_changed: int
+    num_questions: int
+
+    def __str__(self) -> str:
+        share = 100 * self.num_changed / self.num_questions
+        return f"{share:.3g} % of the answers differ from the model's ({self.num_changed:,} of {self.num_questions:,})"
+
+
+def changed_answers(model: Predictor, exported: ExportedPredictor, data: str | Path) -> Changed:
+    """Compare the best answers of a model and of its export.
+
+    Args:
+        model: the model.
+        exported: its export.
+        data: a folder that `coattn prepare` wrote, with the features of its images in `features`; the questions of
+            `test_questions.json` are asked, or of `val_questions.json` if there is none.
+
+    Raises:
+        FileNotFoundError: the folder has neither file, or no features.
+        ValueError: a file is damaged or empty, or the features are not those of the model.
+    """
+    paths = [Path(data, f"{split}_questions.json") for split in ("test", "val")]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        raise FileNotFoundError(f"{data}: has neither {paths[0].name} nor {paths[1].name}; run coattn prepare first")
+    records = read_vqa(path, None).records
+    if not records:
+        raise ValueError(f"{path}: has no questions")
+    store = FeatureStore(Path(data, "features"))
+    num_changed = 0
+    # Questions about an image are neighbors in the file, so that each image is read once or few times.
+    for start in range(0, len(records), _CHUNK):
+        batch = records[start : start + _CHUNK]
+        images = {record.image_id: model.encode(record.image_id, features=store) for record in batch}
+        arrays = {}
+        for name, image in images.items():
+            boxes = torch.zeros(len(image.features), 4) if image.boxes is None else image.boxes
+            arrays[name] = EncodedImage(image.features.numpy(), boxes.numpy(), image.size, None)
+        expected = model.ask_many([(images[record.image_id], record.question) for record in batch], top_k=1)
+        found = exported.ask_many([(arrays[record.image_id], record.question) for record in batch], top_k=1)
+        num_changed += sum(mine[0].text != theirs[0].text for mine, theirs in zip(expected, found, strict=True))
+    return Changed(num_changed, len(records))
+
+
+def write_changed(folder: Path, changed: Changed) -> None:
+    """Add the share of changed answers to the card of an exported folder."""
+    card, config = folder / CARD, read_json(folder / CONFIG)
+    card.write_text(f"{card.read_text(encoding='utf-8')}\n{changed}.\n", encoding="utf-8")
+    config["sha256"][CARD] = hashlib.sha256(card.read_bytes()).hexdigest()
+    write_json(folder / CONFIG, config, indent=1)
