@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from coattn.datasets.records import Record
@@ -66,9 +68,19 @@ def test_table_and_markdown_have_the_same_cells(comparison: Comparison) -> None:
     assert lines[1].count("---") == len(comparison.rows()[0])
 
 
-def test_one_answer_type_is_not_repeated() -> None:
-    records = [record for record in RECORDS if record.answer_type == "other"]
+@pytest.mark.parametrize(
+    ("types", "kinds", "note"),
+    [(("",), "", "the columns answer_type and question_type"), (("who", "what"), "question type", "by their own type")],
+)
+def test_answers_of_one_type_are_divided_by_the_questions(types: tuple[str, ...], kinds: str, note: str) -> None:
+    records = [
+        replace(record, question_type=types[number // 2 % len(types)])
+        for number, record in enumerate(RECORDS)
+        if record.answer_type == "other"
+    ]
     answers = Results({record.question_id: "cat" for record in records})
     comparison = compare_answers({"a": answers, "b": answers}, records, "exact_match", num_samples=10)
-    assert list(comparison.differences) == [ALL]
+    assert (comparison.kinds, list(comparison.differences)) == (kinds, [ALL, *types] if kinds else [ALL])
     assert comparison.differences[ALL]["b"][:3] == (0, 0, 0)
+    assert note in comparison.table().splitlines()[-1]
+    assert note in comparison.markdown().splitlines()[-1]

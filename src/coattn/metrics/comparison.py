@@ -22,17 +22,20 @@ class Comparison:
     Attributes:
         metric: The metric that judged them.
         scores: The scores of each, by its name; the first is the one that the others are compared with.
-        differences: For all questions and for each answer type, the first minus each other one, by its name, in points.
+        differences: For all questions and for each kind, the first minus each other one, by its name, in points.
+        kinds: The division into kinds: "answer type"; "question type" where all answers have one type; "" where all
+            questions have one type too.
     """
 
     metric: str
     scores: dict[str, Scores]
     differences: dict[str, dict[str, Difference]]
+    kinds: str = "answer type"
 
     def number(self, name: str, group: str) -> Number:
-        """The score of one set of answers on all questions, or on those of an answer type."""
+        """The score of one set of answers on all questions, or on those of a kind."""
         numbers = self.scores[name].numbers
-        return numbers[ALL][self.metric] if group == ALL else numbers["answer type"][group]
+        return numbers[ALL][self.metric] if group == ALL else numbers[self.kinds][group]
 
     def rows(self) -> list[list[str]]:
         """The comparison as the cells of a table with titles: the scores, and the first minus the second."""
@@ -53,17 +56,29 @@ class Comparison:
         rows = self.rows()
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join(lines)
+        return "\n".join([*lines, *([self.note] if self.note else [])])
 
     def markdown(self) -> str:
         """The comparison as a table in Markdown."""
         titles, *rows = (f"| {' | '.join(row)} |" for row in self.rows())
-        return "\n".join([titles, "|" + "---|" * (len(self.scores) + 3), *rows])
+        lines = [titles, "|" + "---|" * (len(self.scores) + 3), *rows]
+        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+
+    @property
+    def note(self) -> str:
+        """The reason why the questions are not divided by answer type; empty if they are."""
+        if self.kinds == "answer type":
+            return ""
+        reason = "All answers have one type (only yes, no and numbers are recognized, in English)"
+        if self.kinds:
+            return f"{reason}: the questions are divided by their own type."
+        return f"{reason}, and the questions too: the columns answer_type and question_type of a table divide them."
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as plain values for a JSON file."""
         return {
             "metric": self.metric,
+            "kinds": self.kinds,
             "scores": {name: scores.to_json() for name, scores in self.scores.items()},
             "differences": {
                 group: {other: difference._asdict() for other, difference in differences.items()}
@@ -94,16 +109,20 @@ def compare_answers(
         for name, results in answers.items()
     }
     images = Images([record.image_id for record in records])
-    types = np.array([record.answer_type for record in records])
     first, *others = judged
-    counted = scores[first].numbers["answer type"]
-    groups = sorted(counted, key=lambda name: -counted[name].count)
+    divisions = {
+        "answer type": [record.answer_type for record in records],
+        "question type": [record.question_type for record in records],
+    }
+    kinds = next((kinds for kinds in divisions if len(scores[first].numbers[kinds]) > 1), "")
+    counted = scores[first].numbers[kinds] if kinds else {}
+    types = np.array(divisions.get(kinds, []))
     differences: dict[str, dict[str, Difference]] = {}
-    for group in [ALL, *(groups if len(groups) > 1 else [])]:
+    for group in [ALL, *sorted(counted, key=lambda name: -counted[name].count)]:
         inside = np.ones(len(records), bool) if group == ALL else types == group
         differences[group] = {}
         for other in others:
             one, two = (np.where(inside, judged[name].worth, np.nan) for name in (first, other))
             value, low, high, p_value = paired_test(one, two, images, num_samples=num_samples)
             differences[group][other] = Difference(100 * value, 100 * low, 100 * high, p_value)
-    return Comparison(metric, scores, differences)
+    return Comparison(metric, scores, differences, kinds)

@@ -117,3 +117,13 @@ def test_report_names_twin_prior_and_what_training_has_seen(
     assert "image_id questions accuracy" in printed
     assert "split questions accuracy 95 % interval test 11 " in printed
     assert "points above a random order" in printed
+
+    written = run / "predictions" / "test.report.json"
+    assert f"{written}: the report as JSON" in printed
+    report = json.loads(written.read_text())
+    assert (report["questions_with_unknown_words"], report["prior"], report["twin"]) == (1, "no", str(twin))
+    assert report["comparison"]["differences"]["all questions"]["question only"]["value"] == 0
+    assert set(report["other_images"]) == {SHUFFLED, BLANK}
+    assert {"closed or open", "image in training", "image_id", "split"} <= set(report["scores"]["numbers"])
+    assert report["scores"]["numbers"]["all questions"]["exact_match"]["interval"]
+    assert set(report["explanations"]["methods"]) >= {"dependence", "attention"}

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from coattn._internal.files import write_json
 from coattn.datasets.results import FORMS, Results, default_name, write_results
 from coattn.explain.abstain import Safeguards, check_max_risk
 from coattn.metrics.score import column_groups, score
@@ -16,7 +17,7 @@ from coattn.serialization.directory import load_directory
 from coattn.training.data import VQADataModule
 from coattn.training.evaluation.answers import CollectAnswers, results_by_question
 from coattn.training.evaluation.certify import with_doubts
-from coattn.training.evaluation.report import report_explanations, report_scores
+from coattn.training.evaluation.report import report_answers
 from coattn.training.task import VQATask
 
 
@@ -59,14 +60,24 @@ class Answering:
         records = [record for record in data.records if record.question_id in results.answers]
         if split == "test":
             results = self._doubted(results, split)
-        self._write_results(results, split, self.root / "predictions" / f"{split}.json")
+        path = self.root / "predictions" / f"{split}.json"
+        self._write_results(results, split, path)
         if split == "val":
             print(score(results, records, data.metric).table())
             return
-        device = self.trainer.strategy.root_device
-        print(report_scores(self.task, self.data, results, self.root, device, columns=self.settings.by))
-        if self.settings.explain:
-            print(f"\n{report_explanations(self._model_directory(), self.data, device)}")
+        report = report_answers(
+            self.task,
+            self.data,
+            results,
+            self.root,
+            self.trainer.strategy.root_device,
+            columns=self.settings.by,
+            explained=self._model_directory() if self.settings.explain else None,
+        )
+        print(report.text())
+        path = path.with_suffix(".report.json")
+        write_json(path, report.to_json(), indent=1)
+        print(f"\n{path}: the report as JSON")
 
     def predict(self) -> None:
         """Answer questions whose answers need not be known, and write the answers."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from coattn.datasets.records import Record
 from coattn.datasets.results import Results, read_results
 from coattn.explain.faithful import summary, table
-from coattn.metrics.comparison import compare_answers
+from coattn.metrics.comparison import Comparison, compare_answers
 from coattn.metrics.medical import is_closed
 from coattn.metrics.score import column_groups, score, seen_groups
+from coattn.metrics.scores import Scores
 from coattn.serialization.directory import load_directory
 from coattn.text.vocabulary import unknown_words
 from coattn.training.data import VQADataModule
@@ -25,7 +28,60 @@ MODEL, TWIN, PRIOR = "model", "question only", "prior"
 _EXPLAINED = ["dependence", "attention"]  # the methods that are measured on request
 
 
-def report_scores(
+@dataclass(frozen=True)
+class Report:
+    """The report on the answers to the test questions.
+
+    Attributes:
+        scores: the scores with intervals, by kind of question.
+        num_unknown: the number of questions with words that the model does not know.
+        prior: the most common training answer; None if the data have no training questions, as the rest but the last.
+        twin: the file with the answers of the question-only twin, if there is one.
+        comparison: of the model with its twin and the prior.
+        other_images: the score of the model with other images, in percent; see `image_controls`.
+        explanations: how faithful the explanations are, if it was asked for; see `coattn.explain.faithful.summary`.
+    """
+
+    scores: Scores
+    num_unknown: int
+    prior: str | None = None
+    twin: Path | None = None
+    comparison: Comparison | None = None
+    other_images: Mapping[str, float] = field(default_factory=dict)
+    explanations: dict[str, Any] | None = None
+
+    def text(self) -> str:
+        """The report for people."""
+        unknown = f"{self.num_unknown} of {len(self.scores.by_question)}"
+        parts = [self.scores.table(), f"Questions with words that the model does not know: {unknown}."]
+        if self.comparison is None:
+            parts.append("The data have no training questions: the prior and the controls are left out.")
+        else:
+            source = "not found; `coattn train` trains one" if self.twin is None else f"from {self.twin}"
+            controls = "\n".join(f"  {name:<16} {value:.2f}" for name, value in self.other_images.items())
+            parts += [
+                f"Comparison, in percent with 95 % intervals. The prior always answers {self.prior!r}. The "
+                f"question-only twin is {source}.\n{self.comparison.table()}",
+                f"The same model with other images, in percent:\n{controls}",
+            ]
+        if self.explanations is not None:
+            parts.append(f"Faithfulness of explanations\n{table(self.explanations)}")
+        return "\n\n".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values for a JSON file."""
+        return {
+            "scores": self.scores.to_json(),
+            "questions_with_unknown_words": self.num_unknown,
+            "prior": self.prior,
+            "twin": None if self.twin is None else str(self.twin),
+            "comparison": None if self.comparison is None else self.comparison.to_json(),
+            "other_images": dict(self.other_images),
+            "explanations": self.explanations,
+        }
+
+
+def report_answers(
     task: VQATask,
     data: VQADataModule,
     results: Results,
@@ -33,19 +89,18 @@ def report_scores(
     device: torch.device,
     *,
     columns: Sequence[str] = (),
-) -> str:
-    """The report on the answers to the test questions, as text.
-
-    It contains the scores with intervals and by kind of question, the comparison with the question-only twin and with
-    the prior, and the controls with other images. Without training questions only the scores are known.
+    explained: Path | None = None,
+) -> Report:
+    """The report on the answers to the test questions.
 
     Args:
         task: The model, for the controls.
-        data: Its data.
+        data: Its data. Without training questions the comparison and the controls are left out.
         results: Its answers to all or some of the test questions.
         root: The folder of its run, where `find_twin` looks for the answers of the twin.
         device: The device of the controls.
         columns: Columns of the questions by which the scores are divided too.
+        explained: The model directory whose explanations are measured; None measures none.
 
     Raises:
         ValueError: No question has such a column.
@@ -60,31 +115,28 @@ def report_scores(
     if training:
         groups |= seen_groups(training, records)
     words = data.text.vocabularies.words
-    unknown = ["with unknown words" if unknown_words(record.question, words) else "" for record in records]
+    unknown = [bool(unknown_words(record.question, words)) for record in records]
     if any(unknown):
-        groups["words"] = [kind or "all words known" for kind in unknown]
-    parts = [
-        score(results, records, split.metric, groups=groups, num_samples=1000).table(),
-        f"Questions with words that the model does not know: {sum(map(bool, unknown))} of {len(records)}.",
-    ]
-    if not training:
-        return "\n\n".join([*parts, "The data have no training questions: the prior and the controls are left out."])
-
-    compared, twin = {MODEL: results}, find_twin(root)
-    if twin is not None:
-        answers = read_results(twin).answers
-        if all(record.question_id in answers for record in records):
+        groups["words"] = ["with unknown words" if some else "all words known" for some in unknown]
+    report = Report(score(results, records, split.metric, groups=groups, num_samples=1000), sum(unknown))
+    if training:
+        compared, twin = {MODEL: results}, find_twin(root)
+        answers = {} if twin is None else read_results(twin).answers
+        if twin is not None and all(record.question_id in answers for record in records):
             compared[TWIN] = Results({record.question_id: answers[record.question_id] for record in records})
-    common = most_common_answer(training)
-    compared[PRIOR] = Results({record.question_id: common for record in records})
-    source = "not found; `coattn train` trains one" if TWIN not in compared else f"from {twin}"
-    parts += [
-        f"Comparison, in percent with 95 % intervals. The prior always answers {common!r}. The question-only twin is "
-        f"{source}.\n{compare_answers(compared, records, split.metric).table()}",
-        "The same model with other images, in percent:\n"
-        + "\n".join(f"  {name:<16} {value:.2f}" for name, value in image_controls(task, data, "test", device).items()),
-    ]
-    return "\n\n".join(parts)
+        prior = most_common_answer(training)
+        compared[PRIOR] = Results({record.question_id: prior for record in records})
+        report = replace(
+            report,
+            prior=prior,
+            twin=twin if TWIN in compared else None,
+            comparison=compare_answers(compared, records, split.metric),
+            other_images=image_controls(task, data, "test", device),
+        )
+    if explained is None:
+        return report
+    questions = measure_explanations(load_directory(explained), data, "test", _EXPLAINED, device=device)
+    return replace(report, explanations=summary(questions, "test"))
 
 
 def find_twin(root: Path) -> Path | None:
@@ -97,9 +149,3 @@ def find_twin(root: Path) -> Path | None:
 def most_common_answer(training: Sequence[Record]) -> str:
     """The prior: the most common answer of the training questions."""
     return Counter(record.answer for record in training).most_common(1)[0][0]
-
-
-def report_explanations(folder: Path, data: VQADataModule, device: torch.device) -> str:
-    """The faithfulness of the explanations of a model directory on test questions, as text; see `explain-test`."""
-    questions = measure_explanations(load_directory(folder), data, "test", _EXPLAINED, device=device)
-    return f"Faithfulness of explanations\n{table(summary(questions, 'test'))}"
