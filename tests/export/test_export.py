@@ -96,7 +96,7 @@ def test_every_preset_has_the_same_logits(preset: str, tmp_path: Path) -> None:
     model = make(preset)
     inputs = example_inputs(model, batch=3, tokens=5, regions=7)
     write_graph(ClassifierGraph(model, ()), inputs, classifier_axes(), ["logits"], tmp_path / "model.onnx")
-    assert check_parity(model, tmp_path / "model.onnx").difference < 1e-4
+    assert check_parity(model, tmp_path).difference < 1e-4
 
 
 def test_answers_are_those_of_the_model(model_folder: Path, exported: Path) -> None:
@@ -186,8 +186,8 @@ def test_changed_answers_are_counted_and_written_into_the_card(
     shutil.copytree(exported, folder)
     predictor = runtime.Predictor.load(folder)
     assert changed_answers(model, predictor, data) == Changed(0, 3)
-    logits = predictor._logits
-    monkeypatch.setattr(predictor, "_logits", lambda *batch: -logits(*batch))
+    ranked = predictor._ranked
+    monkeypatch.setattr(predictor, "_ranked", lambda logits, answers, top_k: ranked(-logits, answers, top_k))
     assert changed_answers(model, predictor, data) == Changed(3, 3)
     write_changed(folder, Changed(1, 3))
     assert (folder / "README.md").read_text().endswith("33.3 % of the answers differ from the model's (1 of 3).\n")

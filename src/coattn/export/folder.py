@@ -16,15 +16,17 @@ from coattn._internal.files import require, write_json
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import PLAIN, build_extractor
 from coattn.features.extract.extractors.network import GridExtractor
-from coattn.nn import VQAModel
+from coattn.nn import VQAGenerator, VQAModel
 from coattn.predictor import Predictor
 from coattn.runtime import Predictor as ExportedPredictor
 from coattn.runtime import folder as layout
+from coattn.runtime.generator import SEARCH, Generator
 from coattn.serialization.directory import ModelDirectory, load_directory
 from coattn.serialization.files import CARD, CERTIFICATE, INDEX
 from coattn.text.vocabulary import Vocabulary
 
 from .changed import Changed, changed_answers, write_changed
+from .generator import generator_difference, write_generator
 from .onnx import INPUTS, OPSET, ClassifierGraph, ExtractorGraph, classifier_axes, example_inputs, write_graph
 
 TOLERANCE = 1e-4
@@ -75,7 +77,7 @@ def export_folder(
     if out.exists():
         raise FileExistsError(f"{out}: already exists; choose another folder or remove it")
     directory = load_directory(model_folder)
-    _check_exportable(directory)
+    _check_exportable(directory, maps=maps)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -91,13 +93,10 @@ def export_folder(
     return parity
 
 
-def _check_exportable(directory: ModelDirectory) -> None:
+def _check_exportable(directory: ModelDirectory, *, maps: bool) -> None:
     """Raise ValueError for a model that `coattn.runtime` could not ask."""
-    if not isinstance(directory.model, VQAModel):
-        raise ValueError(
-            f"{directory.folder}: a {type(directory.model).__name__} writes its answers word by word; "
-            "export supports models that choose among answers"
-        )
+    if maps and isinstance(directory.model, VQAGenerator):
+        raise ValueError(f"{directory.folder}: the attention maps of a model that writes its answers are not exported")
     if not isinstance(directory.question_vocabulary, Vocabulary):
         raise ValueError(
             f"{directory.folder}: its questions pass through a pretrained text encoder; "
@@ -107,22 +106,27 @@ def _check_exportable(directory: ModelDirectory) -> None:
 
 def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -> Parity:
     model = directory.model
-    assert isinstance(model, VQAModel)
-    inputs = example_inputs(model, batch=3, tokens=5, regions=7)
-    write_graph(ClassifierGraph(model, ()), inputs, classifier_axes(), ["logits"], folder / layout.MODEL)
+    graphs = [layout.MODEL]
     map_names: list[str] = []
-    if maps:
-        with torch.no_grad():
-            map_names = list(_run(model, inputs, need_weights=True).maps)
-        graph = ClassifierGraph(model, map_names)
-        write_graph(graph, inputs, classifier_axes(), ["logits", *map_names], folder / layout.MAPS)
-    parity = check_parity(model, folder / layout.MODEL)
+    if isinstance(model, VQAGenerator):
+        write_generator(model, folder)
+        graphs.append(layout.DECODER)
+    else:
+        inputs = example_inputs(model, batch=3, tokens=5, regions=7)
+        write_graph(ClassifierGraph(model, ()), inputs, classifier_axes(), ["logits"], folder / layout.MODEL)
+        if maps:
+            with torch.no_grad():
+                map_names = list(_run(model, inputs, need_weights=True).maps)
+            graph = ClassifierGraph(model, map_names)
+            write_graph(graph, inputs, classifier_axes(), ["logits", *map_names], folder / layout.MAPS)
+    parity = check_parity(model, folder)
     if parity.difference > TOLERANCE:
         raise ValueError(
             f"{directory.folder}: a logit of the export differs by {parity.difference:.2g}, more than {TOLERANCE}"
         )
     if int8:
-        _quantize(folder / layout.MODEL)
+        for name in graphs:
+            _quantize(folder / name)
     grid = _write_extractor(directory, folder)
     write_json(folder / layout.QUESTIONS, directory.question_vocabulary.to_json(), indent=0)  # type: ignore[union-attr]
     write_json(folder / layout.ANSWERS, directory.answer_vocabulary.to_json(), indent=0)
@@ -144,6 +148,7 @@ def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -
         "extractor": directory.extractor,
         "grid": grid,
         "maps": map_names,
+        "search": {name: getattr(model, name) for name in SEARCH} if isinstance(model, VQAGenerator) else None,
         "sha256": hashes,
     }
     write_json(folder / layout.CONFIG, config, indent=1)
@@ -155,17 +160,25 @@ def _run(model: VQAModel, inputs: Mapping[str, Tensor], *, need_weights: bool = 
     return model(inputs["question"], inputs["regions"], **keywords, need_weights=need_weights)
 
 
-def check_parity(model: VQAModel, path: Path) -> Parity:
-    """Compare the logits of a model and of its ONNX file on ragged random batches, one image without regions."""
-    session = require("onnxruntime", "export").InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    names = {value.name for value in session.get_inputs()}
+def check_parity(model: VQAModel | VQAGenerator, folder: Path) -> Parity:
+    """Compare the logits of a model and of its ONNX files on ragged random batches, one image without regions.
+
+    Of a model that writes its answers, the log-probabilities of the words of random answers are compared.
+    """
+    runtime = require("onnxruntime", "export")
+    files = [path for name in (layout.MODEL, layout.DECODER) if (path := folder / name).is_file()]
+    sessions = [runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"]) for path in files]
+    names = {value.name for value in sessions[0].get_inputs()}
     largest = 0.0
     for number, (batch, tokens, regions) in enumerate(_CHECKED):
         inputs = example_inputs(model, batch=batch, tokens=tokens, regions=regions, seed=number)
+        if isinstance(model, VQAGenerator):
+            largest = max(largest, generator_difference(model, Generator(*sessions), inputs))
+            continue
         with torch.no_grad():
             expected = _run(model, inputs).logits.numpy()
-        found = session.run(["logits"], {name: value.numpy() for name, value in inputs.items() if name in names})[0]
-        largest = max(largest, float(np.abs(found - expected).max()))
+        values = {name: value.numpy() for name, value in inputs.items() if name in names}
+        largest = max(largest, float(np.abs(sessions[0].run(["logits"], values)[0] - expected).max()))
     return Parity(largest, _CHECKED)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from coattn._internal.files import require
 from coattn.features.extract.extractors.network import GridExtractor
-from coattn.nn import VQAModel
+from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.layers import UnbiasedLayerNorm
 
 # At opset 20 an attention operator that gets a boolean mask averages the values of a fully masked row. These graphs
@@ -133,7 +133,9 @@ class ExtractorGraph(nn.Module):
         return self.extractor.features(pixels)
 
 
-def example_inputs(model: VQAModel, *, batch: int, tokens: int, regions: int, seed: int = 0) -> dict[str, Tensor]:
+def example_inputs(
+    model: VQAModel | VQAGenerator, *, batch: int, tokens: int, regions: int, seed: int = 0
+) -> dict[str, Tensor]:
     """Random inputs of a model, with padding in every row but the first; with several rows the last has no region.
 
     `tokens` and `regions` are lowered to the number of positions that the model has learned, if it has learned any.

@@ -1,11 +1,12 @@
 """The exported folder: its files, and a strict reader.
 
 runtime.json              the format, the calibration, the image extractor, and a SHA-256 of every other file
-model.onnx                the model: questions and regions to logits
+model.onnx                the model: questions and regions to logits, or to what a decoder reads
+decoder.onnx              only of a model that writes its answers: from a word to the next one
 maps.onnx                 optional: the same with the attention maps as further outputs
 extractor.onnx            optional: the network of the image extractor
 question_vocabulary.json  the words of questions
-answers.json              the answers, in the order of the logits
+answers.json              the answers, in the order of the logits, or the words of answers
 certificate.json          optional: the risk certificates of the model
 index.safetensors         optional: the index of the training images
 README.md                 the card: the model's own, and how this export was checked
@@ -20,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from coattn._internal.files import read_json
+from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 FORMAT, VERSION = "coattn export", 1
 CONFIG, CARD = "runtime.json", "README.md"
-MODEL, MAPS, EXTRACTOR = "model.onnx", "maps.onnx", "extractor.onnx"
+MODEL, DECODER, MAPS, EXTRACTOR = "model.onnx", "decoder.onnx", "maps.onnx", "extractor.onnx"
 QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
@@ -37,6 +39,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "extractor": dict,
     "grid": (dict, type(None)),
     "maps": list,
+    "search": (dict, type(None)),
     "sha256": dict,
 }
 
@@ -49,13 +52,13 @@ class ExportedFolder:
         folder: the directory.
         config: the values of `runtime.json`.
         questions: the vocabulary of questions.
-        answers: the answers, in the order of the logits.
+        answers: the answers, in the order of the logits, or the words of answers.
     """
 
     folder: Path
     config: dict[str, Any]
     questions: Vocabulary
-    answers: AnswerVocabulary
+    answers: AnswerVocabulary | AnswerWords
 
     def graph(self, name: str) -> bytes:
         """The bytes of an ONNX file, checked against the recorded hash.
@@ -96,9 +99,10 @@ def read_folder(folder: Path) -> ExportedFolder:
     if not 0 < config["temperature"] < math.inf:
         raise ValueError(f"{path}: temperature is {config['temperature']!r:.40}, it must be a positive number")
     vocabularies: list[Any] = []
-    for name, kind in ((QUESTIONS, Vocabulary), (ANSWERS, AnswerVocabulary)):
+    readers: dict[str, Any] = {QUESTIONS: Vocabulary.from_json, ANSWERS: answers_from_json}
+    for name, from_json in readers.items():
         try:
-            vocabularies.append(kind.from_json(read_json(folder / name)))
+            vocabularies.append(from_json(read_json(folder / name)))
         except ValueError as error:
             raise ValueError(error if name in str(error) else f"{folder / name}: {error}") from None
     return ExportedFolder(folder, config, *vocabularies)

@@ -24,7 +24,9 @@ from coattn.features.extract.extractors.objects import Objects
 from coattn.features.extract.extractors.patches import Patches
 from coattn.features.extract.images import ImageSource, load_image
 
-from .folder import EXTRACTOR, MODEL, ExportedFolder, read_folder
+from .beam import NEVER
+from .folder import DECODER, EXTRACTOR, MODEL, ExportedFolder, read_folder
+from .generator import Generator
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -66,6 +68,9 @@ class Predictor:
         self.folder, self.num_threads = folder, num_threads
         self._session = self._open(MODEL)
         self._inputs = {value.name for value in self._session.get_inputs()}
+        self._generator = None
+        if folder.config["search"] is not None:
+            self._generator = Generator(self._session, self._open(DECODER))
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, num_threads: int | None = None) -> Self:
@@ -123,9 +128,9 @@ class Predictor:
             batch = questions[start : start + batch_size]
             images = [image if isinstance(image, EncodedImage) else self.encode(image) for image, _ in batch]
             texts = [question for _, question in batch]
-            logits = self._logits(images, [self._token_ids(question) for question in texts])
+            scored = self._scored(images, [self._token_ids(question) for question in texts], top_k)
             answers += self.safeguards.judged(
-                [self._ranked(row, top_k) for row in logits],
+                [self._ranked(*row, top_k) for row in scored],
                 [image.features for image in images],
                 texts,
                 self.folder.questions,
@@ -139,8 +144,10 @@ class Predictor:
         """The reasons to doubt an answer that the export knows."""
         return Safeguards.load(self.folder.folder)
 
-    def _logits(self, images: Sequence[EncodedImage], questions: Sequence[np.ndarray]) -> np.ndarray:
-        """Logits (B, A) of pairs of image and question."""
+    def _scored(
+        self, images: Sequence[EncodedImage], questions: Sequence[np.ndarray], top_k: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each pair of image and question logits (A,), and the answers: numbers (A,), or word ids (A, S)."""
         question, question_mask = _padded(questions)
         regions, region_mask = _padded([image.features for image in images])
         values = {
@@ -151,7 +158,14 @@ class Predictor:
             "boxes": _padded([image.boxes for image in images])[0],
             "image_sizes": np.array([image.size for image in images], np.float32),
         }
-        return self._session.run(["logits"], {name: values[name] for name in self._inputs})[0]
+        if self._generator is not None:
+            search = self.folder.config["search"]
+            found = self._generator.search(values, **search | {"num_beams": max(top_k, search["num_beams"])})
+            rows = zip(found.tokens, found.scores, found.scores > NEVER, strict=True)
+            return [(_log_odds(scores[real]), tokens[real]) for tokens, scores, real in rows]
+        logits = self._session.run(["logits"], {name: values[name] for name in self._inputs})[0]
+        numbers = np.arange(logits.shape[1])
+        return [(row, numbers) for row in logits]
 
     def _token_ids(self, question: str) -> np.ndarray:
         """Ids (T,) of a question, cut to the length of training."""
@@ -163,14 +177,14 @@ class Predictor:
             ids = ids[:limit]
         return np.array(ids, np.int64)
 
-    def _ranked(self, logits: np.ndarray, top_k: int) -> list[Answer]:
-        """The best answers to one question, from its logits (A,); equal ones in the order of the vocabulary."""
-        if not np.isfinite(logits).all():
+    def _ranked(self, logits: np.ndarray, answers: np.ndarray, top_k: int) -> list[Answer]:
+        """The best of the answers to one question, by their logits (A,); equal ones in the given order."""
+        if not len(logits) or not np.isfinite(logits).all():
             raise ValueError(f"{self.folder.folder}: the scores of the answers are not finite; export the model again")
         best = np.argsort(-logits, kind="stable")[:top_k]
         shares = _confidences(logits, self.folder.config["temperature"], self.folder.config["activation"])[best]
-        answers = self.folder.answers
-        texts = map(answers.as_typed, answers.texts(best.tolist()))
+        vocabulary = self.folder.answers
+        texts = map(vocabulary.as_typed, vocabulary.texts(answers[best].tolist()))
         return [Answer(text, share) for text, share in zip(texts, shares.tolist(), strict=True)]
 
     def _extract(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
@@ -229,6 +243,12 @@ def _confidences(logits: np.ndarray, temperature: float, activation: str) -> np.
         return 1 / (1 + np.exp(-np.clip(scaled, -700, 700)))
     weights = np.exp(scaled - scaled.max())
     return weights / weights.sum()
+
+
+def _log_odds(log_probs: np.ndarray) -> np.ndarray:
+    """`coattn.metrics.calibration.log_odds`, in numpy."""
+    log_probs = np.minimum(log_probs, np.float32(-1e-7))
+    return log_probs - np.log(-np.expm1(log_probs))
 
 
 def _padded(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -175,6 +175,10 @@ class AnswerDecoder(nn.Module, ABC):
         return Context(vector, tuple(sides))
 
     @abstractmethod
+    def start(self, context: Context) -> State:
+        """The state before the first word: an explicit form of the empty state."""
+
+    @abstractmethod
     def forward(
         self, tokens: Tensor, context: Context, state: State = (), *, need_weights: bool = False
     ) -> DecoderOutput:

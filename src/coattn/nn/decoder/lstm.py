@@ -66,12 +66,16 @@ class LSTMDecoder(AnswerDecoder):
         self.join = nn.Linear(2 * dim + context_dim, dim)
         self.normalize = nn.LayerNorm(dim)
 
+    def start(self, context: Context) -> State:
+        """See `AnswerDecoder.start`: the hidden state and the cell of each layer, both (B, D)."""
+        return tuple((context.vector, torch.zeros_like(context.vector)) for _ in self.cells)
+
     def forward(
         self, tokens: Tensor, context: Context, state: State = (), *, need_weights: bool = False
     ) -> DecoderOutput:
         """See `AnswerDecoder.forward`."""
         words = self.drop(self.embed(tokens))  # (B, S, D)
-        cells = list(state) or [(context.vector, torch.zeros_like(context.vector)) for _ in self.cells]
+        cells = list(state or self.start(context))
         outputs, maps = [], []
         for word in words.unbind(1):  # (B, D)
             # The last layer's state attends to both sides.

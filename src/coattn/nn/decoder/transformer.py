@@ -98,6 +98,11 @@ class TransformerDecoder(AnswerDecoder):
             for _ in range(num_layers)
         )
 
+    def start(self, context: Context) -> State:
+        """See `AnswerDecoder.start`: keys and values of no words, both (B, H, 0, d), of each layer."""
+        size = (context.vector.shape[0], self.num_heads, 0, self.dim // self.num_heads)
+        return tuple((context.vector.new_zeros(size), context.vector.new_zeros(size)) for _ in self.layers)
+
     def forward(
         self, tokens: Tensor, context: Context, state: State = (), *, need_weights: bool = False
     ) -> DecoderOutput:
