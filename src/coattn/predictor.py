@@ -317,7 +317,10 @@ class Predictor:
     def extractor(self) -> Extractor:
         """The image extractor that the model was trained with."""
         weights = self.directory.extractor_weights
-        return build_extractor(self.directory.extractor, weights=weights, device=str(self.device))
+        try:
+            return build_extractor(self.directory.extractor, weights=weights, device=str(self.device))
+        except ValueError as error:
+            raise ValueError(f"{self.directory.folder}: {error}") from None
 
     @cached_property
     def text_encoder(self) -> TextEncoder | None:

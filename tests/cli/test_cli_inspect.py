@@ -6,10 +6,14 @@ import re
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from coattn import models
 from coattn.cli import main
 from coattn.features.store.reader import StoreWriter
+from coattn.serialization.directory import save_model
+from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 RECORD = {"name": "test", "settings": {"grid": [2, 2]}, "weights": None, "versions": {}}
 
@@ -136,3 +140,43 @@ def test_flipped_bits_are_named(store, capsys):
     assert main(["inspect", str(store), "--verify", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["checksums"]["damaged"] == {"number": 1, "first": [f"{store}: boxes"]}
+
+
+def test_a_model_directory(tmp_path, capsys):
+    torch.manual_seed(0)
+    words, answers = Vocabulary(["what", "is", "it"]), AnswerVocabulary(["yes", "no"])
+    model = models.modular(num_words=len(words), region_dim=6, num_answers=2, dim=8, num_heads=2, embedding_dim=4)
+    folder = tmp_path / "model"
+    kinds = {"metric": "exact_match", "activation": "softmax", "extractor": RECORD}
+    save_model(folder, model, answer_vocabulary=answers, question_vocabulary=words, card="# A model", **kinds)
+    (folder / "certificate.json").write_text("[]")
+    assert main(["inspect", str(folder), "--verify", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["model"], found["answers"], found["question_words"]) == ("VQAModel", 2, 5)
+    assert found["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert found["checksums"] == {"without": ["certificate.json"], "damaged": {"number": 0, "first": []}}
+    text = (folder / "answers.json").read_text()
+    (folder / "answers.json").write_text(text.replace("yes", "yet"))
+    assert main(["inspect", str(folder)]) == 2
+    assert "answers.json: damaged: its SHA-256 is not the one in config.json" in capsys.readouterr().err
+    assert main(["inspect", str(folder), "--verify", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["checksums"]["damaged"] == {"number": 1, "first": ["answers.json"]}
+
+
+def test_a_prepared_data_set(tmp_path, capsys):
+    Image.new("RGB", (8, 6)).save(tmp_path / "0.png")
+    (tmp_path / "table.csv").write_text("image,question,answer,split\n0.png,What is it?,cup,train\n")
+    prepared = str(tmp_path / "data")
+    assert main(["prepare", "table", str(tmp_path / "table.csv"), prepared, "--images", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert main(["inspect", prepared, "--verify"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "table (exact_match)"
+    assert "train: 1 questions on 1 images" in lines
+    assert lines[-1] == "missing images: 0"
+    (tmp_path / "0.png").unlink()
+    assert main(["inspect", prepared, "--verify"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "missing images: 1 (first 0.png)"
+    (tmp_path / "data" / "train_questions.json").write_text("{")
+    assert main(["inspect", prepared]) == 2
+    assert "train_questions.json: not valid JSON" in capsys.readouterr().err

@@ -324,7 +324,7 @@ def test_a_flipped_bit_in_the_weights_is_noticed_and_a_directory_without_a_hash_
     (folder / WEIGHTS).write_bytes(content)
     with pytest.raises(ValueError, match=r"model\.safetensors: damaged: its SHA-256"):
         load(folder)
-    edit_config(folder, lambda config: config.pop("weights_sha256"))
+    edit_config(folder, lambda config: config.pop("sha256"))
     load(folder)
 
 

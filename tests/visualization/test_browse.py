@@ -91,7 +91,7 @@ def test_the_data_of_the_page_are_the_scores(tmp_path: Path, capsys: pytest.Capt
         (["--out", str(out), "--metric", "exact"], "unknown metric 'exact'"),
         (["--out", str(out), "--features", "features"], "give --model too"),
         (["--out", str(out), "--model", str(tmp_path)], "not a model directory"),
-        (["--out", str(tmp_path / "new.html")], "1.png: not a readable image"),
+        (["--out", str(tmp_path / "new.html")], "1.png: not an image in one of the formats"),
     ):
         assert main([*command, *changed]) == 2
         assert message in capsys.readouterr().err

@@ -196,16 +196,19 @@ def sync(path: Path) -> None:
 
 
 def require_regular(path: Place) -> None:
-    """Refuse pipes, sockets and devices, which may never end. Links are followed.
+    """Refuse pipes, sockets and devices, which may never end, and what cannot be opened. Links are followed.
+
+    The errors of libraries that open a file themselves often do not name it; those of this function do.
 
     Raises:
-        ValueError: it is neither a regular file nor a folder.
-        OSError: there is no such file.
+        ValueError: it is a pipe, socket or device.
+        OSError: there is no such file, it is a folder, or it may not be read.
     """
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         kind = next(name for test, name in _SPECIAL if test(mode))
         raise ValueError(f"{os.fspath(path)}: is a {kind}, not a regular file; give a regular file")
+    open(path, "rb").close()
 
 
 _SPECIAL: tuple[tuple[Callable[[int], bool], str], ...] = (

@@ -24,7 +24,7 @@ COMMANDS = {
     "extract": "describe images by regions and store the features",
     "embed": "run a pretrained text encoder over questions and store the embeddings",
     "convert": "read features and checkpoints of other projects; merge feature stores",
-    "inspect": "show what is in a feature store",
+    "inspect": "show what is in a feature store, a model or a prepared data set",
     "configs": "list, show or copy the configurations that come with coattn",
     "models": "list the models, or show the sizes of one",
     "fit": "train a model from a YAML configuration",

@@ -1,4 +1,4 @@
-"""`coattn inspect`: describe a feature store."""
+"""`coattn inspect`: describe a feature store, a model or a prepared data set."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 from coattn._internal.files import atomic_path, decode_utf8
 from coattn.features.store.inspect import describe_store
 from coattn.features.store.reader import FeatureStore
+from coattn.serialization.files import CONFIG
 
 DESCRIPTION = """\
-Show what a feature store holds and which extractor made it, and search all its rows for values that should not occur.
-With --image and --picture draw the regions of one of its images instead.
+Show what a feature store, a model directory or the folder of a prepared data set holds. Of a store this names the
+extractor, and all rows are searched for values that should not occur. With --image and --picture the regions of one of
+its images are drawn instead.
 
   coattn inspect features/
-  coattn inspect features/ --verify
+  coattn inspect runs/easy_vqa/model --verify
+  coattn inspect data/easy_vqa
   coattn inspect features.h5 --json --per-dimension
   coattn inspect features/ --image 84002 --picture boxes.png --image-file COCO_train2014_000000084002.jpg"""
 _BAR = 40
@@ -24,13 +27,16 @@ _BAR = 40
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `coattn inspect`."""
-    parser.add_argument("path", metavar="STORE", help="Folder or file of a feature store.")
+    parser.add_argument(
+        "path", metavar="PATH", help="A feature store, a model directory, or the folder of a prepared data set."
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of text.")
     parser.add_argument("--per-dimension", action="store_true", help="Add statistics of every dimension (with --json).")
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="Compare every file with its checksums. Damaged files are named, and the exit status is then 1.",
+        help="Compare all files of a store or model with their checksums, and search for the images of a data set. "
+        "Damaged and missing files are named, and the exit status is then 1.",
     )
     drawing = parser.add_argument_group("a picture of one image's regions")
     add = drawing.add_argument
@@ -50,12 +56,33 @@ def run(args: argparse.Namespace) -> int:
         if args.image is None or args.picture is None:
             raise ValueError("a picture needs --image ID and --picture OUT.png")
         return _draw(args)
-    found = describe_store(Path(args.path), per_dimension=args.per_dimension, verify=args.verify)
+    found = _described(Path(args.path), args)
+    faulty = found["checksums"]["damaged"] if "checksums" in found else found.get("missing_images", {"number": 0})
     if args.json:
         print(json.dumps(found, ensure_ascii=False, indent=1))
+    elif found["kind"] == "prepared data set":
+        from coattn.datasets.report import format_report
+
+        print(format_report(found))
+        if args.verify:
+            print(f"missing images: {_count(faulty)}")
     else:
-        print(_as_text({**found, "images_by_rows": _bars(found["images_by_rows"])}))
-    return 1 if args.verify and found["checksums"]["damaged"]["number"] else 0
+        bars = {"images_by_rows": _bars(found["images_by_rows"])} if "images_by_rows" in found else {}
+        print(_as_text({**found, **bars}))
+    return 1 if faulty["number"] else 0
+
+
+def _described(path: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """What is at `path`, by the files in it."""
+    if (path / CONFIG).is_file():
+        from coattn.serialization.inspect import describe_model
+
+        return describe_model(path, verify=args.verify)
+    if (path / "report.json").is_file():
+        from coattn.datasets.inspect import describe_dataset
+
+        return describe_dataset(path, verify=args.verify)
+    return describe_store(path, per_dimension=args.per_dimension, verify=args.verify)
 
 
 def _draw(args: argparse.Namespace) -> int:
@@ -99,8 +126,7 @@ def _as_text(found: dict[str, Any], indent: str = "") -> str:
     for name, value in found.items():
         label = name.replace("_", " ")
         if isinstance(value, dict) and value.keys() == {"number", "first"}:
-            examples = f" (first {_plain(value['first'])})" if value["first"] else ""
-            lines.append(f"{indent}{label:<{width}}  {value['number']}{examples}")
+            lines.append(f"{indent}{label:<{width}}  {_count(value)}")
         elif isinstance(value, dict) and value:
             lines += [f"{indent}{label}", _as_text(value, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
@@ -108,6 +134,11 @@ def _as_text(found: dict[str, Any], indent: str = "") -> str:
         else:
             lines.append(f"{indent}{label:<{width}}  {_plain(value)}")
     return "\n".join(lines)
+
+
+def _count(found: dict[str, Any]) -> str:
+    """A number of things, and the first of them."""
+    return f"{found['number']} (first {_plain(found['first'])})" if found["first"] else str(found["number"])
 
 
 def _plain(value: Any) -> str:

@@ -70,7 +70,7 @@ def _rsvqa_record(where: Place, split: str, answers: Mapping[int | str, str]) ->
         question=question,
         answers=(answer,),
         answer_type=answer_type_of(answer),
-        question_type=str(where.entry.get("type", "")),
+        question_type=str(where.fields.get("type", "")),
         split=split,
     )
 
@@ -78,7 +78,7 @@ def _rsvqa_record(where: Place, split: str, answers: Mapping[int | str, str]) ->
 def _floodnet_record(where: Place, split: str) -> Record:
     """Images are named like their files without suffix ("10165"); only the answers of train are published."""
     image, question, kind = texts(where, "Image_ID", "Question", "Question_Type")
-    answer = answer_text(where, "Ground_Truth") if split == "train" or "Ground_Truth" in where.entry else ""
+    answer = answer_text(where, "Ground_Truth") if split == "train" or "Ground_Truth" in where.fields else ""
     return Record(
         question_id=f"{split}/{where.key}",
         image_id=image.rpartition(".")[0] or image,

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -80,23 +81,32 @@ def read_arrow(path: Path, images: dict[str, Any]) -> ArrowTable:
         ModuleNotFoundError: pyarrow is not installed.
     """
     check_regular(path)
-    pyarrow: Any = require("pyarrow", "parquet")
-    try:
+    require("pyarrow", "parquet")
+    with _naming_damage(path):
         groups = _Groups(path)
-    except (pyarrow.ArrowException, OSError) as error:
+        return ArrowTable(groups.schema.names, _rows(path, groups, images))
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """Name the file in errors of pyarrow, which raises nearly anything on damaged files.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        yield
+    except Exception as error:
         raise ValueError(f"{path}: not a whole Parquet or Arrow file ({error!s:.200}); download it again") from None
-    return ArrowTable(groups.schema.names, _rows(path, groups, images, (pyarrow.ArrowException, OSError)))
 
 
-def _rows(path: Path, groups: _Groups, images: dict[str, Any], damage: tuple[type[Exception], ...]) -> Iterator[Row]:
+def _rows(path: Path, groups: _Groups, images: dict[str, Any]) -> Iterator[Row]:
     kinds = _features(groups.schema)
     pictures = [name for name in groups.schema.names if _is_image(kinds.get(name), groups.schema.field(name).type)]
     number = 0
     for group in range(groups.count):
-        try:
+        with _naming_damage(path):
             rows = groups.read(group).to_pylist()
-        except damage as error:
-            raise ValueError(f"{path}: not a whole Parquet or Arrow file ({error!s:.200}); download it again") from None
         for index, row in enumerate(rows):
             cells = {name: _texts(_named(value, kinds.get(name))) for name, value in row.items()}
             for name in pictures:

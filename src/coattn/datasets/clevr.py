@@ -35,9 +35,9 @@ def _record(where: Place, split: str) -> Record:
         question=question,
         answers=(intern(answer),) if answer else (),
         answer_type=answer_type_of(answer) if answer else "",
-        question_type=_last_function(where.entry.get("program") or [], where),
+        question_type=_last_function(where.fields.get("program") or [], where),
         split=split,
-        extra={key: where.entry[key] for key in ("question_family_index",) if key in where.entry},
+        extra={key: where.fields[key] for key in ("question_family_index",) if key in where.fields},
     )
 
 

@@ -20,9 +20,9 @@ _NOTES = ("score with coattn score --metric anls",)
 
 def _docvqa(where: Place, split: str) -> Record:
     """Images are named like their files ("xnbl0037_1"); the test split has no answers."""
-    key = "image" if "image" in where.entry else "image_local_name"
+    key = "image" if "image" in where.fields else "image_local_name"
     image, question = texts(where, key, "question")
-    kinds = where.entry.get("question_types") or []
+    kinds = where.fields.get("question_types") or []
     return Record(
         question_id=identifier(where, "questionId"),
         image_id=image.rpartition("/")[2].rpartition(".")[0] or image,
@@ -30,7 +30,7 @@ def _docvqa(where: Place, split: str) -> Record:
         answers=() if split == "test" else _answers(where),
         question_type=str(kinds[0]) if isinstance(kinds, list) and kinds else "",
         split=split,
-        extra=rest(where.entry, key, "question", "questionId", "answers", "data_split"),
+        extra=rest(where.fields, key, "question", "questionId", "answers", "data_split"),
     )
 
 
@@ -43,7 +43,7 @@ def _st_vqa(where: Place, split: str) -> Record:
         question=question,
         answers=() if split == "test" else _answers(where),
         split=split,
-        extra=rest(where.entry, "file_path", "question", "question_id", "answers", "set_name"),
+        extra=rest(where.fields, "file_path", "question", "question_id", "answers", "set_name"),
     )
 
 

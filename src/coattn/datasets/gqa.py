@@ -90,7 +90,7 @@ def _records(found: PublishedFiles, files: Sequence[File], split: str) -> list[R
 def _record(where: Place, split: str, shared: dict[tuple[str, ...], dict[str, Any]]) -> Record:
     (question,) = texts(where, "question")
     answer = "" if split in _UNANSWERED else answer_text(where)
-    types = where.entry.get("types", {})
+    types = where.fields.get("types", {})
     if not isinstance(types, dict):
         where.fail(f"types is {type_name(types)}, must be an object")
     return Record(
@@ -101,7 +101,7 @@ def _record(where: Place, split: str, shared: dict[tuple[str, ...], dict[str, An
         answer_type=answer_type_of(answer) if answer else "",
         question_type=intern(str(types.get("structural") or "")),
         split=split,
-        extra={key: _share(where.entry[key], shared) for key in _KEPT if key in where.entry},
+        extra={key: _share(where.fields[key], shared) for key in _KEPT if key in where.fields},
     )
 
 

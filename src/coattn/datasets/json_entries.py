@@ -220,13 +220,18 @@ class Place:
     entry: Any
     key: str = ""
 
-    def get(self, key: str) -> Any:
-        """The value of a required key."""
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The entry, which must be an object."""
         if not isinstance(self.entry, dict):
             self.fail(f"is {type_name(self.entry)}, must be an object")
-        if key not in self.entry:
-            self.fail(f"has no {key!r}, only {', '.join(map(repr, self.entry)) or 'nothing'}; add it")
-        return self.entry[key]
+        return self.entry
+
+    def get(self, key: str) -> Any:
+        """The value of a required key."""
+        if key not in self.fields:
+            self.fail(f"has no {key!r}, only {', '.join(map(repr, self.fields)) or 'nothing'}; add it")
+        return self.fields[key]
 
     def __str__(self) -> str:
         return f"{self.path}: {self.kind} {repr(self.key) if self.key else self.index}"

@@ -50,10 +50,10 @@ def _entries(file: File) -> Iterator[Place]:
 
 
 def _record(where: Place, split: str) -> Record:
-    if not where.entry.get("image"):
+    if not where.fields.get("image"):
         raise UnusableRecordError(where, "the conversation has no image")
     (image,) = texts(where, "image")
-    turns = where.entry["turns"]
+    turns = where.fields["turns"]
     if [_speaker(turn) for turn in turns] != ["human", "gpt"]:
         where.fail("a question of 'human' must be followed by an answer of 'gpt'; correct the conversation")
     question, answer = (checked_text(turn.get("value"), "value", where) for turn in turns)

@@ -26,18 +26,18 @@ def _record(where: Place, split: str) -> Record:
     """Images of COCO are known by their numbers, as in VQA's files; other images by their names."""
     image, question = texts(where, "img_id", "sent")
     coco = _COCO.fullmatch(image)
-    answers = _answers(where, where.entry.get("label"), split)
+    answers = _answers(where, where.fields.get("label"), split)
     best = answers[0] if answers else ""
     return Record(
         question_id=identifier(where, "question_id"),
         image_id=int(coco[1]) if coco else image,
         question=question,
         answers=answers,
-        answer_type=str(where.entry.get("answer_type") or (answer_type_of(best) if best else "")),
-        question_type=str(where.entry.get("question_type") or ""),
+        answer_type=str(where.fields.get("answer_type") or (answer_type_of(best) if best else "")),
+        question_type=str(where.fields.get("question_type") or ""),
         split=split,
         multiple_choice_answer=best,
-        extra=rest(where.entry, "img_id", "sent", "question_id", "answer_type", "question_type", "label", "answer"),
+        extra=rest(where.fields, "img_id", "sent", "question_id", "answer_type", "question_type", "label", "answer"),
     )
 
 
@@ -52,7 +52,7 @@ def _answers(where: Place, label: Any, split: str) -> tuple[str, ...]:
     if not isinstance(label, dict) or not all(type(score) in (int, float) for score in label.values()):
         where.fail(f"label is {type_name(label)}, must be an object of answers and their scores")
     ranked: Mapping[str, float] = dict(sorted(label.items(), key=lambda item: -item[1]))
-    if "answer_type" not in where.entry:
+    if "answer_type" not in where.fields:
         return tuple(ranked)[:1]
     counts = {answer: min(4, max(1, round(score / 0.3))) for answer, score in ranked.items()}
     best = next(iter(counts), "")

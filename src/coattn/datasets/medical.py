@@ -104,7 +104,7 @@ def _is_test(entry: dict[str, object]) -> bool:
 
 def _rad_record(where: Place, split: str) -> Record:
     image, question, _ = texts(where, "image_name", "question", "phrase_type")
-    entry = where.entry
+    entry = where.fields
     return Record(
         question_id=identifier(where, "qid"),
         image_id=image.rpartition(".")[0] or image,
@@ -120,7 +120,7 @@ def _rad_record(where: Place, split: str) -> Record:
 def _numbered_rad_record(where: Place, split: str) -> Record:
     """A question of trainset.json or testset.json, numbered by its place, because paraphrases share their `qid`."""
     image, question = texts(where, "image_name", "question")
-    entry = where.entry
+    entry = where.fields
     return Record(
         question_id=f"{split}/{where.index}",
         image_id=image.rpartition(".")[0] or image,
@@ -147,9 +147,9 @@ def _slake_record(where: Place, split: str) -> Record:
         question=question,
         answers=(answer_text(where),),
         answer_type=_open_or_closed(where),
-        question_type=str(where.entry.get("content_type", "")).strip(),
+        question_type=str(where.fields.get("content_type", "")).strip(),
         split=split,
-        extra=rest(where.entry, *_SLAKE_USED),
+        extra=rest(where.fields, *_SLAKE_USED),
     )
 
 

@@ -27,7 +27,7 @@ def _science_qa(where: Place, split: str) -> Record:
     Questions without an image are left out.
     """
     (question,) = texts(where, "question")
-    if not where.entry.get("image"):
+    if not where.fields.get("image"):
         raise UnusableRecordError(where, "the question has no image")
     choices, right = _choices(where, where.get("choices")), where.get("answer")
     if type(right) is not int or not 0 <= right < len(choices):
@@ -39,11 +39,11 @@ def _science_qa(where: Place, split: str) -> Record:
         question=question,
         answers=(choices[right],),
         answer_type=answer_type_of(choices[right]),
-        question_type=str(where.entry.get("subject", "")),
+        question_type=str(where.fields.get("subject", "")),
         split=official,
         choices=choices,
         multiple_choice_answer=choices[right],
-        extra={key: where.entry[key] for key in _SCIENCE_KEPT if where.entry.get(key)},
+        extra={key: where.fields[key] for key in _SCIENCE_KEPT if where.fields.get(key)},
     )
 
 
@@ -69,7 +69,7 @@ def _visual7w(where: Place, split: str) -> Record:
         question=question,
         answers=(answer,),
         answer_type=answer_type_of(answer),
-        question_type=str(where.entry.get("type", "")),
+        question_type=str(where.fields.get("type", "")),
         split=official,
         choices=(answer, *wrong),
         multiple_choice_answer=answer,

@@ -32,9 +32,9 @@ def _vizwiz(where: Place, split: str) -> Record:
         image_id=image,
         question=question,
         answers=answers,
-        answer_type=str(where.entry.get("answer_type", "")),
+        answer_type=str(where.fields.get("answer_type", "")),
         split=split,
-        extra=rest(where.entry, "image", "question", "answers", "answer_type"),
+        extra=rest(where.fields, "image", "question", "answers", "answer_type"),
     )
 
 
@@ -47,7 +47,7 @@ def _textvqa(where: Place, split: str) -> Record:
         question=question,
         answers=() if split == "test" else _answers(where, "answers", str),
         split=split,
-        extra=rest(where.entry, "question", "question_id", "image_id", "answers", "question_tokens", "set_name"),
+        extra=rest(where.fields, "question", "question_id", "image_id", "answers", "question_tokens", "set_name"),
     )
 
 
@@ -67,7 +67,7 @@ def _a_okvqa(where: Place, split: str) -> Record:
         split=split,
         choices=tuple(choices),
         multiple_choice_answer="" if split == "test" else choices[right],
-        extra={key: where.entry[key] for key in ("difficult_direct_answer", "rationales") if key in where.entry},
+        extra={key: where.fields[key] for key in ("difficult_direct_answer", "rationales") if key in where.fields},
     )
 
 

@@ -28,7 +28,7 @@ from coattn.datasets.report import build_report
 from coattn.datasets.vqa_json import UNFINISHED, write_vqa
 
 MAX_NEAR_COPIES = 2000  # images among which near copies are looked for by default; each has to be decoded
-_REPORT = "report.json"
+REPORT = "report.json"
 _SPLIT_NAME = re.compile(r"[\w-]+")
 # All files that this module writes, relative to the folder. It removes no others.
 _OWN = re.compile(r"[\w-]+_(questions|annotations)\.json|images\.json|report\.(json|png)|images/.+")
@@ -104,8 +104,8 @@ def write_dataset(
             except ModuleNotFoundError as error:
                 report["notes"].append(f"no report.png: {error}")
         files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
-        report["files"] = [*files, _REPORT]
-        write_json(partial / _REPORT, report, indent=1)
+        report["files"] = [*files, REPORT]
+        write_json(partial / REPORT, report, indent=1)
         _move(partial, folder, report["files"], stale)
     return report
 
@@ -152,7 +152,7 @@ def _files_of_last_time(dataset: Dataset, folder: Path) -> list[str]:
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return []
-    last = read_json(folder / _REPORT) if (folder / _REPORT).is_file() else None
+    last = read_json(folder / REPORT) if (folder / REPORT).is_file() else None
     if not isinstance(last, dict) or not isinstance(last.get("files"), list) or "prepared" not in last:
         raise ValueError(f"{folder} exists and was not made by coattn prepare; give another folder, or remove it")
     if (last["prepared"], last.get("source")) != (dataset.name, dataset.source):

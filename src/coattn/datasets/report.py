@@ -168,8 +168,8 @@ def format_report(report: Mapping[str, Any]) -> str:
         lines += ["", f"{name}: {split['questions']} questions on {split['images']} images"]
         lines += _split_lines(split)
     lines += ["", *(f"warning: {text}" for text in leak_lines(report))]
-    lines += [f"note: {note}" for note in report["notes"]]
-    if skipped := report["skipped"]:
+    lines += [f"note: {note}" for note in report.get("notes", [])]
+    if skipped := report.get("skipped"):
         reasons = "; ".join(f"{reason} ({count})" for reason, count in report["skipped_reasons"].items())
         lines += [f"left out {len(skipped)}: {reasons}"] + [f"  {message}" for message in skipped[:10]]
         lines += [f"  ... and {len(skipped) - 10} more, all in report.json"] if len(skipped) > 10 else []

@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from coattn._internal.files import atomic_path
+from coattn._internal.files import atomic_path, require_regular
 from coattn.serialization.files import INDEX
 
 NEIGHBORS = 5
@@ -112,6 +112,7 @@ class ImageIndex(NamedTuple):
         path = Path(folder) / INDEX
         if not path.is_file():
             return None
+        require_regular(path)
         try:
             arrays = load_file(path)
         except SafetensorError as error:

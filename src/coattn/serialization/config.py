@@ -9,7 +9,7 @@ from typing import Any
 
 from coattn._internal.files import aside, read_json
 from coattn.metrics.calibration import Activation
-from coattn.serialization.files import CONFIG
+from coattn.serialization.files import CONFIG, WEIGHTS
 from coattn.serialization.registry import check_keys, fits
 from coattn.serialization.versions import VERSION, update_config
 
@@ -25,7 +25,7 @@ CONFIG_KEYS = {
     "extractor": dict,
     "text_encoder": dict | None,
     "extra": dict,
-    "weights_sha256": str | None,
+    "sha256": dict,
 }
 RECORD_KEYS = {"name": str, "settings": dict, "weights": dict | None, "versions": dict}
 MAX_SIDE = 8192  # pixels; the largest side of an image that a record may ask for
@@ -51,7 +51,8 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f'{path}: not a model of coattn (its "format" is not "{FORMAT}")')
     if config.get("version") not in range(1, VERSION + 1):
         raise ValueError(f"{path}: version {config.get('version')!r}, but this coattn reads versions 1 to {VERSION}")
-    config.setdefault("weights_sha256", None)  # absent in directories of earlier releases
+    earlier = config.pop("weights_sha256", None)  # earlier versions kept one hash, or none
+    config.setdefault("sha256", {} if earlier is None else {WEIGHTS: earlier})
     check_keys(config, CONFIG_KEYS, str(path))
     for key, hint in CONFIG_KEYS.items():
         if not fits(config[key], hint):

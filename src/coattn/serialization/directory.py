@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from coattn._internal.files import aside, atomic_folder, read_json, require_regular, sha256_of_file
+from coattn._internal.files import aside, atomic_folder, files_below, read_json, require_regular, sha256_of_file
 from coattn.metrics.calibration import Activation
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.serialization.config import CONFIG_KEYS, FORMAT, read_config
@@ -134,7 +134,6 @@ def save_model(
         "extractor": dict(extractor),
         "text_encoder": None if text_encoder is None else dict(text_encoder),
         "extra": dict(extra or {}),
-        "weights_sha256": None,
     }
     _check_vocabularies(model, answer_vocabulary, question_vocabulary, str(folder))
     if question_vocabulary is None and text_encoder is None:
@@ -146,8 +145,6 @@ def save_model(
         _check_replaceable(target)
     with atomic_folder(target, replace=True) as partial:
         (partial / WEIGHTS).write_bytes(save(_tensors(model)))
-        config["weights_sha256"] = sha256_of_file(partial / WEIGHTS)
-        _write(partial / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
         _write(partial / ANSWERS, json.dumps(answer_vocabulary.to_json(), ensure_ascii=False, indent=0))
         if isinstance(question_vocabulary, PretrainedTokenizer):
             question_vocabulary.save(partial / TEXT_ENCODER)
@@ -158,6 +155,9 @@ def save_model(
             _link_or_copy(str(extractor_weights), str(partial / EXTRACTOR))
         if text_encoder_folder is not None:
             shutil.copytree(text_encoder_folder, partial / TEXT_ENCODER, copy_function=_link_or_copy)
+        files = [path.relative_to(partial).as_posix() for path in files_below(partial)]
+        config["sha256"] = {name: sha256_of_file(partial / name) for name in files if name != CARD}
+        _write(partial / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
 
 
 def load_directory(folder: str | os.PathLike[str], *, allow_download: bool = False) -> ModelDirectory:
@@ -180,12 +180,30 @@ def load_directory(folder: str | os.PathLike[str], *, allow_download: bool = Fal
     answers = _read_vocabulary(answers_from_json, folder / ANSWERS)
     questions = read_question_vocabulary(folder, config)
     _check_vocabularies(model, answers, questions, str(folder))
-    if config["weights_sha256"] not in (None, sha256_of_file(folder / WEIGHTS)):
+    # The weights of the extractor and of a frozen encoder are compared with their records when they are used.
+    small = [name for name in config["sha256"] if name == WEIGHTS or not name.endswith(".safetensors")]
+    if damaged := damaged_files(folder, config, small):
         raise ValueError(
-            f"{folder / WEIGHTS}: damaged: its SHA-256 is not the one in {CONFIG}; copy or export the model again"
+            f"{folder / damaged[0]}: damaged: its SHA-256 is not the one in {CONFIG}; copy or export the model again"
         )
-    kept = {key: config[key] for key in CONFIG_KEYS if key not in ("format", "version", "model", "weights_sha256")}
+    kept = {key: config[key] for key in CONFIG_KEYS if key not in ("format", "version", "model", "sha256")}
     return ModelDirectory(folder, model.eval(), questions, answers, **kept)
+
+
+def damaged_files(folder: Path, config: Mapping[str, Any], names: Iterable[str] | None = None) -> list[str]:
+    """Files of a model directory whose SHA-256 is not the one in its config, or that are missing.
+
+    Args:
+        folder: the model directory.
+        config: from `read_config`.
+        names: the files to compare; all that have a hash by default.
+    """
+    names = config["sha256"] if names is None else names
+    return [
+        name
+        for name in names
+        if not (folder / name).is_file() or sha256_of_file(folder / name) != config["sha256"][name]
+    ]
 
 
 def _assemble(config: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> VQAModel | VQAGenerator:

@@ -58,10 +58,12 @@ class PretrainedTokenizer:
         config = encoder_config(self.config, source)
         self.dim: int = config.hidden_size
         self._num_ids: int = config.vocab_size
-        self.max_tokens = token_limit(self._tokenizer, config)
-        self.min_tokens: int = self._tokenizer.num_special_tokens_to_add() + 1
-        if len(self._tokenizer) > self._num_ids:
-            raise ValueError(f"{source}: the tokenizer has {len(self._tokenizer)} ids, the encoder {self._num_ids}")
+        with explained(source, kind=KIND):
+            self.max_tokens = token_limit(self._tokenizer, config)
+            self.min_tokens: int = self._tokenizer.num_special_tokens_to_add() + 1
+            num_tokens = len(self._tokenizer)
+        if num_tokens > self._num_ids:
+            raise ValueError(f"{source}: the tokenizer has {num_tokens} ids, the encoder {self._num_ids}")
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:

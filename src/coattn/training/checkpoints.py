@@ -22,7 +22,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from coattn._internal.files import atomic_path
+from coattn._internal.files import atomic_path, require_regular
 from coattn._internal.hints import did_you_mean
 from coattn.training.optim import needs_end
 from coattn.training.signals import SIGNALS, Stopped
@@ -47,13 +47,12 @@ def read_checkpoint(path: str | os.PathLike[str], *, complete: bool = False) -> 
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
+    require_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
                 raise ValueError(f"wrong checksum of {damaged}")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # damaged bytes can raise anything in zipfile and torch.load
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(

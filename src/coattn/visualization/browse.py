@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from coattn._internal.files import atomic_path
 from coattn.datasets.leaks import find_exposures
 from coattn.datasets.records import Record
 from coattn.datasets.results import Doubt, Results
 from coattn.explain.maps import Explanation
+from coattn.features.extract.images import load_image
 from coattn.metrics.score import aligned, judge, summarize
 from coattn.visualization.attention import draw_map
 
@@ -150,11 +151,7 @@ def _pictures(rows: Sequence[Row], image_ids: Sequence[str], files: Mapping[str,
         file = files.get(image_ids[image])
         if file is None:
             continue
-        try:
-            with Image.open(file) as opened:
-                small = ImageOps.exif_transpose(opened).convert("RGB")
-        except (OSError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{file}: not a readable image ({error}); repair it, or leave out --images") from None
+        small = load_image(file)
         small.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
         uri = _uri(small)
         size += len(uri)

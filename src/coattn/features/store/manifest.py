@@ -10,7 +10,7 @@ from typing import Any
 
 from coattn._internal.files import read_json, write_json
 from coattn.features.store.layout import FEATURE_DTYPES, FORMAT, VERSION
-from coattn.features.store.provenance import require_same_extractor
+from coattn.features.store.provenance import check_record, require_same_extractor
 
 MANIFEST = "manifest.json"
 FLIP = "#flip"
@@ -66,6 +66,7 @@ class Manifest:
             manifest = cls(dict(value["extractor"]), int(value["dim"]), str(value["dtype"]), value["flips"], units)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: damaged manifest ({type(error).__name__}: {error})") from None
+        check_record(manifest.extractor, str(path))
         strange = [unit.shard for unit in units if Path(unit.shard).name != unit.shard]
         if strange or manifest.dtype not in FEATURE_DTYPES:
             raise ValueError(f"{path}: damaged manifest (shard {strange}, dtype {manifest.dtype!r})")

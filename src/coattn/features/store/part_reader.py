@@ -23,7 +23,6 @@ def read_part(path: Path) -> Part:
         OSError: the file cannot be opened at all.
     """
     require_regular(path)
-    path.open("rb").close()  # for a missing or forbidden file the system's own error is clear
     try:
         # No lock: files are never changed in place, and read-only and network file systems refuse locks.
         with h5py.File(path, "r", locking=False) as file:

@@ -145,7 +145,6 @@ def files_of(path: Path, suffix: str) -> list[Path]:
     if path.is_dir():
         return [file for file in files_below(path) if file.name.endswith(suffix)]
     require_regular(path)
-    path.open("rb").close()
     return [path]
 
 

@@ -30,7 +30,6 @@ def open_hdf5(path: Path, names: Sequence[str] = ()) -> h5py.File:
         OSError: it cannot be read.
     """
     require_regular(path)
-    path.open("rb").close()  # for a missing or forbidden file the system's own error is clear
     try:
         file = h5py.File(path, "r", locking=False)
         local = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
@@ -158,7 +157,6 @@ class VlT5(FileSource):
 
 def _beside(path: Path, name: str) -> Path:
     require_regular(path)
-    path.open("rb").close()
     table = path.with_name(name)
     if not table.exists():
         raise ValueError(f"{path}: its table of image ids, {table.name}, is not beside it; put it there")

@@ -75,7 +75,6 @@ class MmfLmdb(FileSource):
     def __init__(self, path: Path, *, progress: bool = False) -> None:
         data = path / "data.mdb" if path.is_dir() else path
         require_regular(data)
-        data.open("rb").close()
         self._lmdb = require("lmdb", "lmdb")
         try:
             self._environment = self._lmdb.open(

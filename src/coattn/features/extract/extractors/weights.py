@@ -31,7 +31,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         OSError: it cannot be opened.
     """
     require_regular(path)
-    path.open("rb").close()
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
