@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .fast_cpu import dropout
+from .packing import pack, unpack
 
 # cuDNN's kernel is left out on GPUs: it plans anew for each shape, and bucketed batches have hundreds of shapes.
 GPU_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -136,36 +137,40 @@ class MultiHeadAttention(nn.Module):
         source: Tensor,
         mask: Tensor | None = None,
         *,
+        query_mask: Tensor | None = None,
         bias: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend from `queries` (B, T, D) to `source` (B, S, key_dim).
+        """Attend from `queries` (B, T, D) to `source` (B, S, key_dim). Both may be packed, see `packing`.
 
         Args:
-            queries: (B, T, D).
-            source: (B, S, key_dim), projected to keys and values.
+            queries: (B, T, D), or packed by `query_mask`.
+            source: (B, S, key_dim), or packed by `mask`; projected to keys and values.
             mask: bool, True = real: (B, S), or four-dimensional and broadcastable to (B, H, T, S).
+            query_mask: (B, T) bool, True = real; needed for packed queries only.
             bias: added to the scores, broadcastable to (B, H, T, S).
             need_weights: return the attention map too.
 
         Returns:
-            Output (B, T, D), and the map (B, H, T, S) when asked for, else None.
+            Output of the shape of `queries`, and the map (B, H, T, S) when asked for, else None.
 
         Raises:
             ValueError: see `attend`.
         """
         # Queries first: the order of the projections decides in which order their gradients are summed.
-        q = self.project_q(queries)
-        k, v = self.project_kv(source)
-        return self.attend_to(q, k, v, mask, bias=bias, need_weights=need_weights)
+        q = self.project_q(queries, query_mask)
+        k, v = self.project_kv(source, mask)
+        out, weights = self.attend_heads(q, k, v, mask, bias=bias, need_weights=need_weights)
+        return self.out_proj(pack(out, query_mask) if queries.dim() == 2 else out), weights
 
-    def project_q(self, queries: Tensor) -> Tensor:
-        """Queries (B, H, T, d) of `queries` (B, T, D)."""
-        return split_heads(self.q_proj(queries), self.num_heads)
+    def project_q(self, queries: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Queries (B, H, T, d) of `queries` (B, T, D), or packed by `mask`."""
+        return split_heads(unpack(self.q_proj(queries), mask), self.num_heads)
 
-    def project_kv(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, both (B, H, S, d), of `source` (B, S, key_dim), for any number of calls of `attend_to`."""
-        return split_heads(self.k_proj(source), self.num_heads), split_heads(self.v_proj(source), self.num_heads)
+    def project_kv(self, source: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Keys and values, both (B, H, S, d), of `source` (B, S, key_dim), or packed by `mask`."""
+        k, v = (unpack(project(source), mask) for project in (self.k_proj, self.v_proj))  # (B, S, D) each
+        return split_heads(k, self.num_heads), split_heads(v, self.num_heads)
 
     def attend_to(
         self,
@@ -177,12 +182,19 @@ class MultiHeadAttention(nn.Module):
         bias: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As `forward`, from what `project_q` and `project_kv` returned."""
+        """As `forward`, from what `project_q` and `project_kv` returned, for any number of calls."""
+        out, weights = self.attend_heads(q, k, v, mask, bias=bias, need_weights=need_weights)
+        return self.out_proj(out), weights  # (B, T, D)
+
+    def attend_heads(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, bias: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `attend_to`, but before the last projection."""
         dropout_p = self.dropout if self.training else 0.0
         out, weights = attend(
             q, k, v, mask, bias=bias, scores=self.scores(q, k), dropout_p=dropout_p, need_weights=need_weights
         )
-        return self.out_proj(merge_heads(out)), weights  # (B, T, D)
+        return merge_heads(out), weights  # (B, T, D)
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor | None:
         """Scores (B, H, T, S) of queries and keys; None for the scaled dot product, which `attend` can fuse."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..attention import MultiHeadAttention
 from ..layers import FeedForward, Residual
 from ..maps import name_maps
+from ..packing import pack, unpack
 from .base import CoAttentionLayer, LayerOutput
 
 
@@ -60,9 +61,10 @@ class QuestionSelfAttention(CoAttentionLayer):
         need_weights: bool = False,
     ) -> LayerOutput:
         """See `CoAttentionLayer.forward`. Map: `question_to_question` (B, H, T, T)."""
-        update, weights = self.self_attn(question, question, question_mask, need_weights=need_weights)
-        question = self.ffn(self.residual(question, update))
-        return LayerOutput(question, regions, name_maps(question_to_question=weights))
+        rows = pack(question, question_mask)
+        update, weights = self.self_attn(rows, rows, question_mask, query_mask=question_mask, need_weights=need_weights)
+        rows = self.ffn(self.residual(rows, update))
+        return LayerOutput(unpack(rows, question_mask), regions, name_maps(question_to_question=weights))
 
 
 class RegionQuestionAttention(CoAttentionLayer):
@@ -109,9 +111,12 @@ class RegionQuestionAttention(CoAttentionLayer):
         need_weights: bool = False,
     ) -> LayerOutput:
         """See `CoAttentionLayer.forward`. Map: `regions_to_question` (B, H, R, T)."""
-        update, weights = self.question_attn(regions, question, question_mask, need_weights=need_weights)
-        regions = self.ffn(self.guided_residual(regions, update))
-        return LayerOutput(question, regions, name_maps(regions_to_question=weights))
+        tokens, rows = pack(question, question_mask), pack(regions, region_mask)
+        update, weights = self.question_attn(
+            rows, tokens, question_mask, query_mask=region_mask, need_weights=need_weights
+        )
+        rows = self.ffn(self.guided_residual(rows, update))
+        return LayerOutput(question, unpack(rows, region_mask), name_maps(regions_to_question=weights))
 
 
 class RegionGuidedAttention(CoAttentionLayer):
@@ -164,13 +169,17 @@ class RegionGuidedAttention(CoAttentionLayer):
 
         Maps: `regions_to_regions` (B, H, R, R), `regions_to_question` (B, H, R, T).
         """
+        tokens, rows = pack(question, question_mask), pack(regions, region_mask)
         # The regions attend to themselves.
-        update, to_regions = self.self_attn(regions, regions, region_mask, need_weights=need_weights)
-        regions = self.self_residual(regions, update)
+        update, to_regions = self.self_attn(rows, rows, region_mask, query_mask=region_mask, need_weights=need_weights)
+        rows = self.self_residual(rows, update)
         # The regions attend to the question.
-        update, to_question = self.question_attn(regions, question, question_mask, need_weights=need_weights)
-        regions = self.ffn(self.guided_residual(regions, update))
-        return LayerOutput(question, regions, name_maps(regions_to_regions=to_regions, regions_to_question=to_question))
+        update, to_question = self.question_attn(
+            rows, tokens, question_mask, query_mask=region_mask, need_weights=need_weights
+        )
+        rows = self.ffn(self.guided_residual(rows, update))
+        maps = name_maps(regions_to_regions=to_regions, regions_to_question=to_question)
+        return LayerOutput(question, unpack(rows, region_mask), maps)
 
 
 class ModularCoAttention(CoAttentionLayer):

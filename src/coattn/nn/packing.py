@@ -1,0 +1,70 @@
+"""Packed sequences: the real rows of a padded batch, one after another, so that nothing is computed for padding.
+
+Linear maps, norms, dropout and feed-forward steps treat each row alone, so they take packed rows as they take padded
+ones. Only attention has to know which rows belong together.
+
+Letters: B batch, T places of a sequence, N real rows of the batch, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def pack(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The rows of `x` (B, T, D) that are real by `mask` (B, T), as (N, D).
+
+    `x` is returned unchanged where it has no padding, on a GPU, which would have to wait for N, and in a traced or
+    compiled model, whose shapes cannot depend on values.
+    """
+    if mask is None or mask.device.type != "cpu" or torch.compiler.is_compiling() or bool(mask.all()):
+        return x
+    return _Pack.apply(x, mask.flatten().nonzero()[:, 0])
+
+
+def unpack(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The inverse of `pack`: rows (N, D) as (B, T, D), with zeros at padding. `x` (B, T, D) is returned unchanged."""
+    if x.dim() == 3:
+        return x
+    assert mask is not None, "packed rows need their mask"
+    return _Unpack.apply(x, mask.flatten().nonzero()[:, 0], mask.shape)
+
+
+def _select(x: Tensor, rows: Tensor) -> Tensor:
+    """(B, T, D) -> (N, D)."""
+    return x.flatten(0, 1).index_select(0, rows)
+
+
+def _spread(x: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:
+    """(N, D) -> (B, T, D)."""
+    return x.new_zeros(shape.numel(), x.shape[1]).index_copy_(0, rows, x).view(*shape, -1)
+
+
+class _Pack(torch.autograd.Function):
+    """Torch's own gradient of an index adds rows up, one by one; here no row occurs twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.rows, ctx.shape = rows, x.shape[:2]
+        return _select(x, rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _spread(gradients[0], ctx.rows, ctx.shape), None
+
+
+class _Unpack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:
+        ctx.rows = rows
+        return _spread(x, rows, shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _select(gradients[0], ctx.rows), None, None
