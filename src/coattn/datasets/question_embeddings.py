@@ -18,7 +18,7 @@ from coattn.datasets.table_columns import find_columns
 from coattn.datasets.vqa_json import read_vqa
 from coattn.features.store.manifest import MANIFEST, Manifest, Unit
 from coattn.features.store.provenance import same_extractor
-from coattn.features.store.reader import StoreWriter, read_shard
+from coattn.features.store.reader import StoreWriter, index_folder, read_shard
 from coattn.text.encoders import TextEncoder
 
 TEXT_ENCODER = "text_encoder"
@@ -101,6 +101,7 @@ def embed_questions(
         else:
             _write_shard(folder, plan, unit, encoder, batch_size)
         progress(len(unit.images))
+    index_folder(folder, plan)
     return Embedded(len(questions) - found, found)
 
 

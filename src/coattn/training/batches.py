@@ -180,12 +180,12 @@ def _trimmed(answers: np.ndarray) -> np.ndarray:
 def make_batch(draw: Draw, texts: Texts, features: Features) -> Batch:
     """Add to texts the regions of their images, on the device of `features`."""
     store = features.store
-    lengths, rows = store.padded_rows(draw.images)
-    mask = np.arange(rows.shape[1]) < lengths[:, None]
+    lengths = store.lengths[draw.images]
+    mask = np.arange(max(int(lengths.max(initial=0)), 1)) < lengths[:, None]
     sizes = store.sizes[draw.images].astype(np.float32)
     parts = (
         mask,
-        store.column("boxes").take(rows, axis=0) if store.has_boxes else None,
+        store.padded_boxes(draw.images) if store.has_boxes else None,
         sizes if sizes.all() else None,
     )
     region_mask, boxes, image_sizes = (

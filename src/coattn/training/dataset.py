@@ -178,14 +178,15 @@ def image_positions(
     Raises:
         ValueError: some are missing; the message counts them, and says `what` needs them and how to `fix` it.
     """
-    missing = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in features]
-    if missing:
+    distinct = list(dict.fromkeys(image_ids))
+    found = features.positions(distinct)
+    if missing := list(itertools.compress(distinct, found < 0)):
         raise ValueError(
-            f"{features.path}: no features of {len(missing)} of the {len(set(image_ids))} images of {what}, "
+            f"{features.path}: no features of {len(missing)} of the {len(distinct)} images of {what}, "
             f"for example {', '.join(map(repr, missing[:3]))}; {fix}"
         )
-    positions = {image_id: features.index(image_id) for image_id in dict.fromkeys(image_ids)}
-    return np.array([positions[image_id] for image_id in image_ids], np.int64)
+    numbers = {image_id: number for number, image_id in enumerate(distinct)}
+    return found[[numbers[image_id] for image_id in image_ids]]
 
 
 def encode_questions(
@@ -201,13 +202,14 @@ def find_embeddings(records: Sequence[Record], store: FeatureStore) -> QuestionE
     Raises:
         ValueError: some are missing in the store.
     """
-    missing = list(dict.fromkeys(record.question for record in records if record.question not in store))
+    entries = store.positions([record.question for record in records])
+    missing = list(dict.fromkeys(records[number].question for number in np.flatnonzero(entries < 0).tolist()))
     if missing:
         raise ValueError(
             f"{store.path}: no embeddings of {len(missing)} questions, for example {missing[0]!r}; "
             "embed the questions of all splits with `coattn embed`"
         )
-    return QuestionEmbeddings(store, np.array([store.index(record.question) for record in records], np.int64))
+    return QuestionEmbeddings(store, entries)
 
 
 def encode_answers(
@@ -265,7 +267,7 @@ def with_features(name: str, questions: Questions, features: FeatureStore | Join
     Raises:
         ValueError: there are none.
     """
-    there = [str(record.image_id) in features for record in questions.records]
+    there = (features.positions([str(record.image_id) for record in questions.records]) >= 0).tolist()
     missing = dict.fromkeys(str(r.image_id) for r, known in zip(questions.records, there, strict=True) if not known)
     if not any(there):
         raise ValueError(f"{features.path}: no image of data.files.{name}_questions has features; extract them")

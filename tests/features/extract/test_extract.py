@@ -18,6 +18,7 @@ from coattn.features.extract.extractors.base import Windowed, window_of
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.extract.run import extract
+from coattn.features.store.catalog import INDEX
 from coattn.features.store.merge import merge
 from coattn.features.store.reader import FeatureStore
 
@@ -189,7 +190,7 @@ def test_a_damaged_shard_is_made_again(photos, tmp_path):
     run(photos, tmp_path / "out")
     before = contents(tmp_path / "out")
     (tmp_path / "out" / "shard-00001.h5").write_bytes(before["shard-00001.h5"][:3000])
-    with pytest.raises(ValueError, match=r"shard-00001\.h5: not a readable feature store"):
+    with pytest.raises(ValueError, match=r"shard-00001\.h5: has 3000 bytes, but had \d+ when"):
         FeatureStore(tmp_path / "out")
     assert run(photos, tmp_path / "out").found_done == 6
     assert contents(tmp_path / "out") == before
@@ -265,6 +266,9 @@ def test_shards_of_another_folder_are_refused(photos, tmp_path):
     run(photos, tmp_path / "coarse", extractor=Descriptor(grid=(2, 2)))
     shard = tmp_path / "out" / "shard-00000.h5"
     shard.write_bytes((tmp_path / "reversed" / "shard-00000.h5").read_bytes())
+    with pytest.raises(ValueError, match=r"shard-00000\.h5: is not the file that was here"):
+        FeatureStore(tmp_path / "out").read(0)
+    (tmp_path / "out" / INDEX).unlink()
     with pytest.raises(ValueError, match=r"shard-00000\.h5: does not hold what manifest\.json plans"):
         FeatureStore(tmp_path / "out")
     shard.write_bytes((tmp_path / "coarse" / "shard-00000.h5").read_bytes())

@@ -56,7 +56,7 @@ def test_copied_files_are_unmapped_and_still_can_be_read(tmp_path: Path) -> None
     store = write(tmp_path / "a.h5")
     before = store.read_flat(np.arange(3)).features
     HeldRows(store, np.arange(3), torch.device("cpu"))
-    assert not store._maps
+    assert not store._open
     np.testing.assert_array_equal(store.read_flat(np.arange(3)).features, before)
 
 

@@ -17,9 +17,10 @@ from coattn._internal.progress import progress as show_progress
 from coattn.features.convert.formats import FeatureSource, SourceImage, open_source
 from coattn.features.convert.formats.base import id_rule
 from coattn.features.convert.records import ConvertedImage, read_record
-from coattn.features.store.layout import Part, Skipped, feature_dtype
+from coattn.features.store.catalog import INDEX
+from coattn.features.store.layout import FileContents, Skipped, feature_dtype
 from coattn.features.store.manifest import Manifest, Unit, open_folder
-from coattn.features.store.reader import read_shard
+from coattn.features.store.reader import index_folder, read_shard
 from coattn.features.store.writer import StoreWriter
 
 _UNIT_IMAGES = 256
@@ -126,6 +127,7 @@ def convert(
                 fingerprint = _fingerprint([items[name] for name in unit.images])
                 part = _finished(folder, manifest, unit, fingerprint)
                 if part is None:
+                    (folder / INDEX).unlink(missing_ok=True)  # of the shards that are made again
                     _write_shard(folder / unit.shard, manifest, unit, items, fingerprint, shape, clip_boxes, advance)
                     part = read_shard(folder, manifest, unit)
                 else:
@@ -134,6 +136,7 @@ def convert(
                     for entry in part.skipped:
                         _tell(entry)
                 parts.append(part)
+        index_folder(folder, manifest)
     return Conversion(
         done=sum(len(part.image_ids) for part in parts),
         found_done=found_done,
@@ -290,13 +293,14 @@ def _tell(entry: Skipped) -> None:
     tell(f"skipped {entry.path}, image {entry.image_id!r}: {entry.reason}")
 
 
-def _finished(folder: Path, manifest: Manifest, unit: Unit, fingerprint: str) -> Part | None:
+def _finished(folder: Path, manifest: Manifest, unit: Unit, fingerprint: str) -> FileContents | None:
     """The unit's shard, if it exists and is sound; else None.
 
     Raises:
         ValueError: the source has changed since.
     """
-    if not (folder / unit.shard).exists():
+    path = folder / unit.shard
+    if not path.exists():
         return None
     try:
         part = read_shard(folder, manifest, unit)
@@ -304,6 +308,6 @@ def _finished(folder: Path, manifest: Manifest, unit: Unit, fingerprint: str) ->
         return None  # a damaged shard is made again
     if part.sources != fingerprint:
         raise ValueError(
-            f"{part.path}: its source has changed since it was converted; delete this folder, or give another one"
+            f"{path}: its source has changed since it was converted; delete this folder, or give another one"
         )
     return part

@@ -29,9 +29,10 @@ from coattn.features.extract.extractors.build import WEIGHTS, build_extractor
 from coattn.features.extract.images import DARK, find_images, load_image
 from coattn.features.extract.pipeline import computing, in_background, loading
 from coattn.features.extract.processes import num_cores
-from coattn.features.store.layout import Part, Skipped, feature_dtype
+from coattn.features.store.catalog import INDEX
+from coattn.features.store.layout import FileContents, Skipped, feature_dtype
 from coattn.features.store.manifest import FLIP, MANIFEST, Manifest, Unit, open_folder, plan_units
-from coattn.features.store.reader import asset_path, read_shard
+from coattn.features.store.reader import asset_path, index_folder, read_shard
 from coattn.features.store.writer import StoreWriter
 
 __all__ = ["Extractor", "Regions", "Report", "build_extractor", "extract", "find_images", "load_image"]
@@ -117,6 +118,8 @@ def extract(
     there = {unit.shard: part for unit in units if (part := _finished(folder, manifest, unit, images)) is not None}
     skipped = [entry for part in there.values() for entry in part.skipped]
     todo = [unit for unit in units if unit.shard not in there]
+    if todo:
+        (folder / INDEX).unlink(missing_ok=True)  # of the shards that are made again
     total = sum(len(unit.images) for unit in units)
     missing = sum(len(unit.images) for unit in todo)
     notes = _Notes()
@@ -142,6 +145,7 @@ def extract(
             f"{folder}: was removed or changed while it was written ({len(missing_files)} files are missing, the first "
             f"is {missing_files[0]}); run the same command again"
         )
+    index_folder(folder, manifest)
     found = sum(len(part.image_ids) for part in there.values()) // (2 if flips else 1)
     return Report(done=total - len(skipped), found_done=found, skipped=skipped, dark=notes.dark)
 
@@ -268,13 +272,14 @@ def _add(writer: StoreWriter, batch: _Described) -> None:
         writer.skip(*entry)
 
 
-def _finished(folder: Path, manifest: Manifest, unit: Unit, images: Mapping[str, Path]) -> Part | None:
+def _finished(folder: Path, manifest: Manifest, unit: Unit, images: Mapping[str, Path]) -> FileContents | None:
     """The unit's shard, if it exists, is sound, and holds every image that can be read; else None.
 
     Raises:
         ValueError: an image file has changed since.
     """
-    if not (folder / unit.shard).exists():
+    path = folder / unit.shard
+    if not path.exists():
         return None
     try:
         part = read_shard(folder, manifest, unit)
@@ -285,7 +290,7 @@ def _finished(folder: Path, manifest: Manifest, unit: Unit, images: Mapping[str,
         return None
     if part.sources != _fingerprint(unit, images, bad):
         raise ValueError(
-            f"{part.path}: image files have changed since their features were made; delete this file to extract its "
+            f"{path}: image files have changed since their features were made; delete this file to extract its "
             f"{len(unit.images)} images again, or give another folder for the features"
         )
     return part

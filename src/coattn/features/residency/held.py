@@ -41,10 +41,11 @@ class HeldRows:
         self.starts[images] = np.cumsum(lengths) - lengths
         self.features = _empty_rows(total + 1, store.dim, store.stored_dtype, device)
         self.features[-1] = 0
-        rows = np.concatenate([store.rows(images), [-1]])
         self.scale: Tensor | None = None
         if store.dtype == "int8":
-            self.scale = torch.from_numpy(store.column("scale")[rows, None].astype(np.float32)).to(device)
+            scale = np.zeros((total + 1, 1), np.float32)
+            store.copy_column("scale", images, scale[:, 0], self.starts[images])
+            self.scale = torch.from_numpy(scale).to(device)
         size = total * store.row_bytes
         what = f"features to {'RAM' if device.type == 'cpu' else device}"
         with show_progress(what, size, unit="B", shown=progress and size >= SMALL) as advance:

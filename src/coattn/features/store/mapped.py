@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coattn.features.store.layout import FEATURE_DTYPES, Part
+from coattn.features.store.layout import FEATURE_DTYPES, OpenPart, Part
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_MOST_MAPS = 60_000  # Linux allows 65,530 maps in a process
 
 
 class FlatBatch(NamedTuple):
@@ -44,11 +50,14 @@ class MappedStore:
     """The images of some files, numbered 0 ... M-1.
 
     Each process maps a file when it first reads it, so that a store may be pickled, forked and shared by threads. The
-    features of an image are checked for finite values when they are first read.
+    features of an image are checked for finite values when they are first read. Python keeps a file handle for each
+    map, so that at most half of the handles that a process may have are used; the pages belong to the system, which
+    drops them when memory is short.
 
     Attributes:
         path: name of the store in messages.
-        parts: the files.
+        parts: the files, P in number.
+        num_images: (P,) int64, the number of images in each file.
         dim: width D of a feature row.
         dtype: how features are stored, "float16", "float32" or "int8"; "float32" if the files differ.
         has_boxes: whether boxes are known. If not, they read as zeros, and what needs boxes must refuse the store.
@@ -56,7 +65,9 @@ class MappedStore:
         sizes: (M, 2) int32, width and height of each original image in pixels; 0 0 where unknown.
     """
 
-    def __init__(self, path: Path | str, parts: Sequence[Part]) -> None:
+    def __init__(
+        self, path: Path | str, parts: Sequence[Part], num_images: np.ndarray, lengths: np.ndarray, sizes: np.ndarray
+    ) -> None:
         self.path = path
         self.parts = list(parts)
         self.has_boxes = all("boxes" in part.columns for part in parts)
@@ -65,20 +76,15 @@ class MappedStore:
         dtypes = {column.dtype.name for column in columns}
         self._alike = len(dtypes) == 1
         self.dtype = dtypes.pop() if self._alike else "float32"
-        self._word = np.uint64 if self.dim * self.stored_dtype.itemsize % 8 == 0 else np.uint8  # unit of copying
-        self.lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-        self.sizes = np.concatenate([part.sizes for part in parts])
-        self._part_of = np.repeat(np.arange(len(parts)), [len(part.image_ids) for part in parts])
-        self._first_row = np.concatenate([part.offsets[:-1] for part in parts])
-        self._starts = np.concatenate([[0], np.cumsum(self.lengths)])  # of each image among the rows of all files
-        self._unchecked = np.ones(len(self.lengths), bool)  # images whose features were not yet seen to be finite
-        self._files: dict[int, mmap.mmap | None] = {}
-        self._maps: dict[tuple[int, str], np.ndarray] = {}
-        self._word_maps: dict[int, np.ndarray] = {}
-        self._columns: dict[str, np.ndarray] = {}
+        self.num_images, self.lengths, self.sizes = num_images, lengths, sizes
+        self._starts = np.concatenate([[0], np.cumsum(lengths)])  # of each image among the rows of all files
+        self._first_image = np.cumsum(num_images) - num_images  # of each file
+        self._unchecked = np.ones(len(lengths), bool)  # images whose features were not yet seen to be finite
+        self._open: dict[int, OpenPart] = {}
+        self._most_open = _file_handles() // 2
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}, "_maps": {}, "_word_maps": {}, "_columns": {}}
+        return {**self.__dict__, "_open": {}}
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -113,8 +119,12 @@ class MappedStore:
         lengths = self.lengths[positions]
         total = int(lengths.sum())
         features = np.empty((total, self.dim), self.read_dtype) if out is None else out[:total]
-        self.copy_rows(positions, features, np.cumsum(lengths) - lengths)
-        return FlatBatch(features, self.column("boxes")[self.rows(positions)], self.sizes[positions], lengths)
+        starts = np.cumsum(lengths) - lengths
+        self.copy_rows(positions, features, starts)
+        boxes = np.zeros((total, 4), np.float32)
+        if self.has_boxes:
+            self.copy_column("boxes", positions, boxes, starts)
+        return FlatBatch(features, boxes, self.sizes[positions], lengths)
 
     def read_padded(self, positions: np.ndarray, *, out: np.ndarray | None = None) -> PaddedBatch:
         """Read several images by position, in the order asked. Each row is copied once, to its final place.
@@ -128,12 +138,12 @@ class MappedStore:
             ValueError: as `read_flat`.
         """
         positions = np.asarray(positions, np.int64)
-        lengths, rows = self.padded_rows(positions)
-        shape = (*rows.shape, self.dim)
+        lengths = self.lengths[positions]
+        shape = (len(positions), max(int(lengths.max(initial=0)), 1), self.dim)
         buffer = np.empty(shape, self.read_dtype) if out is None else out.reshape(-1)[: math.prod(shape)]
         features = buffer.reshape(shape)
         self.copy_padded(positions, features)
-        return PaddedBatch(features, self.column("boxes").take(rows, axis=0), self.sizes[positions], lengths)
+        return PaddedBatch(features, self.padded_boxes(positions), self.sizes[positions], lengths)
 
     def copy_padded(self, positions: np.ndarray, features: np.ndarray) -> None:
         """Fill contiguous `features` (B, R, D), of `read_dtype`, with the features of images and zeros as padding."""
@@ -143,48 +153,43 @@ class MappedStore:
         for place in np.flatnonzero(lengths < most).tolist():
             features[place, lengths[place] :] = 0
 
-    def rows(self, positions: np.ndarray) -> np.ndarray:
-        """Row numbers of some images in a `column`, one image after another."""
-        lengths = self.lengths[positions]
-        before = np.cumsum(lengths) - lengths
-        return np.repeat(self._starts[positions] - before, lengths) + np.arange(lengths.sum())
+    def padded_boxes(self, positions: np.ndarray) -> np.ndarray:
+        """Boxes (B, R, 4) of some images, float32; zeros at padding, and where boxes are unknown."""
+        most = max(int(self.lengths[positions].max(initial=0)), 1)
+        boxes = np.zeros((len(positions), most, 4), np.float32)
+        if self.has_boxes:
+            self.copy_column("boxes", positions, boxes.reshape(-1, 4), np.arange(len(positions)) * most)
+        return boxes
 
-    def padded_rows(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The lengths (B,) of some images, and their row numbers (B, R) in a `column`; padding has its last row."""
-        lengths = self.lengths[positions]
-        places = np.arange(max(int(lengths.max(initial=0)), 1))
-        rows = self._starts[positions][:, None] + places
-        return lengths, np.where(places < lengths[:, None], rows, self._starts[-1])
+    def copy_column(self, name: str, positions: np.ndarray, out: np.ndarray, starts: np.ndarray) -> None:
+        """Copy a column besides features to rows of `out` (any, ...) that begin at `starts`, one for each image."""
+        for start, part, first, length in self._places(positions, starts):
+            out[start : start + length] = self._opened(part).columns[name][first : first + length]
 
-    def column(self, name: str) -> np.ndarray:
-        """A column of all files besides features, with a row of zeros at the end: (sum of lengths + 1, ...).
+    def _places(self, positions: np.ndarray, starts: np.ndarray) -> list[tuple[int, int, int, int]]:
+        """For each image: its first row in a target, its file, its first row there, and its number of rows."""
+        parts = self.part_of(positions)
+        first = self._starts[positions] - self._starts[self._first_image[parts]]
+        return list(zip(*(c.tolist() for c in (starts, parts, first, self.lengths[positions])), strict=True))
 
-        Unknown boxes are zeros. The column is read whole: it is small compared with the features, and on a disk each
-        image would cost one more seek.
-        """
-        if name == "boxes" and not self.has_boxes:
-            return np.broadcast_to(np.float32(0), (int(self._starts[-1]) + 1, 4))
-        if name not in self._columns:
-            columns = [self._map(part, name) for part in range(len(self.parts))]
-            self._columns[name] = np.concatenate([*columns, np.zeros((1, *columns[0].shape[1:]), columns[0].dtype)])
-        return self._columns[name]
+    def part_of(self, positions: np.ndarray) -> np.ndarray:
+        """The number of the file that holds each image."""
+        return self._first_image.searchsorted(positions, "right") - 1
 
     def copy_rows(self, positions: np.ndarray, features: np.ndarray, starts: np.ndarray) -> None:
         """Copy the features of images to rows of `features` (any, D) that begin at `starts`.
 
         `features` is contiguous and of `read_dtype`; or of `stored_dtype`, and int8 is then copied as it is.
         """
-        parts = self._part_of[positions]
-        columns = (starts, parts, self._first_row[positions], self.lengths[positions])
-        places = list(zip(*(column.tolist() for column in columns), strict=True))
-        for part in np.unique(parts).tolist():
-            self.parts[part].check_whole(self._file(part))
+        places = self._places(positions, starts)
+        for part in {part for _, part, _, _ in places}:
+            self._opened(part).check_whole()
         self._copy(places, features)
         for index in np.flatnonzero(self._unchecked[positions]).tolist():
             start, part, first, length = places[index]
             rows = features[start : start + length]
             if rows.dtype == np.int8:
-                rows = self._map(part, "scale")[first : first + length]
+                rows = self._opened(part).columns["scale"][first : first + length]
             if not all_finite(rows):
                 raise ValueError(
                     f"{self.parts[part].path}: image {self.image_id(int(positions[index]))!r} has features that are "
@@ -194,8 +199,7 @@ class MappedStore:
 
     def image_id(self, position: int) -> str:
         """The id of an image by position."""
-        part = int(self._part_of[position])
-        return self.parts[part].image_ids[position - int(np.searchsorted(self._part_of, part))]
+        raise NotImplementedError
 
     def _copy(self, places: Sequence[tuple[int, int, int, int]], features: np.ndarray) -> None:
         """Copy rows, given for each image as (first row in `features`, file, first row in the file, number)."""
@@ -203,15 +207,16 @@ class MappedStore:
             for start, part, first, length in places:
                 self._convert(part, slice(first, first + length), features[start : start + length])
             return
-        words = features.view(self._word)
+        words = features.view(self.parts[0].columns["features"].word)
         for start, part, first, length in places:
             # An assignment would be memmove, which reads mapped pages at half the speed of this plain loop.
-            np.positive(self._words(part)[first : first + length], words[start : start + length])
+            np.positive(self._opened(part).words[first : first + length], words[start : start + length])
 
     def _convert(self, part: int, rows: slice, target: np.ndarray) -> None:
-        stored = self._map(part, "features")[rows]
+        columns = self._opened(part).columns
+        stored = columns["features"][rows]
         if stored.dtype == np.int8:
-            np.multiply(stored, self._map(part, "scale")[rows, None].astype(np.float32), out=target)
+            np.multiply(stored, columns["scale"][rows, None].astype(np.float32), out=target)
         else:
             target[:] = stored
 
@@ -223,23 +228,22 @@ class MappedStore:
         """
         if not hasattr(os, "posix_fadvise"):  # macOS
             return
-        for part in np.unique(self._part_of[positions]).tolist():
-            column = self.parts[part].columns["features"]
-            row_bytes = column.dtype.itemsize * self.dim
-            inside = positions[self._part_of[positions] == part]
+        part_of = self.part_of(positions)
+        for part in np.unique(part_of).tolist():
+            inside = positions[part_of == part]
+            first = self._starts[inside] - self._starts[self._first_image[part]]
             with self.parts[part].path.open("rb", buffering=0) as file:
-                for first, length in zip(self._first_row[inside].tolist(), self.lengths[inside].tolist(), strict=True):
-                    start = column.offset + first * row_bytes
-                    os.posix_fadvise(file.fileno(), start, length * row_bytes, os.POSIX_FADV_WILLNEED)
+                for column in self.parts[part].columns.values():
+                    starts, sizes = column.offset + first * column.row_bytes, self.lengths[inside] * column.row_bytes
+                    for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+                        os.posix_fadvise(file.fileno(), start, size, os.POSIX_FADV_WILLNEED)
 
     def unmap(self) -> None:
         """Drop the maps, so that pages read through them no longer count as memory of this process.
 
         Files are mapped again when they are read again.
         """
-        self._files.clear()
-        self._maps.clear()
-        self._word_maps.clear()
+        self._open.clear()
 
     def statistics(self, positions: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the feature rows, (D,) float32 each, over all images or those at `positions`.
@@ -263,22 +267,21 @@ class MappedStore:
             raise ValueError(f"{self.path}: no feature rows in {len(positions)} images to take statistics of")
         return mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32)
 
-    def _map(self, part: int, name: str) -> np.ndarray:
-        found = self._maps.get((part, name))
+    def _opened(self, part: int) -> OpenPart:
+        """The map of a file; the oldest one is dropped where there would be too many."""
+        found = self._open.get(part)
         if found is None:
-            found = self._maps[part, name] = self.parts[part].column(self._file(part), name)
+            if len(self._open) >= self._most_open:
+                self._open.pop(next(iter(self._open)), None)
+            found = self._open[part] = self.parts[part].open()
         return found
 
-    def _file(self, part: int) -> mmap.mmap | None:
-        if part not in self._files:
-            self._files[part] = self.parts[part].open_map()
-        return self._files[part]
 
-    def _words(self, part: int) -> np.ndarray:
-        found = self._word_maps.get(part)
-        if found is None:
-            found = self._word_maps[part] = self._map(part, "features").view(self._word)
-        return found
+def _file_handles() -> int:
+    """The number of files that this process may have open; 512 on Windows, whose C library has that limit."""
+    if resource is None:
+        return 512
+    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], _MOST_MAPS)
 
 
 def all_finite(values: np.ndarray) -> bool:

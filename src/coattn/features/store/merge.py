@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from coattn._internal.files import atomic_folder, atomic_path
+from coattn.features.store.catalog import INDEX
+from coattn.features.store.image_ids import ImageIds
 from coattn.features.store.layout import Part
 from coattn.features.store.manifest import MANIFEST
 from coattn.features.store.part_writer import write_part
@@ -39,7 +42,7 @@ def merge(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
     write_part(
         target,
         record=joined_record([store.record for store in stores]),
-        image_ids=[image_id for store in stores for image_id in store.image_ids],
+        image_ids=ImageIds.joined([store.image_ids for store in stores]),
         lengths=np.concatenate([store.lengths for store in stores]),
         sizes=np.concatenate([store.sizes for store in stores]),
         columns={
@@ -52,7 +55,6 @@ def merge(sources: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]
 
 def _check_mergeable(stores: Sequence[FeatureStore]) -> None:
     first = stores[0]
-    owner: dict[str, Path] = {}
     for store in stores:
         require_same_extractor(first.record, store.record, wanted_by=str(first.path), found_in=str(store.path))
         for part in store.parts:
@@ -61,22 +63,21 @@ def _check_mergeable(stores: Sequence[FeatureStore]) -> None:
                     f"{part.path} holds {store.dtype} and {sorted(names)}, {first.path} holds {first.dtype} and "
                     f"{sorted(first.parts[0].columns)}; only stores of one kind can be merged"
                 )
-        for image_id in store.image_ids:
-            if image_id in owner:
-                raise ValueError(f"{owner[image_id]} and {store.path} both hold image {image_id!r}")
-            owner[image_id] = store.path
+    for one, other in combinations(stores, 2):
+        if shared := one.image_ids.shared(other.image_ids):
+            raise ValueError(f"{one.path} and {other.path} both hold image {shared[0]!r}")
 
 
 def _blocks(parts: Sequence[Part], name: str) -> Iterator[np.ndarray]:
     for part in parts:
-        rows = part.map(name)
+        rows = part.open().columns[name]
         for start in range(0, len(rows), _BLOCK_ROWS):
             yield rows[start : start + _BLOCK_ROWS]
 
 
 def _copy_assets(store: FeatureStore, target: Path) -> None:
     folder = store.path if store.path.is_dir() else asset_path(store.path, "")
-    ours = {MANIFEST, *(part.path.name for part in store.parts)}
+    ours = {MANIFEST, INDEX, *(part.path.name for part in store.parts)}
     for source in sorted(folder.iterdir()) if folder.is_dir() else []:
         if source.name in ours or source.name.startswith("."):
             continue

@@ -11,11 +11,21 @@ import h5py
 import numpy as np
 
 from coattn._internal.files import require_regular
-from coattn.features.store.layout import COLUMN_DTYPES, FEATURE_DTYPES, FORMAT, VERSION, Column, Part, Skipped
+from coattn.features.store.image_ids import ImageIds
+from coattn.features.store.layout import (
+    COLUMN_DTYPES,
+    FEATURE_DTYPES,
+    FORMAT,
+    VERSION,
+    Column,
+    FileContents,
+    Part,
+    Skipped,
+)
 from coattn.features.store.provenance import check_record
 
 
-def read_part(path: Path) -> Part:
+def read_part(path: Path) -> FileContents:
     """Read and check everything but the rows.
 
     Raises:
@@ -28,22 +38,22 @@ def read_part(path: Path) -> Part:
         with h5py.File(path, "r", locking=False) as file:
             _check_links(path, file)
             _check_format(path, file)
-            part = Part(
-                path=path,
+            columns = {
+                name: Column(file[name].id.get_offset() or 0, file[name].dtype, file[name].shape)
+                for name in ("features", *COLUMN_DTYPES)
+                if name in file
+            }
+            contents = FileContents(
+                part=Part(path, columns),
                 record=json.loads(_attribute(file, "extractor")),
-                image_ids=_dataset(file, "image_ids").asstr()[()].tolist(),
+                image_ids=_image_ids(file),
                 offsets=_dataset(file, "offsets")[()],
                 sizes=_dataset(file, "sizes")[()],
                 skipped=_skipped(file),
                 sources=_attribute(file, "sources") or "",
-                columns={
-                    name: Column(file[name].id.get_offset() or 0, file[name].dtype, file[name].shape)
-                    for name in ("features", *COLUMN_DTYPES)
-                    if name in file
-                },
                 checksums=_checksums(file),
             )
-            _check_contiguous(path, [file[name] for name in part.columns])
+            _check_contiguous(path, [file[name] for name in columns])
     except KeyError as error:
         raise ValueError(f"{path}: damaged feature store, a part is missing: {error.args[0]}") from None
     except Exception as error:  # on damaged files h5py and json raise nearly anything
@@ -52,8 +62,8 @@ def read_part(path: Path) -> Part:
         raise ValueError(
             f"{path}: not a readable feature store: truncated, damaged, or another kind of file ({error})"
         ) from None
-    _check_part(part)
-    return part
+    _check(contents)
+    return contents
 
 
 def _attribute(file: h5py.File, name: str) -> Any:
@@ -74,6 +84,13 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     if dataset.nbytes > Path(file.filename).stat().st_size:
         raise TypeError(f"{name} claims {dataset.nbytes} bytes, more than the file has")
     return dataset
+
+
+def _image_ids(file: h5py.File) -> ImageIds:
+    dataset = _dataset(file, "image_ids")
+    if h5py.check_string_dtype(dataset.dtype) is None or dataset.ndim != 1:
+        raise TypeError(f"image_ids is a data set of {dataset.dtype}, shape {dataset.shape}")
+    return ImageIds.of(dataset[()].tolist())
 
 
 def _skipped(file: h5py.File) -> list[Skipped]:
@@ -117,37 +134,40 @@ def _check_contiguous(path: Path, datasets: Sequence[h5py.Dataset]) -> None:
             raise ValueError(f"{path}: {dataset.name[1:]} is chunked or compressed; it must be contiguous to be mapped")
 
 
-def _check_part(part: Part) -> None:
+def _check(contents: FileContents) -> None:
     """Check that shapes, types and offsets agree and that every column lies within the file."""
+    path, columns = contents.part.path, contents.part.columns
 
     def check(right: bool, wrong: str) -> None:
         if not right:
-            raise ValueError(f"{part.path}: damaged feature store: {wrong}")
+            raise ValueError(f"{path}: damaged feature store: {wrong}")
 
-    check("features" in part.columns, "features is missing")
-    features = part.columns["features"]
-    num_rows, num_images = features.shape[0], len(part.image_ids)
+    check("features" in columns, "features is missing")
+    features = columns["features"]
+    num_rows, num_images = features.shape[0], len(contents.image_ids)
     check(len(features.shape) == 2, f"features has shape {features.shape}, not (rows, width)")
     check(features.dtype in FEATURE_DTYPES.values(), f"features is {features.dtype}, not float16, float32 or int8")
-    check(("scale" in part.columns) == (features.dtype == np.int8), "int8 features and their scale go together")
+    check(("scale" in columns) == (features.dtype == np.int8), "int8 features and their scale go together")
     for name, dtype in COLUMN_DTYPES.items():
-        if name in part.columns:
+        if name in columns:
             shape = (num_rows, 4) if name == "boxes" else (num_rows,)
-            column = part.columns[name]
+            column = columns[name]
             check(column.dtype == np.dtype(dtype), f"{name} is {column.dtype}, not {np.dtype(dtype)}")
             check(column.shape == shape, f"{name} has shape {column.shape}, features asks for {shape}")
-    offsets = part.offsets
+    offsets = contents.offsets
     check(offsets.dtype == np.int64, f"offsets is {offsets.dtype}, not int64")
     check(offsets.shape == (num_images + 1,), f"{num_images} image ids, but offsets has shape {offsets.shape}")
     check(offsets[0] == 0, f"offsets begins at {offsets[0]}, not 0")
     check(offsets[-1] == num_rows, f"offsets ends at {offsets[-1]}, features has {num_rows} rows")
     falls = np.flatnonzero(np.diff(offsets) < 0)
     check(falls.size == 0, f"offsets falls after image {falls[0] if falls.size else ''}")
-    check(part.sizes.dtype == np.int32, f"sizes is {part.sizes.dtype}, not int32")
-    check(part.sizes.shape == (num_images, 2), f"{num_images} image ids, but sizes has shape {part.sizes.shape}")
-    check_record(part.record, f"{part.path}: damaged feature store")
-    file_size = part.path.stat().st_size
-    for name, column in part.columns.items():
+    check(contents.sizes.dtype == np.int32, f"sizes is {contents.sizes.dtype}, not int32")
+    check(
+        contents.sizes.shape == (num_images, 2), f"{num_images} image ids, but sizes has shape {contents.sizes.shape}"
+    )
+    check_record(contents.record, f"{path}: damaged feature store")
+    file_size = path.stat().st_size
+    for name, column in columns.items():
         check(
             column.end <= file_size, f"{name} reaches to byte {column.end}, the file ends at {file_size} (truncated?)"
         )

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from coattn._internal.hints import did_you_mean
-from coattn.features.store.layout import DETECTION_DTYPES, Part, Skipped
+from coattn.features.store.catalog import INDEX, Catalog, catalog_of, read_index, write_index
+from coattn.features.store.layout import DETECTION_DTYPES, FileContents
 from coattn.features.store.manifest import FLIP, MANIFEST, Manifest, Unit
 from coattn.features.store.mapped import FlatBatch, MappedStore, PaddedBatch
 from coattn.features.store.part_reader import read_part
-from coattn.features.store.provenance import joined_record, require_same_extractor, same_extractor
+from coattn.features.store.provenance import require_same_extractor, same_extractor
 from coattn.features.store.writer import StoreWriter
 
 __all__ = [
@@ -54,8 +56,9 @@ class StoredRegions(NamedTuple):
 class FeatureStore(MappedStore):
     """Read a feature store. Images are numbered 0 ... len-1 in stored order; `index` finds the number of an id.
 
-    Opening checks every header and reads no row. Rows are memory-mapped on first use, by each process for itself, so
-    that a store may be pickled, forked and shared by threads.
+    Opening reads no row. It reads the index of a folder, or checks the header of every file where there is none. Rows
+    are memory-mapped on first use, by each process for itself, so that a store may be pickled, forked and shared by
+    threads.
 
     Args:
         path: the file or folder.
@@ -66,7 +69,7 @@ class FeatureStore(MappedStore):
         record: the extractor of the features (see `provenance`).
         dtype: "float16", "float32" or "int8".
         dim: width D of a feature row.
-        image_ids: list of M str.
+        image_ids: sequence of M str.
         lengths: (M,) int64, number of regions of each image.
         sizes: (M, 2) int32, width and height of each original image in pixels; 0 0 where unknown.
         has_boxes: whether the boxes of regions are known.
@@ -82,18 +85,23 @@ class FeatureStore(MappedStore):
 
     def __init__(self, path: str | os.PathLike[str], *, check_finite: bool = True) -> None:
         path = Path(path).absolute()  # stays right when the working directory changes
-        super().__init__(path, _folder_parts(path) if path.is_dir() else [read_part(path)])
+        catalog = _folder_catalog(path) if path.is_dir() else catalog_of([read_part(path)])
+        super().__init__(path, catalog.parts, catalog.num_images, catalog.lengths, catalog.sizes)
         self._unchecked[:] = check_finite
-        self.record: dict[str, Any] = joined_record([part.record for part in self.parts])
-        self.image_ids = [image_id for part in self.parts for image_id in part.image_ids]
-        self.skipped: list[Skipped] = [entry for part in self.parts for entry in part.skipped]
-        self._index = {image_id: index for index, image_id in enumerate(self.image_ids)}
-        if len(self._index) < len(self.image_ids):
-            twice = next(name for index, name in enumerate(self.image_ids) if self._index[name] != index)
+        self.record, self.image_ids, self.skipped = catalog.record, catalog.image_ids, catalog.skipped
+        if (twice := self.image_ids.first_repeated()) is not None:
             raise ValueError(f"{self.path}: damaged feature store: image id {twice!r} comes twice")
 
     def __contains__(self, image_id: object) -> bool:
-        return self._stored_name(str(image_id)) in self._index
+        return self.positions([str(image_id)])[0] >= 0
+
+    def positions(self, image_ids: Sequence[str]) -> np.ndarray:
+        """(N,) int64, the position of each image, or -1. COCO's numbers are understood as by `index`."""
+        found = self.image_ids.find_all(image_ids)
+        for number in np.flatnonzero(found < 0).tolist():
+            if match := _COCO_NAME.fullmatch(image_ids[number]):
+                found[number] = self.image_ids.find(match[1])
+        return found
 
     def index(self, image_id: int | str) -> int:
         """Position of an image. Where the store has COCO's numbers, its file names are understood too.
@@ -101,9 +109,9 @@ class FeatureStore(MappedStore):
         Raises:
             ValueError: the store does not hold it; the message names the nearest ids.
         """
-        name = self._stored_name(str(image_id))
-        if name in self._index:
-            return self._index[name]
+        name = str(image_id)
+        if (position := int(self.positions([name])[0])) >= 0:
+            return position
         for entry in self.skipped:
             if entry.image_id == name.removesuffix(FLIP):
                 raise ValueError(f"{self.path}: image {name!r} ({entry.path}) could not be read: {entry.reason}")
@@ -111,10 +119,9 @@ class FeatureStore(MappedStore):
         hint = f"; nearest: {', '.join(map(repr, near[:3]))}" if near else did_you_mean(name, self.image_ids)
         raise ValueError(f"{self.path}: no features of image {name!r} among {len(self)} images{hint}")
 
-    def _stored_name(self, name: str) -> str:
-        """The number instead of a file name of COCO that the store does not hold."""
-        match = None if name in self._index else _COCO_NAME.fullmatch(name)
-        return match.group(1) if match is not None and match.group(1) in self._index else name
+    def image_id(self, position: int) -> str:
+        """The id of an image by position."""
+        return self.image_ids[position]
 
     def read(self, index: int) -> StoredRegions:
         """Read one image by position.
@@ -123,11 +130,10 @@ class FeatureStore(MappedStore):
             ValueError: features that are NaN or infinite, or a file that was truncated while it was in use.
         """
         features = self.read_flat(np.array([index])).features.astype(np.float32, copy=False)
-        part, start = int(self._part_of[index]), int(self._first_row[index])
-        rows = slice(start, start + int(self.lengths[index]))
-        columns = self.parts[part].columns
-        found = {n: self._map(part, n)[rows].copy() for n in ("boxes", *DETECTION_DTYPES) if n in columns}
-        boxes = found.pop("boxes") if self.has_boxes else np.zeros((len(features), 4), np.float32)
+        ((_, part, start, length),) = self._places(np.array([index]), np.zeros(1, np.int64))
+        columns = self._opened(part).columns
+        found = {n: columns[n][start : start + length].copy() for n in ("boxes", *DETECTION_DTYPES) if n in columns}
+        boxes = found.pop("boxes") if self.has_boxes else np.zeros((length, 4), np.float32)
         return StoredRegions(features, boxes, self.sizes[index], *(found.get(name) for name in DETECTION_DTYPES))
 
     def asset(self, name: str) -> Path | None:
@@ -142,10 +148,12 @@ def asset_path(store: str | os.PathLike[str], name: str) -> Path:
     return path / name if path.is_dir() else path.with_suffix(".assets") / name
 
 
-def _folder_parts(folder: Path) -> list[Part]:
-    """Open all shards of a folder and check them against its manifest."""
+def _folder_catalog(folder: Path) -> Catalog:
+    """The catalog of a folder of shards, from its index, or from all shards after checking them."""
     if not (folder / MANIFEST).exists():
         raise ValueError(f"{folder}: not a feature store: a folder without {MANIFEST}")
+    if (folder / INDEX).exists():
+        return read_index(folder)
     manifest = Manifest.read(folder)
     missing = [unit.shard for unit in manifest.units if not (folder / unit.shard).exists()]
     if missing or not manifest.units:
@@ -153,23 +161,37 @@ def _folder_parts(folder: Path) -> list[Part]:
             f"{folder}: incomplete, {len(missing)} of {len(manifest.units)} shards are missing (first: {missing[:1]}); "
             "run the same command again to finish it"
         )
-    return [read_shard(folder, manifest, unit) for unit in manifest.units]
+    return catalog_of([read_shard(folder, manifest, unit) for unit in manifest.units])
 
 
-def read_shard(folder: Path, manifest: Manifest, unit: Unit) -> Part:
+def index_folder(folder: Path, manifest: Manifest) -> None:
+    """Write the index of a folder, if all its shards are finished: the last step of what makes a folder of shards.
+
+    Of several processes the last one does it. The earlier ones find shards that are missing, or that are damaged and
+    about to be made again.
+    """
+    if all((folder / unit.shard).exists() for unit in manifest.units):
+        try:
+            files = [read_shard(folder, manifest, unit) for unit in manifest.units]
+        except (OSError, ValueError):
+            return
+        write_index(folder, catalog_of(files))
+
+
+def read_shard(folder: Path, manifest: Manifest, unit: Unit) -> FileContents:
     """Open one shard of a folder.
 
     Raises:
         ValueError: the shard is damaged or does not belong to this manifest.
     """
-    part = read_part(folder / unit.shard)
-    features = part.columns["features"]
-    require_same_extractor(manifest.extractor, part.record, wanted_by=MANIFEST, found_in=str(part.path))
-    skipped = {entry.image_id for entry in part.skipped}
+    contents = read_part(folder / unit.shard)
+    features, path = contents.part.columns["features"], contents.part.path
+    require_same_extractor(manifest.extractor, contents.record, wanted_by=MANIFEST, found_in=str(path))
+    skipped = {entry.image_id for entry in contents.skipped}
     kept = [image_id for image_id in unit.images if image_id not in skipped]
     expected = [image_id + suffix for image_id in kept for suffix in (("", FLIP) if manifest.flips else ("",))]
-    if (features.shape[1], features.dtype.name, part.image_ids) != (manifest.dim, manifest.dtype, expected):
+    if (features.shape[1], features.dtype.name) != (manifest.dim, manifest.dtype) or contents.image_ids != expected:
         raise ValueError(
-            f"{part.path}: does not hold what {MANIFEST} plans for it; delete it and run the same command again"
+            f"{path}: does not hold what {MANIFEST} plans for it; delete it and run the same command again"
         )
-    return part
+    return contents
