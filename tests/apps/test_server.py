@@ -257,3 +257,15 @@ def test_the_command_serves_and_ends_on_sigterm(folder: Path) -> None:
             pytest.fail("the server did not start")
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) in (0, -signal.SIGTERM, 143)
+
+
+def test_a_word_of_a_request_is_a_word_of_the_question(client: TestClient) -> None:
+    assert all(model["explains"] for model in client.get("/models").json()["models"])
+    name = "layers.2.regions_to_question"
+    found = client.post("/ask", json=body(map=name, word=4)).json()["results"][0]["map"]
+    assert found["written"] == []
+    assert any(region["weight"] for region in found["regions"])
+    assert not any(word["weight"] for word in found["words"])
+    response = client.post("/ask", json=body(map=name, word=5))
+    assert response.status_code == 422
+    assert response.json()["error"] == "the question has the words 0 to 4, not 5"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import outcome, script
 from PIL import Image
 
 from coattn.cli import main
@@ -141,3 +142,31 @@ def test_results_without_confidences_have_no_curves(tmp_path: Path) -> None:
     records, results = make(4)
     write_page(tmp_path / "report.html", Results(results.answers), records, "exact_match", title="plain")
     assert [row[6] for row in read(tmp_path / "report.html")["rows"]] == [None] * 4
+
+
+@pytest.mark.slow
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    records, results = make(24)
+    write_page(tmp_path / "report.html", results, records, "exact_match", title="results")
+    steps = """
+      const rows = () => $("rows").children.length;
+      outcome.title = $("title").textContent; outcome.all = rows();
+      const filter = (id, value) => { $(id).value = value; $(id).dispatchEvent(new Event("input", { bubbles: true }));
+        return new Promise((done) => setTimeout(done, 1000)); };
+      await filter("correct", "wrong"); outcome.wrong = rows();
+      await filter("text", "number 11"); outcome.found = rows();
+      $("reset").click(); outcome.again = rows();
+      outcome.fits = document.documentElement.scrollWidth <= innerWidth;
+    """
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    (tmp_path / "used.html").write_text(page.replace("</body>", f"{script(steps)}</body>"), encoding="utf-8")
+    found = outcome((tmp_path / "used.html").as_uri(), tmp_path / "profile")
+    assert found == {
+        "title": "results",
+        "all": 24,
+        "wrong": 6,
+        "found": 1,
+        "again": 24,
+        "fits": True,
+        "outside": [],
+    }

@@ -80,6 +80,7 @@ class Explained(Struct, kw_only=True):
     answer: Annotated[str, Meta(description="The answer that is explained.")]
     signed: Annotated[bool, Meta(description="Whether weights can speak against the answer.")]
     uniform: Annotated[float | None, Meta(description="The weight of each region if all were equal; for maps.")] = None
+    written: Annotated[list[str], Meta(description="The words of the answer, if the model wrote them one by one.")] = []
     regions: list[RegionValue] = []
     words: list[WordValue] = []
     picture: Annotated[str | None, Meta(description="The picture of the explanation, a PNG in base64.")] = None

@@ -76,6 +76,11 @@ class ServedModel:
             self._ask, self._model_thread, max_batch=max_batch, max_waiting=max_waiting, observe=observe
         )
 
+    @property
+    def explains(self) -> bool:
+        """Whether it can explain its answers; an exported model cannot."""
+        return hasattr(self.predictor, "attribute")
+
     async def answer(self, request: AskRequest) -> AskResponse:
         """Answer a request.
 
@@ -155,7 +160,7 @@ class ServedModel:
 
         name = request.map
         assert name is not None
-        if not hasattr(self.predictor, "attribute"):
+        if not self.explains:
             raise ValueError("an exported model has no explanations; serve the model directory")
         picture: Image.Image | None
         if name in METHODS:
@@ -167,7 +172,12 @@ class ServedModel:
             explanation = self.predictor.maps(image, question)
             heads = explanation.maps.get(name, ())
             head = request.head if request.head is not None else "mean" if len(heads) > 1 else None
-            chosen: dict[str, Any] = {"head": head, "word": request.word, "region": request.region}
+            word = request.word
+            if word is not None and name in explanation.maps and parse(name).rows != "answer":
+                if word >= len(explanation.words):
+                    raise ValueError(f"the question has the words 0 to {len(explanation.words) - 1}, not {word}")
+                word = explanation.words[word].places[0]  # the first of its pieces, where a text encoder splits it
+            chosen: dict[str, Any] = {"head": head, "word": word, "region": request.region}
             line = explanation.line(name, **chosen)
             over_regions = line.side == "regions"
             regions = line.weights if over_regions else [0.0] * len(explanation.boxes)
@@ -180,6 +190,7 @@ class ServedModel:
             answer=explanation.answers[0].text if explanation.answers else "",
             signed=signed,
             uniform=uniform,
+            written=list(explanation.written),
             regions=[
                 RegionValue(box=box, weight=float(weight))
                 for box, weight in zip(explanation.boxes.tolist(), regions, strict=True)

@@ -143,7 +143,9 @@ def make_app(
         return _json(found)
 
     async def list_models(request: Request) -> Response:
-        listed = [{"name": name, "images": len(model.cache)} for name, model in models.items()]
+        listed = [
+            {"name": name, "images": len(model.cache), "explains": model.explains} for name, model in models.items()
+        ]
         return _json({"models": listed, "version": __version__})
 
     async def health(request: Request) -> Response:
