@@ -13,8 +13,8 @@ NUM_REGIONS = 8
 
 
 def only_region_2(kept: np.ndarray) -> np.ndarray:
-    """The log-odds of an answer that is certain if region 2 is shown, and impossible otherwise."""
-    return np.where(kept[:, 2], 20.0, -20.0)
+    """The probability of an answer that is certain if region 2 is shown, and impossible otherwise."""
+    return kept[:, 2].astype(float)
 
 
 def values(best: int) -> np.ndarray:

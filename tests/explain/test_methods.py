@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 
@@ -18,18 +20,38 @@ def additive(kept: np.ndarray) -> np.ndarray:
     return kept @ EFFECTS + 3.0
 
 
-def test_dependence_adds_both_effects() -> None:
-    np.testing.assert_allclose(dependence(additive, 4), 2 * EFFECTS)
+@pytest.mark.parametrize("count", [4, 9])
+def test_dependence_is_the_effect_of_each_part(count: int) -> None:
+    effects = np.resize(EFFECTS, count)
+    np.testing.assert_allclose(dependence(lambda kept: kept @ effects + 3.0, count), effects)
 
     def either(kept: np.ndarray) -> np.ndarray:  # parts 0 and 1 hold the same evidence: left out, neither is missed
         return (kept[:, 0] | kept[:, 1]).astype(float)
 
-    np.testing.assert_allclose(dependence(either, 3), [1, 1, 0])
+    np.testing.assert_allclose(dependence(either, count), [0.5, 0.5, *[0] * (count - 2)], atol=1e-12)
 
     def both(kept: np.ndarray) -> np.ndarray:  # parts 0 and 1 matter together: alone, neither has an effect
         return (kept[:, 0] & kept[:, 1]).astype(float)
 
-    np.testing.assert_allclose(dependence(both, 3), [1, 1, 0])
+    np.testing.assert_allclose(dependence(both, count), [0.5, 0.5, *[0] * (count - 2)], atol=1e-12)
+
+
+def test_few_parts_have_their_exact_shapley_values() -> None:
+    value = np.random.default_rng(0).normal(size=2**5)
+
+    def of(kept: np.ndarray) -> np.ndarray:
+        return value[kept @ (1 << np.arange(5))]
+
+    orders = np.array(list(permutations(range(5))))
+    expected = np.zeros(5)
+    for order in orders:
+        kept = np.zeros(5, bool)
+        for part in order:
+            before = of(kept[None])[0]
+            kept[part] = True
+            expected[part] += (of(kept[None])[0] - before) / len(orders)
+    np.testing.assert_allclose(dependence(of, 5), expected)
+    assert expected.sum() == pytest.approx(value[-1] - value[0])
 
 
 def test_shapley_values_are_exact_for_additive_and_shared_effects() -> None:
@@ -38,10 +60,14 @@ def test_shapley_values_are_exact_for_additive_and_shared_effects() -> None:
     np.testing.assert_allclose(shares, [0.5, 0.5, 0])  # by symmetry: an order and its reverse are both drawn
 
 
-@pytest.mark.parametrize(("method", "cost"), [(dependence, 2 * 4 + 2), (shapley, NUM_ORDERS * 3 + 2), (surrogate, 64)])
-def test_cost_in_passes(method: object, cost: int) -> None:
+@pytest.mark.parametrize(
+    ("method", "count", "cost"),
+    [(dependence, 4, 2**4), (dependence, 9, 2 * 9 + 2), (shapley, 4, NUM_ORDERS * 3 + 2), (surrogate, 4, 64)],
+)
+def test_cost_in_passes(method: object, count: int, cost: int) -> None:
     passes = []
-    method(lambda kept: passes.append(len(kept)) or additive(kept), 4)  # type: ignore[operator]
+    effects = np.resize(EFFECTS, count)
+    method(lambda kept: passes.append(len(kept)) or kept @ effects, count)  # type: ignore[operator]
     assert sum(passes) == cost
 
 

@@ -236,22 +236,22 @@ def test_threads_do_not_disturb_each_other() -> None:
     assert len(pictures) == 2
 
 
-def attributed(regions: np.ndarray, words: Sequence[float] = (2.0, -1.0, 0.5)) -> Explanation:
+def attributed(regions: np.ndarray, words: Sequence[float] = (0.2, -0.1, 0.05)) -> Explanation:
     found = Attribution("dependence", "red", regions, np.array(words), True, 46, "", 37.1)
     return dataclasses.replace(explanation(), attribution=found)
 
 
 def test_an_attribution_says_answer_method_sign_and_faithfulness(texts: list[str]) -> None:
     values = np.zeros(16)
-    values[[3, 7]] = 4.0, -2.5
+    values[[3, 7]] = 0.4, -0.25
     draw(attributed(values))
     assert "What the answer depends on: “red”" in texts
-    assert {"+2.0", "-1.0", "+0.5", "+4.0", "-2.5"} <= set(texts)
-    assert "+0.0" not in texts  # no box without an effect
+    assert {"+20", "-10", "+5", "+40", "-25"} <= set(texts)
+    assert "+0" not in texts  # no box without an effect
     caption = " ".join(texts)
     assert "Method dependence (46 passes of the model)" in caption
     assert "37.1 points better than a random order" in caption
-    assert {"against -4.0", "for +4.0 log-odds"} <= set(texts)
+    assert {"against -40", "for +40 points of probability"} <= set(texts)
 
 
 def test_for_and_against_have_different_colors(texts: list[str]) -> None:
@@ -297,7 +297,7 @@ def test_letters_of_other_scripts_are_found_or_replaced() -> None:
 
 def test_regions_without_boxes_are_not_drawn(texts: list[str]) -> None:
     values = np.zeros(16)
-    values[3] = 4.0
+    values[3] = 0.4
     draw(dataclasses.replace(attributed(values), boxes=np.zeros((16, 4))))
-    assert "+4.0" not in texts
-    assert "+2.0" in texts  # the words are
+    assert "+40" not in texts
+    assert "+20" in texts  # the words are

@@ -15,7 +15,7 @@ def test_strength_is_relative_to_the_uniform_share() -> None:
 
 
 def test_weak_effects_are_not_painted_as_strong() -> None:
-    assert scale_of(np.array([0.01, -0.02]), None) == 1
+    assert scale_of(np.array([0.01, -0.02]), None) == 0.1
     np.testing.assert_allclose(strengths(np.array([2.0, -1.0]), None, 2.0), [1, -0.5])
 
 

@@ -21,7 +21,7 @@ _BATCH_VALUES = 4_000_000  # region feature values of one batch: 16 MB in float3
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """A model, an image, a question, and the answer whose log-odds are measured.
+    """A model, an image, a question, and the answer whose probability is measured.
 
     Attributes:
         model: in eval mode.
@@ -51,11 +51,11 @@ class Ablation:
         return replace(self, filler=filler)
 
     def without_regions(self, kept: np.ndarray) -> np.ndarray:
-        """The log-odds (N,) of the answer where only the regions `kept` (N, R), bool, are shown."""
+        """The probability (N,) of the answer where only the regions `kept` (N, R), bool, are shown."""
         return self._measure(kept, np.ones((len(kept), len(self.question)), bool))
 
     def without_words(self, kept: np.ndarray) -> np.ndarray:
-        """The log-odds (N,) of the answer where only the tokens `kept` (N, T), bool, are asked."""
+        """The probability (N,) of the answer where only the tokens `kept` (N, T), bool, are asked."""
         return self._measure(np.ones((len(kept), len(self.regions)), bool), kept)
 
     @torch.inference_mode()
@@ -67,7 +67,8 @@ class Ablation:
             )
             for start in range(0, len(regions), size)
         ]
-        return torch.cat(pieces).double().cpu().numpy() if pieces else np.empty(0)
+        # Differences of probabilities near 1 are too small for float32.
+        return torch.cat(pieces).double().sigmoid().cpu().numpy() if pieces else np.empty(0)
 
     def _log_odds(self, kept: Tensor, asked: Tensor) -> Tensor:
         device, count = self.regions.device, len(kept)

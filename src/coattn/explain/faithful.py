@@ -55,14 +55,13 @@ def follow(value: Callable[[np.ndarray], np.ndarray], orders: Sequence[np.ndarra
     """The curves of several orders of the same R regions, from one call of `value`.
 
     Args:
-        value: the log-odds (N,) of the answer where only some regions are shown, (N, R) bool.
+        value: the probability (N,) of the answer where only some regions are shown, (N, R) bool.
         orders: each (R,), the regions from the most to the least important.
     """
     count = len(orders[0])
     rank = np.stack([np.argsort(order) for order in orders])  # (orders, R)
     shown = rank[:, None, :] < np.arange(count + 1)[None, :, None]  # (orders, K, R)
-    probabilities = 1 / (1 + np.exp(-value(np.concatenate((shown, ~shown), 1).reshape(-1, count))))
-    both = probabilities.reshape(len(orders), 2, count + 1)
+    both = value(np.concatenate((shown, ~shown), 1).reshape(-1, count)).reshape(len(orders), 2, count + 1)
     return [Curves(insertion, deletion) for insertion, deletion in both]
 
 

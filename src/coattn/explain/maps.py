@@ -65,8 +65,8 @@ class Attribution(NamedTuple):
     Attributes:
         method: a name of `coattn.explain.methods.METHODS`.
         answer: the answer that is explained.
-        regions: (R,) values: log-odds for (positive) or against (negative) the answer; of a method that reads attention
-            maps, shares.
+        regions: (R,) values: probability for (positive) or against (negative) the answer; of a method that reads
+            attention maps, shares.
         words: (W,) the same for the words of the question; 0 for special tokens.
         signed: whether the values have a sign.
         num_passes: passes of the model that it took.

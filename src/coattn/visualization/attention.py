@@ -115,7 +115,7 @@ def _draw_attribution(explanation: Explanation) -> Image.Image:
     box = fitted(explanation, Box(MARGIN, top, page - GAP - 240, MAX_HEIGHT))
     bottom = draw_image(canvas, box, explanation, regions, num_outlined=3)
     note = f" {found.note[0].upper()}{found.note[1:]}." if found.note else ""
-    how = "Log-odds for and against this answer" if found.signed else "Shares of attention"
+    how = "Points of probability for and against this answer" if found.signed else "Shares of attention"
     passes = "1 pass" if found.num_passes == 1 else f"{found.num_passes} passes"
     caption = (
         f"Method {found.method} ({passes} of the model). {how}.{note} {method.weakness} {_faithfulness(explanation)}"

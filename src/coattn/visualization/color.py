@@ -12,11 +12,11 @@ _STEPS = np.array([-1.0, -0.5, -0.15, 0.0, 0.15, 0.5, 0.8, 1.0])
 _COLORS = ("#12468a", "#5b93cf", "#c9dcf0", "#f4f6f8", "#fde3b4", "#f98e2b", "#e0431f", "#9c1127")
 _RGB = np.array([[int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)] for color in _COLORS])
 
-SMALLEST_SCALE = 1.0  # log-odds: weaker effects are not painted as if they were strong
+SMALLEST_SCALE = 0.1  # of probability: weaker effects are not painted as if they were strong
 
 
 def scale_of(values: np.ndarray, uniform: np.ndarray | float | None) -> float:
-    """The value of the strongest color: at least three times the uniform share, or `SMALLEST_SCALE` log-odds.
+    """The value of the strongest color: at least three times the uniform share, or `SMALLEST_SCALE`.
 
     Args:
         values: any shape.

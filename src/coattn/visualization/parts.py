@@ -46,8 +46,8 @@ class Values(NamedTuple):
         return strengths(self.values, self.uniform, self.scale)
 
     def label(self, value: float) -> str:
-        """A value as text: a share in percent, or signed log-odds."""
-        return f"{value:+.1f}" if self.uniform is None else percent(value)
+        """A value as text: a share in percent, or signed points of probability."""
+        return f"{100 * value:+.0f}" if self.uniform is None else percent(value)
 
 
 def percent(share: float) -> str:
@@ -227,7 +227,7 @@ def draw_legend(canvas: Canvas, x: float, y: float, values: Values) -> float:
     signed = values.uniform is None
     uniform = float(np.mean(values.uniform)) if values.uniform is not None else 0.0
     if signed:
-        left, right = f"against {-values.scale:.1f}", f"for {values.scale:+.1f} log-odds"
+        left, right = f"against {-100 * values.scale:.0f}", f"for {100 * values.scale:+.0f} points of probability"
     else:
         left, right = f"uniform share {percent(uniform)} or less", percent(min(values.scale * uniform, 1))
     canvas.text(x, y + 6, left, 12, color=MUTED)

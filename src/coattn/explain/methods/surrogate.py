@@ -11,7 +11,7 @@ RIDGE = 1.0
 
 
 def surrogate(value: Value, count: int) -> np.ndarray:
-    """Coefficients (n,) of a linear model of the log-odds in the presence of each of `count` parts."""
+    """Coefficients (n,) of a linear model of the probability in the presence of each of `count` parts."""
     draws = np.random.default_rng(0)
     half = draws.random((NUM_MASKS // 2, count)) < 0.5
     kept = np.concatenate((half, ~half))  # every part is present in exactly half of the masks

@@ -9,7 +9,7 @@ import numpy as np
 
 from coattn.nn.maps import Side
 
-# The log-odds (N,) of the answer where only some of n parts are present, (N, n) bool.
+# The probability (N,) of the answer where only some of n parts are present, (N, n) bool.
 Value = Callable[[np.ndarray], np.ndarray]
 
 
