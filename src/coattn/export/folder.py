@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coattn._internal.files import require, write_json
+from coattn._internal.files import atomic_folder, require, write_json
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import PLAIN, build_extractor
 from coattn.features.extract.extractors.network import GridExtractor
@@ -78,18 +78,12 @@ def export_folder(
         raise FileExistsError(f"{out}: already exists; choose another folder or remove it")
     directory = load_directory(model_folder)
     _check_exportable(directory, maps=maps)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with atomic_folder(out) as partial:
         parity = _write(directory, partial, maps=maps, int8=int8)
         if check is not None:
             changed = changed_answers(Predictor(directory), ExportedPredictor.load(partial), check)
             write_changed(partial, changed)
             parity = parity._replace(changed=changed)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return parity
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coattn._internal.files import read_json
+from coattn._internal.files import read_json, sha256_of_file
 from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
@@ -98,6 +98,12 @@ def read_folder(folder: Path) -> ExportedFolder:
         raise ValueError(f"{path}: activation is {config['activation']!r:.40}, it must be sigmoid or softmax")
     if not 0 < config["temperature"] < math.inf:
         raise ValueError(f"{path}: temperature is {config['temperature']!r:.40}, it must be a positive number")
+    for name, digest in config["sha256"].items():
+        read_later = name == CARD or name.endswith(".onnx")  # the card may be edited; `graph` checks the others
+        if not read_later and sha256_of_file(folder / name) != digest:
+            raise ValueError(
+                f"{folder / name}: damaged or replaced (its SHA-256 is not the one in {CONFIG}); export again"
+            )
     vocabularies: list[Any] = []
     readers: dict[str, Any] = {QUESTIONS: Vocabulary.from_json, ANSWERS: answers_from_json}
     for name, from_json in readers.items():

@@ -207,8 +207,8 @@ class Predictor:
         record = self.folder.config["extractor"]
         try:
             return _PLAIN[record["name"]](**record["settings"])
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"{self.folder.folder}: unknown settings of the image extractor ({error})") from None
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"{self.folder.folder}: wrong settings of the image extractor ({error})") from None
 
     @cached_property
     def _network(self) -> InferenceSession:
