@@ -206,6 +206,14 @@ def test_foreign_files_in_a_model_directory_are_not_deleted(tmp_path: Path) -> N
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_leftovers_of_a_killed_command_do_not_keep_a_model_from_being_replaced(tmp_path: Path) -> None:
+    folder = save(tmp_path / "model")
+    (folder / ".certificate.json.a1b2c3.partial").write_text("{")
+    save(folder, finish=lambda new: (new / "certificate.json").write_text("[]"))
+    assert (folder / "certificate.json").read_text() == "[]"
+    assert not list(folder.glob(".*"))
+
+
 def test_an_unfinished_save_leaves_the_old_model(tmp_path: Path) -> None:
     folder = save(tmp_path / "model", extra={"number": 1})
     with pytest.raises(FileNotFoundError):

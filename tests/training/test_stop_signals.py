@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, Trainer
 
 from coattn.cli import main
 from coattn.training.checkpoints import read_checkpoint
+from coattn.training.data import VQADataModule
 from coattn.training.evaluation.answers import CollectAnswers
 from coattn.training.task import VQATask
 
@@ -66,6 +67,30 @@ def test_a_preempted_job_goes_on_or_starts_anew(
     for name, tensor in weights(clean).items():
         assert torch.equal(resumed[name], tensor), name
         assert torch.equal(weights(root)[name], tensor), name
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])  # the latter also without SLURM
+def test_training_ends_with_a_checkpoint(
+    name: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = signal.Signals[name]
+    configure = VQATask.configure_callbacks
+    monkeypatch.setattr(VQATask, "configure_callbacks", lambda self: [*configure(self), Interrupt(number)])
+    assert main(["fit", "--config", str(config)]) == 128 + number
+    assert f"ended by {name}; run the same command with --resume to go on" in capsys.readouterr().err
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt", complete=True)["global_step"] == 10
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_signal_before_training_begins_ends_the_command(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(VQADataModule, "setup", lambda self, stage: signal.raise_signal(signal.SIGTERM))
+        assert main(["fit", "--config", str(config), "--resume"]) == 128 + signal.SIGTERM
+    assert "ended by SIGTERM; run the same command with --resume to go on" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main(["fit", "--config", str(config), "--resume", "--trainer.max_epochs", "1"]) == 0
 
 
 @pytest.mark.parametrize("command", ["predict", "test"])

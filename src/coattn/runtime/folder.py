@@ -20,11 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from coattn._internal.files import read_json, sha256_of_file
 from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 FORMAT, VERSION = "coattn export", 1
+MAX_SIDE = 8192  # pixels of an image that a network may read
 CONFIG, CARD = "runtime.json", "README.md"
 MODEL, DECODER, MAPS, EXTRACTOR = "model.onnx", "decoder.onnx", "maps.onnx", "extractor.onnx"
 QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
@@ -98,6 +101,11 @@ def read_folder(folder: Path) -> ExportedFolder:
         raise ValueError(f"{path}: activation is {config['activation']!r:.40}, it must be sigmoid or softmax")
     if not 0 < config["temperature"] < math.inf:
         raise ValueError(f"{path}: temperature is {config['temperature']!r:.40}, it must be a positive number")
+    record = config["extractor"]
+    if not isinstance(record.get("name"), str) or not isinstance(record.get("settings"), dict):
+        raise ValueError(f"{path}: the record of the image extractor lacks its name or settings; export again")
+    if config["grid"] is not None:
+        _check_grid(config["grid"], str(path))
     for name, digest in config["sha256"].items():
         read_later = name == CARD or name.endswith(".onnx")  # the card may be edited; `graph` checks the others
         if not read_later and sha256_of_file(folder / name) != digest:
@@ -112,3 +120,16 @@ def read_folder(folder: Path) -> ExportedFolder:
         except ValueError as error:
             raise ValueError(error if name in str(error) else f"{folder / name}: {error}") from None
     return ExportedFolder(folder, config, *vocabularies)
+
+
+def _check_grid(grid: dict[str, Any], where: str) -> None:
+    """Raise ValueError unless this describes how `extractor.onnx` sees an image: sides in pixels, and boxes."""
+    size, boxes = grid.get("size"), grid.get("boxes")
+    right = {
+        "size": isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n <= MAX_SIDE for n in size),
+        "resample": isinstance(grid.get("resample"), str) and grid["resample"].upper() in Image.Resampling.__members__,
+        "boxes": isinstance(boxes, list)
+        and all(isinstance(box, list) and len(box) == 4 and {*map(type, box)} <= {int, float} for box in boxes),
+    }
+    if wrong := [name for name, fine in right.items() if not fine]:
+        raise ValueError(f"{where}: grid.{wrong[0]} is missing or damaged; export again")

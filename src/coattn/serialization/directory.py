@@ -30,7 +30,15 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from coattn._internal.files import aside, atomic_folder, files_below, read_json, require_regular, sha256_of_file
+from coattn._internal.files import (
+    aside,
+    atomic_folder,
+    files_below,
+    read_json,
+    remove_leftovers,
+    require_regular,
+    sha256_of_file,
+)
 from coattn.metrics.calibration import Activation
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.serialization.config import CONFIG_KEYS, FORMAT, read_config
@@ -100,6 +108,7 @@ def save_model(
     text_encoder_folder: str | os.PathLike[str] | None = None,
     card: str = "",
     extra: Mapping[str, Any] | None = None,
+    finish: Callable[[Path], object] | None = None,
 ) -> None:
     """Write a model directory, completely or not at all. An existing model directory of that name is replaced.
 
@@ -116,6 +125,7 @@ def save_model(
         extractor_weights, text_encoder_folder: their files, to answer about new images and questions offline.
         card: the model card, Markdown.
         extra: further plain values to keep.
+        finish: adds further files to the new directory, whose path it is given, before the directory takes its place.
 
     Raises:
         ValueError: the folder exists and is not a model directory; or the model is not made of bricks, or does not fit
@@ -158,6 +168,8 @@ def save_model(
         files = [path.relative_to(partial).as_posix() for path in files_below(partial)]
         config["sha256"] = {name: sha256_of_file(partial / name) for name in files if name != CARD}
         _write(partial / CONFIG, json.dumps(config, ensure_ascii=False, indent=1))
+        if finish is not None:
+            finish(partial)
 
 
 def load_directory(folder: str | os.PathLike[str], *, allow_download: bool = False) -> ModelDirectory:
@@ -327,6 +339,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_replaceable(target: Path) -> None:
+    remove_leftovers(target / "*")
     names = {entry.name for entry in target.iterdir()} if target.is_dir() else None
     if names is None or (names and not {CONFIG, WEIGHTS} <= names):
         raise ValueError(f"{target}: exists and is not a model directory; give another name")

@@ -48,6 +48,10 @@ def export_model(
     device = torch.device(device)
     evaluation = evaluate(task, data, "val", device) if data.has_validation else None
     embeddings = data.text.embeddings
+
+    def certify(new: Path) -> None:
+        make_safeguards(load_directory(new), data, device=device).save()
+
     save_model(
         folder,
         task.model.cpu(),
@@ -63,9 +67,8 @@ def export_model(
         text_encoder_folder=None if embeddings is None else embeddings.asset(TEXT_ENCODER),
         card=model_card(Path(folder), task, data, evaluation),
         extra={} if data.text.word_vectors_record is None else {"word_vectors": data.text.word_vectors_record},
+        finish=None if evaluation is None else certify,
     )
-    if evaluation is not None:
-        make_safeguards(load_directory(folder), data, device=device).save()
     return evaluation
 
 
