@@ -45,6 +45,7 @@ from coattn.training.cli.run_folder import checkpoint_to_resume, checkpoint_to_u
 from coattn.training.data import VQADataModule
 from coattn.training.export import export_model
 from coattn.training.progress import Epochs, ProgressBar, quiet
+from coattn.training.ranks import Ranks
 from coattn.training.signals import SIGNALS, Stopped
 from coattn.training.task import VQATask
 
@@ -230,7 +231,8 @@ class _CommandLine(LightningCLI):
             callbacks.append(self._get(self.config_init, "checkpoints"))
         else:
             kwargs["enable_checkpointing"] = False
-        trainer = Trainer(**{**config, **kwargs, "callbacks": callbacks})
+        self.ranks = Ranks()
+        trainer = Trainer(**{**config, **kwargs, "callbacks": [*callbacks, self.ranks]})
         # Lightning's handlers broadcast inside a signal handler, which can deadlock, and answer all questions first.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         return trainer
@@ -238,14 +240,16 @@ class _CommandLine(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == "fit":
             writes = is_first_process() and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
-            with locked(self.root) if writes else nullcontext():
+            advice = "run the same command with --resume to go on"
+            with self.ranks.named_when_lost(advice), locked(self.root) if writes else nullcontext():
                 self._fit()
         else:
             assert self.checkpoint is not None
             answering = Answering(
                 subcommand, self.settings, self.trainer, self.model, self.datamodule, self.checkpoint, self.root
             )
-            answering.predict() if subcommand == "predict" else answering.score()
+            with self.ranks.named_when_lost("run the same command again"):
+                answering.predict() if subcommand == "predict" else answering.score()
 
     def _fit(self) -> None:
         trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]

@@ -1,0 +1,115 @@
+"""Several processes, of which one ends: the others say which, and a signal stops all of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import change
+
+from coattn.training.checkpoints import read_checkpoint
+
+pytestmark = pytest.mark.slow
+
+LONELY = """
+import os, signal, sys
+from types import SimpleNamespace
+import torch
+from coattn.training.ranks import Ranks
+rank = int(os.environ["RANK"])
+torch.distributed.init_process_group("gloo")
+ranks, value = Ranks(), torch.ones(1)
+ranks.setup(SimpleNamespace(world_size=3, global_rank=rank), None, "fit")
+torch.distributed.all_reduce(value)
+if rank == int(sys.argv[1]):
+    os.kill(os.getpid(), signal.SIGKILL)
+try:
+    with ranks.named_when_lost("start again"):
+        while True:
+            torch.distributed.all_reduce(value)
+except ValueError as error:
+    print(error)
+"""
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_the_others_name_the_process_that_is_gone(killed: int) -> None:
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "3", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", LONELY, str(killed)],
+            env={**os.environ, **address, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(3)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert processes[killed].returncode == -signal.SIGKILL
+    for rank, output in enumerate(outputs):
+        if rank != killed:
+            assert output.startswith(f"rank {killed} of 3 no longer responds; start again ("), (rank, output)
+
+
+def start(config: Path) -> subprocess.Popen[str]:
+    """A run on two devices, which has begun to train."""
+    options = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "10000"]
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "coattn", "fit", "--config", str(config), *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:  # blocks until there is one
+        if line.startswith("epoch 1"):
+            return process
+    raise AssertionError("it ended before the second epoch")
+
+
+def other(process: subprocess.Popen[str]) -> int:
+    """The process of the second device."""
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes():
+            return int(child)
+    raise AssertionError("there is no second process")
+
+
+def has_ended(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGHUP", "killed"])
+def test_two_devices_end_with_a_checkpoint(how: str, config: Path, tmp_path: Path) -> None:
+    config = change(config, tmp_path / "constant.yaml", {"model": {"schedule": "constant"}})
+    process = start(config)
+    second = other(process)
+    os.kill(second if how == "killed" else process.pid, signal.SIGKILL if how == "killed" else signal.Signals[how])
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    status = process.wait(timeout=300)
+    if how == "killed":
+        assert status == 2
+        assert "coattn: error: rank 1 of 2 no longer responds; run the same command with --resume" in errors
+    else:
+        assert status == 128 + signal.Signals[how]
+        assert f"coattn: ended by {how}; run the same command with --resume to go on" in errors
+    deadline = time.monotonic() + 60
+    while not has_ended(second) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert has_ended(second)
+    assert "Traceback" not in errors
+    read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt", complete=True)
