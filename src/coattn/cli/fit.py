@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from coattn._internal.configs import packaged_configs
 from coattn._internal.files import require
+
+_UNUSED = ("torchvision", "transformers", "scipy", "matplotlib")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -21,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ModuleNotFoundError: The extra `train` is not installed.
     """
-    with _absent("torchvision", "transformers", "scipy", "matplotlib") if "--help" in arguments else nullcontext():
+    with _quick_imports() if "--help" in arguments else nullcontext():
         require("lightning", "train")
     require("jsonargparse", "train")
     from coattn.training.cli.commands import main as run
@@ -30,27 +33,34 @@ def main(arguments: Sequence[str]) -> int:
 
 
 @contextmanager
-def _absent(*packages: str) -> Iterator[None]:
-    """Hide packages from torchmetrics, which lightning imports and which imports all of them for metrics not used here.
+def _quick_imports() -> Iterator[None]:
+    """Import lightning without what it needs for training only, which takes more than half of the time of `--help`.
 
-    They take more than half of the time of `--help`. Only `--help` hides them, because torchmetrics remembers it.
+    torchmetrics, which lightning imports, imports packages for metrics that are not used here; they are hidden. Of
+    torch's compiler lightning needs a class for `isinstance` and a decorator; stand-ins take their place. Only `--help`
+    may do this, because both packages remember it.
     """
     optional: Any = require("lightning_utilities.core.imports", "train")
     version_of = optional._version
 
     def version(name: str) -> str:
-        if name in packages:
+        if name in _UNUSED:
             raise PackageNotFoundError(name)
         return version_of(name)
 
-    hidden = [name for name in packages if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None makes an import fail
+    compiler: Any = ModuleType("torch._dynamo")
+    compiler.OptimizedModule = type("OptimizedModule", (), {})
+    compiler.disable = lambda function, *_, **__: function
+    # None makes an import fail.
+    replaced = dict.fromkeys(_UNUSED) | {"torch._dynamo": compiler}
+    replaced = {name: module for name, module in replaced.items() if name not in sys.modules}
+    sys.modules.update(replaced)
     optional._version = version
     try:
         yield
     finally:
         optional._version = version_of
-        for name in hidden:
+        for name in replaced:
             del sys.modules[name]
 
 

@@ -140,9 +140,13 @@ class Canvas:
         """An image stretched over a rectangle."""
 
         def mark(page: Image.Image, draw: ImageDraw.ImageDraw) -> None:
-            left, top, right, bottom = _corners(box)
-            scaled = picture.resize((right - left + 1, bottom - top + 1), resampling)
-            page.paste(scaled, (left, top), scaled if scaled.mode == "RGBA" else None)
+            # On output pixels, which are then doubled: a smooth resize to fine pixels takes four times as long.
+            left, top = round(box.x * SCALE), round(box.y * SCALE)
+            width = max(round((box.x + box.width) * SCALE) - left, 1)
+            height = max(round((box.y + box.height) * SCALE) - top, 1)
+            scaled = picture.resize((width, height), resampling)
+            scaled = scaled.resize((2 * width, 2 * height), Image.Resampling.NEAREST)
+            page.paste(scaled, (2 * left, 2 * top), scaled if scaled.mode == "RGBA" else None)
 
         self._marks.append(mark)
 
