@@ -208,7 +208,8 @@ def _find_model(models: Mapping[str, ServedModel], name: str | None) -> ServedMo
 async def _within(seconds: float, work: Awaitable[Any], status: int, message: str) -> Any:
     """The result of `work`, or a `RequestError` if it takes longer."""
     try:
-        return await asyncio.wait_for(work, seconds)
+        async with asyncio.timeout(seconds):
+            return await work
     except TimeoutError:
         raise RequestError(status, f"{message} (more than {seconds:g} seconds)") from None
 
