@@ -52,7 +52,7 @@ def _quick_imports() -> Iterator[None]:
     compiler.OptimizedModule = type("OptimizedModule", (), {})
     compiler.disable = lambda function, *_, **__: function
     # None makes an import fail.
-    replaced = dict.fromkeys(_UNUSED) | {"torch._dynamo": compiler}
+    replaced: dict[str, Any] = dict.fromkeys(_UNUSED) | {"torch._dynamo": compiler}
     replaced = {name: module for name, module in replaced.items() if name not in sys.modules}
     sys.modules.update(replaced)
     optional._version = version
