@@ -2,10 +2,13 @@ import pytest
 import torch
 
 from coattn.nn import fast_cpu
+from coattn.nn.attention import attend
 from coattn.nn.fast_cpu import (
     dropout,
     plain_dropout,
+    plain_relu_dropout,
     plain_unbiased_layer_norm,
+    relu_dropout,
     unbiased_layer_norm,
 )
 from coattn.nn.layers import Dropout
@@ -71,6 +74,7 @@ def test_each_kernel_equals_its_plain_twin_in_values_and_gradients(dtype: torch.
             lambda x: unbiased_layer_norm(x, weight, bias, 1e-6),
             lambda x: plain_unbiased_layer_norm(x, weight, bias, 1e-6),
         ),
+        (lambda x: relu_dropout(x * 1, 0.3), lambda x: plain_relu_dropout(x, 0.3)),
     )
     for pair in pairs:
         found = []
@@ -93,3 +97,22 @@ def test_dropout_equals_its_plain_twin_given_the_kept_values(monkeypatch: pytest
     fast = dropout(x, 0.5)
     torch.testing.assert_close(fast, plain)
     torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), x)[0] for y in (fast, plain)))
+
+
+@pytest.mark.parametrize("spread", [1.0, 3e-4, 0.0])
+def test_a_norm_in_bfloat16_differs_by_rounding_also_for_rows_that_hardly_differ(spread: float) -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(8, 64) * spread).bfloat16().requires_grad_()
+    weight, bias = torch.randn(64), torch.randn(64)
+    found = [norm(x, weight, bias, 1e-6) for norm in (unbiased_layer_norm, plain_unbiased_layer_norm)]
+    torch.testing.assert_close(*found, atol=2e-2, rtol=2e-2)
+    gradient = torch.autograd.grad(found[0].square().sum(), x)[0]
+    assert gradient.isfinite().all()
+
+
+def test_no_fused_kernel_runs_in_bfloat16_on_a_cpu() -> None:
+    q = torch.randn(2, 2, 3, 4)
+    for dtype, fused in ((torch.float32, True), (torch.bfloat16, False)):
+        with torch.profiler.profile() as profile:
+            attend(*[q.to(dtype)] * 3)
+        assert any("scaled_dot_product" in event.key for event in profile.key_averages()) is fused

@@ -79,9 +79,11 @@ def attend(
         if mask.dim() == 2:
             mask = mask[:, None, None, :]  # (B, 1, 1, S)
 
-    # Fused path. No fused kernel returns a bias' gradient on every device, and none drops weights on the CPU.
+    # Fused path. No fused kernel returns a bias' gradient on every device, and on the CPU none drops weights, and that
+    # of bfloat16 takes 1.1 to 1.9 times as long as the explicit path (64 rows of 14 to 100 queries and keys).
     is_dot = scores is None and bias is None
-    if is_dot and not need_weights and (dropout_p == 0 or q.device.type != "cpu"):
+    on_gpu = q.device.type != "cpu"
+    if is_dot and not need_weights and (on_gpu or (dropout_p == 0 and q.dtype != torch.bfloat16)):
         with sdpa_kernel(GPU_KERNELS) if q.device.type == "cuda" else nullcontext():
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p), None
 

@@ -34,7 +34,23 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     if not training or _needs_plain(x, p):
         return plain_dropout(x, p, training)
     kept, scale = draw_kept(x, p)
-    return x * kept * scale
+    return (x * kept).mul_(scale)
+
+
+def plain_relu_dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
+    """The twin of `relu_dropout`."""
+    return dropout(x.relu(), p, training)
+
+
+def relu_dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
+    """`dropout(relu(x))`, written over `x`, which nothing else may read.
+
+    Saves only its result for the backward pass, and not also `x` and the kept places. Gain: 1.04
+    to 1.08 of a bfloat16 step of MCAN-small (64 images of 10 to 100 regions; median and fastest of 16 in turns).
+    """
+    if not training or _needs_plain(x, p):
+        return plain_relu_dropout(x, p, training)
+    return _ReluDropout.apply(x, p)
 
 
 def draw_kept(x: Tensor, p: float) -> tuple[Tensor, float]:
@@ -50,6 +66,23 @@ def _needs_plain(x: Tensor, p: float) -> bool:
     return x.device.type != "cpu" or not 0 < p < 1 - 1 / LEVELS or torch.compiler.is_compiling()
 
 
+class _ReluDropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        kept, ctx.scale = draw_kept(x, p)
+        x.relu_().mul_(kept).mul_(ctx.scale)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        # The gradient passes where the result is positive.
+        (result,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradients[0], result, 0).mul_(ctx.scale), None
+
+
 def plain_unbiased_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """The twin of `unbiased_layer_norm`."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -62,7 +95,13 @@ def unbiased_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> 
 
     Uses torch's layer norm for the statistics and a hand-written backward pass, on every device, and saves one tensor
     of the size of `x`. Computes in float32 at least. Gain: 1.05 of a step (1.03 to 1.06); alone 3.0 and 2.8.
+
+    In bfloat16 on a CPU it is torch's norm, with `sqrt(std^2 + eps^2)` instead of `std + eps`: for a row with a `std`
+    above 256 `eps` the difference is below bfloat16's rounding. Alone 8 times faster than the hand-written one.
     """
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        shrink = math.sqrt((x.shape[-1] - 1) / x.shape[-1])  # torch divides by the biased deviation
+        return F.layer_norm(x, x.shape[-1:], weight * shrink, bias, eps**2)
     # Cast outside: torch 2.11 loses the gradient if the cast is inside a compiled autograd.Function.
     return _UnbiasedLayerNorm.apply(x, weight, bias, eps).to(x.dtype)
 

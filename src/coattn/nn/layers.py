@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import masked_softmax
-from .fast_cpu import dropout, unbiased_layer_norm
+from .fast_cpu import dropout, relu_dropout, unbiased_layer_norm
 
 
 def lengths_to_mask(lengths: Tensor, size: int) -> Tensor:
@@ -111,7 +111,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., input_dim) to (..., output_dim)."""
-        return self.output(self.dropout(self.hidden(x).relu()))
+        return self.output(relu_dropout(self.hidden(x), self.dropout.p, self.training))
 
 
 class Residual(nn.Module):
