@@ -247,7 +247,7 @@ def test_an_attribution_says_answer_method_sign_and_faithfulness(texts: list[str
     draw(attributed(values))
     assert "What the answer depends on: “red”" in texts
     assert {"+20", "-10", "+5", "+40", "-25"} <= set(texts)
-    assert "+0" not in texts  # no box without an effect
+    assert "0" not in texts  # no box without an effect
     caption = " ".join(texts)
     assert "Method dependence (46 passes of the model)" in caption
     assert "37.1 points better than a random order" in caption

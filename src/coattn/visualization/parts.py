@@ -47,7 +47,10 @@ class Values(NamedTuple):
 
     def label(self, value: float) -> str:
         """A value as text: a share in percent, or signed points of probability."""
-        return f"{100 * value:+.0f}" if self.uniform is None else percent(value)
+        if self.uniform is not None:
+            return percent(value)
+        points = round(100 * value)
+        return f"{points:+d}" if points else "0"
 
 
 def percent(share: float) -> str:
