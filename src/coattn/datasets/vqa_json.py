@@ -15,11 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 from coattn._internal.files import atomic_path
 from coattn.datasets.bad_records import BadRecordError, BadRecords, LeftOut
 from coattn.datasets.json_entries import (
+    MAX_TEXT,
     File,
     JSONList,
     Place,
@@ -55,6 +56,19 @@ class VQAData:
     num_without_ids: int = 0
 
 
+class _Annotation(NamedTuple):
+    """The checked fields of an annotation; a tuple takes a third of the memory of a dict."""
+
+    question_id: int | str
+    image_id: int | str | None
+    answers: tuple[str, ...]
+    voters: tuple[int, ...]
+    answer_type: str
+    question_type: str
+    named: str
+    extra: dict[str, Any]
+
+
 def read_vqa(
     questions_path: str | File,
     annotations_path: str | File | None,
@@ -84,7 +98,7 @@ def read_vqa(
         raise ValueError(f"{questions_path}: coattn prepare was interrupted while it wrote this folder; run it again")
     with without_collector():
         questions = read_json_list(questions_path, "" if bare else "questions")
-        annotations: dict[str, dict[str, Any]] = {}
+        annotations: dict[str, _Annotation] = {}
         info, num_without_ids = _info(questions_path, questions), 0
         if annotations_path is not None:
             answers = read_json_list(annotations_path, "" if bare else "annotations")
@@ -99,7 +113,7 @@ def _records(
     questions_path: str | File,
     questions: Iterable[Any],
     annotations_path: str | File | None,
-    annotations: dict[str, dict[str, Any]],
+    annotations: dict[str, _Annotation],
     split: str,
     bad: BadRecords | None,
 ) -> list[Record]:
@@ -128,7 +142,7 @@ def _records(
         fields["split"] = split or fields["split"]
         records.append(Record(**fields))
     if annotations:
-        example = next(iter(annotations.values()))["question_id"]
+        example = next(iter(annotations.values())).question_id
         problem = (
             f"{len(annotations)} of its annotations have no question in {questions_path}, for example question_id "
         )
@@ -144,17 +158,25 @@ def _records(
 
 
 def _joined(
-    fields: dict[str, Any], annotation: dict[str, Any] | None, where: Place, annotations_path: str | File
+    fields: dict[str, Any], annotation: _Annotation | None, where: Place, annotations_path: str | File
 ) -> dict[str, Any]:
     """The fields of a question and of its annotation together."""
     if annotation is None:
         where.fail(f"has no annotation in {annotations_path}; add it, or remove the question")
-    if str(annotation.setdefault("image_id", fields["image_id"])) != str(fields["image_id"]):
+    if annotation.image_id is not None and str(annotation.image_id) != str(fields["image_id"]):
         where.fail(
             f"is about image {fields['image_id']!r}, but its annotation in {annotations_path} about image "
-            f"{annotation['image_id']!r}; pair the files of the same split, or correct one image_id"
+            f"{annotation.image_id!r}; pair the files of the same split, or correct one image_id"
         )
-    return {**annotation, **fields, "extra": fields["extra"] | annotation["extra"]}
+    return {
+        **fields,
+        "answers": annotation.answers,
+        "voters": annotation.voters,
+        "answer_type": annotation.answer_type,
+        "question_type": annotation.question_type,
+        _NAMED: annotation.named,
+        "extra": fields["extra"] | annotation.extra,
+    }
 
 
 def write_vqa(folder: str | Path, split: str, records: Sequence[Record], *, info: Mapping[str, Any]) -> list[Path]:
@@ -220,79 +242,90 @@ def _question_fields(question: Any, where: Place) -> dict[str, Any]:
     text = checked_text(where.get("question"), "question", where)
     if not text.strip():
         where.fail("the question is empty; write its text, or remove it with its annotation")
-    choices = question.get("multiple_choices", [])
-    if not isinstance(choices, list):
+    choices = question.get("multiple_choices", ())
+    if not isinstance(choices, list | tuple):
         where.fail(f"multiple_choices is {type_name(choices)}, must be a list of texts")
     return {
         "question_id": checked_id(where.get("question_id"), "question_id", where),
         "image_id": checked_id(where.get("image_id"), "image_id", where),
         "question": text,
         "split": checked_text(question.get("split", ""), "split", where),
-        "choices": tuple(checked_text(choice, "a choice", where) for choice in choices),
+        "choices": tuple([checked_text(choice, "a choice", where) for choice in choices]),
         "extra": {key: question[key] for key in question.keys() - _QUESTION_KEYS},
     }
 
 
 def _annotations_by_question(
     path: str | File, entries: Iterable[Any], bad: BadRecords | None
-) -> tuple[dict[str, dict[str, Any]], int]:
-    """The checked fields of each annotation, by its question id as text, and how many have answers without an id.
+) -> tuple[dict[str, _Annotation], int]:
+    """Each annotation by its question id as text, and how many have answers without an id.
 
     Equal texts are kept once.
     """
-    by_question: dict[str, dict[str, Any]] = {}
+    by_question: dict[str, _Annotation] = {}
     num_without_ids = 0
     defects: list[LeftOut] = []
     index = -1
     for index, entry in enumerate(entries):
         where = Place(path, "annotation", index, entry)
         try:
-            fields = _annotation_fields(entry, where)
-            if str(fields["question_id"]) in by_question:
+            annotation = _annotation(entry, where)
+            if str(annotation.question_id) in by_question:
                 where.fail("this question_id appeared before; give every question one annotation")
         except BadRecordError as error:
             if bad is None:
                 raise
             defects.append(error.left_out)
             continue
-        num_without_ids += not any("answer_id" in answer for answer in entry["answers"])
-        by_question[str(fields["question_id"])] = fields
+        answers = entry["answers"]
+        num_without_ids += "answer_id" not in answers[0] and not any("answer_id" in answer for answer in answers)
+        by_question[str(annotation.question_id)] = annotation
     if bad is not None:
         bad.refuse_or_leave_out(path, defects, index + 1)
     return by_question, num_without_ids
 
 
-def _annotation_fields(entry: Any, where: Place) -> dict[str, Any]:
+def _annotation(entry: Any, where: Place) -> _Annotation:
     question_id = checked_id(where.get("question_id"), "question_id", where)
     answers = where.get("answers")
     if not isinstance(answers, list):
         where.fail(f"answers is {type_name(answers)}, must be a list of objects with the key 'answer'")
     if not answers:
         where.fail("answers is empty; give at least one, or remove the question and its annotation")
+    return _Annotation(
+        question_id,
+        # Some copies of the official files leave it out.
+        checked_id(entry["image_id"], "image_id", where) if "image_id" in entry else None,
+        tuple(map(intern, _answer_texts(answers, where))),
+        _voters(answers),
+        intern(checked_text(entry.get("answer_type", ""), "answer_type", where)),
+        intern(checked_text(entry.get("question_type", ""), "question_type", where)),
+        intern(checked_text(entry.get(_NAMED, ""), _NAMED, where)),
+        {key: entry[key] for key in entry.keys() - _ANNOTATION_KEYS},
+    )
+
+
+def _answer_texts(answers: list[Any], where: Place) -> list[str]:
+    try:
+        texts = [answer["answer"] for answer in answers]
+        together = "".join(texts)
+        if together.isascii() and len(together) <= MAX_TEXT:  # then each of them is right
+            return texts
+    except (TypeError, LookupError):
+        pass
     for answer in answers:
         if type(answer) is not dict or type(answer.get("answer")) is not str:
             where.fail(f'an answer is {answer!r}, must be an object like {{"answer": "yes"}} whose answer is text')
         checked_text(answer["answer"], "an answer", where)
-    fields = {
-        "question_id": question_id,
-        "answers": tuple([intern(answer["answer"]) for answer in answers]),
-        "voters": _voters(answers),
-        "answer_type": intern(checked_text(entry.get("answer_type", ""), "answer_type", where)),
-        "question_type": intern(checked_text(entry.get("question_type", ""), "question_type", where)),
-        _NAMED: intern(checked_text(entry.get(_NAMED, ""), _NAMED, where)),
-        "extra": {key: entry[key] for key in entry.keys() - _ANNOTATION_KEYS},
-    }
-    if "image_id" in entry:  # some copies of the official files leave it out
-        fields["image_id"] = checked_id(entry["image_id"], "image_id", where)
-    return fields
+    return texts
 
 
 def _voters(answers: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
     """One number per answer, equal for entries that differ in their text only; empty if no two are equal."""
     ids = [answer.get("answer_id") for answer in answers]
-    if not any("answer_id" in answer for answer in answers):
+    if set(map(type, ids)) == {int} and len(set(ids)) == len(ids):
         return ()
-    if all(type(voter) is int for voter in ids) and len(set(ids)) == len(ids):
+    if not any("answer_id" in answer for answer in answers):
         return ()
     rests = [{**answer, "answer": None} for answer in answers]
     return tuple(rests.index(rest) + 1 for rest in rests)

@@ -89,6 +89,7 @@ def normalize_answer(text: str) -> str:
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
+@lru_cache(maxsize=1 << 17)
 def answer_key(text: str) -> str:
     """The key of an answer in the form "vqa": its official normal form, or its text where that is empty.
 
@@ -169,6 +170,7 @@ def soft_scores(
     return list(counts), [consensus(count, total) for count in counts.values()]
 
 
+@lru_cache(maxsize=1 << 10)
 def consensus(matches: int, total: int) -> float:
     """The worth of an answer that `matches` of `total` people typed, each left out in turn; see `soft_scores`."""
     if total == 1:
@@ -190,5 +192,9 @@ def answer_shares(answers: Sequence[str], vocabulary: AnswerVocabulary) -> tuple
 def _count_known(answers: Sequence[str], vocabulary: AnswerVocabulary, *, as_typed: bool = False) -> dict[int, int]:
     if not answers:
         raise ValueError("soft scores need at least one human answer, got none")
-    counts = Counter(answers if as_typed else map(vocabulary.key, answers))
-    return {vocabulary.index[key]: count for key, count in counts.items() if key in vocabulary.index}
+    counts: dict[int, int] = {}
+    for text, count in Counter(answers).items():
+        number = vocabulary.index.get(text if as_typed else vocabulary.key(text))
+        if number is not None:
+            counts[number] = counts.get(number, 0) + count
+    return counts

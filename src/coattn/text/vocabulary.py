@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Self
 
 from coattn.text.answers import FORMS, clean_answer
@@ -56,7 +57,8 @@ class Vocabulary:
 
     def encode_all(self, questions: Sequence[str], *, max_tokens: int | None = None) -> list[list[int]]:
         """The ids of each question; see `encode`."""
-        return [self.encode(question, max_tokens=max_tokens) for question in questions]
+        split, number = TOKENIZERS[self.tokenizer], self._ids.get
+        return [[number(word, UNK) for word in split(question)[:max_tokens]] for question in questions]
 
     @classmethod
     def build(cls, questions: Iterable[str], *, min_count: int = 1, tokenizer: str = "plain") -> Self:
@@ -75,7 +77,7 @@ class Vocabulary:
         if tokenizer == "plain" and any(map(has_unspaced_script, questions)):
             tokenizer = "characters"
         split = cls([], tokenizer=tokenizer).tokens
-        counts = Counter(word for question in questions for word in split(question))
+        counts = Counter(chain.from_iterable(map(split, questions)))
         words = most_common(counts, min_count)
         if not words:
             raise ValueError(f"no word occurs {min_count} times in the questions ({len(counts)} distinct words)")

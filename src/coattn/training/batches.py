@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +81,7 @@ class Ragged(NamedTuple):
         """Pack lists of numbers."""
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
-        return cls(np.array([value for row in rows for value in row], dtype), offsets)
+        return cls(np.fromiter(chain.from_iterable(rows), dtype, int(offsets[-1])), offsets)
 
     @property
     def lengths(self) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+from coattn.datasets.json_entries import without_collector
 from coattn.datasets.leaks import count_leaks, describe_leaks, find_exposures
 from coattn.features.residency.features import Features, open_features
 from coattn.features.store.joined import JoinedStore
@@ -161,9 +162,10 @@ class VQADataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Read the splits of a stage ("fit", "validate", "test", "predict"), so that mistakes show at once."""
         needed = {"fit": ["train", "val"], "validate": ["val"], "test": ["test"], "predict": ["predict"]}[stage]
-        for name in needed:
-            if name != "val" or stage == "validate" or self.has_validation:
-                self.split(name)
+        with without_collector():
+            for name in needed:
+                if name != "val" or stage == "validate" or self.has_validation:
+                    self.split(name)
         if stage == "fit":
             _ = self.order.easy_first  # checks the curriculum
             if self.settings.batches.flips and (sided := int(self.order.sided.sum())):

@@ -178,15 +178,16 @@ def image_positions(
     Raises:
         ValueError: some are missing; the message counts them, and says `what` needs them and how to `fix` it.
     """
-    distinct = list(dict.fromkeys(image_ids))
+    numbers: dict[str, int] = {}
+    uses = [numbers.setdefault(image_id, len(numbers)) for image_id in image_ids]
+    distinct = list(numbers)
     found = features.positions(distinct)
     if missing := list(itertools.compress(distinct, found < 0)):
         raise ValueError(
             f"{features.path}: no features of {len(missing)} of the {len(distinct)} images of {what}, "
             f"for example {', '.join(map(repr, missing[:3]))}; {fix}"
         )
-    numbers = {image_id: number for number, image_id in enumerate(distinct)}
-    return found[[numbers[image_id] for image_id in image_ids]]
+    return found[uses]
 
 
 def encode_questions(
@@ -229,8 +230,9 @@ def encode_answers(
         scores.append(worth)
     if isinstance(answers, AnswerWords):
         longest = max((len(words) for row in ids for words in row), default=1)
-        rows = Ragged.build([[words + [PAD] * (longest - len(words)) for words in row] for row in ids], np.int32)
-        packed = rows._replace(values=rows.values.reshape(-1, longest))
+        padded = (words + [PAD] * (longest - len(words)) for row in ids for words in row)
+        words = np.fromiter(itertools.chain.from_iterable(padded), np.int32).reshape(-1, longest)
+        packed = Ragged(words, Ragged.build(scores, np.float32).offsets)
     else:
         packed = Ragged.build(ids, np.int32)
     return packed, Ragged.build(scores, np.float32).values
