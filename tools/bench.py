@@ -3,6 +3,7 @@
     tools/bench all                           measure every part; write benchmarks/cpu.json, or the file of the GPU
     tools/bench features train --device cpu   measure some parts; --json FILE updates these parts of a file
     tools/bench all --quick                   use tiny sizes, to check that everything runs
+    tools/bench against DIR                   measure beside another commit, of which DIR is a git worktree
     tools/bench report                        write the charts of benchmarks/*.json into docs/benchmarks.md
 
 Requires torch, numpy, h5py and lightning. Without installation: PYTHONPATH=src python tools/bench.py all
@@ -18,7 +19,20 @@ from typing import Any
 
 import torch
 
-from benchmarks import convert, epochs, extract, features, growth, machine, predict, prepare, report, targets, train
+from benchmarks import (
+    against,
+    convert,
+    epochs,
+    extract,
+    features,
+    growth,
+    machine,
+    predict,
+    prepare,
+    report,
+    targets,
+    train,
+)
 from benchmarks.alone import run_bench
 from benchmarks.context import Context
 from coattn._internal.files import read_json, write_json
@@ -42,15 +56,18 @@ def main() -> None:
         prog="tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("parts", nargs="+", metavar="PART", help=f"{', '.join(PARTS)}, all, or report")
+    add("parts", nargs="+", metavar="PART", help=f"{', '.join(PARTS)}, all, against DIR, or report")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: the GPU if there is one)")
     add("--json", type=Path, metavar="FILE", help="file to update (default: benchmarks/NAME.json for `all`, else none)")
     add("--folder", type=Path, help="where to keep some GB of synthetic data (default: a temporary folder)")
     add("--quick", action="store_true", help="use tiny sizes, to check that everything runs")
     add("--alone", nargs=2, metavar=("CASE", "IMPLEMENTATION"), help="measure one row once; print it as JSON")
     arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - {*PARTS, "all", "report"}:
-        parser.error(f"there is no part {unknown.pop()!r}; the parts are {', '.join(PARTS)}; all; report")
+    if arguments.parts[0] == "against":
+        if len(arguments.parts) != 2 or not Path(arguments.parts[1], "tools", "bench.py").is_file():
+            parser.error("against needs one folder, a git worktree of another commit with a tools/bench.py")
+    elif unknown := set(arguments.parts) - {*PARTS, "all", "report"}:
+        parser.error(f"there is no part {unknown.pop()!r}; the parts are {', '.join(PARTS)}; all; against DIR; report")
     if arguments.parts == ["report"]:
         write_generated(DOCS / "benchmarks.md", "tools/bench report", report.charts())
     else:
@@ -70,7 +87,9 @@ def measure(arguments: argparse.Namespace) -> None:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         context = Context(device, quick=arguments.quick, folder=folder)
-        if arguments.alone:
+        if parts[0] == "against":
+            measure_against(context, Path(parts[1]), path)
+        elif arguments.alone:
             row = PARTS[parts[0]].run_once(context, *arguments.alone)
             peak = peak_memory(torch.device(device))
             print(json.dumps(row if peak is None else row | {"peak GB": round(peak, 2)}))
@@ -96,6 +115,15 @@ def measure_part(context: Context, part: str, path: Path | None) -> None:
         write(path, found, with_targets=not context.quick)
         print(f"\n{path}: the same numbers as JSON")
         draw_growth(found, path.with_name(f"{path.stem}_growth.png"))
+
+
+def measure_against(context: Context, other: Path, path: Path | None) -> None:
+    """Measure beside another commit, and print the table; its rows become the part "against" of the JSON file."""
+    rows = against.run(context, other)
+    print(report.table(f"beside {against.commit_of(other)}", rows))
+    if path is not None:
+        before = read_json(path) if path.exists() else {}
+        write_json(path, before | {"against": rows}, indent=1)
 
 
 def write(path: Path, found: dict[str, Any], *, with_targets: bool) -> None:

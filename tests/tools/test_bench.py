@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import conventional, convert, extract, features, growth, predict, prepare, report, train
+from benchmarks import against, conventional, convert, extract, features, growth, predict, prepare, report, train
 from benchmarks.context import Context
 from benchmarks.conventional import MCAN, NUM_REGIONS, NUM_TOKENS, Sizes
 from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100, DataSet, Shape
@@ -232,3 +232,26 @@ def test_it_runs_where_little_is_installed(bare_site: Path, tmp_path: Path) -> N
         assert row["questions/s"]["median"] > 0
         assert ("ratio" in row) == row["implementation"].startswith("coattn")
     assert {row["case"] for row in found["features"]} == {shape.name for shape in (ADAPTIVE, FIXED_36, FIXED_100)}
+
+
+def test_two_commits_take_turns_in_their_own_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Path] = []
+
+    def run_alone(context: Context, part: str, case: str, implementation: str, *, root: Path) -> dict[str, float]:
+        called.append(root)
+        return {"questions/s": 3.0 if root == ROOT else 2.0, "peak GB": 1.0 if root == ROOT else 4.0}
+
+    monkeypatch.setattr(against, "run_alone", run_alone)
+    monkeypatch.setattr(against, "commit_of", lambda root: "1234567")
+    rows = against.run(Context("cpu", quick=True, folder=tmp_path), tmp_path)
+    assert called == [ROOT, tmp_path, ROOT, tmp_path] * len(against.MEASURED)
+    assert rows[0]["ratio"]["median"] == 1.5
+    assert rows[0]["1234567, questions/s"]["median"] == 2
+    assert (rows[0]["peak GB"], rows[0]["1234567, peak GB"]) == (1, 4)
+
+
+def test_the_other_side_must_be_a_worktree(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "tools" / "bench.py", "against", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "a git worktree of another commit" in done.stderr

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks.context import Context, Row
-
-_BENCH = Path(__file__).resolve().parents[1] / "bench.py"
+from benchmarks.report import ROOT
 
 
 def run_bench(context: Context, part: str, *options: str) -> None:
@@ -19,15 +19,19 @@ def run_bench(context: Context, part: str, *options: str) -> None:
         sys.exit(f"{' '.join(command)} failed ({code})")
 
 
-def run_alone(context: Context, part: str, case: str, implementation: str) -> Row:
-    """What `run_once` of a part returns for a row, and the most memory that the process had at once, "peak GB"."""
-    command = _command(context, part, ("--alone", case, implementation))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def run_alone(context: Context, part: str, case: str, implementation: str, *, root: Path = ROOT) -> Row:
+    """What `run_once` of a part returns for a row, and the most memory that the process had at once, "peak GB".
+
+    `root` is the folder of the code, this one or a worktree of another commit.
+    """
+    command = _command(context, part, ("--alone", case, implementation), root)
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed ({done.returncode}):\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _command(context: Context, part: str, options: tuple[str, ...]) -> list[str]:
+def _command(context: Context, part: str, options: tuple[str, ...], root: Path = ROOT) -> list[str]:
     chosen = [part, "--device", context.device, "--folder", str(context.folder), *options]
-    return [sys.executable, str(_BENCH), *chosen, *(["--quick"] if context.quick else [])]
+    return [sys.executable, str(root / "tools" / "bench.py"), *chosen, *(["--quick"] if context.quick else [])]

@@ -64,6 +64,8 @@ def chart(found: Mapping[str, Any]) -> str:
         rows = found.get(part, [])
         for case in dict.fromkeys(row["case"] for row in rows):
             lines += ["", f"{title}: {case}", *_bars([row for row in rows if row["case"] == case])]
+    if found.get("against"):
+        lines += ["", *table("beside an earlier commit, in turns", found["against"]).splitlines()]
     if found.get("targets"):
         lines += ["", *table("targets", found["targets"]).splitlines()]
     return "".join(f"    {line}".rstrip() + "\n" for line in lines)

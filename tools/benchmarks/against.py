@@ -1,0 +1,61 @@
+"""`tools/bench against DIR`: this code beside that of another commit, each in its own processes, in turns.
+
+DIR is a git worktree of the other commit (`git worktree add DIR COMMIT`). Each side runs its own `tools/bench PART
+--alone CASE IMPLEMENTATION` on the same synthetic data, so the two need to agree in these names only.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.alone import run_alone
+from benchmarks.context import Context, Row
+from benchmarks.data import ADAPTIVE, FIXED_100
+from benchmarks.report import ROOT
+from benchmarks.timing import alternate, ratio, summary
+
+# Part, case and implementation.
+MEASURED = (
+    ("train", ADAPTIVE.name, "coattn, bf16"),
+    ("train", ADAPTIVE.name, "coattn, float32"),
+    ("train", FIXED_100.name, "coattn, bf16, less memory"),
+    ("predict", f"evaluation, {ADAPTIVE.name}", "coattn, bf16"),
+)
+
+
+def run(context: Context, other: Path) -> list[Row]:
+    """A row for each of `MEASURED`: questions per second of both sides, their ratio, and the most memory of each."""
+    return [compare(context, other, *measured) for measured in MEASURED]
+
+
+def compare(context: Context, other: Path, part: str, case: str, implementation: str) -> Row:
+    """One row; the first measurement of each side is left out, for it may write the data."""
+    peaks: dict[Path, Any] = {}
+
+    def rate(root: Path) -> float:
+        found = run_alone(context, part, case, implementation, root=root)
+        peaks[root] = found.get("peak GB")
+        return found["questions/s"]
+
+    sides = {root: partial(rate, root) for root in (ROOT, other.resolve())}
+    for side in sides.values():
+        side()
+    ours, theirs = alternate(sides, context.scale.rounds).values()
+    return {
+        "case": f"{part}: {case}",
+        "implementation": implementation,
+        "questions/s": summary(ours),
+        f"{commit_of(other)}, questions/s": summary(theirs),
+        "ratio": ratio(ours, theirs),
+        "peak GB": peaks[ROOT],
+        f"{commit_of(other)}, peak GB": peaks[other.resolve()],
+    }
+
+
+def commit_of(root: Path) -> str:
+    """The short hash of a worktree's commit."""
+    command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
