@@ -362,7 +362,7 @@ def serve(
         OSError: the port is in use.
         ValueError, FileNotFoundError: a folder cannot be read.
     """
-    import uvicorn
+    from .connections import http_server
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
@@ -378,8 +378,4 @@ def serve(
             print(f"open {address}/ in a browser", flush=True)
         # Responses carry these warnings as reasons.
         warnings.filterwarnings("ignore", category=UserWarning, module="coattn")
-        seconds = (limits or Limits()).seconds
-        config = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=int(seconds), timeout_keep_alive=5, server_header=False
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+        http_server(app, (limits or Limits()).seconds).run(sockets=[listener])

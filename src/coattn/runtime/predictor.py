@@ -181,7 +181,10 @@ class Predictor:
         """The best of the answers to one question, by their logits (A,); equal ones in the given order."""
         if not len(logits) or not np.isfinite(logits).all():
             raise ValueError(f"{self.folder.folder}: the scores of the answers are not finite; export the model again")
-        best = np.argsort(-logits, kind="stable")[:top_k]
+        # Sorting all of 3,129 answers would take a hundredth of the time of MCAN-small.
+        lowest = np.partition(logits, -top_k)[-top_k] if top_k < len(logits) else -np.inf
+        leading = np.flatnonzero(logits >= lowest)
+        best = leading[np.argsort(-logits[leading], kind="stable")][:top_k]
         shares = _confidences(logits, self.folder.config["temperature"], self.folder.config["activation"])[best]
         vocabulary = self.folder.answers
         texts = map(vocabulary.as_typed, vocabulary.texts(answers[best].tolist()))
