@@ -10,7 +10,7 @@ import re
 import reprlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +52,15 @@ def read_json_file(path: str | File) -> Any:
         return parse_json(read_bytes(path), path)
 
 
-def read_json_list(path: str | File, key: str) -> JSONList:
+def read_json_list(
+    path: str | File, key: str, *, usual: Callable[[msgspec.Raw], Any | None] = lambda entry: None
+) -> JSONList:
     """Read a file that is an object with a list under `key`; without a key, a file that is a list.
+
+    Args:
+        path: the file.
+        key: the key of the list.
+        usual: decodes entries of a usual form; where it returns None an entry is decoded as JSON values.
 
     Raises:
         ValueError: the file is something else, or not UTF-8 JSON; the entries may raise it later.
@@ -64,7 +71,7 @@ def read_json_list(path: str | File, key: str) -> JSONList:
     content = _read_content(path)
     try:
         raw: dict[str, Any] = msgspec.json.decode(content, type=dict[str, msgspec.Raw]) if key else {key: content}
-        entries = _entries(msgspec.json.decode(raw.pop(key), type=list[msgspec.Raw]), content, path)
+        entries = _entries(msgspec.json.decode(raw.pop(key), type=list[msgspec.Raw]), content, path, usual)
         return JSONList({name: msgspec.json.decode(value) for name, value in raw.items()}, entries)
     except (msgspec.MsgspecError, KeyError, RecursionError, UnicodeDecodeError):  # parse again for the error message
         value = parse_json(content, path)
@@ -92,7 +99,7 @@ def read_json_table(path: str | File) -> Iterator[tuple[str, Any]]:
     content = _read_content(path)
     try:
         raw = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-        return zip(raw, _entries(list(raw.values()), content, path), strict=True)
+        return zip(raw, _entries(list(raw.values()), content, path, lambda entry: None), strict=True)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         value = parse_json(content, path)
     if not isinstance(value, dict):
@@ -100,11 +107,16 @@ def read_json_table(path: str | File) -> Iterator[tuple[str, Any]]:
     return iter(value.items())
 
 
-def _entries(raw: list[msgspec.Raw], content: bytes, path: str | File) -> Iterator[Any]:
+def _entries(
+    raw: list[msgspec.Raw], content: bytes, path: str | File, usual: Callable[[msgspec.Raw], Any | None]
+) -> Iterator[Any]:
     import msgspec
 
     decode = msgspec.json.Decoder().decode
     for entry in raw:
+        if (found := usual(entry)) is not None:
+            yield found
+            continue
         try:
             yield decode(entry)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):

@@ -56,7 +56,7 @@ class VQAData:
     num_without_ids: int = 0
 
 
-class _Annotation(NamedTuple):
+class Annotation(NamedTuple):
     """The checked fields of an annotation; a tuple takes a third of the memory of a dict."""
 
     question_id: int | str
@@ -98,10 +98,12 @@ def read_vqa(
         raise ValueError(f"{questions_path}: coattn prepare was interrupted while it wrote this folder; run it again")
     with without_collector():
         questions = read_json_list(questions_path, "" if bare else "questions")
-        annotations: dict[str, _Annotation] = {}
+        annotations: dict[str, Annotation] = {}
         info, num_without_ids = _info(questions_path, questions), 0
         if annotations_path is not None:
-            answers = read_json_list(annotations_path, "" if bare else "annotations")
+            from coattn.datasets.usual_annotations import usual_annotation  # imports this module
+
+            answers = read_json_list(annotations_path, "" if bare else "annotations", usual=usual_annotation)
             _check_subset(questions_path, questions, annotations_path, answers)
             annotations, num_without_ids = _annotations_by_question(annotations_path, answers.entries, bad)
             info = {**info, **_info(annotations_path, answers)}
@@ -113,7 +115,7 @@ def _records(
     questions_path: str | File,
     questions: Iterable[Any],
     annotations_path: str | File | None,
-    annotations: dict[str, _Annotation],
+    annotations: dict[str, Annotation],
     split: str,
     bad: BadRecords | None,
 ) -> list[Record]:
@@ -158,7 +160,7 @@ def _records(
 
 
 def _joined(
-    fields: dict[str, Any], annotation: _Annotation | None, where: Place, annotations_path: str | File
+    fields: dict[str, Any], annotation: Annotation | None, where: Place, annotations_path: str | File
 ) -> dict[str, Any]:
     """The fields of a question and of its annotation together."""
     if annotation is None:
@@ -257,42 +259,43 @@ def _question_fields(question: Any, where: Place) -> dict[str, Any]:
 
 def _annotations_by_question(
     path: str | File, entries: Iterable[Any], bad: BadRecords | None
-) -> tuple[dict[str, _Annotation], int]:
+) -> tuple[dict[str, Annotation], int]:
     """Each annotation by its question id as text, and how many have answers without an id.
 
     Equal texts are kept once.
     """
-    by_question: dict[str, _Annotation] = {}
+    by_question: dict[str, Annotation] = {}
     num_without_ids = 0
     defects: list[LeftOut] = []
     index = -1
     for index, entry in enumerate(entries):
-        where = Place(path, "annotation", index, entry)
         try:
-            annotation = _annotation(entry, where)
-            if str(annotation.question_id) in by_question:
+            is_usual = isinstance(entry, Annotation)
+            annotation = entry if is_usual else _annotation(entry, Place(path, "annotation", index, entry))
+            key = str(annotation.question_id)
+            if key in by_question:
+                where = Place(path, "annotation", index, {"question_id": annotation.question_id})
                 where.fail("this question_id appeared before; give every question one annotation")
         except BadRecordError as error:
             if bad is None:
                 raise
             defects.append(error.left_out)
             continue
-        answers = entry["answers"]
-        num_without_ids += "answer_id" not in answers[0] and not any("answer_id" in answer for answer in answers)
-        by_question[str(annotation.question_id)] = annotation
+        num_without_ids += not is_usual and not any("answer_id" in answer for answer in entry["answers"])
+        by_question[key] = annotation
     if bad is not None:
         bad.refuse_or_leave_out(path, defects, index + 1)
     return by_question, num_without_ids
 
 
-def _annotation(entry: Any, where: Place) -> _Annotation:
+def _annotation(entry: Any, where: Place) -> Annotation:
     question_id = checked_id(where.get("question_id"), "question_id", where)
     answers = where.get("answers")
     if not isinstance(answers, list):
         where.fail(f"answers is {type_name(answers)}, must be a list of objects with the key 'answer'")
     if not answers:
         where.fail("answers is empty; give at least one, or remove the question and its annotation")
-    return _Annotation(
+    return Annotation(
         question_id,
         # Some copies of the official files leave it out.
         checked_id(entry["image_id"], "image_id", where) if "image_id" in entry else None,
