@@ -7,8 +7,9 @@
     tools/experiments report                               write docs/comparison.md from the recorded results
 
 Each prepares its data if they are missing and runs `coattn experiment` in runs/experiments/NAME. easy_vqa and
-sort_of_clevr then record their results in benchmarks/experiments/comparison.json and write the page. The data of DAQUAR
-are prepared by the commands in the header of configs/daquar.yaml.
+sort_of_clevr then record their results in benchmarks/experiments/comparison.json and write the page; the others record
+theirs in benchmarks/experiments/NAME.json. The data of DAQUAR are prepared by the commands in the header of
+configs/daquar.yaml.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def main() -> None:
         coattn(
             "experiment", *(f"configs/{config}.yaml" for config in configs), *options(out, num_seeds, arguments.jobs)
         )
+        write_json(RECORD.with_name(f"{name}.json"), read_json(out / "report.json"), indent=1)
     elif name in COMPARISONS:
         comparison, configs = COMPARISONS[name], find_configs(name)
         prepare(name, arguments.data)
