@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[TestClient]:
-    limits = Limits(body=200_000, pixels=100_000, waiting=32, seconds=20)
+    limits = Limits(body=200_000, pixels=100_000, waiting=32, seconds=120)
     app = make_app({"first": folder, "second": folder}, limits=limits, page=True)
     with TestClient(app, base_url="http://localhost", raise_server_exceptions=False) as client:
         yield client
