@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,15 @@ def test_an_exported_generator_answers_like_the_model(exported: tuple[Path, Path
     config = json.loads((exported[1] / "runtime.json").read_text())
     assert config["search"] == {"num_beams": 3, "max_length": 6, "length_penalty": 0.6}
     assert {"model.onnx", "decoder.onnx"} < config["sha256"].keys()
+
+
+def test_damaged_settings_of_the_search_are_refused(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(exported[1], tmp_path / "copy")
+    config = json.loads((tmp_path / "copy" / "runtime.json").read_text())
+    config["search"]["num_beams"] = "3"
+    (tmp_path / "copy" / "runtime.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="the settings of the search are damaged"):
+        runtime.Predictor.load(tmp_path / "copy")
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from coattn.text.vocabulary import Vocabulary
 from .changed import Changed, changed_answers, write_changed
 from .generator import generator_difference, write_generator
 from .onnx import INPUTS, OPSET, ClassifierGraph, ExtractorGraph, classifier_axes, example_inputs, write_graph
+from .text_encoder import write_text_encoder, write_tokenizer
 
 TOLERANCE = 1e-4
 # (questions, tokens, regions) of the batches that are compared; with several questions one image has no region.
@@ -91,11 +92,6 @@ def _check_exportable(directory: ModelDirectory, *, maps: bool) -> None:
     """Raise ValueError for a model that `coattn.runtime` could not ask."""
     if maps and isinstance(directory.model, VQAGenerator):
         raise ValueError(f"{directory.folder}: the attention maps of a model that writes its answers are not exported")
-    if not isinstance(directory.question_vocabulary, Vocabulary):
-        raise ValueError(
-            f"{directory.folder}: its questions pass through a pretrained text encoder; "
-            "export supports models with a question vocabulary"
-        )
 
 
 def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -> Parity:
@@ -122,7 +118,7 @@ def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -
         for name in graphs:
             _quantize(folder / name)
     grid = _write_extractor(directory, folder)
-    write_json(folder / layout.QUESTIONS, directory.question_vocabulary.to_json(), indent=0)  # type: ignore[union-attr]
+    _write_question_reader(directory, folder)
     write_json(folder / layout.ANSWERS, directory.answer_vocabulary.to_json(), indent=0)
     card = directory.folder / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
@@ -147,6 +143,25 @@ def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -
     }
     write_json(folder / layout.CONFIG, config, indent=1)
     return parity
+
+
+def _write_question_reader(directory: ModelDirectory, folder: Path) -> None:
+    """Write the vocabulary of questions; or the tokenizer of the text encoder, and the encoder if it is frozen."""
+    questions = directory.question_vocabulary
+    if isinstance(questions, Vocabulary):
+        write_json(folder / layout.QUESTIONS, questions.to_json(), indent=0)
+        return
+    if questions is not None:
+        write_tokenizer(questions, directory.max_tokens, folder)
+        return
+    encoder = Predictor(directory).text_encoder
+    assert encoder is not None
+    write_tokenizer(encoder.tokenizer, encoder.max_tokens, folder)
+    difference = write_text_encoder(encoder, folder)
+    if difference > TOLERANCE:
+        raise ValueError(
+            f"{directory.folder}: the exported text encoder differs by {difference:.2g}, more than {TOLERANCE}"
+        )
 
 
 def _run(model: VQAModel, inputs: Mapping[str, Tensor], *, need_weights: bool = False) -> Any:

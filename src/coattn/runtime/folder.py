@@ -5,7 +5,8 @@ model.onnx                the model: questions and regions to logits, or to what
 decoder.onnx              only of a model that writes its answers: from a word to the next one
 maps.onnx                 optional: the same with the attention maps as further outputs
 extractor.onnx            optional: the network of the image extractor
-question_vocabulary.json  the words of questions
+question_vocabulary.json  the words of questions; or tokenizer.json, the tokenizer of a pretrained text encoder
+text_encoder.onnx         optional: the text encoder, if it was not trained with the model
 answers.json              the answers, in the order of the logits, or the words of answers
 certificate.json          optional: the risk certificates of the model
 index.safetensors         optional: the index of the training images
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,15 @@ from coattn._internal.files import read_json, sha256_of_file
 from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
+from .generator import SEARCH
+from .text import QuestionTokenizer
+
 FORMAT, VERSION = "coattn export", 1
 MAX_SIDE = 8192  # pixels of an image that a network may read
 CONFIG, CARD = "runtime.json", "README.md"
 MODEL, DECODER, MAPS, EXTRACTOR = "model.onnx", "decoder.onnx", "maps.onnx", "extractor.onnx"
 QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
+TOKENIZER, TEXT_ENCODER = "tokenizer.json", "text_encoder.onnx"
 _KEYS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "version": int,
@@ -54,13 +60,13 @@ class ExportedFolder:
     Attributes:
         folder: the directory.
         config: the values of `runtime.json`.
-        questions: the vocabulary of questions.
+        questions: the vocabulary of questions, or the tokenizer of a text encoder.
         answers: the answers, in the order of the logits, or the words of answers.
     """
 
     folder: Path
     config: dict[str, Any]
-    questions: Vocabulary
+    questions: Vocabulary | QuestionTokenizer
     answers: AnswerVocabulary | AnswerWords
 
     def graph(self, name: str) -> bytes:
@@ -106,20 +112,22 @@ def read_folder(folder: Path) -> ExportedFolder:
         raise ValueError(f"{path}: the record of the image extractor lacks its name or settings; export again")
     if config["grid"] is not None:
         _check_grid(config["grid"], str(path))
+    search = config["search"]
+    if search is not None and not (
+        search.keys() == set(SEARCH) and all(type(n) in (int, float) for n in search.values())
+    ):
+        raise ValueError(f"{path}: the settings of the search are damaged; export again")
     for name, digest in config["sha256"].items():
         read_later = name == CARD or name.endswith(".onnx")  # the card may be edited; `graph` checks the others
         if not read_later and sha256_of_file(folder / name) != digest:
             raise ValueError(
                 f"{folder / name}: damaged or replaced (its SHA-256 is not the one in {CONFIG}); export again"
             )
-    vocabularies: list[Any] = []
-    readers: dict[str, Any] = {QUESTIONS: Vocabulary.from_json, ANSWERS: answers_from_json}
-    for name, from_json in readers.items():
-        try:
-            vocabularies.append(from_json(read_json(folder / name)))
-        except ValueError as error:
-            raise ValueError(error if name in str(error) else f"{folder / name}: {error}") from None
-    return ExportedFolder(folder, config, *vocabularies)
+    has_tokenizer = TOKENIZER in config["sha256"]
+    questions = (
+        QuestionTokenizer(folder / TOKENIZER) if has_tokenizer else _read(folder / QUESTIONS, Vocabulary.from_json)
+    )
+    return ExportedFolder(folder, config, questions, _read(folder / ANSWERS, answers_from_json))
 
 
 def _check_grid(grid: dict[str, Any], where: str) -> None:
@@ -133,3 +141,11 @@ def _check_grid(grid: dict[str, Any], where: str) -> None:
     }
     if wrong := [name for name, fine in right.items() if not fine]:
         raise ValueError(f"{where}: grid.{wrong[0]} is missing or damaged; export again")
+
+
+def _read(path: Path, from_json: Callable[[Any], Any]) -> Any:
+    """The value of a JSON file."""
+    try:
+        return from_json(read_json(path))
+    except ValueError as error:
+        raise ValueError(error if path.name in str(error) else f"{path}: {error}") from None

@@ -25,8 +25,9 @@ from coattn.features.extract.extractors.patches import Patches
 from coattn.features.extract.images import ImageSource, load_image
 
 from .beam import NEVER
-from .folder import DECODER, EXTRACTOR, MODEL, ExportedFolder, read_folder
+from .folder import DECODER, EXTRACTOR, MODEL, TEXT_ENCODER, ExportedFolder, read_folder
 from .generator import Generator
+from .text import QuestionTokenizer
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -71,6 +72,7 @@ class Predictor:
         self._generator = None
         if folder.config["search"] is not None:
             self._generator = Generator(self._session, self._open(DECODER))
+        self._text_encoder = self._open(TEXT_ENCODER) if TEXT_ENCODER in folder.config["sha256"] else None
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, num_threads: int | None = None) -> Self:
@@ -128,7 +130,7 @@ class Predictor:
             batch = questions[start : start + batch_size]
             images = [image if isinstance(image, EncodedImage) else self.encode(image) for image, _ in batch]
             texts = [question for _, question in batch]
-            scored = self._scored(images, [self._token_ids(question) for question in texts], top_k)
+            scored = self._scored(images, self._read(texts), top_k)
             answers += self.safeguards.judged(
                 [self._ranked(*row, top_k) for row in scored],
                 [image.features for image in images],
@@ -167,12 +169,24 @@ class Predictor:
         numbers = np.arange(logits.shape[1])
         return [(row, numbers) for row in logits]
 
+    def _read(self, questions: Sequence[str]) -> list[np.ndarray]:
+        """Each question as token ids (T,), or as the rows (T, E) of a frozen text encoder."""
+        ids = [self._token_ids(question) for question in questions]
+        if self._text_encoder is None:
+            return ids
+        padded, mask = _padded(ids)
+        rows = self._text_encoder.run(None, {"question": padded, "question_mask": mask})[0]
+        return [row[: len(one)] for row, one in zip(rows, ids, strict=True)]
+
     def _token_ids(self, question: str) -> np.ndarray:
         """Ids (T,) of a question, cut to the length of training."""
         vocabulary, limit = self.folder.questions, self.folder.config["max_tokens"]
         if not isinstance(question, str) or not (ids := vocabulary.encode(question)):
             raise ValueError(f"the question {question!r} has no word in it")
-        if limit is not None and len(ids) > limit:
+        if isinstance(vocabulary, QuestionTokenizer):
+            if vocabulary.is_cut(question):
+                _warn(f"question cut to {len(ids)} tokens, as in training: {question!r}")
+        elif limit is not None and len(ids) > limit:
             _warn(f"question of {len(ids)} words cut to {limit}, as in training: {question!r}")
             ids = ids[:limit]
         return np.array(ids, np.int64)
