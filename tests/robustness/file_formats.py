@@ -632,7 +632,6 @@ FORMATS: dict[str, Format] = {
         lambda folder: shutil.copytree(GOLDEN / "model_version_1" / "plain", folder / "model"),
         lambda folder: inspected(folder / "model"),
     ),
-    "export": Format(make_export, ask_export, ("export/*.onnx", "export/*.json", "export/*.safetensors"), 3),
     "text encoder": Format(make_text_encoder, read_text_encoder, (), 2),
     "vision model": Format(make_vision_model, extract_by_vision_model, (), 2),
     "extractor weights": Format(make_extractor_weights, extract_by_weights, (), 0.5),
@@ -690,4 +689,6 @@ FORMATS: dict[str, Format] = {
     "checkpoint to go on from": Format(make_checkpoint, partial(use_checkpoint, "fit"), (), 1, ("*/best.ckpt",)),
     "checkpoint to predict with": Format(make_checkpoint, partial(use_checkpoint, "predict"), (), 1, ("*/best.ckpt",)),
     "training": Format(make_training, fit, (), 3),
+    # Last, because torch trains in no process that is forked after it has exported a model.
+    "export": Format(make_export, ask_export, ("export/*.onnx", "export/*.json", "export/*.safetensors"), 3),
 }

@@ -1,8 +1,9 @@
-"""Kills commands, looks at what they leave, runs them again, and compares with a run that was not killed."""
+"""Kills commands or fills their disk, looks at what they leave, runs them again, and compares with undisturbed runs."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -23,20 +24,21 @@ _WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.trun
 
 
 class Kill(NamedTuple):
-    """What one kill led to; `fault` is empty if all is well."""
+    """What one kill or full disk led to; `fault` is empty if all is well."""
 
     command: str
     moment: str
     fault: str
 
 
-def start(arguments: list[str], place: Path, *, stop_before: int = -1) -> int:
+def start(arguments: list[str], place: Path, *, stop_before: int = -1, largest: int = resource.RLIM_INFINITY) -> int:
     """Run a command in a forked process, which shares the imports of this one, and return its process id.
 
     Args:
         arguments: of the command.
         place: the folder whose files it works on; its number of operations there is written into `place`.operations.
         stop_before: kill the process right before this operation on the files of the folder; -1 never does.
+        largest: the bytes of a file above which writing fails, as on a full disk.
     """
     pid = os.fork()
     if pid:
@@ -61,6 +63,7 @@ def start(arguments: list[str], place: Path, *, stop_before: int = -1) -> int:
                 count += 1
 
         sys.addaudithook(watch)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
         status = coattn(arguments)
         with open(place.with_suffix(".operations"), "w") as file:
             file.write(str(count))
@@ -134,6 +137,26 @@ class Killing:
             wait(pid)
         return Kill(self.name, moment, self._fault())
 
+    def fill(self) -> Kill:
+        """Run the command where its largest file is too large for the disk."""
+        before = {path.relative_to(self.inputs): path.stat().st_mtime_ns for path in self.inputs.rglob("*")}
+        sizes = [
+            path.stat().st_size
+            for path in self.place.rglob("*")
+            if path.is_file() and before.get(path.relative_to(self.place)) != path.stat().st_mtime_ns
+        ]
+        largest = max(sizes) - 1
+        self._lay_out()
+        arguments = [str(argument) for argument in self.command.arguments(self.place)]
+        status = wait(start(arguments, self.place, largest=largest))
+        said = self.place.with_suffix(".log").read_text(errors="replace")
+        fault = (
+            ""
+            if status == 2 and "File too large" in said and str(self.place) in said
+            else f"status {status}: {said[-500:]}"
+        )
+        return Kill(self.name, f"with no file above {largest} bytes", fault or self._fault())
+
     def _fault(self) -> str:
         found = seen(self.command.result, self.place)
         if found not in (None, self.old, self.expected):
@@ -180,13 +203,25 @@ class Killing:
         )
 
 
-def kill_all(root: Path, *, share: float = 1.0, seed: int = 0, names: tuple[str, ...] = ()) -> Iterator[Kill]:
-    """Kill all commands, half of the times at a random moment and half of them before a file operation."""
+def _prepare() -> None:
     torch.set_num_threads(1)
     for module, name in SMALL_SHARDS:
         setattr(module, name, 3)
-    trained()
     coattn(["test", "--config", str(trained() / "run.yaml")])
+
+
+def fill_all(root: Path, names: tuple[str, ...] = ()) -> Iterator[Kill]:
+    """Run each command where its largest file is too large."""
+    _prepare()
+    for name in names or COMMANDS:
+        killing = Killing(name, root)
+        yield killing.fill()
+        shutil.rmtree(killing.root)
+
+
+def kill_all(root: Path, *, share: float = 1.0, seed: int = 0, names: tuple[str, ...] = ()) -> Iterator[Kill]:
+    """Kill all commands, half of the times at a random moment and half of them before a file operation."""
+    _prepare()
     for name in names or COMMANDS:
         killing = Killing(name, root)
         random = Random(f"{name} {seed}")
@@ -196,11 +231,13 @@ def kill_all(root: Path, *, share: float = 1.0, seed: int = 0, names: tuple[str,
 
 
 def main() -> None:
-    """Kill and print the faults: `python kill_runner.py SHARE SEED [COMMAND ...]`."""
+    """Kill and print the faults: `python kill_runner.py SHARE SEED [COMMAND ...]`; a share of 0 fills the disk."""
     share, seed, *names = sys.argv[1:]
     began, kills, faults = time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory() as root:
-        for kill in kill_all(Path(root), share=float(share), seed=int(seed), names=tuple(names)):
+        chosen = tuple(names)
+        found = kill_all(Path(root), share=float(share), seed=int(seed), names=chosen)
+        for kill in found if float(share) else fill_all(Path(root), chosen):
             kills += 1
             faults += bool(kill.fault)
             print(f"{kill.command}, {kill.moment}: {kill.fault or 'fine'}", flush=True)

@@ -83,10 +83,11 @@ def make_questions(folder: Path) -> None:
 
 
 def store(path: Path) -> Any:
-    """A store that opens, and its bytes."""
+    """A store that opens, and the bytes of its files, except those of the index that is made from them."""
     opened = FeatureStore(path)
     opened.read_flat(np.arange(len(opened)))
-    return contents(path)
+    found = contents(path)
+    return {name: value for name, value in found.items() if not Path(name).name.startswith((".", "index.npz"))}
 
 
 def make_table(folder: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kill_runner import kill_all
+from kill_runner import fill_all, kill_all
 from long_commands import COMMANDS
 
 
@@ -19,3 +19,9 @@ def test_two_hundred_kills(tmp_path: Path) -> None:
     assert [kill for kill in kills if kill.fault] == []
     assert {kill.command for kill in kills} == set(COMMANDS)
     assert len(kills) >= 200
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """The limit of the size of files acts like a full disk, at the largest file of each command."""
+    assert [kill for kill in fill_all(tmp_path) if kill.fault] == []

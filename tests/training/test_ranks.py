@@ -24,13 +24,14 @@ import torch
 from coattn.training.ranks import Ranks
 rank = int(os.environ["RANK"])
 torch.distributed.init_process_group("gloo")
-ranks, value = Ranks(), torch.ones(1)
-ranks.setup(SimpleNamespace(world_size=3, global_rank=rank), None, "fit")
+ranks, value = Ranks("start again"), torch.ones(1)
+strategy = SimpleNamespace(launcher=None)
+ranks.setup(SimpleNamespace(world_size=3, global_rank=rank, strategy=strategy), None, "fit")
 torch.distributed.all_reduce(value)
 if rank == int(sys.argv[1]):
     os.kill(os.getpid(), signal.SIGKILL)
 try:
-    with ranks.named_when_lost("start again"):
+    with ranks.named_when_lost():
         while True:
             torch.distributed.all_reduce(value)
 except ValueError as error:

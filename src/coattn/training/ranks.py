@@ -1,11 +1,15 @@
 """Processes that train together: which of them no longer responds.
 
 If a process dies, the others learn it from an operation that fails, at once or after a time limit, and such an error
-names no process. Therefore each process counts upwards in a store that all can read.
+names no process. Therefore each process counts upwards in a store that all can read, and the first process looks after
+those that it has started.
 """
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,29 +20,46 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 _BEAT = 2.0  # seconds between two counts
+_PATIENCE = 20.0  # seconds in which an operation fails after a process that this one has started has ended
+_LOST = "coattn/lost"
 _LIBRARIES = ("gloo", "NCCL", "TCPStore")  # their errors are plain RuntimeErrors that begin with a place in the library
 
 
 class Ranks(Callback):
-    """Counts upwards for as long as this process lives, if there are several."""
+    """Counts upwards for as long as this process lives, if there are several.
 
-    def __init__(self) -> None:
+    Args:
+        advice: what the user can do when a process is gone.
+    """
+
+    def __init__(self, advice: str) -> None:
+        self.advice = advice
         self._ended = threading.Event()
         self._store: Any = None
+        self._told = 0  # the rank that another process has found to be lost, plus 1
+        self._children: list[subprocess.Popen[bytes]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to count; the processes are connected by now."""
         if trainer.world_size > 1 and self._store is None:
             self._store = torch.distributed.distributed_c10d._get_default_store()
             rank, self._size = trainer.global_rank, trainer.world_size
+            if processes := getattr(trainer.strategy.launcher, "procs", None):
+                self._children = list(processes)
+                processes.clear()  # Lightning's observer of them would kill this process, and name no rank
             threading.Thread(target=self._count, args=(rank,), name="count of this rank", daemon=True).start()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Count no further."""
         self._ended.set()
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Count no further, and let the other processes end, unless one of them may be the reason."""
+        if not isinstance(exception, RuntimeError):
+            self._ended.set()
+
     @contextmanager
-    def named_when_lost(self, advice: str) -> Iterator[None]:
+    def named_when_lost(self) -> Iterator[None]:
         """Name the processes that no longer respond if an operation of all processes fails inside.
 
         Raises:
@@ -49,27 +70,50 @@ class Ranks(Callback):
         except RuntimeError as error:
             if self._store is None or not any(name in str(error) for name in _LIBRARIES):
                 raise
-            lost = self._lost()
-            ranks = f"rank {', '.join(map(str, lost))} of {self._size}" if lost else "the connection between the ranks"
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{ranks} no longer responds; {advice} ({reason})") from None
+            message = self._message(self._dead_children() or self._lost())
+            self._ended.set()
+            self._end_children()
+            raise ValueError(f"{message} ({' '.join(str(error).split())[:200]})") from None
 
     def _count(self, rank: int) -> None:
         while not self._ended.wait(_BEAT):
             try:
                 self._store.add(_key(rank), 1)
+                self._told = self._store.add(_LOST, 0)
             except RuntimeError:  # the process that keeps the store is gone; `_lost` says so
                 return
+            if (dead := self._dead_children()) and not self._ended.wait(_PATIENCE):
+                print(f"coattn: error: {self._message(dead)}", file=sys.stderr, flush=True)
+                self._end_children()
+                os._exit(2)  # the first thread waits for the process that is gone
+
+    def _message(self, lost: list[int]) -> str:
+        ranks = f"rank {', '.join(map(str, lost))} of {self._size}" if lost else "the connection between the ranks"
+        return f"{ranks} no longer responds; {self.advice}"
+
+    def _dead_children(self) -> list[int]:
+        """The ranks of processes that this one has started and that have failed."""
+        return [rank for rank, child in enumerate(self._children, start=1) if child.poll()]
+
+    def _end_children(self) -> None:
+        for child in self._children:
+            child.kill()
 
     def _lost(self) -> list[int]:
-        """The ranks that do not count any more."""
+        """The ranks that do not count any more. The first to find out tells the others, whose error may come later."""
+        if self._told:
+            return [self._told - 1]
         try:
             before = [self._store.add(_key(rank), 0) for rank in range(self._size)]
             time.sleep(3 * _BEAT)
             after = [self._store.add(_key(rank), 0) for rank in range(self._size)]
+            lost = [rank for rank, (one, two) in enumerate(zip(before, after, strict=True)) if one == two]
+            if lost and not self._store.add(_LOST, 0):
+                self._store.add(_LOST, lost[0] + 1)
+            time.sleep(2 * _BEAT)  # this process may keep the store
+            return lost
         except RuntimeError:
-            return [0]  # it keeps the store
-        return [rank for rank, (one, two) in enumerate(zip(before, after, strict=True)) if one == two]
+            return [self._told - 1 if self._told else 0]  # rank 0 keeps the store
 
 
 def _key(rank: int) -> str:

@@ -12,7 +12,7 @@ import pytest
 from feature_files import EXPECTED, Made, check, made_images, write_tsv
 
 from coattn._internal.files import sha256_of_file
-from coattn.features.convert.formats.tsv import LXMERT, OLDER
+from coattn.features.convert.formats.tsv import LXMERT, OLDER, BottomUpTsv
 from coattn.features.convert.run import Conversion, convert
 from coattn.features.store.merge import merge
 from coattn.features.store.provenance import same_extractor
@@ -169,3 +169,13 @@ def test_the_real_sample_is_exact(tmp_path, shared_data):
             worst = max(worst, float((error / features.max(axis=1, keepdims=True)).max()))
     assert number == 9
     assert 1 / 260 < worst <= 1 / 253
+
+
+def test_a_file_that_becomes_shorter_is_named(tmp_path, made):
+    """Reading a mapped file behind its end would end the process."""
+    source = BottomUpTsv(write_tsv(tmp_path / "a.tsv", list(made.items())))
+    with (tmp_path / "a.tsv").open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ValueError, match=r"a\.tsv: was truncated to 100 bytes while it was read"):
+        source.read(source.entries[-1])
+    source.close()

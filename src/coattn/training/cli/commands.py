@@ -231,7 +231,7 @@ class _CommandLine(LightningCLI):
             callbacks.append(self._get(self.config_init, "checkpoints"))
         else:
             kwargs["enable_checkpointing"] = False
-        self.ranks = Ranks()
+        self.ranks = Ranks(f"run the same command{' with --resume' if fitting else ''} to go on")
         trainer = Trainer(**{**config, **kwargs, "callbacks": [*callbacks, self.ranks]})
         # Lightning's handlers broadcast inside a signal handler, which can deadlock, and answer all questions first.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
@@ -240,15 +240,14 @@ class _CommandLine(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == "fit":
             writes = is_first_process() and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
-            advice = "run the same command with --resume to go on"
-            with self.ranks.named_when_lost(advice), locked(self.root) if writes else nullcontext():
+            with self.ranks.named_when_lost(), locked(self.root) if writes else nullcontext():
                 self._fit()
         else:
             assert self.checkpoint is not None
             answering = Answering(
                 subcommand, self.settings, self.trainer, self.model, self.datamodule, self.checkpoint, self.root
             )
-            with self.ranks.named_when_lost("run the same command again"):
+            with self.ranks.named_when_lost():
                 answering.predict() if subcommand == "predict" else answering.score()
 
     def _fit(self) -> None:
