@@ -52,7 +52,14 @@ def test_every_option_of_the_trainer_is_considered() -> None:
     [
         (["--trainer.barebones", "true"], "trainer.barebones is not supported"),
         (["--trainer.reload_dataloaders_every_n_epochs", "1"], "trainer.reload_dataloaders_every_n_epochs is not"),
-        (["--trainer.strategy", "fsdp"], "trainer.strategy 'fsdp' is not supported; use ddp"),
+        *(
+            (["--trainer.strategy", name], f"trainer.strategy {name!r} is not supported; use ddp")
+            for name in ("fsdp", "fsdp_cpu_offload", "deepspeed_stage_2")
+        ),
+        *(
+            (["--trainer.strategy", f"lightning.pytorch.strategies.{name}"], f"{name}' is not supported; use ddp")
+            for name in ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+        ),
         (["--checkpoints.monitor", "val/acc"], "which is not logged; did you mean 'val/accuracy'?"),
         (["--safe", "--trainer.callbacks", "os.path.Foo"], "names the class os.path.Foo; --safe allows only"),
     ],

@@ -35,7 +35,7 @@ REFUSED = {
     "barebones": "it switches off the logs and checkpoints that a run consists of",
     "reload_dataloaders_every_n_epochs": "each epoch has its own order of batches already",
 }
-_STRATEGIES = ("fsdp", "deepspeed")  # their checkpoints are split between devices, and ours are whole
+_STRATEGIES = ("fsdp", "deepspeed", "modelparallel")  # their checkpoints are split between devices, and ours are whole
 _CLASSES = ("callbacks", "logger", "strategy", "plugins", "profiler", "accelerator", "class_path")
 _SAFE = ("coattn", "lightning")
 
