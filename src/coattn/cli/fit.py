@@ -37,8 +37,8 @@ def _quick_imports() -> Iterator[None]:
     """Import lightning without what it needs for training only, which takes more than half of the time of `--help`.
 
     torchmetrics, which lightning imports, imports packages for metrics that are not used here; they are hidden. Of
-    torch's compiler lightning needs a class for `isinstance` and a decorator; stand-ins take their place. Only `--help`
-    may do this, because both packages remember it.
+    torch's compiler, lightning needs a class for `isinstance` and a decorator, which are replaced by empty ones. Only
+    `--help` may do this, because both packages remember it.
     """
     optional: Any = require("lightning_utilities.core.imports", "train")
     version_of = optional._version

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _described(path: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """What is at `path`, by the files in it."""
+    """Describe the store, the model or the data set at `path`; the files in it say which it is."""
     if (path / CONFIG).is_file():
         from coattn.serialization.inspect import describe_model
 
