@@ -22,7 +22,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 _BEAT = 2.0  # seconds between two counts
 _PATIENCE = 20.0  # seconds in which an operation fails after a process that this one has started has ended
 _LOST = "coattn/lost"
-_LIBRARIES = ("gloo", "NCCL", "TCPStore")  # their errors are plain RuntimeErrors that begin with a place in the library
+# Errors of communication are plain RuntimeErrors that begin with a place in the library; one of gloo names none.
+_LIBRARIES = ("gloo", "NCCL", "TCPStore", "Application timeout caused pair closure")
 
 
 class Ranks(Callback):
@@ -100,6 +101,14 @@ class Ranks(Callback):
             child.kill()
 
     def _lost(self) -> list[int]:
+        """The ranks that do not count any more; rank 0, which keeps the store, if the store does not answer in time."""
+        found: list[list[int]] = []
+        asking = threading.Thread(target=lambda: found.append(self._not_counting()), daemon=True)
+        asking.start()
+        asking.join(_PATIENCE)
+        return found[0] if found else [0]
+
+    def _not_counting(self) -> list[int]:
         """The ranks that do not count any more. The first to find out tells the others, whose error may come later."""
         if self._told:
             return [self._told - 1]
