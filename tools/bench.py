@@ -4,6 +4,7 @@
     tools/bench features train --device cpu   measure some parts; --json FILE updates these parts of a file
     tools/bench all --quick                   use tiny sizes, to check that everything runs
     tools/bench against DIR                   measure beside another commit, of which DIR is a git worktree
+    tools/bench answer --against ../old       compare with another build, a checkout of this repository
     tools/bench report                        write the charts of benchmarks/*.json into docs/benchmarks.md
 
 Requires torch, numpy, h5py and lightning. Without installation: PYTHONPATH=src python tools/bench.py all
@@ -21,6 +22,7 @@ import torch
 
 from benchmarks import (
     against,
+    answer,
     convert,
     epochs,
     extract,
@@ -47,6 +49,7 @@ PARTS = {
     "extract": extract,
     "convert": convert,
     "prepare": prepare,
+    "answer": answer,
     "epochs": epochs,
 }
 
@@ -60,6 +63,7 @@ def main() -> None:
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: the GPU if there is one)")
     add("--json", type=Path, metavar="FILE", help="file to update (default: benchmarks/NAME.json for `all`, else none)")
     add("--folder", type=Path, help="where to keep some GB of synthetic data (default: a temporary folder)")
+    add("--against", type=Path, metavar="DIR", help="root of another build to compare with (default: this one)")
     add("--quick", action="store_true", help="use tiny sizes, to check that everything runs")
     add("--alone", nargs=2, metavar=("CASE", "IMPLEMENTATION"), help="measure one row once; print it as JSON")
     arguments = parser.parse_args()
@@ -86,7 +90,7 @@ def measure(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="coattn_bench_") as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        context = Context(device, quick=arguments.quick, folder=folder)
+        context = Context(device, quick=arguments.quick, folder=folder, against=arguments.against)
         if parts[0] == "against":
             measure_against(context, Path(parts[1]), path)
         elif arguments.alone:

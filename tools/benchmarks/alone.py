@@ -33,5 +33,6 @@ def run_alone(context: Context, part: str, case: str, implementation: str, *, ro
 
 
 def _command(context: Context, part: str, options: tuple[str, ...], root: Path = ROOT) -> list[str]:
-    chosen = [part, "--device", context.device, "--folder", str(context.folder), *options]
+    against = [] if context.against is None else ["--against", str(context.against)]
+    chosen = [part, "--device", context.device, "--folder", str(context.folder), *against, *options]
     return [sys.executable, str(root / "tools" / "bench.py"), *chosen, *(["--quick"] if context.quick else [])]

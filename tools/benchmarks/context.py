@@ -23,10 +23,11 @@ class Context:
         device: "cpu" or "cuda".
         quick: tiny sizes, to check that everything runs.
         folder: for the synthetic data.
+        against: the root of another build of this repository, to compare with.
     """
 
-    def __init__(self, device: str, *, quick: bool, folder: Path) -> None:
-        self.device, self.quick, self.folder = device, quick, folder
+    def __init__(self, device: str, *, quick: bool, folder: Path, against: Path | None = None) -> None:
+        self.device, self.quick, self.folder, self.against = device, quick, folder, against
         self.scale: Scale = QUICK if quick else CUDA if device == "cuda" else CPU
         self.precisions = ["bf16", "float32"] if quick or machine.has_bf16(device) else ["float32"]
 

@@ -13,7 +13,8 @@ from coattn._internal.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
-_FIRST = ("case", "implementation", "size", "questions/s", "ms", "images/s", "MB/s", "ratio")
+_MEASURED = ("questions/s", "requests/s", "ms", "images/s", "MB/s", "MB", "%")
+_FIRST = ("case", "implementation", "size", *_MEASURED, "ratio")
 _TITLES = {
     "features": "reading features, questions/s",
     "train": "training MCAN-small, questions/s",
@@ -21,6 +22,7 @@ _TITLES = {
     "extract": "extracting features, images/s",
     "convert": "converting features, MB/s",
     "prepare": "preparing and scoring, questions/s",
+    "answer": "asking",
 }
 _WIDTH = 36
 
@@ -78,14 +80,16 @@ def charts() -> str:
 
 def _bars(rows: Sequence[Row]) -> Iterator[str]:
     """One line per row of a case: name, number, a bar proportional to the number, and the ratio."""
-    column = next(name for name in ("questions/s", "ms", "images/s", "MB/s") if name in rows[0])
+    column = next(name for name in _MEASURED if name in rows[0])
     most = max(median_of(row[column]) for row in rows)
     names = max(len(row["implementation"]) for row in rows)
     for row in rows:
         value = median_of(row[column])
-        bar = "█" * max(1, round(_WIDTH * value / most))
-        unit = " ms" if column == "ms" else ""
+        bar = "█" * max(1, round(_WIDTH * value / (most or 1)))
+        unit = f" {column}" if column in ("ms", "MB", "%") else ""
         times = f"  {row['ratio']['median']:.3g} x" if "ratio" in row else ""
+        if "of the first" in row and row is not rows[0]:
+            times = f"  {row['of the first']['median']:.3g} of the first"
         yield f"  {row['implementation']:<{names}} {_number(value):>8}{unit}  {bar}{times}"
 
 

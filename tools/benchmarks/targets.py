@@ -6,7 +6,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks import convert, extract, prepare
+from benchmarks import answer, convert, extract, prepare
 from benchmarks.context import Row
 from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100
 from benchmarks.timing import median_of
@@ -58,6 +58,25 @@ CPU = (
     Target("prepare", prepare.PREPARE, "coattn", "s", "<=", 180),
     Target("prepare", prepare.PREPARE, "coattn", "peak GB", "<=", 4),
     Target("prepare", prepare.SCORE, "coattn", "s", "<=", 30),
+    *(Target("answer", case, answer.EXPORTED, answer.FIRST, "<=", 0.55) for case in answer.ONE),
+    Target("answer", answer.ONE[0], answer.INT8, answer.FIRST, "<=", 0.28),
+    Target("answer", answer.BUSY, f"{answer.EXPORTED}, threads: 2", answer.FIRST, "<=", 1.2),
+    Target("answer", answer.EASY, answer.EXPORTED, answer.FIRST, "<=", 0.17),
+    Target("answer", answer.START, "coattn.runtime ask", answer.FIRST, "<=", 0.15),
+    Target("answer", answer.MEMORY, "coattn.runtime ask", answer.FIRST, "<=", 0.15),
+    Target("answer", answer.INSTALLED, "coattn[runtime]", answer.FIRST, "<=", 0.05),
+    Target("answer", answer.START, "coattn ask --map", answer.FIRST, "<=", 1.15),
+    Target("answer", answer.START, "coattn fit --help", answer.FIRST, "<=", 1.8),
+    Target("answer", answer.START, "coattn inspect", answer.FIRST, "<=", 0.3),
+    *(
+        Target("answer", case, "coattn serve", column, wanted, bound)
+        for case in (answer.SERVER, answer.SERVER_EXPORTED)
+        for column, wanted, bound in ((answer.FIRST, ">=", 2), ("p99 / p50", "<=", 2), ("lost", "<=", 0))
+    ),
+    Target("answer", answer.CHANGED_EASY, answer.INT8, "%", "<=", 0.02),
+    Target("answer", answer.CHANGED_CLEVR, answer.INT8, "%", "<=", 0.5),
+    Target("answer", answer.PHOTO, answer.VILT, answer.FIRST, ">=", 5),
+    Target("answer", answer.PHOTO, answer.BLIP, answer.FIRST, ">=", 20),
 )
 CUDA = (
     *(
