@@ -56,7 +56,7 @@ def test_settings_are_explained_by_sentences(command: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(commands._CommandLine, "parse_arguments", stop)
     with pytest.raises(KeyboardInterrupt):
-        commands._CommandLine([command])
+        commands._CommandLine([command], hints=False)
     ours = {
         action.dest: str(action.help)
         for action in parsers[command]._actions

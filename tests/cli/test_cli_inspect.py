@@ -180,3 +180,6 @@ def test_a_prepared_data_set(tmp_path, capsys):
     (tmp_path / "data" / "train_questions.json").write_text("{")
     assert main(["inspect", prepared]) == 2
     assert "train_questions.json: not valid JSON" in capsys.readouterr().err
+    (tmp_path / "data" / "train_questions.json").unlink()
+    assert main(["inspect", prepared]) == 2
+    assert "has no questions any more; run coattn prepare again" in capsys.readouterr().err

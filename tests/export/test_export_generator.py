@@ -145,10 +145,13 @@ def test_an_exported_generator_answers_like_the_model(exported: tuple[Path, Path
     assert {"model.onnx", "decoder.onnx"} < config["sha256"].keys()
 
 
-def test_damaged_settings_of_the_search_are_refused(exported: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [{"num_beams": "3"}, {"num_beams": 0}, {"max_length": 2.5}, {"max_length": 10**9}])
+def test_damaged_settings_of_the_search_are_refused(
+    change: dict[str, Any], exported: tuple[Path, Path], tmp_path: Path
+) -> None:
     shutil.copytree(exported[1], tmp_path / "copy")
     config = json.loads((tmp_path / "copy" / "runtime.json").read_text())
-    config["search"]["num_beams"] = "3"
+    config["search"] |= change
     (tmp_path / "copy" / "runtime.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="the settings of the search are damaged"):
         runtime.Predictor.load(tmp_path / "copy")

@@ -62,3 +62,18 @@ def test_a_compiled_layer_has_fixed_shapes() -> None:
     program = torch.export.export(layer, inputs)
     for found, expected in zip(program.module()(*inputs)[:2], layer(*inputs)[:2], strict=True):
         torch.testing.assert_close(found[MASK], expected[MASK])
+
+
+def test_gradients_of_functions_and_traces_pass_through_packed_layers() -> None:
+    layer = RegionGuidedAttention(8, 8, num_heads=2).eval()
+    question, regions = torch.randn(4, 4, 8), torch.randn(4, 4, 8)
+
+    def total(regions: torch.Tensor) -> torch.Tensor:
+        return layer(question, regions, MASK, MASK).regions[MASK].square().sum()
+
+    leaf = regions.clone().requires_grad_()
+    total(leaf).backward()
+    torch.testing.assert_close(torch.func.grad(total)(regions), leaf.grad)
+    layer.requires_grad_(False)  # a trace takes them as constants
+    traced = torch.jit.trace(total, (regions,))
+    torch.testing.assert_close(traced(regions), total(regions))

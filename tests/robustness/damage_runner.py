@@ -35,7 +35,7 @@ class Case(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What reading a damaged file led to; `fault` is empty if all is well."""
+    """The result of reading a damaged file; `fault` is empty if all is well."""
 
     case: Case
     file: str

@@ -214,6 +214,14 @@ def test_leftovers_of_a_killed_command_do_not_keep_a_model_from_being_replaced(t
     assert not list(folder.glob(".*"))
 
 
+def test_leftovers_in_a_foreign_folder_are_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / ".film.mp4.partial").write_text("mine")
+    (tmp_path / "film.txt").write_text("mine")
+    with pytest.raises(ValueError, match="exists and is not a model directory"):
+        save(tmp_path)
+    assert (tmp_path / ".film.mp4.partial").read_text() == "mine"
+
+
 def test_an_unfinished_save_leaves_the_old_model(tmp_path: Path) -> None:
     folder = save(tmp_path / "model", extra={"number": 1})
     with pytest.raises(FileNotFoundError):

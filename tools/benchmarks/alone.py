@@ -20,7 +20,7 @@ def run_bench(context: Context, part: str, *options: str) -> None:
 
 
 def run_alone(context: Context, part: str, case: str, implementation: str, *, root: Path = ROOT) -> Row:
-    """What `run_once` of a part returns for a row, and the most memory that the process had at once, "peak GB".
+    """Measure a row in its own process: the result of `run_once` of the part, and its peak memory, "peak GB".
 
     `root` is the folder of the code, this one or a worktree of another commit.
     """

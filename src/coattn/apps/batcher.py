@@ -68,7 +68,7 @@ class Batcher(Generic[_Item, _Result]):
                 future.cancel()
 
     async def _work(self) -> None:
-        """Compute batch after batch, for ever."""
+        """Compute batch after batch, without end."""
         loop = asyncio.get_running_loop()
         while True:
             pairs = [await self._waiting.get()]

@@ -13,8 +13,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 def closing_after(seconds: float) -> type[asyncio.Protocol]:
     """uvicorn's protocol, with a limit on the time in which the head of a request arrives.
 
-    uvicorn itself waits for ever for the rest of a head, so that a client could use up all connections. The limit on
-    the time of a body is in `server`.
+    uvicorn itself waits indefinitely for the rest of a head, so that a client could use up all connections. The limit
+    on the time of a body is in `server`.
 
     Args:
         seconds: a connection without a new request is closed after once to twice this time.

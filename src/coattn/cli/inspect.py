@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="Compare all files of a store or model with their checksums, and search for the images of a data set. "
+        help="Compare the files of a store or model that have checksums, and search for the images of a data set. "
         "Damaged and missing files are named, and the exit status is then 1.",
     )
     drawing = parser.add_argument_group("a picture of one image's regions")

@@ -33,6 +33,8 @@ def describe_dataset(folder: Path, *, verify: bool = False) -> dict[str, Any]:
         annotations = folder / f"{split}_annotations.json"
         data = read_vqa(questions, annotations if annotations.exists() else None)
         splits[split], metric = data.records, data.metric
+    if not splits:
+        raise ValueError(f"{folder}: has no questions any more; run coattn prepare again")
     found: dict[str, Any] = {"kind": "prepared data set", "path": str(folder), "metric": metric}
     found |= {"prepared": last["prepared"], "source": last.get("source")} | build_report(splits, metric)
     if verify:

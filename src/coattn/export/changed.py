@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from coattn._internal.files import read_json, write_json
+from coattn._internal.files import read_json, sha256_of_file, write_json
 from coattn.datasets.vqa_json import read_vqa
 from coattn.features.store.reader import FeatureStore
 from coattn.predictor import Predictor
@@ -73,5 +72,5 @@ def write_changed(folder: Path, changed: Changed) -> None:
     """Add the share of changed answers to the card of an exported folder."""
     card, config = folder / CARD, read_json(folder / CONFIG)
     card.write_text(f"{card.read_text(encoding='utf-8')}\n{changed}.\n", encoding="utf-8")
-    config["sha256"][CARD] = hashlib.sha256(card.read_bytes()).hexdigest()
+    config["sha256"][CARD] = sha256_of_file(card)
     write_json(folder / CONFIG, config, indent=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coattn._internal.files import atomic_folder, require, write_json
+from coattn._internal.files import atomic_folder, require, sha256_of_file, write_json
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import PLAIN, build_extractor
 from coattn.features.extract.extractors.network import GridExtractor
@@ -126,7 +125,7 @@ def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -
     for name in (CERTIFICATE, INDEX):
         if (directory.folder / name).is_file():
             shutil.copyfile(directory.folder / name, folder / name)
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    hashes = {path.name: sha256_of_file(path) for path in sorted(folder.iterdir())}
     config = {
         "format": layout.FORMAT,
         "version": layout.VERSION,

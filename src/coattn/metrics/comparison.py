@@ -72,7 +72,7 @@ class Comparison:
         reason = "All answers have one type (only yes, no and numbers are recognized, in English)"
         if self.kinds:
             return f"{reason}: the questions are divided by their own type."
-        return f"{reason}, and the questions too: the columns answer_type and question_type of a table divide them."
+        return f"{reason}, and so have all questions. A table may divide them by columns answer_type and question_type."
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as plain values for a JSON file."""

@@ -111,7 +111,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., input_dim) to (..., output_dim)."""
-        return self.output(relu_dropout(self.hidden(x), self.dropout.p, self.training))
+        return self.output(relu_dropout(self.hidden(x), self.dropout.p, self.dropout.training))
 
 
 class Residual(nn.Module):

@@ -8,11 +8,12 @@ Letters: B batch, T places of a sequence, N real rows of the batch, D width.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def pack(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -21,7 +22,8 @@ def pack(x: Tensor, mask: Tensor | None) -> Tensor:
     `x` is returned unchanged where it has no padding, on a GPU, which would have to wait for N, and in a traced or
     compiled model, whose shapes cannot depend on values.
     """
-    if mask is None or mask.device.type != "cpu" or torch.compiler.is_compiling() or bool(mask.all()):
+    fixed_shapes = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if mask is None or mask.device.type != "cpu" or fixed_shapes or bool(mask.all()):
         return x
     return _Pack.apply(x, mask.flatten().nonzero()[:, 0])
 
@@ -39,32 +41,37 @@ def _select(x: Tensor, rows: Tensor) -> Tensor:
     return x.flatten(0, 1).index_select(0, rows)
 
 
-def _spread(x: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:
+def _spread(x: Tensor, rows: Tensor, shape: Sequence[int]) -> Tensor:
     """(N, D) -> (B, T, D)."""
-    return x.new_zeros(shape.numel(), x.shape[1]).index_copy_(0, rows, x).view(*shape, -1)
+    return x.new_zeros(math.prod(shape), x.shape[1]).index_copy_(0, rows, x).view(*shape, -1)
 
 
 class _Pack(torch.autograd.Function):
     """Torch's own gradient of an index adds rows up, one by one; here no row occurs twice."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
-        ctx.rows, ctx.shape = rows, x.shape[:2]
+    def forward(x: Tensor, rows: Tensor) -> Tensor:
         return _select(x, rows)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        x, ctx.rows = inputs
+        ctx.shape = x.shape[:2]
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return _spread(gradients[0], ctx.rows, ctx.shape), None
 
 
 class _Unpack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:
-        ctx.rows = rows
+    def forward(x: Tensor, rows: Tensor, shape: Sequence[int]) -> Tensor:
         return _spread(x, rows, shape)
 
     @staticmethod
-    @once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.rows = inputs[1]
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return _select(gradients[0], ctx.rows), None, None

@@ -28,7 +28,7 @@ from coattn._internal.files import read_json, sha256_of_file
 from coattn.text.answer_words import AnswerWords, answers_from_json
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
-from .generator import SEARCH
+from .generator import MAX_SEARCH, SEARCH
 from .text import QuestionTokenizer
 
 FORMAT, VERSION = "coattn export", 1
@@ -114,7 +114,10 @@ def read_folder(folder: Path) -> ExportedFolder:
         _check_grid(config["grid"], str(path))
     search = config["search"]
     if search is not None and not (
-        search.keys() == set(SEARCH) and all(type(n) in (int, float) for n in search.values())
+        search.keys() == set(SEARCH)
+        and all(type(search[key]) is int and 1 <= search[key] <= MAX_SEARCH for key in ("num_beams", "max_length"))
+        and type(search["length_penalty"]) in (int, float)
+        and math.isfinite(search["length_penalty"])
     ):
         raise ValueError(f"{path}: the settings of the search are damaged; export again")
     for name, digest in config["sha256"].items():

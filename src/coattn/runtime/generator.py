@@ -6,7 +6,7 @@ Letters: B batch, K beams, N rows, S words of the longest answer.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # The attributes of a `VQAGenerator` that its search needs.
 SEARCH = ("num_beams", "max_length", "length_penalty")
+MAX_SEARCH = 1024  # beams, and tokens of an answer
 
 
 class Generator:
@@ -58,8 +59,7 @@ class Generator:
     ) -> FoundAnswers:
         """The K best answers to each question; see `coattn.runtime.beam.beam_search`."""
         step, state = self.start(inputs, num_beams=num_beams)
-        options: dict[str, Any] = {"max_length": max_length, "length_penalty": length_penalty}
-        return beam_search(step, state, num_beams=num_beams, **options)
+        return beam_search(step, state, num_beams=num_beams, max_length=max_length, length_penalty=length_penalty)
 
 
 def _chosen(session: InferenceSession, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -339,12 +339,13 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_replaceable(target: Path) -> None:
-    remove_leftovers(target / "*")
-    names = {entry.name for entry in target.iterdir()} if target.is_dir() else None
+    leftovers = {path.name for path in target.glob(".*.partial")}
+    names = {entry.name for entry in target.iterdir()} - leftovers if target.is_dir() else None
     if names is None or (names and not {CONFIG, WEIGHTS} <= names):
         raise ValueError(f"{target}: exists and is not a model directory; give another name")
     if foreign := sorted(names - FILES):
         raise ValueError(f"{target}: replacing this model would delete {', '.join(foreign[:LISTED])}; move it first")
+    remove_leftovers(target / "*")
 
 
 def _write(path: Path, text: str) -> None:

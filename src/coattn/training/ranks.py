@@ -30,7 +30,7 @@ class Ranks(Callback):
     """Counts upwards for as long as this process lives, if there are several.
 
     Args:
-        advice: what the user can do when a process is gone.
+        advice: the command with which the user goes on after a process is lost.
     """
 
     def __init__(self, advice: str) -> None:

@@ -289,7 +289,7 @@ def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]], 
 
     def explain(record: Record) -> Explanation:
         image_id = str(record.image_id)
-        return predictor.attribute(predictor.encode(image_id, picture=files[image_id]), record.question)
+        return predictor.attribute(predictor.encode(image_id, picture=files.get(image_id)), record.question)
 
     write_page(
         page,

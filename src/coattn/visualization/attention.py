@@ -92,7 +92,7 @@ def draw(
 
 
 def draw_map(explanation: Explanation, size: int) -> Image.Image:
-    """The image of an attribution under its colors, alone, with no side longer than `size` pixels."""
+    """The image with the colors of an attribution, without captions, and with no side longer than `size` pixels."""
     box = fitted(explanation, Box(0, 0, 2 * size, 2 * size))
     canvas = Canvas(box.width)
     draw_image(canvas, box, explanation, _attributed(explanation)[1])

@@ -43,6 +43,8 @@ def test_a_file_that_is_cut_while_it_is_in_use_is_refused(tmp_path: Path) -> Non
         file.truncate(store.parts[0].columns["features"].offset + 10)
     with pytest.raises(ValueError, match=r"a\.h5: was truncated to \d+ bytes while it was in use"):
         store.read_padded(np.array([5]))
+    with pytest.raises(ValueError, match=r"a\.h5: was truncated"):
+        store.padded_boxes(np.array([5]))
 
 
 def test_flipped_bits_are_found(tmp_path: Path) -> None:

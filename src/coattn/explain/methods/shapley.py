@@ -14,7 +14,9 @@ NUM_ORDERS = 8
 
 
 def shapley(value: Value, count: int) -> np.ndarray:
-    """Probability (n,) that each of `count` parts adds on average; they sum to those of everything minus nothing."""
+    """Probability (n,) that each of `count` parts adds on average. The sum is the probability with
+    all parts minus that with none.
+    """
     draws = np.random.default_rng(0)
     orders = [draws.permutation(count) for _ in range(NUM_ORDERS // 2)]
     orders += [order[::-1] for order in orders]

@@ -105,7 +105,6 @@ def read_index(folder: Path) -> Catalog:
     """
     path = folder / INDEX
     require_regular(path)
-    path.open("rb").close()  # for a forbidden file the system's own error is clear
     try:
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):

@@ -51,8 +51,8 @@ class MappedStore:
 
     Each process maps a file when it first reads it, so that a store may be pickled, forked and shared by threads. The
     features of an image are checked for finite values when they are first read. Python keeps a file handle for each
-    map, so that at most half of the handles that a process may have are used; the pages belong to the system, which
-    drops them when memory is short.
+    map, so that each store uses at most half of the handles that a process may have; the pages belong to the system,
+    which drops them when memory is short.
 
     Attributes:
         path: name of the store in messages.
@@ -163,7 +163,9 @@ class MappedStore:
 
     def copy_column(self, name: str, positions: np.ndarray, out: np.ndarray, starts: np.ndarray) -> None:
         """Copy a column besides features to rows of `out` (any, ...) that begin at `starts`, one for each image."""
-        for start, part, first, length in self._places(positions, starts):
+        places = self._places(positions, starts)
+        self._check_whole(places)
+        for start, part, first, length in places:
             out[start : start + length] = self._opened(part).columns[name][first : first + length]
 
     def _places(self, positions: np.ndarray, starts: np.ndarray) -> list[tuple[int, int, int, int]]:
@@ -171,6 +173,11 @@ class MappedStore:
         parts = self.part_of(positions)
         first = self._starts[positions] - self._starts[self._first_image[parts]]
         return list(zip(*(c.tolist() for c in (starts, parts, first, self.lengths[positions])), strict=True))
+
+    def _check_whole(self, places: Sequence[tuple[int, int, int, int]]) -> None:
+        """Refuse files that were cut off since they were mapped: reading past their end ends the process."""
+        for part in {part for _, part, _, _ in places}:
+            self._opened(part).check_whole()
 
     def part_of(self, positions: np.ndarray) -> np.ndarray:
         """The number of the file that holds each image."""
@@ -182,8 +189,7 @@ class MappedStore:
         `features` is contiguous and of `read_dtype`; or of `stored_dtype`, and int8 is then copied as it is.
         """
         places = self._places(positions, starts)
-        for part in {part for _, part, _, _ in places}:
-            self._opened(part).check_whole()
+        self._check_whole(places)
         self._copy(places, features)
         for index in np.flatnonzero(self._unchecked[positions]).tolist():
             start, part, first, length = places[index]
@@ -271,8 +277,9 @@ class MappedStore:
         """The map of a file; the oldest one is dropped where there would be too many."""
         found = self._open.get(part)
         if found is None:
-            if len(self._open) >= self._most_open:
-                self._open.pop(next(iter(self._open)), None)
+            # `list` copies the keys at once, while other threads may add files.
+            for oldest in list(self._open)[: max(0, len(self._open) + 1 - self._most_open)]:
+                self._open.pop(oldest, None)
             found = self._open[part] = self.parts[part].open()
         return found
 

@@ -23,7 +23,7 @@ from coattn.training.task import VQATask
 
 @dataclass(frozen=True)
 class Answering:
-    """One of these commands.
+    """One run of `coattn validate`, `test` or `predict`.
 
     Attributes:
         command: "validate", "test" or "predict".
@@ -87,7 +87,8 @@ class Answering:
         check_max_risk(max_risk, anyway)
         if max_risk is not None and form != "vqa":
             raise ValueError(f"--format {form} has no place for withheld answers; leave out --format or --max-risk")
-        if max_risk is not None and self.checkpoint != (model := self._model_directory()):
+        if max_risk is not None and not self.checkpoint.is_dir():
+            model = self._model_directory()
             raise ValueError(f"--max-risk needs the certificate of a model directory; give --ckpt_path {model}")
         results = self._answer("predict")
         if results is not None:

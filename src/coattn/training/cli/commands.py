@@ -248,7 +248,10 @@ class _CommandLine(LightningCLI):
                 subcommand, self.settings, self.trainer, self.model, self.datamodule, self.checkpoint, self.root
             )
             with self.ranks.named_when_lost():
-                answering.predict() if subcommand == "predict" else answering.score()
+                if subcommand == "predict":
+                    answering.predict()
+                else:
+                    answering.score()
 
     def _fit(self) -> None:
         trial = self.trainer.fast_dev_run  # type: ignore[attr-defined]

@@ -35,7 +35,8 @@ class Report:
     Attributes:
         scores: the scores with intervals, by kind of question.
         num_unknown: the number of questions with words that the model does not know.
-        prior: the most common training answer; None if the data have no training questions, as the rest but the last.
+        prior: the most common training answer; None without training questions, and then `twin`, `comparison` and
+            `other_images` are empty too.
         twin: the file with the answers of the question-only twin, if there is one.
         comparison: of the model with its twin and the prior.
         other_images: the score of the model with other images, in percent; see `image_controls`.
