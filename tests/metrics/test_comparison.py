@@ -70,7 +70,10 @@ def test_table_and_markdown_have_the_same_cells(comparison: Comparison) -> None:
 
 @pytest.mark.parametrize(
     ("types", "kinds", "note"),
-    [(("",), "", "the columns answer_type and question_type"), (("who", "what"), "question type", "by their own type")],
+    [
+        (("",), "", "divide them by columns answer_type and question_type"),
+        (("who", "what"), "question type", "by their own type"),
+    ],
 )
 def test_answers_of_one_type_are_divided_by_the_questions(types: tuple[str, ...], kinds: str, note: str) -> None:
     records = [

@@ -138,6 +138,9 @@ def test_other_settings_reuse_what_fits_and_keep_the_finished_model(
             shutil.copytree("run/question_only/predictions", "run/predictions")
 
     monkeypatch.setattr(run, "run_command", pretend)
+    # That model cannot read the new features, which the maps of the page need.
+    monkeypatch.setattr(train.Predictor, "load", lambda *_, **__: None)
+    monkeypatch.setattr(train, "write_page", lambda *_, **__: None)
     model = Path("run/model/model.safetensors").read_bytes()
     from coattn.features.extract.extractors.patches import Patches
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from benchmarks import served
 from benchmarks.asked import NUM_REGIONS, QUESTION, REGION_DIM
 from benchmarks.context import Context, Row
-from benchmarks.images import draw_images
 from benchmarks.timing import alternate, ratio, summary
 from benchmarks.turns import asker_command, cost, environment, in_turns
 
@@ -222,6 +221,8 @@ def photos(context: Context) -> list[Row]:
     folder = context.folder / "photo"
     if not folder.exists():
         subprocess.run(asker_command("make_photo", folder), check=True, env=environment())
+    from benchmarks.images import draw_images
+
     photo = draw_images(context.folder / "photos", 1)["00000"]
     words = context.folder / "words.txt"
     pieces = [

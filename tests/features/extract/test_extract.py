@@ -284,13 +284,15 @@ def test_shards_of_another_folder_are_refused(photos, tmp_path):
         ('{"format": "coattn-features", "version": 9}', "version 9"),
         ('{"format": "coattn-features", "version": 1}', "damaged manifest"),
         (
-            '{"format": "coattn-features", "version": 1, "extractor": {}, "dim": 1, "dtype": "int8", "flips": false, '
-            '"units": [{"shard": "../x.h5", "images": {}}]}',
+            '{"format": "coattn-features", "version": 1, '
+            '"extractor": {"name": "x", "settings": {}, "weights": null}, "dim": 1, '
+            '"dtype": "int8", "flips": false, "units": [{"shard": "../x.h5", "images": {}}]}',
             "damaged manifest",
         ),
         (
-            '{"format": "coattn-features", "version": 1, "extractor": {}, "dim": 1, "dtype": [], "flips": false, '
-            '"units": []}',
+            '{"format": "coattn-features", "version": 1, '
+            '"extractor": {"name": "x", "settings": {}, "weights": null}, "dim": 1, '
+            '"dtype": [], "flips": false, "units": []}',
             "damaged manifest",
         ),
     ],

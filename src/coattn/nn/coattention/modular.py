@@ -61,7 +61,7 @@ class QuestionSelfAttention(CoAttentionLayer):
         need_weights: bool = False,
     ) -> LayerOutput:
         """See `CoAttentionLayer.forward`. Map: `question_to_question` (B, H, T, T)."""
-        rows = pack(question, question_mask)
+        rows = question if need_weights else pack(question, question_mask)  # maps show padding too
         update, weights = self.self_attn(rows, rows, question_mask, query_mask=question_mask, need_weights=need_weights)
         rows = self.ffn(self.residual(rows, update))
         return LayerOutput(unpack(rows, question_mask), regions, name_maps(question_to_question=weights))
@@ -111,7 +111,9 @@ class RegionQuestionAttention(CoAttentionLayer):
         need_weights: bool = False,
     ) -> LayerOutput:
         """See `CoAttentionLayer.forward`. Map: `regions_to_question` (B, H, R, T)."""
-        tokens, rows = pack(question, question_mask), pack(regions, region_mask)
+        tokens, rows = question, regions
+        if not need_weights:  # maps show padding too
+            tokens, rows = pack(question, question_mask), pack(regions, region_mask)
         update, weights = self.question_attn(
             rows, tokens, question_mask, query_mask=region_mask, need_weights=need_weights
         )
@@ -169,7 +171,9 @@ class RegionGuidedAttention(CoAttentionLayer):
 
         Maps: `regions_to_regions` (B, H, R, R), `regions_to_question` (B, H, R, T).
         """
-        tokens, rows = pack(question, question_mask), pack(regions, region_mask)
+        tokens, rows = question, regions
+        if not need_weights:  # maps show padding too
+            tokens, rows = pack(question, question_mask), pack(regions, region_mask)
         # The regions attend to themselves.
         update, to_regions = self.self_attn(rows, rows, region_mask, query_mask=region_mask, need_weights=need_weights)
         rows = self.self_residual(rows, update)
