@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,9 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="No space left") as caught, atomic_path(tmp_path / "a.json"):
+@pytest.mark.parametrize("place", [atomic_path, atomic_folder])
+def test_a_full_disk_is_said_with_the_file(place: Any, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, place(tmp_path / "a.json"):
         Path("/dev/full").write_text("x")
     assert caught.value.filename == str(tmp_path / "a.json")
     with pytest.raises(OSError, match="not found here") as caught, atomic_path(tmp_path / "a.json"):
@@ -83,8 +85,9 @@ def test_a_killed_writers_file_is_removed_by_the_next_and_a_living_ones_kept(tmp
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "a"
-    with pytest.raises(FileNotFoundError), atomic_folder(target) as partial:
+    with pytest.raises(FileNotFoundError) as caught, atomic_folder(target) as partial:
         (partial / "none" / "file").write_text("half")
+    assert caught.value.filename == str(target / "none" / "file")
     assert not list(tmp_path.iterdir())
     with atomic_folder(target) as partial:
         (partial / "file").write_text("whole")

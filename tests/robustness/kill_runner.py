@@ -6,13 +6,14 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from file_formats import trained
@@ -31,7 +32,14 @@ class Kill(NamedTuple):
     fault: str
 
 
-def start(arguments: list[str], place: Path, *, stop_before: int = -1, largest: int = resource.RLIM_INFINITY) -> int:
+def start(
+    arguments: list[str],
+    place: Path,
+    *,
+    stop_before: int = -1,
+    largest: int = resource.RLIM_INFINITY,
+    output: IO[bytes] | None = None,
+) -> int:
     """Run a command in a forked process, which shares the imports of this one, and return its process id.
 
     Args:
@@ -39,6 +47,7 @@ def start(arguments: list[str], place: Path, *, stop_before: int = -1, largest: 
         place: the folder whose files it works on; its number of operations there is written into `place`.operations.
         stop_before: kill the process right before this operation on the files of the folder; -1 never does.
         largest: the bytes of a file above which writing fails, as on a full disk.
+        output: receives what it prints, in place of the end of `place`.log.
     """
     pid = os.fork()
     if pid:
@@ -46,7 +55,7 @@ def start(arguments: list[str], place: Path, *, stop_before: int = -1, largest: 
     status = 70
     try:
         os.setpgid(0, 0)
-        with open(place.with_suffix(".log"), "ab") as log:
+        with output or open(place.with_suffix(".log"), "ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
@@ -148,8 +157,11 @@ class Killing:
         largest = max(sizes) - 1
         self._lay_out()
         arguments = [str(argument) for argument in self.command.arguments(self.place)]
-        status = wait(start(arguments, self.place, largest=largest))
-        said = self.place.with_suffix(".log").read_text(errors="replace")
+        log = self.place.with_suffix(".log")
+        # Another process writes the log, because the limit holds for all files of the command, its log included.
+        with log.open("wb") as file, subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=file) as printer:
+            status = wait(start(arguments, self.place, largest=largest, output=printer.stdin))
+        said = log.read_text(errors="replace")
         fault = (
             ""
             if status == 2 and "File too large" in said and str(self.place) in said

@@ -48,8 +48,7 @@ def atomic_path(path: Place) -> Iterator[Path]:
         partial.replace(target)
         sync(target.parent)
     except OSError as error:
-        if error.errno is not None and error.filename in (None, str(partial), partial):  # a full disk names no file
-            error.filename = str(target)
+        _name_target(error, partial, target)
         raise
     finally:
         partial.unlink(missing_ok=True)
@@ -90,7 +89,8 @@ def partial_folder(path: Place) -> Iterator[Path]:
     Locks and leftovers are treated as in `atomic_path`.
 
     Raises:
-        OSError: the folder above `path` cannot be written.
+        OSError: the folder above `path` cannot be written, or a file in the folder cannot. The error names `path` in
+            place of the temporary folder.
     """
     partial, lock = _make_partial(Path(path), tempfile.mkdtemp)
     try:
@@ -98,6 +98,9 @@ def partial_folder(path: Place) -> Iterator[Path]:
         os.umask(umask)
         partial.chmod(0o777 & ~umask)  # mkdtemp makes 0700
         yield partial
+    except OSError as error:
+        _name_target(error, partial, Path(path))
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         os.close(lock)
@@ -121,6 +124,16 @@ def exchange(first: Path, second: Path) -> None:
 def aside(path: Path) -> Path:
     """The name of `path` while `exchange` has no way to exchange two names in one step."""
     return path.with_name(f".{path.name}.old")
+
+
+def _name_target(error: OSError, partial: Path, target: Path) -> None:
+    """Have an error name `target` in place of the temporary `partial`, and where it names no file (a full disk)."""
+    if error.errno is None:
+        return
+    if error.filename is None:
+        error.filename = str(target)
+    elif not isinstance(error.filename, int) and (named := Path(os.fsdecode(error.filename))).is_relative_to(partial):
+        error.filename = str(target / named.relative_to(partial))
 
 
 def _make_file(*, prefix: str, suffix: str, dir: str) -> str:

@@ -109,6 +109,7 @@ def test_an_index_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     for name, wrong in (
         ("lengths", -arrays["lengths"]),
         ("lengths", arrays["lengths"][1:]),
+        ("lengths", arrays["lengths"] * 10**6),
         ("positions", arrays["positions"] + 1),
         ("id_offsets", arrays["id_offsets"][::-1]),
         ("columns", arrays["columns"][:, 1:]),

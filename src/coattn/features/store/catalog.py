@@ -149,6 +149,8 @@ def _catalog(folder: Path, about: dict[str, Any], arrays: Mapping[str, np.ndarra
     rows = before[ends] - before[ends - num_images]
     shards = zip(about["shards"], arrays["columns"], rows.tolist(), arrays["shards"].tolist(), strict=True)
     parts = [Part(folder / name, _columns(about, at, count), Identity(*file[1:])) for name, at, count, file in shards]
+    if any(part.columns and part.identity and part.end > part.identity.size for part in parts):
+        raise ValueError("its shards have more rows than there is room for")
     return Catalog(parts, num_images, ids, lengths, sizes, about["extractor"], [Skipped(*e) for e in about["skipped"]])
 
 

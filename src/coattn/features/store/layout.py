@@ -53,7 +53,7 @@ class Column(NamedTuple):
     @property
     def end(self) -> int:
         """The byte behind it."""
-        return self.offset + int(np.prod(self.shape)) * self.dtype.itemsize
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def row_bytes(self) -> int:
