@@ -138,3 +138,12 @@ def test_the_readme_is_short() -> None:
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 150
     assert any("```python" in line for line in lines[:40])
+
+
+def test_architecture_names_files_and_all_folders() -> None:
+    named = re.findall(r"`([a-z_]+/|[a-z_/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    package = ROOT / "src" / "coattn"
+    missing = [path for path in named if not (package / path).exists() and not (package / "training" / path).exists()]
+    assert not [path for path in missing if not (ROOT / path).exists()]
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")} - {"_internal/"}
+    assert folders <= set(named)

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from coattn._internal.files import read_json, write_json
 from coattn.nn import VQAModel
 from coattn.serialization.directory import load_directory
-from coattn.training.batches import Batch
+from coattn.training.data.batches import Batch
 from coattn.training.experiment import format_spread, read_data
 from pages import DOCS, write_generated
 

@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from coattn import models
-from coattn.training.batches import Batch
+from coattn.training.data.batches import Batch
 from coattn.training.objectives import Loss, make_objective
 
 pytestmark = [

@@ -19,7 +19,7 @@ from coattn.cli import main
 from coattn.serialization.directory import load_directory
 from coattn.training.checkpoints import AtomicCheckpointIO, Checkpoints, read_checkpoint
 from coattn.training.cli.options import REFUSED
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.evaluation.answers import check_finite
 from coattn.training.task import VQATask
 

@@ -14,7 +14,7 @@ from tiny import settings, small_sizes
 
 from coattn.nn import VQAModel
 from coattn.nn.layers import UnbiasedLayerNorm
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.export import export_model
 from coattn.training.model import COMPILED_PARTS, build_model, compile_parts, remember_inputs_only
 from coattn.training.task import VQATask

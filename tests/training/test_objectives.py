@@ -23,8 +23,8 @@ from coattn.nn.decoder import BOS, EOS
 from coattn.serialization.directory import load_directory
 from coattn.text.answer_words import AnswerWords
 from coattn.text.vocabulary import AnswerVocabulary
-from coattn.training.data import VQADataModule
-from coattn.training.dataset import Questions, encode_answers
+from coattn.training.data.module import VQADataModule
+from coattn.training.data.split import Questions, encode_answers
 from coattn.training.evaluation.answers import CollectAnswers, results_by_question
 from coattn.training.model import build_model
 from coattn.training.objectives import make_objective

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from coattn._internal.files import read_json
-from coattn.training.batches import Batch
+from coattn.training.data.batches import Batch
 from coattn.training.optim import learning_rate_factor
 from coattn.training.task import VQATask
 from coattn.weights import from_openvqa

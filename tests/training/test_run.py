@@ -16,7 +16,7 @@ from coattn.features.store.reader import FeatureStore
 from coattn.serialization.directory import load_directory
 from coattn.text.vocabulary import AnswerVocabulary
 from coattn.training.checkpoints import read_checkpoint
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.evaluation.answers import results_by_question
 
 

@@ -16,7 +16,7 @@ from coattn.nn import VQAModel
 from coattn.nn.coattention import modular
 from coattn.training.checkpoints import read_checkpoint
 from coattn.training.cli import options
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.model import build_model
 from coattn.training.optim import parameter_groups
 from coattn.training.settings import MOVED, OptimizerSettings, read_groups, regroup

@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from coattn.models import GENERATORS, PRESETS
 from coattn.nn.coattention import modular
-from coattn.training.batches import Batch
-from coattn.training.data import VQADataModule
+from coattn.training.data.batches import Batch
+from coattn.training.data.module import VQADataModule
 from coattn.training.model import build_model
 from coattn.training.objectives import make_objective
 from coattn.training.task import VQATask

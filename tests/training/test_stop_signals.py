@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 
 from coattn.cli import main
 from coattn.training.checkpoints import read_checkpoint
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.evaluation.answers import CollectAnswers
 from coattn.training.task import VQATask
 

@@ -10,7 +10,7 @@ from tiny import plain_descent, set_batch_size, settings, small_sizes
 
 from coattn.models import PRESETS
 from coattn.nn import VQAModel
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.model import build_model
 from coattn.training.optim import OPTIMIZERS
 from coattn.training.task import VQATask

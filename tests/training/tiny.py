@@ -14,7 +14,7 @@ from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import write_vqa
 from coattn.features.store.reader import StoreWriter
 from coattn.models import PRESETS
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.settings import regroup
 
 COLORS = ("red", "green", "blue")

@@ -17,10 +17,10 @@ from coattn.datasets.records import Record
 from coattn.features.store.part_writer import write_part
 from coattn.features.store.reader import FeatureStore
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
-from coattn.training.batches import Ragged
-from coattn.training.data import VQADataModule
-from coattn.training.dataset import Questions
-from coattn.training.text_inputs import Vocabularies
+from coattn.training.data.batches import Ragged
+from coattn.training.data.module import VQADataModule
+from coattn.training.data.split import Questions
+from coattn.training.data.text_inputs import Vocabularies
 
 _RECORD: dict[str, object] = {"name": "synthetic", "settings": {}, "weights": None}
 _BLOCK_ROWS = 8192

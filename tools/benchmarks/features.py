@@ -16,8 +16,8 @@ from benchmarks.data import ADAPTIVE, FIXED_36, FIXED_100, DataSet, Shape
 from benchmarks.machine import synchronise
 from benchmarks.ours import make_trainer
 from benchmarks.timing import alternate, ratio, summary
-from coattn.training.batches import Batch
-from coattn.training.data import VQADataModule
+from coattn.training.data.batches import Batch
+from coattn.training.data.module import VQADataModule
 
 SHAPES = {shape.name: shape for shape in (ADAPTIVE, FIXED_36, FIXED_100)}
 _WARMUP = 5

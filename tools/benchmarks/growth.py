@@ -22,7 +22,7 @@ from benchmarks.ours import Training, operations
 from benchmarks.timing import alternate, median_of, summary
 from benchmarks.ways import our_ways
 from benchmarks.work import STEP
-from coattn.training.batches import Batch
+from coattn.training.data.batches import Batch
 
 BEYOND, WORKERS, PROCESSES = "beyond the arithmetic", "workers", "processes"
 

@@ -19,7 +19,7 @@ from benchmarks.machine import synchronise
 from coattn import models
 from coattn.nn import VQAModel
 from coattn.training import VQATask
-from coattn.training.batches import Batch
+from coattn.training.data.batches import Batch
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 for _text in ("does not have many workers", "LeafSpec", "across ranks is zero", "no `val_dataloader`"):

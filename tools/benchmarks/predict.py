@@ -26,7 +26,7 @@ from coattn import models
 from coattn.nn import VQAModel
 from coattn.serialization.directory import ModelDirectory
 from coattn.training import VQATask
-from coattn.training.order import evaluation_batches
+from coattn.training.data.plan import evaluation_batches
 
 EASY_VQA = Path(__file__).resolve().parents[2] / "configs" / "easy_vqa.yaml"
 CONVENTIONAL = "conventional, float32"

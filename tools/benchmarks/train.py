@@ -17,7 +17,7 @@ from benchmarks.ours import Training, Window, operations
 from benchmarks.timing import alternate, ratio, summary
 from benchmarks.ways import Way, our_ways
 from benchmarks.work import STEP, conventional_shapes, work
-from coattn.training.batches import Batch
+from coattn.training.data.batches import Batch
 
 SHAPES = {shape.name: shape for shape in (ADAPTIVE, FIXED_36, FIXED_100)}
 FLOAT32, TF32 = "conventional, float32", "conventional, TF32"

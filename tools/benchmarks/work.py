@@ -9,7 +9,7 @@ from benchmarks.context import Row
 from benchmarks.conventional import Sizes
 from benchmarks.ours import operations
 from benchmarks.timing import summary
-from coattn.training.dataset import Split
+from coattn.training.data.split import Split
 
 FORWARD, STEP = 1, 3  # passes: the gradient of a product is two products
 BatchShape = tuple[int, int, int]  # questions, regions, tokens

@@ -31,8 +31,8 @@ from coattn.datasets.results import read_results
 from coattn.datasets.vqa_json import read_vqa, write_vqa
 from coattn.metrics.bootstrap import Images, paired_test
 from coattn.metrics.score import judge
-from coattn.training.data import VQADataModule
-from coattn.training.dataset import Questions, read_files
+from coattn.training.data.module import VQADataModule
+from coattn.training.data.split import Questions, read_files
 
 Report = dict[str, Any]
 

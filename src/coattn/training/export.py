@@ -16,7 +16,7 @@ from coattn.serialization.versions import rename_parameters
 from coattn.text.answer_words import AnswerWords
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.training.checkpoints import read_checkpoint
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.evaluation.answers import Evaluation, evaluate
 from coattn.training.evaluation.certify import make_safeguards
 from coattn.training.settings import flat

@@ -15,7 +15,7 @@ from coattn.metrics.calibration import Activation, log_odds
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.decoder import BOS, EOS, PAD
 from coattn.text.answer_words import COMMA
-from coattn.training.batches import Batch
+from coattn.training.data.batches import Batch
 from coattn.training.settings import Loss
 
 # The function from logits to confidences, for each loss.

@@ -22,13 +22,13 @@ from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
 from coattn.serialization.versions import rename_parameters
 from coattn.text.encoders import FinetunedQuestionEncoder
-from coattn.training.batches import Batch
-from coattn.training.checkpoints import ExactResume
-from coattn.training.data import VQADataModule
+from coattn.training.data.batches import Batch
+from coattn.training.data.module import VQADataModule
 from coattn.training.model import build_model, compile_parts, remember_inputs_only
 from coattn.training.objectives import make_objective
 from coattn.training.optim import check_recipe, freeze_parts, make_optimizer, make_schedule, plain, scale_of
 from coattn.training.progress import PeakMemory
+from coattn.training.resume import ExactResume
 from coattn.training.settings import (
     ExecutionSettings,
     LossSettings,

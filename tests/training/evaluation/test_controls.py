@@ -12,7 +12,7 @@ from tiny import settings
 from coattn.cli import main
 from coattn.explain.abstain import Safeguards
 from coattn.metrics.certificate import Certificate
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.evaluation.controls import BLANK, SHUFFLED, blanked, shuffled
 
 

@@ -14,7 +14,7 @@ from coattn.datasets.results import FORMS, Results, default_name, write_results
 from coattn.explain.abstain import Safeguards, check_max_risk
 from coattn.metrics.score import column_groups, score
 from coattn.serialization.directory import load_directory
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.evaluation.answers import CollectAnswers, results_by_question
 from coattn.training.evaluation.certify import with_doubts
 from coattn.training.evaluation.report import report_answers

@@ -42,11 +42,10 @@ from coattn.training.cli.options import (
     renamed,
 )
 from coattn.training.cli.run_folder import checkpoint_to_resume, checkpoint_to_use, is_first_process, locked, remove_run
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.export import export_model
+from coattn.training.interruptions import SIGNALS, Ranks, Stopped
 from coattn.training.progress import Epochs, ProgressBar, quiet
-from coattn.training.ranks import Ranks
-from coattn.training.signals import SIGNALS, Stopped
 from coattn.training.task import VQATask
 
 LINKED = ("num_words", "question_dim", "text_config", "region_dim", "num_answers", "num_answer_words")

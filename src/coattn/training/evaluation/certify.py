@@ -19,7 +19,7 @@ from coattn.metrics.calibration import confidences
 from coattn.metrics.certificate import certify
 from coattn.serialization.directory import ModelDirectory
 from coattn.text.vocabulary import unknown_words
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.objectives import Loss, make_objective
 from coattn.training.settings import regroup
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from coattn.metrics.score import score
-from coattn.training.batches import Batch
-from coattn.training.data import VQADataModule
+from coattn.training.data.batches import Batch
+from coattn.training.data.module import VQADataModule
 from coattn.training.evaluation.answers import results_by_question
 from coattn.training.task import VQATask
 

@@ -15,8 +15,8 @@ from coattn.explain.faithful import CONTROL, QuestionScores, measure
 from coattn.nn import VQAGenerator
 from coattn.nn.decoder import PAD
 from coattn.serialization.directory import ModelDirectory
-from coattn.training.batches import Batch
-from coattn.training.data import VQADataModule
+from coattn.training.data.batches import Batch
+from coattn.training.data.module import VQADataModule
 
 
 @torch.inference_mode()

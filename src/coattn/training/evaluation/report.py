@@ -19,7 +19,7 @@ from coattn.metrics.score import column_groups, score, seen_groups
 from coattn.metrics.scores import Scores
 from coattn.serialization.directory import load_directory
 from coattn.text.vocabulary import unknown_words
-from coattn.training.data import VQADataModule
+from coattn.training.data.module import VQADataModule
 from coattn.training.evaluation.controls import image_controls
 from coattn.training.evaluation.faithfulness import measure_explanations
 from coattn.training.task import VQATask

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from coattn.training.batches import Ragged
-from coattn.training.order import BatchPlan, draw_flips, evaluation_batches, padding_share, share
+from coattn.training.data.batches import Ragged
+from coattn.training.data.order import draw_flips
+from coattn.training.data.plan import BatchPlan, evaluation_batches, padding_share, share
 
 
 @st.composite

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_data import epoch, module, same
+from test_data_module import epoch, module, same
 from test_resume import fit
 from tiny import change
 
 from coattn.training.cli.commands import main
-from coattn.training.order import BatchPlan, EasyFirst
+from coattn.training.data.plan import BatchPlan, EasyFirst
 
 CURRICULUM = {"question_types": ["yes/no"], "epochs": 1.5}
 

@@ -25,7 +25,7 @@ from coattn.text.pretrained_tokenizer import FILES, KIND, PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 from coattn.text.word_vectors import WordVectors, read_word_vectors
 from coattn.training.checkpoints import read_checkpoint
-from coattn.training.settings import DataSettings
+from coattn.training.data.settings import DataSettings
 
 
 class Vocabularies(NamedTuple):

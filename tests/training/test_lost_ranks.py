@@ -16,7 +16,7 @@ import torch
 from tiny import change
 
 from coattn.training.checkpoints import read_checkpoint
-from coattn.training.ranks import Ranks
+from coattn.training.interruptions import Ranks
 
 pytestmark = pytest.mark.slow
 

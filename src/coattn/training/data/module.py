@@ -20,10 +20,9 @@ from coattn.features.store.joined import JoinedStore
 from coattn.features.store.reader import FeatureStore
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import Vocabulary
-from coattn.training.batches import Batch, BatchLoader, Draw
-from coattn.training.dataset import Questions, Split, as_list, check_sources, make_split, read_files
-from coattn.training.order import TrainingOrder, evaluation_draws
-from coattn.training.settings import (
+from coattn.training.data.batches import Batch, BatchLoader, Draw
+from coattn.training.data.order import TrainingOrder, evaluation_draws
+from coattn.training.data.settings import (
     AnswerSettings,
     BatchSettings,
     DataSettings,
@@ -32,9 +31,10 @@ from coattn.training.settings import (
     Paths,
     TextSettings,
     files_of,
-    read_groups,
 )
-from coattn.training.text_inputs import TextInputs
+from coattn.training.data.split import Questions, Split, as_list, check_sources, make_split, read_files
+from coattn.training.data.text_inputs import TextInputs
+from coattn.training.settings import read_groups
 
 _GROUPS = {
     "files": Files,

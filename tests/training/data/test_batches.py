@@ -9,8 +9,8 @@ import torch
 from tiny import settings, write_data
 
 from coattn.features.residency.features import Features
-from coattn.training.batches import Batch, BatchLoader, Draw
-from coattn.training.data import VQADataModule
+from coattn.training.data.batches import Batch, BatchLoader, Draw
+from coattn.training.data.module import VQADataModule
 
 MODES = [{"residency": "device"}, {"residency": "device", "residency_budget": 200e-9}, {"residency": "mmap"}]
 

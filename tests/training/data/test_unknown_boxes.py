@@ -10,7 +10,7 @@ from stores import RECORD
 
 from coattn.features.residency.features import Features
 from coattn.features.store.reader import FeatureStore, StoreWriter
-from coattn.training.batches import Draw, Texts, make_batch
+from coattn.training.data.batches import Draw, Texts, make_batch
 
 
 def test_unknown_boxes_and_sizes_reach_no_model(tmp_path: Path) -> None:

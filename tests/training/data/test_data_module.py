@@ -11,9 +11,9 @@ from tiny import RECORD, settings, write_data, write_store
 
 from coattn.features.store.reader import FeatureStore
 from coattn.text.vocabulary import UNK
-from coattn.training.batches import Batch
-from coattn.training.data import VQADataModule
-from coattn.training.settings import Files
+from coattn.training.data.batches import Batch
+from coattn.training.data.module import VQADataModule
+from coattn.training.data.settings import Files
 
 
 def module(data: Path, **changes: object) -> VQADataModule:

@@ -20,9 +20,9 @@ from coattn.text.answer_words import PAD, AnswerWords
 from coattn.text.answers import answer_shares, soft_scores
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
-from coattn.training.batches import Batch, Draw, QuestionDataset, QuestionEmbeddings, Ragged, make_batch
-from coattn.training.settings import DataSettings, Targets
-from coattn.training.text_inputs import Vocabularies
+from coattn.training.data.batches import Batch, Draw, QuestionDataset, QuestionEmbeddings, Ragged, make_batch
+from coattn.training.data.settings import DataSettings, Targets
+from coattn.training.data.text_inputs import Vocabularies
 
 _SCORING: dict[Targets, Callable[[Sequence[str], AnswerVocabulary], tuple[list[int], list[float]]]] = {
     "soft": soft_scores,
