@@ -192,9 +192,8 @@ class Predictor:
             images = [self._encoded(image) for image, _ in batch]
             texts = [question for _, question in batch]
             output = self._run(images, texts, top_k=top_k)
-            ranked = [ranked_answers(output, row, self.directory, top_k) for row in range(len(batch))]
             answers += self.safeguards.judged(
-                ranked,
+                ranked_answers(output, self.directory, top_k),
                 feature_arrays(images),
                 texts,
                 self._reader,
@@ -232,8 +231,10 @@ class Predictor:
         if isinstance(output, GeneratorOutput):
             answer = output.tokens[0, 0]
             answer = answer[answer != PAD]
+            (text,) = answer_texts([answer.tolist()], self.directory)
         else:
             answer = output.logits[0].float().argmax()[None]
+            (text,) = answer_texts(answer.tolist(), self.directory)
         ablation = Ablation(
             self.model,
             question=read_questions([question], self._reader, self.directory.max_tokens)[0].to(self.device),
@@ -244,7 +245,6 @@ class Predictor:
             activation=self.directory.activation,
             temperature=self.directory.temperature,
         )
-        text = answer_texts(answer[None] if isinstance(output, GeneratorOutput) else answer, self.directory)[0]
         found = attribute(method, ablation, text, explanation.words, explanation.maps)
         found = found._replace(faithfulness=self.faithfulness.get(method))
         return dataclasses.replace(explanation, attribution=found)
@@ -292,7 +292,7 @@ class Predictor:
         vocabulary = self.directory.answer_vocabulary
         if isinstance(output, GeneratorOutput) and isinstance(vocabulary, AnswerWords):
             written = vocabulary.decode(output.tokens[0, 0].tolist())
-        ranked = [ranked_answers(output, 0, self.directory, top_k)]
+        ranked = ranked_answers(output, self.directory, top_k)
         (answers,) = self.safeguards.judged(ranked, feature_arrays([encoded]), [question], self._reader)
         tokens, words = question_words(question, self._reader, self.directory.max_tokens)
         return Explanation(

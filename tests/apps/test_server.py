@@ -30,6 +30,7 @@ pytest.importorskip("httpx", reason="httpx is not installed")
 from starlette.testclient import TestClient
 
 from coattn.apps.schema import AskRequest, AskResponse, json_schema
+from coattn.apps.served import load_predictor
 from coattn.apps.server import Limits, make_app, openapi_document, serve
 from coattn.cli.serve import named_folders
 
@@ -71,6 +72,20 @@ def client(folder: Path) -> Iterator[TestClient]:
 
 def body(**changes: Any) -> dict[str, Any]:
     return {"image": base64.b64encode(png()).decode(), "questions": [QUESTION]} | changes
+
+
+def test_a_model_directory_leaves_half_of_the_cores_to_the_server(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("coattn.features.extract.processes.num_cores", lambda: 6)
+    try:
+        load_predictor(folder)
+        assert torch.get_num_threads() == 3
+        load_predictor(folder, num_threads=2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_answers_are_those_of_the_predictor(client: TestClient, folder: Path) -> None:

@@ -213,7 +213,13 @@ class ServedModel:
 
 
 def load_predictor(folder: Path, *, num_threads: int | None = None) -> Any:
-    """The predictor of a model directory, or of an exported folder, without importing torch for the latter."""
+    """The predictor of a model directory, or of an exported folder, without importing torch for the latter.
+
+    Args:
+        folder: the model directory or exported folder.
+        num_threads: threads of a forward pass. If not given, torch takes half of the cores: its waiting threads keep
+            their cores busy, which slows down the thread that reads requests. onnxruntime takes all, and sleeps.
+    """
     from coattn.runtime.folder import CONFIG
 
     if (folder / CONFIG).is_file():
@@ -222,10 +228,10 @@ def load_predictor(folder: Path, *, num_threads: int | None = None) -> Any:
         return ExportedPredictor.load(folder, num_threads=num_threads)
     import torch
 
+    from coattn.features.extract.processes import num_cores
     from coattn.predictor import Predictor
 
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
+    torch.set_num_threads(num_threads or max(1, num_cores() // 2))
     return Predictor.load(folder)
 
 

@@ -106,7 +106,7 @@ def make_app(
         limits: see `Limits`.
         hosts: accepted values of the Host header besides those of the loopback interface; "*" accepts any.
         page: show the demo page at `/`.
-        num_threads: threads of a forward pass; as many as there are cores if not given.
+        num_threads: see `load_predictor`.
 
     Raises:
         ValueError, FileNotFoundError: a folder cannot be read.
@@ -356,7 +356,7 @@ def serve(
         limits: see `Limits`.
         allow_hosts: see `make_app`.
         page: see `make_app`.
-        num_threads: threads of a forward pass; as many as there are cores if not given.
+        num_threads: see `load_predictor`.
 
     Raises:
         OSError: the port is in use.

@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=30, metavar="SECONDS", help="Longest time to answer a request (default: 30 s)."
     )
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="Threads of a forward pass (default: one for each core)."
+        "--threads",
+        type=int,
+        metavar="N",
+        help="Threads of a forward pass (default: one for each core, or for each second core with a model directory).",
     )
 
 

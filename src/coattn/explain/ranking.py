@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from torch import Tensor
 
 from coattn.explain.answers import Answer
 from coattn.metrics.calibration import confidences, log_odds
@@ -11,31 +13,35 @@ from coattn.nn import GeneratorOutput, VQAOutput
 from coattn.serialization.directory import ModelDirectory
 
 
-def ranked_answers(
-    output: VQAOutput | GeneratorOutput, row: int, directory: ModelDirectory, top_k: int
-) -> list[Answer]:
-    """The `top_k` best answers to one question of a batch; equal ones in the order of the vocabulary.
+def ranked_answers(output: VQAOutput | GeneratorOutput, directory: ModelDirectory, top_k: int) -> list[list[Answer]]:
+    """The `top_k` best answers to each question of a batch; equal ones in the order of the vocabulary.
 
     Raises:
         ValueError: a score is not finite.
     """
     if isinstance(output, GeneratorOutput):
-        found = output.scores[row] > -torch.inf
-        logits, answers = log_odds(output.scores[row, found].float()), output.tokens[row, found]
+        logits = log_odds(output.scores.float())  # (B, A), -inf for missing answers
+        real = output.scores != -torch.inf
     else:
-        logits = output.logits[row].float()
-        answers = torch.arange(len(logits), device=logits.device)
-    if not len(logits) or not logits.isfinite().all():
+        logits = output.logits.float()
+        real = torch.ones_like(logits, dtype=torch.bool)
+    if not (logits.isfinite() == real).all() or not real.any(1).all():
         raise ValueError(
             f"{directory.folder}: the scores of the answers are not finite; its weights or the image's features hold "
             "NaN or infinite values"
         )
-    best = logits.argsort(descending=True, stable=True)[:top_k]  # of the logits: confidences may round to equal
-    shares = confidences(logits, directory.temperature, directory.activation)[best]
-    return [Answer(*pair) for pair in zip(answer_texts(answers[best], directory), shares.tolist(), strict=True)]
+    best = logits.argsort(descending=True, stable=True)[:, :top_k]  # of the logits: confidences may round to equal
+    shares = confidences(logits, directory.temperature, directory.activation).gather(1, best)  # (B, K)
+    numbers = best.tolist()
+    if isinstance(output, GeneratorOutput):
+        numbers = output.tokens.take_along_dim(best[..., None], 1).tolist()  # (B, K, S)
+    return [
+        [Answer(*pair) for pair in zip(answer_texts(row[:count], directory), values, strict=False)]
+        for row, values, count in zip(numbers, shares.tolist(), real.sum(1).tolist(), strict=True)
+    ]
 
 
-def answer_texts(answers: Tensor, directory: ModelDirectory) -> list[str]:
-    """Answers (K,), or of a model that writes (K, S) word ids, as people type them."""
+def answer_texts(answers: Sequence[Any], directory: ModelDirectory) -> list[str]:
+    """Answers by number, or of a model that writes by word ids, as people type them."""
     vocabulary = directory.answer_vocabulary
-    return [vocabulary.as_typed(text) for text in vocabulary.texts(answers.tolist())]
+    return [vocabulary.as_typed(text) for text in vocabulary.texts(answers)]

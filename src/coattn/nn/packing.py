@@ -25,7 +25,8 @@ def pack(x: Tensor, mask: Tensor | None) -> Tensor:
     fixed_shapes = torch.compiler.is_compiling() or torch.jit.is_tracing()
     if mask is None or mask.device.type != "cpu" or fixed_shapes or bool(mask.all()):
         return x
-    return _Pack.apply(x, mask.flatten().nonzero()[:, 0])
+    rows = mask.flatten().nonzero()[:, 0]
+    return _Pack.apply(x, rows) if torch.is_grad_enabled() else _select(x, rows)
 
 
 def unpack(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -33,7 +34,8 @@ def unpack(x: Tensor, mask: Tensor | None) -> Tensor:
     if x.dim() == 3:
         return x
     assert mask is not None, "packed rows need their mask"
-    return _Unpack.apply(x, mask.flatten().nonzero()[:, 0], mask.shape)
+    rows = mask.flatten().nonzero()[:, 0]
+    return _Unpack.apply(x, rows, mask.shape) if torch.is_grad_enabled() else _spread(x, rows, mask.shape)
 
 
 def _select(x: Tensor, rows: Tensor) -> Tensor:
