@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from coattn.explain.attribution import find_method, neighbors
 from coattn.explain.methods import METHODS
 from coattn.explain.methods.attention import attention
-from coattn.explain.methods.dependence import dependence
+from coattn.explain.methods.dependence import SHARPNESS, dependence, random_order_values
 from coattn.explain.methods.rollout import rollout
 from coattn.explain.methods.shapley import NUM_ORDERS, shapley
 from coattn.explain.methods.surrogate import surrogate
@@ -36,22 +37,36 @@ def test_dependence_is_the_effect_of_each_part(count: int) -> None:
     np.testing.assert_allclose(dependence(both, count), [0.5, 0.5, *[0] * (count - 2)], atol=1e-12)
 
 
-def test_few_parts_have_their_exact_shapley_values() -> None:
-    value = np.random.default_rng(0).normal(size=2**5)
+@pytest.mark.parametrize("sharpness", [0.0, SHARPNESS])
+def test_few_parts_are_followed_in_every_order(sharpness: float) -> None:
+    value = np.random.default_rng(0).random(size=2**5)
 
     def of(kept: np.ndarray) -> np.ndarray:
         return value[kept @ (1 << np.arange(5))]
 
-    orders = np.array(list(permutations(range(5))))
-    expected = np.zeros(5)
-    for order in orders:
-        kept = np.zeros(5, bool)
-        for part in order:
-            before = of(kept[None])[0]
-            kept[part] = True
-            expected[part] += (of(kept[None])[0] - before) / len(orders)
-    np.testing.assert_allclose(dependence(of, 5), expected)
-    assert expected.sum() == pytest.approx(value[-1] - value[0])
+    def one(parts: Sequence[int]) -> float:
+        return float(of(np.isin(np.arange(5), parts)[None])[0])
+
+    values, weights = [], []
+    for order in permutations(range(5)):
+        added = [one(order[:count]) for count in range(6)]
+        removed = [one(order[count:]) for count in range(6)]
+        steps = {part: (added[k + 1] - added[k] + removed[k] - removed[k + 1]) / 2 for k, part in enumerate(order)}
+        values.append([steps[part] for part in range(5)])
+        weights.append(np.exp(sharpness * (np.mean(added) - np.mean(removed))))
+    found = random_order_values(of, 5, sharpness)
+    np.testing.assert_allclose(found, np.average(values, axis=0, weights=weights))
+    assert found.sum() == pytest.approx(value[-1] - value[0])
+
+
+def test_orders_of_equal_weight_are_shapley_values() -> None:
+    def majority(kept: np.ndarray) -> np.ndarray:  # of votes 2, 1, 1 and 0, three are needed
+        return (kept @ np.array([2, 1, 1, 0]) >= 3).astype(float)
+
+    np.testing.assert_allclose(random_order_values(majority, 4, 0.0), [2 / 3, 1 / 6, 1 / 6, 0], atol=1e-12)
+    sharp = random_order_values(majority, 4)
+    assert sharp[0] > sharp[1]
+    assert sharp[1:] == pytest.approx([sharp[1], sharp[1], 0])
 
 
 def test_shapley_values_are_exact_for_additive_and_shared_effects() -> None:

@@ -16,7 +16,7 @@ METHODS: dict[str, Method] = {
         title="what the answer depends on",
         passes="2n + 2, or 2^n up to 6 parts",
         weakness="Above 6 parts it sees no evidence that only three or more parts carry together.",
-        source="Shapley 1953; first and last contributions; occlusion: Zeiler & Fergus 2014, arXiv 1311.2901",
+        source="Random-order values: Weber 1988; occlusion: Zeiler & Fergus 2014, arXiv 1311.2901",
         from_value=dependence,
     ),
     "attention": Method(
