@@ -68,6 +68,15 @@ def test_damaged_json_is_named(content: bytes, words: str, tmp_path: Path) -> No
     assert read_json(tmp_path / "a.json") == [1]
 
 
+def test_half_a_surrogate_pair_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(r'["\ud83d\ude00", "\u00e9"]')
+    assert read_json(path) == ["\U0001f600", "é"]
+    path.write_text(r'{"a": ["\uD83D"]}')
+    with pytest.raises(ValueError, match=r"a\.json: holds half of a surrogate pair"):
+        read_json(path)
+
+
 def test_a_killed_writers_file_is_removed_by_the_next_and_a_living_ones_kept(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
     dead, dead_folder = tmp_path / ".a.json.x1.partial", tmp_path / ".a.json.x2.partial"

@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -254,6 +255,9 @@ def write_json(path: Place, value: Any, *, indent: int | None = None) -> None:
         partial.write_text(json.dumps(value, ensure_ascii=False, indent=indent) + "\n", encoding="utf-8")
 
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
 def read_json(path: Place, *, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Read a JSON file.
 
@@ -262,10 +266,20 @@ def read_json(path: Place, *, pairs_hook: Callable[[list[tuple[str, Any]]], Any]
         pairs_hook: converts the pairs of each object, duplicates included. By default an object becomes a dict.
 
     Raises:
-        ValueError: the file is not UTF-8 JSON; the message names the file and the place.
+        ValueError: the file is not UTF-8 JSON, or holds half of a surrogate pair, which cannot be printed or saved; the
+            message names the file and the place.
         OSError: the file cannot be read.
     """
-    return parse_json(read_bytes(path), path, pairs_hook=pairs_hook)
+    content = read_bytes(path)
+    value = parse_json(content, path, pairs_hook=pairs_hook)
+    if _SURROGATE.search(content):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"{path}: holds half of a surrogate pair, which is not text; make the file again"
+            ) from None
+    return value
 
 
 def parse_json(

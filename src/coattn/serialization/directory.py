@@ -276,11 +276,7 @@ def _tensors(model: VQAModel | VQAGenerator) -> dict[str, Tensor]:
 
 def _read_vocabulary(from_json: Callable[[Any], V], path: Path) -> V:
     try:
-        value = read_json(path)
-        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair cannot be printed or saved
-        return from_json(value)
-    except UnicodeEncodeError:
-        raise ValueError(f"{path}: holds half of a surrogate pair, which is not text; export the model again") from None
+        return from_json(read_json(path))
     except ValueError as error:
         raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from None
 
