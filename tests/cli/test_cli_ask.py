@@ -175,6 +175,8 @@ def test_one_clear_message(
     model: str, photo: str, store: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.png").write_text("no image")
+    table = str(tmp_path / "t.csv")
+    Path(table).write_text("image,question\n")
     other = write_store(tmp_path / "other.h5", photos, Descriptor(grid=(2, 2)).record)
     cases: list[tuple[list[str], str]] = [
         ([model], "at least one question"),
@@ -200,6 +202,8 @@ def test_one_clear_message(
         ([model, photo, "is it red", "--method", "rollout"], "give --map too"),
         ([model, photo, "is it red", "--map", "x.png", "--method", "magic"], "no method of explanation 'magic'"),
         ([model, photo, "is it red", "--map", "x.png", "--method", "rollout", "--head", "0"], "choose one"),
+        ([model, photo, "is it red", "--map", photo], "would replace a file that this command reads"),
+        ([model, "--table", table, "--out", f"{tmp_path}/../{tmp_path.name}/t.csv"], "would replace a file"),
     ]
     for arguments, message in cases:
         assert message in refused(arguments, capsys)

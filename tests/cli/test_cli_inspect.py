@@ -120,6 +120,8 @@ def test_picture(tmp_path, store, capsys):
     before = out.read_bytes()
     for wrong, message in (
         ([*picture, "--image-file", str(tmp_path / "x.png")], "the photo has 240 x 320 pixels, .* of 640 x 480"),
+        ([*picture[:3], "boxes.jpg"], "the name must end in .png"),
+        ([*picture[:3], str(tmp_path / "x.png"), "--image-file", str(tmp_path / "x.png")], "would replace a file"),
         (["--image", "x"], "a picture needs --image ID and --picture"),
         (["--image", "nope", "--picture", str(out)], "no features of image 'nope'"),
         (["--per-dimension"], "needs --json"),

@@ -58,6 +58,15 @@ def test_golden_files(prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture
         assert f"\n{name} " in printed
 
 
+@pytest.mark.parametrize("name", ["questions.json", "annotations.json", "results.json"])
+def test_an_input_is_not_replaced(name: str, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (small / name).read_bytes()
+    for option in ("--json", "--plot"):
+        assert main([*arguments(small), option, str(small / name)]) == 2
+        assert f"{option} {small / name} would replace a file" in capsys.readouterr().err
+    assert (small / name).read_bytes() == before
+
+
 def test_metric_follows_the_data_and_can_be_overridden(small: Path) -> None:
     out = small / "out.json"
     assert main([*arguments(small), "--json", str(out)]) == 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from coattn._internal.hints import did_you_mean
@@ -19,6 +20,18 @@ def add_allow_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-download", action="store_true", help="Download a model of the Hub that is not on this machine."
     )
+
+
+def keep_inputs(option: str, out: Path | None, inputs: Iterable[str | Path | None]) -> None:
+    """Refuse to write the output of `option` over one of the files that the command reads.
+
+    Raises:
+        ValueError: `out` is one of `inputs`.
+    """
+    if out is not None and out.exists():
+        for path in inputs:
+            if path is not None and Path(path).exists() and out.samefile(path):
+                raise ValueError(f"{option} {out} would replace a file that this command reads; give another name")
 
 
 class ArgumentParser(argparse.ArgumentParser):

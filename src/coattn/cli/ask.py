@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from coattn.explain.answers import Answers
     from coattn.explain.maps import Explanation
     from coattn.features.encoded import EncodedImage
-from coattn.cli.arguments import HUB_MODEL, add_allow_download
+from coattn.cli.arguments import HUB_MODEL, add_allow_download, keep_inputs
 from coattn.explain.abstain import check_max_risk
 from coattn.predictor import Predictor
 
@@ -167,6 +167,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--method explains the answer and --map-name, --head, --word, --region show a map: choose one")
     if args.map is not None and args.map.suffix.lower() not in PICTURES:
         raise ValueError(f"--map {args.map}: the name must end in {', '.join(PICTURES)}")
+    keep_inputs("--map", args.map, [args.image, args.picture])
+    keep_inputs("--out", args.out, [args.table])
 
 
 # One image

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coattn._internal.files import atomic_path, decode_utf8
+from coattn.cli.arguments import keep_inputs
 from coattn.features.store.inspect import describe_store
 from coattn.features.store.reader import FeatureStore
 from coattn.serialization.files import CONFIG
@@ -86,6 +87,10 @@ def _described(path: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _draw(args: argparse.Namespace) -> int:
+    out = Path(args.picture)
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--picture {out}: the name must end in .png")
+    keep_inputs("--picture", out, [args.image_file])
     store = FeatureStore(args.path)
     store.index(args.image)
     from coattn.features.extract.images import load_image
@@ -98,7 +103,6 @@ def _draw(args: argparse.Namespace) -> int:
         names=_names(args.names),
         attribute_names=_names(args.attribute_names),
     )
-    out = Path(args.picture)
     with atomic_path(out) as partial:
         picture.save(partial, format="PNG")
     print(f"{out}: the regions of image {args.image}")

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coattn.cli.arguments import keep_inputs
+
 if TYPE_CHECKING:
     from coattn.metrics.bootstrap import Difference
 
@@ -84,6 +86,10 @@ def run(args: argparse.Namespace) -> int:
     from coattn.datasets.vqa_json import read_vqa
     from coattn.metrics.score import aligned, column_groups, compare, judge, seen_groups, summarize
 
+    inputs = [args.results, args.questions, args.annotations, args.against, args.choices, args.thresholds]
+    inputs += args.train_questions
+    keep_inputs("--json", args.json, inputs)
+    keep_inputs("--plot", args.plot, inputs)
     if args.plot is not None:
         from coattn.visualization.scores import empty_figure, plot_confidence
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -212,14 +213,18 @@ def _quantize(path: Path) -> None:
     quantization = require("onnxruntime.quantization", "export")
     graph = require("onnx", "export").load(path).graph
     raw = [node.name for node in graph.node if "regions" in node.input]
-    quantization.quantize_dynamic(
-        path,
-        path,
-        per_channel=True,
-        weight_type=quantization.QuantType.QInt8,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        nodes_to_exclude=raw,
-    )
+    logging.disable(logging.WARNING)  # onnxruntime's advice to optimize the graph first, on the root logger
+    try:
+        quantization.quantize_dynamic(
+            path,
+            path,
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_exclude=raw,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _card_section(parity: Parity, *, int8: bool) -> str:
