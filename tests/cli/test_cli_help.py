@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
-from coattn.cli import COMMANDS
+from coattn.cli import COMMANDS, fit
 from coattn.cli.arguments import ArgumentParser
 
 PARSED_HERE = [name for name in COMMANDS if name not in ("fit", "validate", "test", "predict")]  # Lightning's are not
@@ -64,3 +67,24 @@ def test_settings_are_explained_by_sentences(command: str, monkeypatch: pytest.M
     }
     assert {"data.folder", "model.preset", "ckpt_path"} <= ours.keys()
     assert {name: text for name, text in ours.items() if unclear(text) and text != argparse.SUPPRESS} == {}
+
+
+@pytest.mark.parametrize("more", ["", "from torch._dynamo import explain"])
+def test_help_imports_lightning_quickly_or_as_always(
+    more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lightning").mkdir()
+    (tmp_path / "lightning" / "__init__.py").write_text(
+        "from importlib import metadata\nfrom torch._dynamo import OptimizedModule, disable\n"
+        f"try:\n    hidden = not metadata.version('scipy')\nexcept ImportError:\n    hidden = True\n{more}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("lightning", "torch._dynamo", "scipy"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    version = metadata.version
+    fit._import_lightning_for_help()
+    assert ("lightning" in sys.modules) == (not more)
+    assert more or sys.modules["lightning"].hidden
+    assert "torch._dynamo" not in sys.modules
+    assert metadata.version is version
+    monkeypatch.delitem(sys.modules, "lightning", raising=False)

@@ -152,6 +152,8 @@ def test_a_model_directory(tmp_path, capsys):
     kinds = {"metric": "exact_match", "activation": "softmax", "extractor": RECORD}
     save_model(folder, model, answer_vocabulary=answers, question_vocabulary=words, card="# A model", **kinds)
     (folder / "certificate.json").write_text("[]")
+    assert main(["inspect", str(folder), "--json", "--per-dimension"]) == 2
+    assert "--per-dimension is for feature stores, and this is a model" in capsys.readouterr().err
     assert main(["inspect", str(folder), "--verify", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["model"], found["answers"], found["question_words"]) == ("VQAModel", 2, 5)

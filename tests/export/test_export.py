@@ -27,7 +27,7 @@ from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 pytest.importorskip("onnxscript", reason="the extra export is not installed")
 runtime = pytest.importorskip("coattn.runtime")
 
-from coattn.export.changed import Changed, changed_answers, write_changed  # noqa: E402
+from coattn.export.changed_answers import ChangedAnswers, count_changed_answers, write_changed_answers  # noqa: E402
 from coattn.export.folder import Parity, check_parity, export_folder  # noqa: E402
 from coattn.export.generator import write_generator  # noqa: E402
 from coattn.export.onnx import (  # noqa: E402
@@ -198,16 +198,16 @@ def test_changed_answers_are_counted_and_written_into_the_card(
     predictor = runtime.Predictor.load(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # the doubts of single answers, here of an unknown word
-        assert changed_answers(model, predictor, data) == Changed(0, 3)
+        assert count_changed_answers(model, predictor, data) == ChangedAnswers(0, 3)
     ranked = predictor._ranked
     monkeypatch.setattr(predictor, "_ranked", lambda logits, answers, top_k: ranked(-logits, answers, top_k))
-    assert changed_answers(model, predictor, data) == Changed(3, 3)
-    write_changed(folder, Changed(1, 3))
+    assert count_changed_answers(model, predictor, data) == ChangedAnswers(3, 3)
+    write_changed_answers(folder, ChangedAnswers(1, 3))
     assert (folder / "README.md").read_text().endswith("33.3 % of the answers differ from the model's (1 of 3).\n")
     digest = hashlib.sha256((folder / "README.md").read_bytes()).hexdigest()
     assert json.loads((folder / "runtime.json").read_text())["sha256"]["README.md"] == digest
     with pytest.raises(FileNotFoundError, match=r"has neither test_questions\.json nor val_questions\.json"):
-        changed_answers(model, predictor, tmp_path)
+        count_changed_answers(model, predictor, tmp_path)
 
 
 def test_the_norm_of_mcan_becomes_a_layer_norm() -> None:

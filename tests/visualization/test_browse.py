@@ -131,6 +131,13 @@ def test_maps_are_those_of_the_mistakes_that_are_shown_first(tmp_path: Path) -> 
         write_page(path, results, records, "exact_match", title="maps", explain=lambda each: explained(each, "red"))
 
 
+def test_a_single_other_answer_of_the_model_is_taken_for_a_tie(tmp_path: Path) -> None:
+    records, results = make(4)  # question 3 is the only mistake
+    path = tmp_path / "report.html"
+    write_page(path, results, records, "exact_match", title="tie", explain=lambda each: explained(each, "red"))
+    assert read(path)["maps"] == {}
+
+
 def test_ten_thousand_questions_are_a_small_page(tmp_path: Path) -> None:
     records, results = make(10_000)
     write_page(tmp_path / "report.html", results, records, "exact_match", title="large")

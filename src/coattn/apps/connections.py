@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 
-def closing_after(seconds: float) -> type[asyncio.Protocol]:
+def protocol_with_head_timeout(seconds: float) -> type[asyncio.Protocol]:
     """uvicorn's protocol, with a limit on the time in which the head of a request arrives.
 
     uvicorn itself waits indefinitely for the rest of a head, so that a client could use up all connections. The limit
@@ -47,11 +47,12 @@ def http_server(app: ASGIApp, seconds: float) -> uvicorn.Server:
 
     Args:
         app: the application.
-        seconds: for the head of a request, see `closing_after`, and for requests in work when the server is stopped.
+        seconds: for the head of a request, see `protocol_with_head_timeout`, and for requests in work when the server
+            is stopped.
     """
     config = uvicorn.Config(
         app,
-        http=closing_after(seconds),
+        http=protocol_with_head_timeout(seconds),
         log_level="warning",
         timeout_graceful_shutdown=max(int(seconds), 1),
         timeout_keep_alive=5,

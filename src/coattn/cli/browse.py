@@ -11,7 +11,7 @@ from coattn.cli.arguments import HUB_MODEL, add_allow_download
 if TYPE_CHECKING:
     from coattn.datasets.records import Record
     from coattn.explain.maps import Explanation
-    from coattn.visualization.browse import Explain
+    from coattn.visualization.browse import Explainer
 
 DESCRIPTION = """\
 Write one self-contained web page of the answers in a result file: confusions, calibration, risk and coverage, the most
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     training = [record for path in args.train_questions for record in read_vqa(path, None).records]
     results = read_results(args.results, data.records)
     images = find_images(args.images) if args.images else {}
-    explain: Explain | None = None
+    explain: Explainer | None = None
     if args.model is not None:
         from coattn.predictor import Predictor
 

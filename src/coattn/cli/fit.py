@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from importlib.metadata import PackageNotFoundError
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,42 +24,45 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ModuleNotFoundError: The extra `train` is not installed.
     """
-    with _quick_imports() if "--help" in arguments else nullcontext():
-        require("lightning", "train")
+    if "--help" in arguments and "lightning" not in sys.modules:
+        _import_lightning_for_help()
+    require("lightning", "train")
     require("jsonargparse", "train")
     from coattn.training.cli.commands import main as run
 
     return run(_with_packaged_configs(arguments))
 
 
-@contextmanager
-def _quick_imports() -> Iterator[None]:
-    """Import lightning without what it needs for training only, which takes more than half of the time of `--help`.
+def _import_lightning_for_help() -> None:
+    """Import lightning without what only training needs, which takes more than half of the time of `--help`.
 
     torchmetrics, which lightning imports, imports packages for metrics that are not used here; they are hidden. Of
-    torch's compiler, lightning needs a class for `isinstance` and a decorator, which are replaced by empty ones. Only
-    `--help` may do this, because both packages remember it.
+    torch's compiler, lightning needs a class for `isinstance` and a decorator, which are replaced by empty ones. A
+    release of lightning that needs more is not imported, and the caller imports it in the normal way. Only `--help`
+    may do this, because these packages remember what was missing.
     """
-    optional: Any = require("lightning_utilities.core.imports", "train")
-    version_of = optional._version
-
-    def version(name: str) -> str:
-        if name in _UNUSED:
-            raise PackageNotFoundError(name)
-        return version_of(name)
-
     compiler: Any = ModuleType("torch._dynamo")
     compiler.OptimizedModule = type("OptimizedModule", (), {})
     compiler.disable = lambda function, *_, **__: function
-    # None makes an import fail.
-    replaced: dict[str, Any] = dict.fromkeys(_UNUSED) | {"torch._dynamo": compiler}
+    replaced: dict[str, Any] = dict.fromkeys(_UNUSED) | {"torch._dynamo": compiler}  # None makes an import fail
     replaced = {name: module for name, module in replaced.items() if name not in sys.modules}
+    before, version = set(sys.modules), metadata.version
+
+    def version_unless_hidden(name: str) -> str:
+        if name in replaced:
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
     sys.modules.update(replaced)
-    optional._version = version
+    metadata.version = version_unless_hidden
     try:
-        yield
+        importlib.import_module("lightning")
+    except (ImportError, AttributeError):
+        for name in sys.modules.keys() - before:
+            if name.partition(".")[0] in ("lightning", "lightning_utilities", "torchmetrics"):
+                del sys.modules[name]
     finally:
-        optional._version = version_of
+        metadata.version = version
         for name in replaced:
             del sys.modules[name]
 

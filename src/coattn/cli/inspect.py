@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError("a picture needs --image ID and --picture OUT.png")
         return _draw(args)
     found = _described(Path(args.path), args)
+    if args.per_dimension and found["kind"] != "feature store":
+        raise ValueError(f"{args.path}: --per-dimension is for feature stores, and this is a {found['kind']}")
     faulty = found["checksums"]["damaged"] if "checksums" in found else found.get("missing_images", {"number": 0})
     if args.json:
         print(json.dumps(found, ensure_ascii=False, indent=1))

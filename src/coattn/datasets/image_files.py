@@ -73,7 +73,7 @@ class ImageFolder:
         return found
 
     def get(self, name: str) -> str | None:
-        """As `find`, but returns None if there is no such image.
+        """Like `find`, but returns None if there is no such image.
 
         Raises:
             ValueError: several images match.

@@ -53,14 +53,14 @@ def read_json_file(path: str | File) -> Any:
 
 
 def read_json_list(
-    path: str | File, key: str, *, usual: Callable[[msgspec.Raw], Any | None] = lambda entry: None
+    path: str | File, key: str, *, fast_decode: Callable[[msgspec.Raw], Any | None] = lambda entry: None
 ) -> JSONList:
     """Read a file that is an object with a list under `key`; without a key, a file that is a list.
 
     Args:
         path: the file.
         key: the key of the list.
-        usual: decodes entries of a usual form; where it returns None an entry is decoded as JSON values.
+        fast_decode: a decoder for a common form of entries; where it returns None an entry is decoded as JSON values.
 
     Raises:
         ValueError: the file is something else, or not UTF-8 JSON; the entries may raise it later.
@@ -71,7 +71,7 @@ def read_json_list(
     content = _read_content(path)
     try:
         raw: dict[str, Any] = msgspec.json.decode(content, type=dict[str, msgspec.Raw]) if key else {key: content}
-        entries = _entries(msgspec.json.decode(raw.pop(key), type=list[msgspec.Raw]), content, path, usual)
+        entries = _entries(msgspec.json.decode(raw.pop(key), type=list[msgspec.Raw]), content, path, fast_decode)
         return JSONList({name: msgspec.json.decode(value) for name, value in raw.items()}, entries)
     except (msgspec.MsgspecError, KeyError, RecursionError, UnicodeDecodeError):  # parse again for the error message
         value = parse_json(content, path)
@@ -108,13 +108,13 @@ def read_json_table(path: str | File) -> Iterator[tuple[str, Any]]:
 
 
 def _entries(
-    raw: list[msgspec.Raw], content: bytes, path: str | File, usual: Callable[[msgspec.Raw], Any | None]
+    raw: list[msgspec.Raw], content: bytes, path: str | File, fast_decode: Callable[[msgspec.Raw], Any | None]
 ) -> Iterator[Any]:
     import msgspec
 
     decode = msgspec.json.Decoder().decode
     for entry in raw:
-        if (found := usual(entry)) is not None:
+        if (found := fast_decode(entry)) is not None:
             yield found
             continue
         try:

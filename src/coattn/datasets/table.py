@@ -169,7 +169,7 @@ def _notes(
     reader: RowReader,
     has_images: bool,
 ) -> list[str]:
-    """Everything about the table that people should know."""
+    """Notes about the table for people."""
     notes = [] if has_images else ["without --images the images are ids only; there is no images.json"]
     notes.append(f"columns: {', '.join(f'{name} = {column!r}' for name, column in reader.columns.items())}")
     if reader.ids_per_image:

@@ -101,9 +101,9 @@ def read_vqa(
         annotations: dict[str, Annotation] = {}
         info, num_without_ids = _info(questions_path, questions), 0
         if annotations_path is not None:
-            from coattn.datasets.usual_annotations import usual_annotation  # imports this module
+            from coattn.datasets.fast_annotations import decode_annotation  # imports this module
 
-            answers = read_json_list(annotations_path, "" if bare else "annotations", usual=usual_annotation)
+            answers = read_json_list(annotations_path, "" if bare else "annotations", fast_decode=decode_annotation)
             _check_subset(questions_path, questions, annotations_path, answers)
             annotations, num_without_ids = _annotations_by_question(annotations_path, answers.entries, bad)
             info = {**info, **_info(annotations_path, answers)}
@@ -270,8 +270,8 @@ def _annotations_by_question(
     index = -1
     for index, entry in enumerate(entries):
         try:
-            is_usual = isinstance(entry, Annotation)
-            annotation = entry if is_usual else _annotation(entry, Place(path, "annotation", index, entry))
+            is_decoded = isinstance(entry, Annotation)
+            annotation = entry if is_decoded else _annotation(entry, Place(path, "annotation", index, entry))
             key = str(annotation.question_id)
             if key in by_question:
                 where = Place(path, "annotation", index, {"question_id": annotation.question_id})
@@ -281,7 +281,7 @@ def _annotations_by_question(
                 raise
             defects.append(error.left_out)
             continue
-        num_without_ids += not is_usual and not any("answer_id" in answer for answer in entry["answers"])
+        num_without_ids += not is_decoded and not any("answer_id" in answer for answer in entry["answers"])
         by_question[key] = annotation
     if bad is not None:
         bad.refuse_or_leave_out(path, defects, index + 1)

@@ -27,7 +27,7 @@ from coattn.datasets.results import Doubt
 from coattn.explain.answers import Answer, Answers
 from coattn.explain.image_index import NEIGHBORS, QUANTILE, ImageIndex, mean_features
 from coattn.metrics.certificate import Certificate, certified_threshold
-from coattn.serialization.files import CERTIFICATE, INDEX
+from coattn.serialization.files import CERTIFICATE, IMAGE_INDEX
 from coattn.serialization.sections import write_section
 from coattn.text.vocabulary import unknown_words
 
@@ -70,7 +70,7 @@ class Safeguards:
         """The missing parts and how to add them, as a sentence; empty if none is missing."""
         parts = (
             (CERTIFICATE, self.certificates, "no risk can be promised"),
-            (INDEX, self.index, "images are not checked"),
+            (IMAGE_INDEX, self.index, "images are not checked"),
         )
         missing = [(name, effect) for name, part, effect in parts if part is None]
         if not missing:

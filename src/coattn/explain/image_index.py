@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from coattn._internal.files import atomic_path, require_regular
-from coattn.serialization.files import INDEX
+from coattn.serialization.files import IMAGE_INDEX
 
 NEIGHBORS = 5
 QUANTILE = 0.99
@@ -96,7 +96,7 @@ class ImageIndex(NamedTuple):
         from safetensors.numpy import save
 
         arrays = {name: np.array(value, np.float32, order="C") for name, value in self._asdict().items()}
-        with atomic_path(Path(folder) / INDEX) as partial:
+        with atomic_path(Path(folder) / IMAGE_INDEX) as partial:
             partial.write_bytes(save(arrays))
 
     @classmethod
@@ -109,7 +109,7 @@ class ImageIndex(NamedTuple):
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        path = Path(folder) / INDEX
+        path = Path(folder) / IMAGE_INDEX
         if not path.is_file():
             return None
         require_regular(path)

@@ -22,10 +22,10 @@ from coattn.runtime import Predictor as ExportedPredictor
 from coattn.runtime import folder as layout
 from coattn.runtime.generator import SEARCH, Generator
 from coattn.serialization.directory import ModelDirectory, load_directory
-from coattn.serialization.files import CARD, CERTIFICATE, INDEX
+from coattn.serialization.files import CARD, CERTIFICATE, IMAGE_INDEX
 from coattn.text.vocabulary import Vocabulary
 
-from .changed import Changed, changed_answers, write_changed
+from .changed_answers import ChangedAnswers, count_changed_answers, write_changed_answers
 from .generator import generator_difference, write_generator
 from .onnx import INPUTS, OPSET, ClassifierGraph, ExtractorGraph, classifier_axes, example_inputs, write_graph
 from .text_encoder import write_text_encoder, write_tokenizer
@@ -43,7 +43,7 @@ class Parity(NamedTuple):
 
     difference: float
     batches: tuple[tuple[int, int, int], ...]
-    changed: Changed | None = None
+    changed: ChangedAnswers | None = None
 
 
 def export_folder(
@@ -82,8 +82,8 @@ def export_folder(
     with atomic_folder(out) as partial:
         parity = _write(directory, partial, maps=maps, int8=int8)
         if check is not None:
-            changed = changed_answers(Predictor(directory), ExportedPredictor.load(partial), check)
-            write_changed(partial, changed)
+            changed = count_changed_answers(Predictor(directory), ExportedPredictor.load(partial), check)
+            write_changed_answers(partial, changed)
             parity = parity._replace(changed=changed)
     return parity
 
@@ -123,7 +123,7 @@ def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -
     card = directory.folder / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     (folder / layout.CARD).write_text(f"{text}\n{_card_section(parity, int8=int8)}".lstrip("\n"), encoding="utf-8")
-    for name in (CERTIFICATE, INDEX):
+    for name in (CERTIFICATE, IMAGE_INDEX):
         if (directory.folder / name).is_file():
             shutil.copyfile(directory.folder / name, folder / name)
     hashes = {path.name: sha256_of_file(path) for path in sorted(folder.iterdir())}

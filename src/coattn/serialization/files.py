@@ -3,7 +3,7 @@
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
 EXTRACTOR, TEXT_ENCODER = "extractor.safetensors", "text_encoder"
-CERTIFICATE, INDEX, FAITHFULNESS = "certificate.json", "index.safetensors", "faithfulness.json"
+CERTIFICATE, IMAGE_INDEX, FAITHFULNESS = "certificate.json", "index.safetensors", "faithfulness.json"
 FILES = frozenset(
-    {WEIGHTS, CONFIG, CARD, QUESTIONS, ANSWERS, EXTRACTOR, TEXT_ENCODER, CERTIFICATE, INDEX, FAITHFULNESS}
+    {WEIGHTS, CONFIG, CARD, QUESTIONS, ANSWERS, EXTRACTOR, TEXT_ENCODER, CERTIFICATE, IMAGE_INDEX, FAITHFULNESS}
 )

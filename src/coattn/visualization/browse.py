@@ -27,7 +27,7 @@ PICTURE_SIZE, MAX_PICTURES, MAX_PICTURE_BYTES = 176, 400, 4_000_000
 MAX_MAPS, WORST_IMAGES, WORST_QUESTIONS = 60, 12, 3  # of the surest mistakes; of the images with the most mistakes
 
 # An image and a question to their explanation; None if the image is not at hand.
-Explain = Callable[[Record], Explanation | None]
+Explainer = Callable[[Record], Explanation | None]
 Row = Sequence[Any]  # a question of the page, see `page_data`
 
 
@@ -40,7 +40,7 @@ def write_page(
     title: str,
     training: Sequence[Record] | None = None,
     images: Mapping[str, Path] | None = None,
-    explain: Explain | None = None,
+    explain: Explainer | None = None,
 ) -> None:
     """Write the page. It loads nothing from elsewhere, and its rows are drawn on demand.
 
@@ -76,7 +76,7 @@ def page_data(
     title: str,
     training: Sequence[Record] | None = None,
     images: Mapping[str, Path] | None = None,
-    explain: Explain | None = None,
+    explain: Explainer | None = None,
 ) -> dict[str, Any]:
     """The data of the page as plain values; see `write_page`. Questions that do not count are left out."""
     judgement = judge(results, records, metric)
@@ -161,7 +161,7 @@ def _pictures(rows: Sequence[Row], image_ids: Sequence[str], files: Mapping[str,
     return found
 
 
-def _maps(rows: Sequence[Row], records: Sequence[Record], explain: Explain) -> dict[str, str]:
+def _maps(rows: Sequence[Row], records: Sequence[Record], explain: Explainer) -> dict[str, str]:
     """Maps of what answers depend on, by question id: of the mistakes that the page shows first."""
     by_id = {str(record.question_id): record for record in records}
     surest, worst = _mistakes(rows)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,25 @@ def test_joined_stores_of_several_types_give_float32(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(joined.read_flat(positions).features, expected.reshape(-1, 12))
     assert joined.read_padded(positions[:1]).features.dtype == np.float32, "whichever images come together"
+
+
+def test_threads_share_a_store_with_few_maps(tmp_path: Path) -> None:
+    joined = JoinedStore([write(tmp_path / f"{number}.h5", prefix=f"{number}.", seed=number) for number in range(6)])
+    expected, most = joined.read_flat(np.arange(len(joined))), 2
+    joined.unmap()
+    joined._most_open = most
+
+    def same(seed: int) -> bool:
+        order = np.random.default_rng(seed).permutation(len(joined))
+        found = [joined.read_flat(order[place : place + 1]).features for place in np.argsort(order)]
+        return np.array_equal(np.concatenate(found), expected.features)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(same, range(12)))
+    # Threads that open files at the same moment exceed the limit together; the next file that is opened corrects it.
+    for number in range(len(joined.parts)):
+        joined._opened(number)
+    joined._most_open = 1
+    missing = next(number for number in range(len(joined.parts)) if number not in joined._open)
+    joined._opened(missing)
+    assert list(joined._open) == [missing]

@@ -165,22 +165,22 @@ class MappedStore:
         """Copy a column besides features to rows of `out` (any, ...) that begin at `starts`, one for each image."""
         places = self._places(positions, starts)
         self._check_whole(places)
-        for start, part, first, length in places:
-            out[start : start + length] = self._opened(part).columns[name][first : first + length]
+        for start, number, first, length in places:
+            out[start : start + length] = self._opened(number).columns[name][first : first + length]
 
     def _places(self, positions: np.ndarray, starts: np.ndarray) -> list[tuple[int, int, int, int]]:
-        """For each image: its first row in a target, its file, its first row there, and its number of rows."""
-        parts = self.part_of(positions)
-        first = self._starts[positions] - self._starts[self._first_image[parts]]
-        return list(zip(*(c.tolist() for c in (starts, parts, first, self.lengths[positions])), strict=True))
+        """For each image: its first row in a target, the number of its file, its first row there, and its length."""
+        numbers = self.part_numbers(positions)
+        first = self._starts[positions] - self._starts[self._first_image[numbers]]
+        return list(zip(*(c.tolist() for c in (starts, numbers, first, self.lengths[positions])), strict=True))
 
     def _check_whole(self, places: Sequence[tuple[int, int, int, int]]) -> None:
         """Refuse files that were cut off since they were mapped: reading past their end ends the process."""
-        for part in {part for _, part, _, _ in places}:
-            self._opened(part).check_whole()
+        for number in {number for _, number, _, _ in places}:
+            self._opened(number).check_whole()
 
-    def part_of(self, positions: np.ndarray) -> np.ndarray:
-        """The number of the file that holds each image."""
+    def part_numbers(self, positions: np.ndarray) -> np.ndarray:
+        """(N,) the number, in `parts`, of the file that holds each image."""
         return self._first_image.searchsorted(positions, "right") - 1
 
     def copy_rows(self, positions: np.ndarray, features: np.ndarray, starts: np.ndarray) -> None:
@@ -192,13 +192,13 @@ class MappedStore:
         self._check_whole(places)
         self._copy(places, features)
         for index in np.flatnonzero(self._unchecked[positions]).tolist():
-            start, part, first, length = places[index]
+            start, number, first, length = places[index]
             rows = features[start : start + length]
             if rows.dtype == np.int8:
-                rows = self._opened(part).columns["scale"][first : first + length]
+                rows = self._opened(number).columns["scale"][first : first + length]
             if not all_finite(rows):
                 raise ValueError(
-                    f"{self.parts[part].path}: image {self.image_id(int(positions[index]))!r} has features that are "
+                    f"{self.parts[number].path}: image {self.image_id(int(positions[index]))!r} has features that are "
                     "NaN or infinite; make its features again (`coattn inspect` lists all such images)"
                 )
             self._unchecked[positions[index]] = False
@@ -208,21 +208,20 @@ class MappedStore:
         raise NotImplementedError
 
     def _copy(self, places: Sequence[tuple[int, int, int, int]], features: np.ndarray) -> None:
-        """Copy rows, given for each image as (first row in `features`, file, first row in the file, number)."""
+        """Copy rows, given for each image as in `_places`."""
         if not self._alike or features.dtype != self.stored_dtype:
-            for start, part, first, length in places:
-                self._convert(part, slice(first, first + length), features[start : start + length])
+            for start, number, first, length in places:
+                self._convert(self._opened(number), slice(first, first + length), features[start : start + length])
             return
         words = features.view(self.parts[0].columns["features"].word)
-        for start, part, first, length in places:
+        for start, number, first, length in places:
             # An assignment would be memmove, which reads mapped pages at half the speed of this plain loop.
-            np.positive(self._opened(part).words[first : first + length], words[start : start + length])
+            np.positive(self._opened(number).words[first : first + length], words[start : start + length])
 
-    def _convert(self, part: int, rows: slice, target: np.ndarray) -> None:
-        columns = self._opened(part).columns
-        stored = columns["features"][rows]
+    def _convert(self, part: OpenPart, rows: slice, target: np.ndarray) -> None:
+        stored = part.columns["features"][rows]
         if stored.dtype == np.int8:
-            np.multiply(stored, columns["scale"][rows, None].astype(np.float32), out=target)
+            np.multiply(stored, part.columns["scale"][rows, None].astype(np.float32), out=target)
         else:
             target[:] = stored
 
@@ -234,12 +233,12 @@ class MappedStore:
         """
         if not hasattr(os, "posix_fadvise"):  # macOS
             return
-        part_of = self.part_of(positions)
-        for part in np.unique(part_of).tolist():
-            inside = positions[part_of == part]
-            first = self._starts[inside] - self._starts[self._first_image[part]]
-            with self.parts[part].path.open("rb", buffering=0) as file:
-                for column in self.parts[part].columns.values():
+        numbers = self.part_numbers(positions)
+        for number in np.unique(numbers).tolist():
+            inside, part = positions[numbers == number], self.parts[number]
+            first = self._starts[inside] - self._starts[self._first_image[number]]
+            with part.path.open("rb", buffering=0) as file:
+                for column in part.columns.values():
                     starts, sizes = column.offset + first * column.row_bytes, self.lengths[inside] * column.row_bytes
                     for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
                         os.posix_fadvise(file.fileno(), start, size, os.POSIX_FADV_WILLNEED)
@@ -273,14 +272,14 @@ class MappedStore:
             raise ValueError(f"{self.path}: no feature rows in {len(positions)} images to take statistics of")
         return mean.astype(np.float32), np.sqrt(squares / count).astype(np.float32)
 
-    def _opened(self, part: int) -> OpenPart:
+    def _opened(self, number: int) -> OpenPart:
         """The map of a file; the oldest one is dropped where there would be too many."""
-        found = self._open.get(part)
+        found = self._open.get(number)
         if found is None:
             # `list` copies the keys at once, while other threads may add files.
             for oldest in list(self._open)[: max(0, len(self._open) + 1 - self._most_open)]:
                 self._open.pop(oldest, None)
-            found = self._open[part] = self.parts[part].open()
+            found = self._open[number] = self.parts[number].open()
         return found
 
 

@@ -1,4 +1,4 @@
-"""Annotations in the form of VQA v2's own files, decoded in a third of the time that the general way takes."""
+"""A fast decoder for annotations in the form of VQA v2's own files; it takes a third of the time of `json_entries`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Entry(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 _decode = msgspec.json.Decoder(_Entry).decode
 
 
-def usual_annotation(entry: msgspec.Raw) -> Annotation | None:
+def decode_annotation(entry: msgspec.Raw) -> Annotation | None:
     """The annotation, if it has numbers as ids, ASCII texts, distinct `answer_id` and no other keys; else None."""
     try:
         found = _decode(entry)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from coattn.datasets import usual_annotations
+from coattn.datasets import fast_annotations
 from coattn.datasets.vqa_json import read_vqa
 
 USUAL = {
@@ -44,11 +44,11 @@ def test_both_ways_give_the_same(tmp_path: Path, change: dict[str, Any], missing
     annotation = {key: value for key, value in {**USUAL, **change}.items() if key != missing}
     with pytest.MonkeyPatch.context() as patch:
         fast = read(tmp_path, annotation)
-        patch.setattr(usual_annotations, "usual_annotation", lambda entry: None)
+        patch.setattr(fast_annotations, "decode_annotation", lambda entry: None)
         assert read(tmp_path, annotation) == fast
 
 
-def test_the_usual_form_is_read_in_the_fast_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_form_of_vqa_v2_is_decoded_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coattn.datasets.vqa_json._annotation", None)
     data = read(tmp_path, USUAL)
     assert data.records[0].answers == ("red", "blue")  # type: ignore[attr-defined]

@@ -19,8 +19,8 @@ from coattn.runtime.folder import CARD, CONFIG
 _CHUNK = 64  # questions whose images are held at once
 
 
-class Changed(NamedTuple):
-    """How many of the questions in a file get another best answer."""
+class ChangedAnswers(NamedTuple):
+    """Number of questions whose best answer differs between a model and its export."""
 
     num_changed: int
     num_questions: int
@@ -30,7 +30,7 @@ class Changed(NamedTuple):
         return f"{share:.3g} % of the answers differ from the model's ({self.num_changed:,} of {self.num_questions:,})"
 
 
-def changed_answers(model: Predictor, exported: ExportedPredictor, data: str | Path) -> Changed:
+def count_changed_answers(model: Predictor, exported: ExportedPredictor, data: str | Path) -> ChangedAnswers:
     """Compare the best answers of a model and of its export.
 
     Args:
@@ -65,10 +65,10 @@ def changed_answers(model: Predictor, exported: ExportedPredictor, data: str | P
             expected = model.ask_many([(images[record.image_id], record.question) for record in batch], top_k=1)
             found = exported.ask_many([(arrays[record.image_id], record.question) for record in batch], top_k=1)
         num_changed += sum(mine[0].text != theirs[0].text for mine, theirs in zip(expected, found, strict=True))
-    return Changed(num_changed, len(records))
+    return ChangedAnswers(num_changed, len(records))
 
 
-def write_changed(folder: Path, changed: Changed) -> None:
+def write_changed_answers(folder: Path, changed: ChangedAnswers) -> None:
     """Add the share of changed answers to the card of an exported folder."""
     card, config = folder / CARD, read_json(folder / CONFIG)
     card.write_text(f"{card.read_text(encoding='utf-8')}\n{changed}.\n", encoding="utf-8")
