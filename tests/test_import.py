@@ -12,7 +12,7 @@ import coattn
 
 SOURCE = Path(coattn.__file__).parent
 
-# Each layer imports only from layers that stand before it, and from its own folder.
+# Each layer imports only from the layers before it, and from its own folder.
 LAYERS = (
     "_internal",
     "nn",

@@ -1,15 +1,20 @@
-"""The docstrings, comments and messages of the package are in plain American English."""
+"""Docstrings and comments are in plain American English, and so are the messages of the package."""
 
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-SOURCES = sorted((Path(__file__).parents[1] / "src" / "coattn").rglob("*.py"))
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(path for folder in ("src/coattn", "tests", "tools") for path in (ROOT / folder).rglob("*.py"))
+# A docstring begins with a verb or with a noun that says what the thing is, and an argument likewise.
+RIDDLES = re.compile(r"\A(What|So|By|Of|As|Nothing|Behind|Both)\b|^ +\w+: [Ww]hat\b", re.MULTILINE)
 PHRASES = re.compile(r"\b(so many|of (its|their) own|whoever|stands?(?! (in )?for\b))\b", re.IGNORECASE)
 BRITISH = re.compile(
     r"""\b(
@@ -28,8 +33,8 @@ ALLOWED = re.compile(
 )
 
 
-def texts(source: str) -> Iterator[tuple[int, str, bool]]:
-    """Line, text and whether it is a docstring, of all docstrings, comments and messages of a file.
+def texts(source: str) -> Iterator[tuple[int, str, str]]:
+    """Line, text and kind of all docstrings, comments and messages of a file.
 
     A string is a message if it has a space: others are names and data.
     """
@@ -40,18 +45,20 @@ def texts(source: str) -> Iterator[tuple[int, str, bool]]:
             docstrings.add(body[0].value)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
-            yield node.lineno, node.value, node in docstrings
-    for line, text in enumerate(source.splitlines(), 1):
-        if comment := re.search(r"(^|\s)# .*", text):
-            yield line, comment[0], False
+            yield node.lineno, node.value, "docstring" if node in docstrings else "message"
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string, "comment"
 
 
-def find_faults(source: str) -> list[str]:
+def find_faults(source: str, *, messages: bool = True) -> list[str]:
     """The line and the words of everything that is not plain American English."""
     faults = []
-    for line, text, is_docstring in texts(source):
-        if is_docstring and (match := re.search(r"\AWhat\b|^ +\w+: [Ww]hat\b", text, re.MULTILINE)):
-            faults.append(f"{line}: begins with What: {match[0]}")
+    for line, text, kind in texts(source):
+        if kind == "message" and not messages:
+            continue
+        if kind == "docstring" and (match := RIDDLES.search(text)):
+            faults.append(f"{line}: begins with {match[0].strip()}")
         prose = re.sub(r"`[^`]*`", "``", text)
         found = [*PHRASES.finditer(prose), *BRITISH.finditer(ALLOWED.sub("", prose))]
         faults += [f"{line}: {match[0]}" for match in found]
@@ -60,13 +67,16 @@ def find_faults(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
 def test_texts_are_in_plain_american_english(path: Path) -> None:
-    assert not find_faults(path.read_text(encoding="utf-8"))
+    # The messages of tests and tools hold data and examples of faults.
+    assert not find_faults(path.read_text(encoding="utf-8"), messages=path.is_relative_to(ROOT / "src"))
 
 
 @pytest.mark.parametrize(
     "source",
     [
         '"""What a model knows."""',
+        '"""By how much a score grows."""',
+        '"""Of a summary; a plain number is itself."""',
         '"""Read.\n\n    Args:\n        name: what is read.\n    """',
         "def f():\n    '''Read so many rows.'''",
         "# each process has a device of its own",

@@ -62,7 +62,7 @@ def overlaps(answers: Mapping[int | str, str], records: Sequence[Record]) -> np.
 
 
 def kinds(train: Sequence[Record], test: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Which test questions are of which kind, by their true answer."""
+    """The test questions of each kind of true answer, as masks."""
     known = {plain_key(record.answer) for record in train}
     words = AnswerWords.build([record.answer for record in train], form="plain")
     written = [written_form(record.answer, "plain") for record in test]

@@ -20,7 +20,7 @@ def run(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
-    """Folder with data, features and a model that has learnt them by heart."""
+    """Folder with data, features and a model that has memorized them."""
     folder, sample = tmp_path_factory.mktemp("coco"), shared_data / "vqa_v2_subset"
     (folder / "official").mkdir()
     for kind in ("OpenEnded_mscoco_train2014_questions", "mscoco_train2014_annotations"):

@@ -35,7 +35,7 @@ def write_questions(folder: Path, store: FeatureStore, names: list[str]) -> list
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> tuple[Path, list[Record]]:
-    """Folder with the converted features and a model that has learnt by heart."""
+    """Folder with the converted features and a model that has memorized them."""
     folder = tmp_path_factory.mktemp("trained")
     sample = shared_data / "region_features"
     assert main(["convert", "bottom-up-tsv", str(sample / "train2014_obj36.tsv"), str(folder / "features")]) == 0

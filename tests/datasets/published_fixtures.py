@@ -381,7 +381,7 @@ def prepare(command: str, files: Path, out: Path, *more: str) -> int:
 
 
 def prepared(out: Path) -> dict[str, list[Record]]:
-    """What it wrote, by split."""
+    """The written records, by split."""
     names = [path.name.removesuffix("_questions.json") for path in sorted(out.glob("*_questions.json"))]
     answers = {name: out / f"{name}_annotations.json" for name in names}
     return {

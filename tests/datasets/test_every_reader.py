@@ -18,7 +18,7 @@ from coattn.datasets.readers import READERS, checked_table
 
 pytestmark = pytest.mark.usefixtures("no_picture")
 
-# The first readable file of each data set; binary files have tests of their own.
+# The first readable file of each data set; binary files have separate tests.
 FIRST = {
     command: next((name for name, value in files.items() if not isinstance(value, bytes)), "")
     for command, files in SETS.items()

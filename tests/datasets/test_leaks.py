@@ -1,4 +1,4 @@
-"""What training has seen of the questions that judge a model."""
+"""Leaks: training questions in relation to the questions that judge a model."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def test_damaged_items_of_sort_of_clevr_are_named(tmp_path: Path) -> None:
 
 
 def test_copies_of_a_picture_are_held_out_together(tmp_path: Path) -> None:
-    """Of four pictures, one has three file names; all of its questions are on one side."""
+    """One of four pictures has three file names; all of its questions are on one side."""
     names = ["a", "b", "c", "copy", "copy of copy", "d"]
     entries = [rad(n, f"{name}.jpg", "freeform", "Yes", "CLOSED") for n, name in enumerate(names)]
     folder = lay_out(tmp_path / "in", {"VQA_RAD Dataset Public.json": entries})

@@ -345,7 +345,7 @@ def test_real_table(shared_data: Path) -> None:
 
 
 def test_accents_may_stand_apart_from_their_letters(tmp_path: Path) -> None:
-    """As in file names from a Mac, while the table was typed on Windows."""
+    """File names from a Mac have such accents, and a table typed on Windows has not."""
     (tmp_path / "scans").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "scans" / "La\u0308sion.png")
     text = "image,question,answer\nL\u00e4sion.png,What?,\u00e9\nL\u00c4SION,What?,e\u0301\n"
@@ -387,7 +387,7 @@ def test_a_test_split_may_have_no_answers(tmp_path: Path) -> None:
 
 
 def test_question_ids_that_repeat_for_each_video(tmp_path: Path) -> None:
-    """As in the annotations of EgoTextVQA."""
+    """The annotations of EgoTextVQA are of this form."""
     rows = "\n".join(f"v{video},q{number},x,{number}" for video in range(3) for number in (1, 2))
     dataset = read_table(table(tmp_path, f"image,question,answer,question_id\n{rows}\n"), **NO_SPLIT)
     assert [record.question_id for record in all_records(dataset)][:3] == ["v0/1", "v0/2", "v1/1"]

@@ -1,4 +1,4 @@
-"""What HieCoAtt is made of: a question at three levels, poolings of both sides, an answer from level to level."""
+"""The parts of HieCoAtt: a question at three levels, poolings of both sides, an answer from level to level."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_places_are_kept_as_often_as_asked_and_scaled_so_that_the_mean_stays(dty
     torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - p)), rtol=5e-3, atol=0)
     spread = (p * (1 - p) * count) ** 0.5
     assert abs(len(kept) - (1 - p) * count) < 4 * spread
-    # No place knows of its neighbour, nor of the one that came from the same random number.
+    # Each place is independent of its neighbor, and of the place that shares its random number.
     dropped = (out == 0).double()
     for distance in (1, 2, 3, 4):
         both = (dropped[distance:] * dropped[:-distance]).sum()

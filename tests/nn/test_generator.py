@@ -30,7 +30,7 @@ def generator(decoder: str = "lstm", attention: str = "additive", **sizes: objec
 
 
 def opinionated(decoder: str = "lstm", attention: str = "additive") -> VQAGenerator:
-    """As initialised all words are about equally likely, and a search proves little."""
+    """A generator with clear preferences among words; for a new one all are about equally likely."""
     model = generator(decoder, attention)
     model.decoder.classify.weight.data *= 8
     return model
@@ -141,7 +141,7 @@ def every_answer(max_length: int) -> list[list[int]]:
 
 
 def log_probabilities(model: VQAGenerator, single: dict[str, Tensor], answers: list[list[int]]) -> list[float]:
-    """Of whole answers to one question, from teacher forcing."""
+    """The log-probabilities of whole answers to one question, by teacher forcing."""
     tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor([BOS, *answer]) for answer in answers], batch_first=True)
     batch = {name: value.expand(len(answers), *value.shape[1:]) for name, value in single.items()}
     log_probs = model(**batch, answer_tokens=tokens[:, :-1]).log_softmax(-1)

@@ -25,7 +25,7 @@ _WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.trun
 
 
 class Kill(NamedTuple):
-    """What one kill or full disk led to; `fault` is empty if all is well."""
+    """The outcome of one kill or full disk; `fault` is empty if all is well."""
 
     command: str
     moment: str
@@ -93,7 +93,7 @@ def wait(pid: int) -> int:
 
 
 def seen(result: Callable[[Path], Any], folder: Path) -> Any:
-    """What the command has written, without the name of the folder; None if that is missing or refused."""
+    """The output of the command, without the name of the folder; None if it is missing or refused."""
     try:
         return repr(result(folder)).replace(str(folder), "")
     except (ValueError, OSError):

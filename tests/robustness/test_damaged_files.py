@@ -30,7 +30,7 @@ def test_three_hundred_damages(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_five_thousand_damages(tmp_path: Path) -> None:
-    """In processes of their own, so that a signal, a hang or a waste of memory is a fault as well."""
+    """In separate processes, so that a signal, a hang or a waste of memory is a fault as well."""
     outcomes = list(run_in_children(Examples(tmp_path), cases(5100)))
     assert [outcome for outcome in outcomes if outcome.fault] == []
     assert {outcome.case.format for outcome in outcomes} == set(FORMATS)

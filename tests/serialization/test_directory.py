@@ -424,7 +424,7 @@ def test_not_a_model_directory(tmp_path: Path) -> None:
 # Bricks
 
 
-# A text encoder stands before the question encoder of any preset; tests/text/test_finetuned.py has it.
+# A text encoder precedes the question encoder of any preset; tests/text/test_finetuned.py has it.
 @pytest.mark.parametrize("name", sorted(set(BRICKS) - {"FinetunedQuestionEncoder"}))
 def test_each_brick_is_used_by_a_preset(name: str) -> None:
     made: list[VQAModel | VQAGenerator] = [make(preset) for preset in models.PRESETS]
@@ -443,7 +443,7 @@ def test_build_is_the_inverse_of_describe() -> None:
 
 
 def test_loading_does_not_import_the_compiler(tmp_path: Path) -> None:
-    """Random initialisation on the meta device would, which takes longer than everything else of a first answer."""
+    """Random initialization on the meta device would, which takes longer than everything else of a first answer."""
     sizes = {"dim": 8, "region_dim": 6, "num_words": len(WORDS), "num_answers": len(ANSWERS)}
     layers = ["parallel", "alternating", "dense", "modular"]
     folder = save(tmp_path / "model", models.stack(layers=layers, region_positions=4, **sizes))

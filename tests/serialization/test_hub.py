@@ -1,4 +1,4 @@
-"""Models on the Hub, against a stand-in for the Hub's HTTP API on the loopback interface."""
+"""Models on the Hub, against a fake of the Hub's HTTP API on the loopback interface."""
 
 from __future__ import annotations
 

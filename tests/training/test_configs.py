@@ -1,4 +1,4 @@
-"""Every YAML in configs/ is parsed and trains for a step, on generated data in the place of its own."""
+"""Every YAML in configs/ is parsed and trains for a step, on generated data in place of its data."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ WRITER = {
 
 @pytest.fixture(scope="module")
 def listed_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny data set with lists for answers: the colour, then what is asked ("red, colour"), or just yes or no."""
+    """The tiny data set with lists for answers: the color, then what is asked ("red, `colour`"), or just yes or no."""
     folder = write_data(tmp_path_factory.mktemp("listed"))
     for split in ("train", "val", "test"):
         ids = [f"{split}/{number}" for number in range(9)]

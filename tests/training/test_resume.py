@@ -92,7 +92,7 @@ def script(tmp_path: Path) -> Path:
 
 
 def start(script: Path, config: Path, root: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The real command, in a process of its own, saving at each step."""
+    """The real command in a separate process, saving at each step."""
     command = [sys.executable, script, "fit", "--config", config, "--trainer.default_root_dir", root, *arguments]
     options = [*CONSTANT, "--trainer.max_epochs", "200", "--checkpoints.every_minutes", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

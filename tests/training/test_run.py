@@ -185,7 +185,7 @@ def test_a_trial_leaves_nothing(config: Path, tmp_path: Path) -> None:
 
 def test_going_on_from_another_run_finds_its_own_best(finished: tuple[Path, Path], tmp_path: Path) -> None:
     config, root = finished
-    # Its best score is out of reach: a run of its own must not wait for better.
+    # Its best score is out of reach: another run must not wait for a better one.
     checkpoint = torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)
     checkpoint["callbacks"]["Checkpoints"]["best_score"] = 101.0
     torch.save(checkpoint, tmp_path / "other.ckpt")

@@ -28,7 +28,7 @@ DIMS = {"num_words": 8, "question_dim": None, "region_dim": D, "num_answers": 5}
 
 
 def batch(*, words: bool) -> Batch:
-    """One on the device `meta`, which has shapes and no numbers: whoever asks it for a number gets an error."""
+    """One on the device `meta`, which has shapes and no numbers: reading a number is an error."""
     real = Batch(
         question=torch.zeros(B, T, dtype=torch.int64),
         question_mask=torch.ones(B, T, dtype=torch.bool),
@@ -207,7 +207,7 @@ def test_fifty_steps_in_bfloat16_lose_what_float32_loses(
     fit(tiny_data, rounded, max_steps=50, max_epochs=20, precision="bf16-mixed", model={"compile": compiled}, **trainer)
     assert len(exact.losses) == 50
     assert exact.losses != rounded.losses
-    assert min(exact.losses) < 0.5 * exact.losses[0], "nothing was learnt"
+    assert min(exact.losses) < 0.5 * exact.losses[0], "nothing was learned"
     # Numbers in bfloat16 are exact to 0.4 %; on a CPU the losses differ by 0.2 % at most. What a GPU's compiled kernels
     # add is not measured yet.
     rtol, atol = (0.05, 0.02) if trainer else (0.01, 0.005)

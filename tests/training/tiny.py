@@ -44,7 +44,7 @@ def small_sizes(preset: str) -> dict:
 
 
 def write_store(path: Path, image_ids: list[str], *, dim: int = 8, record: dict = RECORD, flips: bool = False) -> Path:
-    """A store whose first features tell the colour of the image."""
+    """A store whose first features tell the color of the image."""
     random = np.random.default_rng(0)
     with StoreWriter(path, dim=dim, record=record) as writer:
         for number, image_id in enumerate(image_ids):
@@ -58,7 +58,7 @@ def write_store(path: Path, image_ids: list[str], *, dim: int = 8, record: dict 
 
 
 def records(split: str, image_ids: list[str], *, answers_each: int = 1) -> list[Record]:
-    """Questions whose answer is the colour of the image, or whether it is red."""
+    """Questions whose answer is the color of the image, or whether it is red."""
     found = []
     for number in range(SIZES[split]):
         image = number % len(image_ids)

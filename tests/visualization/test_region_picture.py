@@ -37,14 +37,14 @@ def test_the_photo_is_mirrored_with_its_features(store, image_id, left):
 
 
 def test_boxes_are_where_they_belong(store):
-    """The box around the lower right quarter: a colour along its upper edge, the sheet's grey within."""
+    """The box around the lower right quarter: a color along its upper edge, the sheet's gray within."""
     drawn = np.asarray(draw_regions(store, "1")).astype(int)
     grey = (drawn == round(0.93 * 255)).all(axis=-1)
     rows, columns = np.flatnonzero(grey.any(axis=1)), np.flatnonzero(grey.any(axis=0))
     top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
     middle = (top + bottom) // 2, (left + right) // 2
     edge = drawn[middle[0] - 3 : middle[0] + 4, (left + 3 * right) // 4]
-    assert (edge.max(axis=1) - edge.min(axis=1)).max() > 100  # a strong colour
+    assert (edge.max(axis=1) - edge.min(axis=1)).max() > 100  # a strong color
     assert grey[middle[0] + 60, middle[1] + 60]
 
 

@@ -1,1 +1,1 @@
-"""What `tools/bench` is made of: measurements of this library beside a conventional implementation, in one process."""
+"""The measurements of `tools/bench`: this library beside a conventional implementation, in one process."""

@@ -1,4 +1,4 @@
-"""A part, or one row of it, in a process of its own: with all the memory, and saying how much of it it takes."""
+"""Measure a part, or one row of it, in a separate process, and its peak memory."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class Attention(nn.Module):
 
 
 class SA(nn.Module):
-    """The question reads itself."""
+    """Self-attention of the question."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class SA(nn.Module):
 
 
 class SGA(nn.Module):
-    """The regions read themselves, then the question."""
+    """Self-attention of the regions, then attention to the question."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class SGA(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """All SA, then all SGA guided by the last SA."""
+    """All SA layers, then all SGA layers, guided by the last SA layer."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
@@ -258,7 +258,7 @@ class Trainer:
         self.criterion = nn.BCEWithLogitsLoss(reduction="sum")
 
     def step(self) -> int:
-        """One optimiser step; how many questions it saw."""
+        """Take one optimizer step, and return its number of questions."""
         batch = next(self.batches)
         regions, question, target = (tensor.to(self.device) for tensor in batch)
         self.optimizer.zero_grad()

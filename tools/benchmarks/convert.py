@@ -1,4 +1,4 @@
-"""`tools/bench convert`: the bottom-up features that others made into a store, beside decoding their base64 alone."""
+"""`tools/bench convert`: converting bottom-up features into a store, beside decoding their base64 alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REGIONS, _DIM = 36, 2048
 
 
 def run(context: Context) -> list[Row]:
-    """Both from the warm cache; decoding has its text in memory, we read, hash and check it, and write and sync."""
+    """Two rows from a warm cache. We read, hash, check, write and sync; the limit only decodes text in memory."""
     if context.device == "cuda":
         print("convert is not measured: nothing of it runs on a GPU")
         return []
@@ -45,7 +45,7 @@ def run(context: Context) -> list[Row]:
 
 
 def write_tsv(path: Path, *, megabytes: float) -> None:
-    """A TSV in LXMERT's order of about that size, of features like a detector's: about half of them zeros."""
+    """Write a TSV in LXMERT's order of about this size, with features like a detector's: about half are zeros."""
     rng = np.random.default_rng(0)
     rows = [np.maximum(rng.normal(size=(_REGIONS, _DIM)), 0).astype("<f4") for _ in range(8)]
     corners = np.sort(rng.random((_REGIONS, 2, 2)), axis=1).reshape(_REGIONS, 4) * [640, 480, 640, 480]
@@ -63,7 +63,7 @@ def write_tsv(path: Path, *, megabytes: float) -> None:
 
 
 def encoded_fields(path: Path) -> list[bytes]:
-    """What is base64 in such a file: all fields but id, height, width and the number of boxes."""
+    """The base64 fields of such a file: all but id, height, width and the number of boxes."""
     lines = path.read_bytes().splitlines()
     return [field for line in lines for place, field in enumerate(line.split(b"\t")) if place not in (0, 1, 2, 7)]
 
@@ -75,6 +75,6 @@ def decode(fields: list[bytes]) -> None:
 
 
 def convert_once(path: Path) -> None:
-    """As `coattn convert bottom-up-tsv` does it."""
+    """Convert like `coattn convert bottom-up-tsv`."""
     with TemporaryDirectory(dir=path.parent) as out:
         convert("bottom-up-tsv", [path], Path(out, "store"), progress=False)

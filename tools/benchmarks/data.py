@@ -27,10 +27,10 @@ _BLOCK_ROWS = 8192
 
 
 class Shape(NamedTuple):
-    """How large a data set's images and questions are.
+    """The sizes of the images and questions of a data set.
 
     Attributes:
-        name: what tables call it.
+        name: its name in tables.
         regions: of each image; None draws 10 to 100, 40 on average, as detectors give with a threshold.
         tokens: of each question; None draws 2 to 14, 6.5 on average, as in VQA v2.
     """

@@ -70,7 +70,7 @@ def run_once(context: Context, case: str, implementation: str) -> Row:
 
 
 def our_modules(context: Context, data: DataSet) -> dict[str, VQADataModule]:
-    """Our ways to read, by the name that tables give them."""
+    """Our ways to read, by their name in tables."""
     batch_size = context.scale.batch_size
     return {name: data.module(batch_size=batch_size, residency=where) for name, where in residencies(context).items()}
 
@@ -81,7 +81,7 @@ def our_stream(context: Context, module: VQADataModule) -> Callable[[], float]:
 
 
 def their_workers(context: Context) -> dict[str, int]:
-    """The conventional ways to read, by the name that tables give them."""
+    """The conventional ways to read, by their name in tables: the number of workers."""
     return {f"conventional, {_workers(number)}": number for number in context.scale.their_workers}
 
 
@@ -92,23 +92,26 @@ def their_stream(context: Context, data: DataSet, workers: int) -> Callable[[], 
 
 
 def residencies(context: Context) -> dict[str, str]:
-    """Where our features may live, by the name that tables give it."""
+    """The residencies of our features, by their name in tables."""
     if context.device == "cuda":
         return {"coattn, on the GPU": "device", "coattn, in RAM": "pinned", "coattn, mapped": "mmap"}
     return {"coattn, in RAM": "pinned", "coattn, mapped": "mmap"}
 
 
 def limit_of(name: str, device: str) -> str:
-    """What a way of ours is held against: plain copies; from elsewhere to a GPU, uploads. (Of `Context`.)
+    """The rate, an attribute of `Context`, that bounds one of our ways to read: plain copies, or uploads to a GPU.
 
-    A share above 1 is possible: batches fit the caches in part, and what is copied plainly does not.
+    A share above 1 is possible: batches fit the caches in part, and the arrays of the plain copies do not.
     """
     return "copy_rate" if "GPU" in name or device == "cpu" else "upload_rate"
 
 
 def stream(make: Callable[[], Generator[int, None, None]], count: int, warmup: int, device: str) -> Callable[[], float]:
-    """A measurement over `count` batches after `warmup`, in questions per second, of the sizes that a new generator
-    gives. In the end that is closed, so that its workers do not read on while others have their turn."""
+    """A measurement over `count` batches after `warmup`, in questions per second.
+
+    `make` returns a generator of batch sizes, which is closed in the end, so that its workers do not read on while
+    others take their turn.
+    """
 
     def rate() -> float:
         batches = make()
@@ -126,8 +129,8 @@ def stream(make: Callable[[], Generator[int, None, None]], count: int, warmup: i
 
 
 def our_batches(module: VQADataModule, device: str) -> Callable[[], Generator[int, None, None]]:
-    """What gives the sizes of our batches, each brought to the device as Lightning does it."""
-    module.trainer = make_trainer(device, "32-true", devices=1)  # which says where to
+    """A function that returns a generator of our batch sizes; each batch is moved to the device as by Lightning."""
+    module.trainer = make_trainer(device, "32-true", devices=1)  # the module asks it for the device
     loader = module.train_dataloader()
     for _ in loader:
         pass  # once through, so that the cache is warm
@@ -147,7 +150,7 @@ def delivered(module: VQADataModule, batch: Any, device: str) -> Batch:
 
 
 def their_batches(data: DataSet, workers: int, context: Context) -> Generator[int, None, None]:
-    """Sizes of the conventional batches, each brought to the device."""
+    """The sizes of the conventional batches; each batch is moved to the device."""
     batches = conventional.loader(
         data.samples(), batch_size=context.scale.batch_size, num_workers=workers, device=context.device
     )

@@ -1,7 +1,7 @@
 """`tools/bench growth`: how the time of a training step, of reading and of several processes grows, as exponents.
 
-The exponent between two sizes is log(time ratio) / log(size ratio); beside it stands that of the arithmetic. Where time
-grows no faster than the arithmetic, nothing but the arithmetic grows.
+The exponent between two sizes is log(time ratio) / log(size ratio). It is printed beside the one of the arithmetic: if
+time grows no faster than the arithmetic, nothing else grows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def run(context: Context) -> list[Row]:
 
 
 def beyond(rows: list[Row]) -> Row:
-    """By how much an exponent of time is above that of its arithmetic, at most."""
+    """The largest excess of an exponent of time over the exponent of its arithmetic."""
     most = max((row["exponent"] - row["of the arithmetic"], row["case"]) for row in rows if "exponent" in row)
     return {"case": BEYOND, "implementation": f"coattn, {most[1]}", "exponent too high by": round(most[0], 2)}
 
@@ -62,7 +62,7 @@ def steps(context: Context) -> list[Row]:
 
 
 def with_exponents(rows: list[Row]) -> list[Row]:
-    """Behind each row that has one before it of its kind, the exponents between the two."""
+    """The rows, with the exponents between each row and the previous one of the same case."""
     pairs = zip([None, *rows], rows, strict=False)
     return [
         after | (exponents(before, after) if before and before["case"] == after["case"] and before["size"] else {})
@@ -71,7 +71,7 @@ def with_exponents(rows: list[Row]) -> list[Row]:
 
 
 def exponents(before: Row, after: Row) -> Row:
-    """Of the time of a question between two sizes, and of its arithmetic where that changes."""
+    """The exponents between two sizes: of the time of a question, and of its arithmetic if that changes."""
     columns = {"ms/question": "exponent", "MFLOP/question": "of the arithmetic"}
     step = math.log(after["size"] / before["size"])
     return {
@@ -117,13 +117,13 @@ def workers(context: Context) -> list[Row]:
 
 
 def rate_row(case: str, size: int, rates: list[float]) -> Row:
-    """A row of rates, and of the time of a question that they mean."""
+    """A row of rates, and of the time of a question that follows from them."""
     times = [1000 / rate for rate in rates]
     return {"case": case, "size": size, "questions/s": summary(rates), "ms/question": summary(times)}
 
 
 def processes(context: Context) -> list[Row]:
-    """Training with as many processes as there are cores, or GPUs, and the same batch: each a program of its own."""
+    """Training with 1, 2 and 4 processes, up to the number of cores or GPUs, on the same batch size."""
     devices = torch.cuda.device_count() if context.device == "cuda" else min(len(os.sched_getaffinity(0)), 4)
     counts = [2**n for n in range(3) if 2**n <= devices]
     rows: list[Row] = []
@@ -134,7 +134,7 @@ def processes(context: Context) -> list[Row]:
 
 
 def run_once(context: Context, case: str, implementation: str) -> Row:
-    """Training on 36 regions with so many processes."""
+    """Training on 36 regions with `implementation` processes."""
     count, scale, way = int(implementation), context.scale, next(iter(our_ways(context).values()))
     training = Training(
         scale.data(context.folder, FIXED_36).module(batch_size=scale.batch_size),

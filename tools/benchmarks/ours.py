@@ -27,7 +27,7 @@ for _text in ("does not have many workers", "LeafSpec", "across ranks is zero", 
 
 
 class Window(NamedTuple):
-    """What some training steps took, and the shape (questions, regions, tokens) of each one's batch."""
+    """The seconds of some training steps, and the shape (questions, regions, tokens) of each batch."""
 
     seconds: float
     shapes: list[tuple[int, int, int]]
@@ -78,7 +78,7 @@ class Training:
 
     def window(self, steps: int, *, warmup: int = 0, repeated: bool = False) -> Window:
         """Train `warmup` steps and then measure `steps`; with `repeated` on one batch of the last window again."""
-        gc.collect()  # the last trainer is a ring, which keeps its optimiser's state
+        gc.collect()  # the last trainer is a reference cycle, which keeps the state of its optimizer
         clock = _Clock(self.device, warmup)
         most = {"max_steps": warmup + steps, "max_epochs": warmup + steps}
         trainer = make_trainer(self.device, self.precision, clock, devices=self.devices, **most)
@@ -154,8 +154,10 @@ def make_model(sizes: Sizes) -> VQAModel:
 
 @cache
 def operations(sizes: Sizes, regions: int, tokens: int) -> int:
-    """Floating-point operations of the matrix products of a forward pass, for one question. A step has three times so
-    many: the gradient of a product is two products."""
+    """Floating-point operations of the matrix products of a forward pass, for one question.
+
+    A training step has three times this number, because the gradient of a product is two products.
+    """
     with torch.device("meta"):
         model = make_model(sizes)
         question = torch.zeros(1, tokens, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""`tools/bench predict`: how long one question takes, and how many a second are answered in batches."""
+"""`tools/bench predict`: the time of one question, and the rate of answers in batches."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def latency(context: Context) -> list[Row]:
 
 
 def milliseconds(call: Callable[[], Any]) -> float:
-    """How long a call takes."""
+    """The milliseconds that a call takes."""
     return 1000 * seconds(call)
 
 
@@ -113,7 +113,7 @@ def by_predictor(model: VQAModel, sizes: Sizes, question: Tensor, regions: Tenso
     """The answer by `coattn.Predictor`: from the words of the question to ranked answers.
 
     Raises:
-        ModuleNotFoundError: what it reads images with is not installed.
+        ModuleNotFoundError: the package that reads images is not installed.
     """
     from coattn.predictor import EncodedImage, Predictor
 
@@ -147,7 +147,7 @@ def evaluation(context: Context) -> list[Row]:
 
 
 def computed(context: Context, data: DataSet, name: str, rates: list[float]) -> Row:
-    """How much of what the machine can multiply was used, and how much of it for padding."""
+    """The share of the machine's matrix rate that was used, and the share of padding."""
     split = data.module().split("predict")
     if name == CONVENTIONAL:
         shapes = conventional_shapes(split)

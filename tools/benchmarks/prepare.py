@@ -29,7 +29,7 @@ sys.exit(status)
 
 
 def run(context: Context) -> list[Row]:
-    """A row for each of the two commands, run once, for they are long, in a process of its own."""
+    """A row for each of the two commands. Each runs once, in a separate process."""
     if context.device == "cuda":
         print("prepare is not measured: nothing of it runs on a GPU")
         return []

@@ -1,4 +1,4 @@
-"""How much is measured: for numbers that mean something, or with `--quick` only whether everything runs."""
+"""The sizes and repetitions of the measurements, on a CPU, on a GPU, and with `--quick`."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ class Scale(NamedTuple):
     """Sizes and repetitions.
 
     Attributes:
-        sizes: of the model.
-        batch_size: of training; evaluation takes twice as many.
-        num_images: in a data set; there are five times as many questions (5.4 in VQA v2).
-        rounds: how often each measurement is repeated ...
-        reading_rounds: ... and those of reading and converting, which take less time.
-        steps: training steps in a measurement of batches that are all alike ...
-        warmup: ... and before it.
-        epoch: where sizes vary a measurement takes all batches of an epoch of this length ...
-        epoch_warmup: ... and so many steps before it.
-        their_steps: of the conventional training in a measurement ...
-        their_warmup: ... and before it, so that what its workers read meanwhile is used up.
-        batches: of features, in a measurement of our reading ...
-        their_batches: ... and of the conventional.
-        num_workers: of the conventional loader in training ...
-        their_workers: ... and where reading alone is measured.
+        sizes: the sizes of the model.
+        batch_size: questions in a training batch; an evaluation batch has twice as many.
+        num_images: images in a data set, which has five times as many questions (5.4 in VQA v2).
+        rounds: repetitions of each measurement.
+        reading_rounds: repetitions of reading and converting, which take less time.
+        steps: training steps in a measurement of batches of equal size.
+        warmup: training steps before such a measurement.
+        epoch: batches of an epoch, all of which are measured where their sizes vary.
+        epoch_warmup: training steps before such an epoch.
+        their_steps: steps of the conventional training in a measurement.
+        their_warmup: steps of the conventional training before it, which use up the batches read meanwhile.
+        batches: batches of features in a measurement of our reading.
+        their_batches: batches of features in a measurement of the conventional reading.
+        num_workers: workers of the conventional loader in training.
+        their_workers: numbers of workers in measurements of the conventional reading alone.
         asked: single questions.
-        eval_batches: in a measurement of our evaluation, twice as large as those of training ...
-        their_eval_batches: ... and of the conventional, as large as those of training.
-        images: to extract features from.
-        workers: counts of them that our reading is measured with.
-        growth: for each kind of size its values, and for each of them questions, regions and tokens of a batch.
-        tsv_megabytes: size of the file of others' features that is converted.
-        prepared: the part of VQA v2's questions that are prepared and scored.
-        vqa_v2: the part of VQA v2 that is trained on for an epoch; none where that would take hours.
+        eval_batches: batches in a measurement of our evaluation.
+        their_eval_batches: batches of the conventional evaluation, which are half as large.
+        images: images to extract features from.
+        workers: numbers of workers that our reading is measured with.
+        growth: for each kind of size its values, and for each value the questions, regions and tokens of a batch.
+        tsv_megabytes: size of the converted feature file.
+        prepared: the share of VQA v2's questions that are prepared and scored.
+        vqa_v2: the share of VQA v2 that is trained on for an epoch; 0 where that would take hours.
     """
 
     sizes: Sizes
@@ -66,7 +66,7 @@ class Scale(NamedTuple):
     vqa_v2: float = 0.0
 
     def data(self, folder: Path, shape: Shape, *, num_batches: int | None = None) -> DataSet:
-        """A data set of this scale, or with so many batches of questions."""
+        """A data set of this scale, or with `num_batches` batches of questions."""
         questions = 5 * self.num_images if num_batches is None else num_batches * self.batch_size
         return self.sized_data(folder, shape, num_images=self.num_images, num_questions=questions)
 
@@ -86,7 +86,7 @@ class Scale(NamedTuple):
 def growing(
     *, batch: Sequence[int], regions: Sequence[int], tokens: Sequence[int], questions: int
 ) -> dict[str, dict[int, tuple[int, int, int]]]:
-    """Batches that grow in one size, the others as usual; `questions` in those that do not grow in that."""
+    """Batch shapes that grow in one size; `questions` is the batch size where regions or tokens grow."""
     return {
         "batch size": {size: (size, 36, 7) for size in batch},
         "regions": {size: (questions, size, 14) for size in regions},

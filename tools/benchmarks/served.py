@@ -1,4 +1,4 @@
-"""Servers of one model on the loopback interface, and the load on them, each in a process of its own."""
+"""Servers of one model on the loopback interface and the load on them, in separate processes."""
 
 from __future__ import annotations
 

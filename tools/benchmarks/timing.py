@@ -1,4 +1,4 @@
-"""Timing that holds on a shared machine: what is compared takes turns, and medians are reported with their spread."""
+"""Timing on a shared machine: compared functions take turns, and medians are reported with their spread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 def alternate(runs: Mapping[K, Callable[[], float]], rounds: int) -> dict[K, list[float]]:
-    """Call each of `runs` in turn, `rounds` times; what each returned. Every second round goes the other way round."""
+    """Call each of `runs` in turn, `rounds` times, and return the results. Every second round is reversed."""
     found: dict[K, list[float]] = {name: [] for name in runs}
     for number in range(rounds):
         for name in list(runs)[:: -1 if number % 2 else 1]:
@@ -20,7 +20,7 @@ def alternate(runs: Mapping[K, Callable[[], float]], rounds: int) -> dict[K, lis
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    """How long a call takes."""
+    """The seconds that a call takes."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -32,12 +32,12 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """Ours in units of theirs, round by round, as `summary`."""
+    """The summary of the ratios of ours to theirs, round by round."""
     return summary([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
 def median_of(value: Any) -> float:
-    """Of a `summary`; a plain number is itself."""
+    """The median of a `summary`, or a plain number itself."""
     return value["median"] if isinstance(value, dict) else value
 
 

@@ -27,11 +27,11 @@ ONE_BATCH = "one batch"
 def run(context: Context) -> list[Row]:
     """Each shape of data in each way, and one repeated batch, in turns with the conventional training.
 
-    That one is measured once for all shapes, on files of 100 regions: it pads everything to 100 regions and 14 tokens,
-    and takes as long but for what it reads.
+    The conventional training is measured once for all shapes, on files of 100 regions: it pads everything to 100
+    regions and 14 tokens, so that only its reading depends on the shape.
     """
-    _ = training_data(context, FIXED_100).files  # made here, and not in what is measured
-    # First, as long as this process is small itself. Quickly a process would take longer to begin than all the rest.
+    _ = training_data(context, FIXED_100).files  # write the files before anything is measured
+    # First, while this process is small. With --quick, starting a process would take longer than everything else.
     alone = [name for name, way in our_ways(context).items() if not way.data] + list(their_names(context))
     peaks = (
         {} if context.quick else {name: run_alone(context, "train", FIXED_100.name, name)["peak GB"] for name in alone}
@@ -45,7 +45,7 @@ def run(context: Context) -> list[Row]:
     }
     fastest = next(key for key in ours if key[0] == FIXED_100.name)
     theirs = {name: their_rate(context, name == TF32) for name in their_names(context)}
-    # Neighbours in turn, for they differ by little.
+    # These two differ by little, so they are measured one after the other.
     pair: dict[Any, Callable[[], float]] = {fastest: ours[fastest].rate, ONE_BATCH: ours[fastest].rate_of_one_batch}
     others = {key: mine.rate for key, mine in ours.items() if key != fastest}
     found = alternate(pair | others | theirs, context.scale.rounds)
@@ -66,7 +66,7 @@ def run(context: Context) -> list[Row]:
 
 
 class OurRuns:
-    """Our training on data of one shape, in one way; one model and its optimiser for all shapes, for they are large."""
+    """Our training on data of one shape, in one way. All shapes share one model and its optimizer, which are large."""
 
     def __init__(self, context: Context, shape: Shape, way: Way, training: Training) -> None:
         self.context, self.way, self.varied, self.training = context, way, shape is not FIXED_100, training
@@ -84,13 +84,13 @@ class OurRuns:
         return self.windows[-1].rate
 
     def rate_of_one_batch(self) -> float:
-        """The same on one batch of the last window, again and again: what the loader costs is left out."""
+        """Questions per second on one batch of the last window, repeated: the loader costs nothing."""
         scale = self.context.scale
         self.training.batch = self.batch
         return self.training.window(scale.steps, warmup=scale.warmup, repeated=True).rate
 
     def facts(self) -> Row:
-        """Padding, and how much of what the machine can multiply was used."""
+        """Padding, and the share of the machine's matrix rate."""
         shares = []
         for window in self.windows:
             done = sum(STEP * n * operations(self.context.scale.sizes, *size) for n, *size in window.shapes)
@@ -104,7 +104,7 @@ class OurRuns:
 
 
 def make_training(context: Context, way: Way) -> Training:
-    """A model that is trained in this way, on whatever data."""
+    """A model that is trained in this way, on any data."""
     return Training(
         None,
         context.scale.sizes,
@@ -116,7 +116,7 @@ def make_training(context: Context, way: Way) -> Training:
 
 
 def training_data(context: Context, shape: Shape) -> DataSet:
-    """Of exactly one epoch, where its batches differ."""
+    """A data set of this shape; where its batches differ in size, it has exactly one epoch of them."""
     return context.scale.data(context.folder, shape, num_batches=None if shape is FIXED_100 else context.scale.epoch)
 
 
@@ -152,7 +152,7 @@ def their_rate(context: Context, tf32: bool) -> Callable[[], float]:
 
 
 def their_row(context: Context, shape: Shape, name: str, rates: list[float]) -> Row:
-    """What the conventional training does on data of a shape: the same on all, but with more or less padding."""
+    """The row of the conventional training on data of a shape, which determines only its padding."""
     split = training_data(context, shape).module().split("train")
     limit = context.matrix_rates["float32"]
     row = work(context.scale.sizes, split, conventional_shapes(split), rates, passes=STEP, limit=limit)

@@ -11,14 +11,14 @@ from benchmarks.context import Context
 
 @dataclass(frozen=True)
 class Way:
-    """How a model is trained.
+    """A way to train a model.
 
     Attributes:
         precision: "bf16" or "float32".
-        compile: by `torch.compile`.
-        checkpoint: with checkpointed activations.
+        compile: whether `torch.compile` is used.
+        checkpoint: whether activations are checkpointed.
         data: settings of `VQADataModule`.
-        everywhere: measured on all data, and not on 100 regions alone.
+        everywhere: whether it is measured on all data, and not on 100 regions alone.
     """
 
     precision: str
@@ -29,7 +29,7 @@ class Way:
 
 
 def our_ways(context: Context) -> dict[str, Way]:
-    """By the name that tables give them; the one to take first."""
+    """Our ways by their name in tables. The first one is the recommended one."""
     on_cpu = context.device == "cpu"
     plain = {f"coattn, {precision}": Way(precision, everywhere=on_cpu) for precision in context.precisions}
     less = {"coattn, bf16, less memory": Way("bf16", checkpoint=True, everywhere=False)}

@@ -1,4 +1,4 @@
-"""What was computed for questions: how much of what the machine can multiply that took, and how much was padding."""
+"""The use of the machine: the share of its matrix rate that computed the questions, and the share of padding."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def work(
 
 
 def conventional_shapes(split: Split) -> list[BatchShape]:
-    """All questions, padded alike."""
+    """The shape of all questions as one batch of the conventional size."""
     return [(len(split.images), conventional.NUM_REGIONS, conventional.NUM_TOKENS)]

@@ -181,6 +181,6 @@ def gather_places(rows: Tensor, places: Tensor, dim: int) -> Tensor:
 
 
 def gather_padded(weights: Tensor, places: Tensor, dim: int) -> Tensor:
-    """As `gather_places`; places that the original cut off get zeros."""
+    """Like `gather_places`; places that the original cut off get zeros."""
     missing = max(int(places.shape[1]) - weights.shape[dim], 0)
     return gather_places(F.pad(weights, (0, missing) if dim == 3 else (0, 0, 0, missing)), places, dim)

@@ -184,14 +184,14 @@ class MultiHeadAttention(nn.Module):
         bias: Tensor | None = None,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As `forward`, from what `project_q` and `project_kv` returned, for any number of calls."""
+        """Like `forward`, from the outputs of `project_q` and `project_kv`, which can serve several calls."""
         out, weights = self.attend_heads(q, k, v, mask, bias=bias, need_weights=need_weights)
         return self.out_proj(out), weights  # (B, T, D)
 
     def attend_heads(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, bias: Tensor | None, need_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """As `attend_to`, but before the last projection."""
+        """Like `attend_to`, but before the last projection."""
         dropout_p = self.dropout if self.training else 0.0
         out, weights = attend(
             q, k, v, mask, bias=bias, scores=self.scores(q, k), dropout_p=dropout_p, need_weights=need_weights

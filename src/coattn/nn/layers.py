@@ -197,6 +197,6 @@ class AttentionPooling(GlimpsePooling):
         self.merge = nn.Linear(dim * num_glimpses, output_dim)
 
     def forward(self, x: Tensor, mask: Tensor, scored: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As `GlimpsePooling.forward`, but the vector is (B, output_dim)."""
+        """Like `GlimpsePooling.forward`, but the vector is (B, output_dim)."""
         glimpses, weights = super().forward(x, mask, scored)
         return self.merge(glimpses), weights

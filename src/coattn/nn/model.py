@@ -219,7 +219,7 @@ class VQAGenerator(nn.Module):
         return self.decode(pair, answer_tokens).logits
 
     def decode(self, pair: EncodedPair, answer_tokens: Tensor, *, need_weights: bool = False) -> DecoderOutput:
-        """As `forward`, from the output of `encode`, and with the decoder's maps if asked for."""
+        """Like `forward`, from the output of `encode`, and with the decoder's maps if asked for."""
         return self.decoder(answer_tokens, pair.context, need_weights=need_weights)
 
     @torch.no_grad()

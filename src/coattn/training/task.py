@@ -357,7 +357,7 @@ class VQATask(LightningModule):
         return self._evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> BatchAnswers:  # type: ignore[override]
-        """As `validation_step`."""
+        """Same as `validation_step`."""
         return self._evaluate(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> BatchAnswers:

@@ -141,7 +141,7 @@ def test_what_is_no_tsv_is_refused_and_nothing_written(tmp_path, content, reason
 
 
 def test_the_real_sample_is_exact(tmp_path, shared_data):
-    """Against a decoding of its own: float32 equal, float16 rounded once, int8 within the stated bound."""
+    """Against an independent decoding: float32 equal, float16 rounded once, int8 within the stated bound."""
     path = shared_data / "region_features" / "train2014_obj36.tsv"
     for dtype in ("float32", "float16", "int8"):
         convert("bottom-up-tsv", [path], tmp_path / dtype, dtype=dtype, progress=False)

@@ -64,9 +64,9 @@ def test_transparency_is_white():
 
 @pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr"])
 def test_other_colour_spaces(mode):
-    # A dark grey in each; 1 bit knows black only.
+    # Dark gray in each mode; 1 bit has only black.
     image = Image.new("RGB", (2, 2), (0, 0, 0) if mode == "1" else (40, 40, 40))
-    # Compressed, since Pillow before 13 cannot read an uncompressed YCbCr TIFF of its own.
+    # Compressed, since Pillow before 13 cannot read the uncompressed YCbCr TIFF that it writes.
     got = pixels(encoded(image.convert(mode), "TIFF", compression="tiff_lzw")).astype(int)
     assert np.ptp(got, axis=2).max() <= 2
     assert got.max() < 60
@@ -133,7 +133,7 @@ def test_bad_files_are_named(tmp_path, name, data, message):
 
 
 def png(samples: np.ndarray) -> bytes:
-    """A PNG of (h, w, channels) uint16; Pillow writes 16 bits in grey only."""
+    """A PNG of (h, w, channels) uint16; Pillow writes 16 bits in gray only."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

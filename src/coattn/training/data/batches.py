@@ -258,11 +258,11 @@ class BatchLoader:
         return self._length
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing to save: the trainer knows its place. This method tells the trainer that the loader can resume."""
+        """An empty state. The method tells the trainer, which knows the place, that the loader can resume."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to restore."""
+        """Restore the empty state."""
 
     def __iter__(self) -> Iterator[Batch]:
         self._draws[:] = self._get_draws()

@@ -40,7 +40,7 @@ class Vocabularies(NamedTuple):
     answers: AnswerVocabulary | AnswerWords
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The vocabularies as JSON values."""
         return {"words": None if self.words is None else self.words.to_json(), "answers": self.answers.to_json()}
 
     @classmethod

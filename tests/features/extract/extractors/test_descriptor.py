@@ -13,7 +13,7 @@ def picture(seed: int = 0, width: int = 64, height: int = 64) -> Image.Image:
 
 
 def ramp(angle: float) -> Image.Image:
-    """Grey, growing brighter towards `angle` (0 right, 90 down)."""
+    """Gray, growing brighter towards `angle` (0 right, 90 down)."""
     y, x = np.mgrid[:64, :64] - 31.5
     value = 127 + 2.5 * (x * np.cos(np.radians(angle)) + y * np.sin(np.radians(angle)))
     return Image.fromarray(np.repeat(value.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))

@@ -205,7 +205,7 @@ def test_stores_keep_labels_and_scores(tmp_path):
 
 
 def test_weights_of_a_file_of_old_names_and_other_classes(tmp_path):
-    """As torchvision's own files: names from before its last renaming, and without BatchNorm's counters."""
+    """The form of torchvision's files: names from before its last renaming, and without BatchNorm's counters."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         made = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, num_classes=5)

@@ -1,4 +1,4 @@
-"""The extractor `objects`: patches against a slow labelling, features against shapes whose numbers are known."""
+"""The extractor `objects`: patches against a slow labeling, features against shapes whose numbers are known."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def tokens_of(folder, image: Image.Image, size=(32, 32), **options) -> torch.Ten
         return getattr(model, "vision_model", model)(pixel_values=pixels[None], **options).last_hidden_state[0]
 
 
-# How many tokens stand before the patches.
+# The number of tokens before the patches.
 KINDS = {"vit": 1, "deit": 2, "dinov2": 1, "dinov2_with_registers": 5, "dinov3_vit": 5, "clip": 1, "siglip": 0}
 
 
