@@ -48,10 +48,10 @@ def _import_lightning_for_help() -> None:
     replaced = {name: module for name, module in replaced.items() if name not in sys.modules}
     before, version = set(sys.modules), metadata.version
 
-    def version_unless_hidden(name: str) -> str:
-        if name in replaced:
-            raise metadata.PackageNotFoundError(name)
-        return version(name)
+    def version_unless_hidden(distribution_name: str) -> str:
+        if distribution_name in replaced:
+            raise metadata.PackageNotFoundError(distribution_name)
+        return version(distribution_name)
 
     sys.modules.update(replaced)
     metadata.version = version_unless_hidden
