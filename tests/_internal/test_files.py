@@ -103,7 +103,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         remove_leftovers(target)
     assert (target / "file").read_text() == "whole"
     assert target.stat().st_mode & 0o700 == 0o700
-    with pytest.raises(OSError, match="not empty"), atomic_folder(target) as partial:
+    with pytest.raises(FileExistsError, match=f"{target}: already exists"), atomic_folder(target) as partial:
         (partial / "file").touch()
     assert list(tmp_path.iterdir()) == [target]
     assert (target / "file").read_text() == "whole"

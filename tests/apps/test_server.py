@@ -27,6 +27,7 @@ pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 pytest.importorskip("httpx", reason="httpx is not installed")
 
+import httpx
 from starlette.testclient import TestClient
 
 from coattn.apps.schema import AskRequest, AskResponse, json_schema
@@ -252,8 +253,10 @@ def test_a_port_in_use_is_named(folder: Path) -> None:
             serve({"first": folder}, port=port)
 
 
-def test_the_command_serves_and_ends_on_sigterm(folder: Path) -> None:
-    command = [sys.executable, "-m", "coattn", "serve", f"m={folder}", "--port", "0"]
+def test_the_command_serves_writes_nothing_and_ends_on_sigterm(folder: Path) -> None:
+    # As on a full disk, no file can grow.
+    limited = "import resource, runpy; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); runpy.run_module('coattn')"
+    command = [sys.executable, "-c", limited, "serve", f"m={folder}", "--port", "0"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -270,6 +273,8 @@ def test_the_command_serves_and_ends_on_sigterm(folder: Path) -> None:
                 time.sleep(0.1)
         else:
             pytest.fail("the server did not start")
+        form = {"image": ("photo.png", png(size=(800, 700)))}  # a form of more than 1 MB is usually kept on the disk
+        assert httpx.post(f"{address}/ask", files=form, data={"question": QUESTION}).status_code == 200
         server.send_signal(signal.SIGTERM)
         assert server.wait(20) in (0, -signal.SIGTERM, 143)
 

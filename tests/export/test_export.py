@@ -27,7 +27,12 @@ from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 pytest.importorskip("onnxscript", reason="the extra export is not installed")
 runtime = pytest.importorskip("coattn.runtime")
 
-from coattn.export.changed_answers import ChangedAnswers, count_changed_answers, write_changed_answers  # noqa: E402
+from coattn.export.changed_answers import (  # noqa: E402
+    ChangedAnswers,
+    count_changed_answers,
+    questions_to_compare,
+    write_changed_answers,
+)
 from coattn.export.folder import Parity, check_parity, export_folder  # noqa: E402
 from coattn.export.generator import write_generator  # noqa: E402
 from coattn.export.onnx import (  # noqa: E402
@@ -193,21 +198,57 @@ def test_changed_answers_are_counted_and_written_into_the_card(
         for place, text in enumerate(QUESTIONS)
     ]
     (data / "val_questions.json").write_text(json.dumps({"questions": asked}))
-    model, folder = Predictor.load(model_folder), tmp_path / "copy"
+    model, folder = Predictor.load(model_folder, features=data / "features"), tmp_path / "copy"
+    records = questions_to_compare(model, data)
     shutil.copytree(exported, folder)
     predictor = runtime.Predictor.load(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # the doubts of single answers, here of an unknown word
-        assert count_changed_answers(model, predictor, data) == ChangedAnswers(0, 3)
+        assert count_changed_answers(model, predictor, records) == ChangedAnswers(0, 3)
     ranked = predictor._ranked
     monkeypatch.setattr(predictor, "_ranked", lambda logits, answers, top_k: ranked(-logits, answers, top_k))
-    assert count_changed_answers(model, predictor, data) == ChangedAnswers(3, 3)
+    assert count_changed_answers(model, predictor, records) == ChangedAnswers(3, 3)
     write_changed_answers(folder, ChangedAnswers(1, 3))
     assert (folder / "README.md").read_text().endswith("33.3 % of the answers differ from the model's (1 of 3).\n")
     digest = hashlib.sha256((folder / "README.md").read_bytes()).hexdigest()
     assert json.loads((folder / "runtime.json").read_text())["sha256"]["README.md"] == digest
+
+
+def test_questions_to_compare_are_read_before_the_export(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("coattn.export.folder._write")
+    with pytest.raises(FileNotFoundError, match="features"):
+        export_folder(model_folder, tmp_path / "out", check=tmp_path / "data")
+    with StoreWriter(tmp_path / "data" / "features", dim=56, dtype="float32", record=Descriptor().record) as writer:
+        writer.add("1", np.zeros((1, 56), np.float32), np.zeros((1, 4), np.float32), (80, 60))
     with pytest.raises(FileNotFoundError, match=r"has neither test_questions\.json nor val_questions\.json"):
-        count_changed_answers(model, predictor, tmp_path)
+        export_folder(model_folder, tmp_path / "out", check=tmp_path / "data")
+    asked = [{"question_id": 1, "image_id": "2", "question": "what"}]
+    (tmp_path / "data" / "test_questions.json").write_text(json.dumps({"questions": asked}))
+    with pytest.raises(ValueError, match="no features of image '2'"):
+        export_folder(model_folder, tmp_path / "out", check=tmp_path / "data")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_extractor_that_is_not_exported_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from coattn.cli import main
+
+    monkeypatch.setattr("coattn.export.folder.write_graph", lambda *_: None)
+    monkeypatch.setattr("coattn.export.folder.check_parity", lambda *_: Parity(0.0, ()))
+    monkeypatch.setattr("coattn.export.folder._quantize", lambda *_: None)
+    detector = {"name": "torchvision", "settings": {}, "weights": None, "versions": {}}
+    save(tmp_path / "model", make("alternating"), extractor=detector)
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "out"), "--int8"]) == 0
+    reason = (
+        "of the image extractors only those without a network, or on a grid, are exported, and 'torchvision' is neither"
+    )
+    assert reason in capsys.readouterr().out
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert reason in card
+    assert "How many answers it changes was not measured" in card
 
 
 def test_the_norm_of_mcan_becomes_a_layer_norm() -> None:

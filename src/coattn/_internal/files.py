@@ -67,7 +67,8 @@ def atomic_folder(path: Place, *, replace: bool = False) -> Iterator[Path]:
         replace: replace a folder that is at `path`, which then is the old or the new one at every moment.
 
     Raises:
-        OSError: `path` exists and is not an empty folder (without `replace`), or cannot be written.
+        FileExistsError: `path` is a folder that is not empty, perhaps of another process (without `replace`).
+        OSError: `path` cannot be written.
     """
     target = Path(path)
     with partial_folder(target) as partial:
@@ -79,7 +80,12 @@ def atomic_folder(path: Place, *, replace: bool = False) -> Iterator[Path]:
         if replace and target.exists():
             exchange(partial, target)  # what is removed below is the old folder
         else:
-            partial.rename(target)
+            try:
+                partial.rename(target)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+                raise FileExistsError(f"{target}: already exists; choose another folder or remove it") from None
         sync(target.parent)
 
 

@@ -49,5 +49,8 @@ def run(args: argparse.Namespace) -> int:
         print(parity.changed)
     elif args.int8:
         print("the answers that int8 changes were not counted; --check DATA counts them")
+    if parity.only_features:
+        print(f"ask it about features, in Python: {parity.only_features}")
+        return 0
     print(f'ask it without torch: python -m coattn.runtime ask {args.out} IMAGE "QUESTION"')
     return 0

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from coattn._internal.files import read_json, sha256_of_file, write_json
+from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa
-from coattn.features.store.reader import FeatureStore
 from coattn.predictor import Predictor
 from coattn.runtime import EncodedImage
 from coattn.runtime import Predictor as ExportedPredictor
@@ -30,18 +31,17 @@ class ChangedAnswers(NamedTuple):
         return f"{share:.3g} % of the answers differ from the model's ({self.num_changed:,} of {self.num_questions:,})"
 
 
-def count_changed_answers(model: Predictor, exported: ExportedPredictor, data: str | Path) -> ChangedAnswers:
-    """Compare the best answers of a model and of its export.
+def questions_to_compare(model: Predictor, data: str | Path) -> list[Record]:
+    """The questions of a data set whose answers are compared; their images are known to have features.
 
     Args:
-        model: the model.
-        exported: its export.
-        data: a folder that `coattn prepare` wrote, with the features of its images in `features`; the questions of
-            `test_questions.json` are asked, or of `val_questions.json` if there is none.
+        model: the model, with the features of the images.
+        data: a folder that `coattn prepare` wrote; the questions are those of `test_questions.json`, or of
+            `val_questions.json` if there is none.
 
     Raises:
-        FileNotFoundError: the folder has neither file, or no features.
-        ValueError: a file is damaged or empty, or the features are not those of the model.
+        FileNotFoundError: the folder has neither file.
+        ValueError: a file is damaged or empty, or an image has no features.
     """
     paths = [Path(data, f"{split}_questions.json") for split in ("test", "val")]
     path = next((path for path in paths if path.exists()), None)
@@ -50,12 +50,19 @@ def count_changed_answers(model: Predictor, exported: ExportedPredictor, data: s
     records = read_vqa(path, None).records
     if not records:
         raise ValueError(f"{path}: has no questions")
-    store = FeatureStore(Path(data, "features"))
+    assert model.features is not None
+    for image_id in {record.image_id for record in records}:
+        model.features.index(image_id)
+    return records
+
+
+def count_changed_answers(model: Predictor, exported: ExportedPredictor, records: Sequence[Record]) -> ChangedAnswers:
+    """Compare the best answers of a model and of its export to questions of `questions_to_compare`."""
     num_changed = 0
     # Questions about an image are neighbors in the file, so that each image is read once or few times.
     for start in range(0, len(records), _CHUNK):
         batch = records[start : start + _CHUNK]
-        images = {record.image_id: model.encode(record.image_id, features=store) for record in batch}
+        images = {record.image_id: model.encode(record.image_id) for record in batch}
         arrays = {}
         for name, image in images.items():
             boxes = torch.zeros(len(image.features), 4) if image.boxes is None else image.boxes

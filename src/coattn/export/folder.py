@@ -25,7 +25,7 @@ from coattn.serialization.directory import ModelDirectory, load_directory
 from coattn.serialization.files import CARD, CERTIFICATE, IMAGE_INDEX
 from coattn.text.vocabulary import Vocabulary
 
-from .changed_answers import ChangedAnswers, count_changed_answers, write_changed_answers
+from .changed_answers import ChangedAnswers, count_changed_answers, questions_to_compare, write_changed_answers
 from .generator import generator_difference, write_generator
 from .onnx import INPUTS, OPSET, ClassifierGraph, ExtractorGraph, classifier_axes, example_inputs, write_graph
 from .text_encoder import write_text_encoder, write_tokenizer
@@ -33,17 +33,23 @@ from .text_encoder import write_text_encoder, write_tokenizer
 TOLERANCE = 1e-4
 # (questions, tokens, regions) of the batches that are compared; with several questions one image has no region.
 _CHECKED = ((1, 1, 1), (1, 7, 36), (3, 5, 7), (2, 9, 3), (5, 3, 16))
+_ONLY_FEATURES = "of the image extractors only those without a network, or on a grid, are exported, and {!r} is neither"
 
 
 class Parity(NamedTuple):
     """The largest difference of a logit between the model and its export, and the batches that were compared.
 
-    `changed` is the number of answers to the questions of a data set that differ, if they were compared.
+    Attributes:
+        difference: of a logit.
+        batches: questions, tokens and regions of each.
+        changed: the answers to the questions of a data set that differ, if they were compared.
+        only_features: why the export takes no images but their features; empty if it takes images.
     """
 
     difference: float
     batches: tuple[tuple[int, int, int], ...]
     changed: ChangedAnswers | None = None
+    only_features: str = ""
 
 
 def export_folder(
@@ -79,10 +85,13 @@ def export_folder(
         raise FileExistsError(f"{out}: already exists; choose another folder or remove it")
     directory = load_directory(model_folder)
     _check_exportable(directory, maps=maps)
+    if check is not None:
+        predictor = Predictor(directory, features=Path(check, "features"))
+        records = questions_to_compare(predictor, check)
     with atomic_folder(out) as partial:
-        parity = _write(directory, partial, maps=maps, int8=int8)
+        parity = _write(directory, partial, maps=maps, int8=int8, checked=check is not None)
         if check is not None:
-            changed = count_changed_answers(Predictor(directory), ExportedPredictor.load(partial), check)
+            changed = count_changed_answers(predictor, ExportedPredictor.load(partial), records)
             write_changed_answers(partial, changed)
             parity = parity._replace(changed=changed)
     return parity
@@ -94,7 +103,7 @@ def _check_exportable(directory: ModelDirectory, *, maps: bool) -> None:
         raise ValueError(f"{directory.folder}: the attention maps of a model that writes its answers are not exported")
 
 
-def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -> Parity:
+def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool, checked: bool) -> Parity:
     model = directory.model
     graphs = [layout.MODEL]
     map_names: list[str] = []
@@ -118,11 +127,15 @@ def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool) -
         for name in graphs:
             _quantize(folder / name)
     grid = _write_extractor(directory, folder)
+    if grid is None and (name := directory.extractor["name"]) not in PLAIN:
+        parity = parity._replace(only_features=_ONLY_FEATURES.format(name))
     _write_question_reader(directory, folder)
     write_json(folder / layout.ANSWERS, directory.answer_vocabulary.to_json(), indent=0)
     card = directory.folder / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    (folder / layout.CARD).write_text(f"{text}\n{_card_section(parity, int8=int8)}".lstrip("\n"), encoding="utf-8")
+    (folder / layout.CARD).write_text(
+        f"{text}\n{_card_section(parity, int8=int8, checked=checked)}".lstrip("\n"), encoding="utf-8"
+    )
     for name in (CERTIFICATE, IMAGE_INDEX):
         if (directory.folder / name).is_file():
             shutil.copyfile(directory.folder / name, folder / name)
@@ -227,7 +240,7 @@ def _quantize(path: Path) -> None:
         logging.disable(logging.NOTSET)
 
 
-def _card_section(parity: Parity, *, int8: bool) -> str:
+def _card_section(parity: Parity, *, int8: bool, checked: bool) -> str:
     batches = ", ".join(f"{batch} x {tokens} x {regions}" for batch, tokens, regions in parity.batches)
     lines = [
         "## Export",
@@ -237,4 +250,8 @@ def _card_section(parity: Parity, *, int8: bool) -> str:
     ]
     if int8:
         lines += ["", "The weights of matrix products are stored as 8-bit integers, which changes logits and answers."]
+        if not checked:
+            lines += ["How many answers it changes was not measured; `coattn export --check` measures it."]
+    if parity.only_features:
+        lines += ["", f"Ask it about features, not images: {parity.only_features}."]
     return "\n".join([*lines, ""])
