@@ -7,14 +7,19 @@ al. 2021, arXiv 2110.01052; with one question per image, selective prediction wi
 2017, arXiv 1705.08500).
 
 The test of one threshold. Questions about one image are not independent, so whole images are the units. Let n_j
-questions of image j be answered, n in all, with the summed error L_j. If the risk were above r, the sum of all L_j
-would have a mean above r n, and a sum as small as the observed one would have at most this probability:
+questions of image j be answered, with the summed error L_j. If the risk were above r, L_j - r n_j would have a positive
+mean, and what was observed would have at most this probability:
 
 - P(Binomial(n, r) <= number of errors), the exact test of Clopper & Pearson (1934), where every image has one question
   and every answer is right or wrong;
-- elsewhere the smaller of Hoeffding's (1963, theorem 1) and Bentkus's (2004, theorem 1.2) bounds on the sum of the
-  independent numbers L_j / max n_j in [0, 1]. They hold for any dependence within an image and for partly right
-  answers. Without any error they equal the exact test with images as its units.
+- elsewhere 1 / W of a bet on the images (Waudby-Smith & Ramdas 2024, arXiv 2010.09686). With M = max n_j, the capital
+
+      W = sum over i of 2^-(i + 1) prod_j (1 + b_i (r n_j - L_j) / M),    b_i = 2^-i / (1 - r),    i = 0 ... 5
+
+  begins as at most 1. If the risk were above r, each factor would have a mean below 1, and W would be at least 1 / p
+  with at most the probability p (Markov). That holds for any dependence within an image, for partly right answers, and
+  where the images with many answered questions are the difficult ones; it assumes that no further image has more than M
+  answered questions. Without any error 1 / W is at most twice the exact test with images as its units.
 
 The level. The risk that a user sees is that of a finite set of further questions, which varies too. With as many images
 as in validation the difference of the two risks has twice the variance, so the test's error probability is
@@ -43,6 +48,7 @@ from coattn.metrics.confidence import RISKS
 
 LEVEL = 0.95
 _NUM_STEPS = 20
+_STAKES = 0.5 ** np.arange(6)[:, None]  # (stakes, 1)
 
 
 class Certificate(NamedTuple):
@@ -163,20 +169,13 @@ def excess_p_value(sizes: np.ndarray, losses: np.ndarray, risk: float, *, binary
         risk: in (0, 1).
         binary: whether every error is 0 or 1.
     """
-    losses, sizes = losses[sizes > 0], sizes[sizes > 0]
-    num_images, largest, total = len(sizes), sizes.max(initial=0), losses.sum()
-    if not num_images:
-        return 1.0
+    largest = sizes.max(initial=0)
     if largest == 1 and binary:
-        return _binomial_cdf(round(total), num_images, risk)
-    # Images as [0, 1]-bounded units: `observed` and `mean` are per unit, in parts of the largest image.
-    observed, mean = total / largest / num_images, risk * sizes.sum() / largest / num_images
-    if observed >= mean:
-        return 1.0
-    divergence = (1 - observed) * math.log((1 - observed) / (1 - mean))
-    divergence += observed * math.log(observed / mean) if observed else 0.0
-    bentkus = math.e * _binomial_cdf(math.ceil(total / largest - 1e-9), num_images, mean)
-    return min(math.exp(-num_images * divergence), bentkus, 1.0)
+        return _binomial_cdf(round(losses.sum()), round(sizes.sum()), risk)
+    gains = np.maximum(_STAKES / (1 - risk) * (risk * sizes - losses) / max(largest, 1), -1)  # (stakes, J)
+    with np.errstate(divide="ignore"):  # all is lost on an image without a right answer
+        capital = np.exp(np.log1p(gains).sum(1))
+    return float(1 / max(_STAKES[:, 0] / 2 @ capital, 1.0))
 
 
 def _lowest(
