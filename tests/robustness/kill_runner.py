@@ -16,8 +16,8 @@ from random import Random
 from typing import IO, Any, NamedTuple
 
 import torch
-from file_formats import trained
 from long_commands import COMMANDS, SMALL_SHARDS, LongCommand
+from model_files import trained
 
 from coattn.cli import main as coattn
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 from feature_files import Made, write_tsv
-from file_formats import command, make_model, make_text_encoder, photo, trained
+from model_files import command, make_model, make_text_encoder, photo, trained
 from stores import write as write_store
 
 from coattn._internal.files import files_below
