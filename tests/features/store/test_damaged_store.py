@@ -10,37 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from plain_stores import RECORD
 
-from coattn.features.store.reader import FeatureStore, StoreWriter
-
-RECORD = {"name": "test", "settings": {"grid": [2, 2]}, "weights": None, "versions": {"numpy": "1"}}
-TOLERANCE = {"float32": 0.0, "float16": 2.0**-11, "int8": 1 / 253}  # of the row's largest magnitude
-
-
-def boxes_of(n: int) -> np.ndarray:
-    return np.tile(np.array([0.1, 0.2, 0.3, 0.4], np.float32), (n, 1))
-
-
-def write(path: Path, arrays: dict[str, np.ndarray], *, dtype: str = "float16", **extra: np.ndarray) -> Path:
-    dim = next(iter(arrays.values())).shape[1]
-    with StoreWriter(path, dim=dim, dtype=dtype, record=RECORD) as writer:
-        for number, (image_id, rows) in enumerate(arrays.items()):
-            writer.add(image_id, rows, boxes_of(len(rows)), (640, 400 + number))
-    return path
-
-
-@pytest.fixture
-def arrays() -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return {f"img{i}": rng.normal(size=(n, 5)).astype(np.float32) for i, n in enumerate([3, 0, 1, 7, 2])}
-
-
-@pytest.fixture
-def path(tmp_path, arrays) -> Path:
-    return write(tmp_path / "a.h5", arrays, dtype="float32")
-
-
-# --- bad stores ---
+from coattn.features.store.reader import FeatureStore
 
 
 def record(**changed: object) -> str:
