@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("configs/**/*.md"), *ROOT.glob("configs/**/*.yaml")]
+)
 SOURCES = sorted(path for folder in ("src/coattn", "tests", "tools") for path in (ROOT / folder).rglob("*.py"))
 # A docstring begins with a verb or with a noun that says what the thing is, and an argument likewise.
 RIDDLES = re.compile(r"\A(What|So|By|Of|As|Nothing|Behind|Both)\b|^ +\w+: [Ww]hat\b", re.MULTILINE)
@@ -59,16 +62,25 @@ def find_faults(source: str, *, messages: bool = True) -> list[str]:
             continue
         if kind == "docstring" and (match := RIDDLES.search(text)):
             faults.append(f"{line}: begins with {match[0].strip()}")
-        prose = re.sub(r"`[^`]*`", "``", text)
-        found = [*PHRASES.finditer(prose), *BRITISH.finditer(ALLOWED.sub("", prose))]
-        faults += [f"{line}: {match[0]}" for match in found]
+        faults += [f"{line}: {words}" for words in faults_of_prose(text)]
     return faults
+
+
+def faults_of_prose(text: str) -> list[str]:
+    """The words of a text, except in backticks, that are not plain American English."""
+    prose = re.sub(r"`[^`]*`", "``", text)
+    return [match[0] for match in (*PHRASES.finditer(prose), *BRITISH.finditer(ALLOWED.sub("", prose)))]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
 def test_texts_are_in_plain_american_english(path: Path) -> None:
     # The messages of tests and tools hold data and examples of faults.
     assert not find_faults(path.read_text(encoding="utf-8"), messages=path.is_relative_to(ROOT / "src"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_and_configurations_are_in_plain_american_english(path: Path) -> None:
+    assert not faults_of_prose(re.sub(r'"[^"\n]*"', '""', path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize(
