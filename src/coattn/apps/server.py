@@ -123,50 +123,6 @@ def make_app(
         )
         for name, folder in folders.items()
     }
-    working = 0
-
-    async def ask(request: Request) -> Response:
-        nonlocal working
-        if working >= limits.requests:
-            raise RequestError(503, f"the server works on {limits.requests} requests already; try again")
-        working += 1
-        try:
-            model = _find_model(models, request.path_params.get("name"))
-            asked = await _within(limits.seconds, _read_request(request, limits), 408, "the request took too long")
-            with metrics.seconds.time():
-                busy = "answering took too long; ask fewer questions at once, or try again"
-                found = await _within(limits.seconds, model.answer(asked), 503, busy)
-        finally:
-            working -= 1
-        metrics.questions.labels(model.name).inc(len(found.results))
-        metrics.images.labels(model.name).set(len(model.cache))
-        return _json(found)
-
-    async def list_models(request: Request) -> Response:
-        listed = [
-            {"name": name, "images": len(model.cache), "explains": model.explains} for name, model in models.items()
-        ]
-        return _json({"models": listed, "version": __version__})
-
-    async def health(request: Request) -> Response:
-        return _json({"status": "ok", "models": list(models)})
-
-    async def show_metrics(request: Request) -> Response:
-        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
-
-    async def schema(request: Request) -> Response:
-        return _json(json_schema())
-
-    async def openapi(request: Request) -> Response:
-        return _json(openapi_document())
-
-    def static(name: str) -> Callable[[Request], Awaitable[Response]]:
-        content = (_PAGES / name).read_text(encoding="utf-8")
-
-        async def show(request: Request) -> Response:
-            return HTMLResponse(content, headers={"Content-Security-Policy": _POLICY})
-
-        return show
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -174,35 +130,88 @@ def make_app(
         for model in models.values():
             model.close()
 
+    endpoints = _Endpoints(models, limits, metrics)
     routes = [
-        Route("/ask", ask, methods=["POST"]),
-        Route("/models/{name}/ask", ask, methods=["POST"]),
-        Route("/models", list_models),
-        Route("/health", health),
-        Route("/metrics", show_metrics),
-        Route("/schema", schema),
-        Route("/openapi.json", openapi),
-        Route("/docs", static("docs.html")),
-        *([Route("/", static("demo.html"))] if page else []),
+        Route("/ask", endpoints.ask, methods=["POST"]),
+        Route("/models/{name}/ask", endpoints.ask, methods=["POST"]),
+        Route("/models", endpoints.models),
+        Route("/health", endpoints.health),
+        Route("/metrics", endpoints.metrics),
+        Route("/schema", endpoints.schema),
+        Route("/openapi.json", endpoints.openapi),
+        Route("/docs", _page("docs.html")),
+        *([Route("/", _page("demo.html"))] if page else []),
     ]
-
-    async def problem(request: Request, error: Exception) -> Response:
-        status, message = _status_of(error)
-        return _json(Problem(error=message), status)
-
-    handled = (RequestError, UnknownImageError, OverloadedError, ValueError, ClientDisconnect)
-    handlers: dict[Any, Any] = dict.fromkeys(handled, problem)
-    handlers |= dict.fromkeys((404, 405), problem)
+    handled = (RequestError, UnknownImageError, OverloadedError, ValueError, ClientDisconnect, 404, 405)
+    handlers: dict[Any, Any] = dict.fromkeys(handled, _problem)
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
     return _counted(_guarded(app, (*_LOOPBACK, *hosts)), metrics)
 
 
-def _find_model(models: Mapping[str, ServedModel], name: str | None) -> ServedModel:
-    if name is None:
-        return next(iter(models.values()))
-    if name not in models:
-        raise RequestError(404, f"there is no model {name!r}{did_you_mean(name, list(models))}")
-    return models[name]
+class _Endpoints:
+    """The answers to the requests of the routes."""
+
+    def __init__(self, models: Mapping[str, ServedModel], limits: Limits, metrics: Metrics) -> None:
+        self._models, self._limits, self._metrics = models, limits, metrics
+        self._working = 0  # requests in work
+
+    async def ask(self, request: Request) -> Response:
+        limits = self._limits
+        if self._working >= limits.requests:
+            raise RequestError(503, f"the server works on {limits.requests} requests already; try again")
+        self._working += 1
+        try:
+            model = self._find_model(request.path_params.get("name"))
+            asked = await _within(limits.seconds, _read_request(request, limits), 408, "the request took too long")
+            with self._metrics.seconds.time():
+                busy = "answering took too long; ask fewer questions at once, or try again"
+                found = await _within(limits.seconds, model.answer(asked), 503, busy)
+        finally:
+            self._working -= 1
+        self._metrics.questions.labels(model.name).inc(len(found.results))
+        self._metrics.images.labels(model.name).set(len(model.cache))
+        return _json(found)
+
+    async def models(self, request: Request) -> Response:
+        listed = [
+            {"name": name, "images": len(model.cache), "explains": model.explains}
+            for name, model in self._models.items()
+        ]
+        return _json({"models": listed, "version": __version__})
+
+    async def health(self, request: Request) -> Response:
+        return _json({"status": "ok", "models": list(self._models)})
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(generate_latest(self._metrics.registry), media_type="text/plain; version=0.0.4")
+
+    async def schema(self, request: Request) -> Response:
+        return _json(json_schema())
+
+    async def openapi(self, request: Request) -> Response:
+        return _json(openapi_document())
+
+    def _find_model(self, name: str | None) -> ServedModel:
+        if name is None:
+            return next(iter(self._models.values()))
+        if name not in self._models:
+            raise RequestError(404, f"there is no model {name!r}{did_you_mean(name, list(self._models))}")
+        return self._models[name]
+
+
+def _page(name: str) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint that shows a page."""
+    content = (_PAGES / name).read_text(encoding="utf-8")
+
+    async def show(request: Request) -> Response:
+        return HTMLResponse(content, headers={"Content-Security-Policy": _POLICY})
+
+    return show
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    status, message = _status_of(error)
+    return _json(Problem(error=message), status)
 
 
 async def _within(seconds: float, work: Awaitable[Any], status: int, message: str) -> Any:

@@ -157,14 +157,11 @@ def train(
 
     steps = [_prepare_step(table, images, options, data)]
     tell(f"[1/5] data: {_write_data(dataset, data)}")
-    features = _folder_that_fits(data / "features", extractor.record, dataset.images)
+    features, skipped = _extract(dataset, data, extractor)
     steps.append(["extract", str(data / "images.json"), str(features), *extractor_options])
-    tell(f"[2/5] features: {features}, by the extractor {extractor.record['name']}")
-    found = extract(find_images([str(data / "images.json")]), features, extractor)
-    tell(f"      {found.done} images, {found.found_done} of them were described before")
-    if found.skipped:
-        dataset = _without_images(dataset, found.skipped)
-        tell(f"      {len(found.skipped)} images cannot be read; {_write_data(dataset, data)}")
+    if skipped:
+        dataset = _without_images(dataset, skipped)
+        tell(f"      {len(skipped)} images cannot be read; {_write_data(dataset, data)}")
     paths: dict[str, Any] = {"folder": str(data), "features": str(features)}
     if encoder is not None:
         embeddings = _embed(dataset, data, encoder)
@@ -175,7 +172,7 @@ def train(
     split = _judging_split(dataset)
     for number, (run, identity) in enumerate(zip(runs, identities, strict=True), start=3):
         tell(f"[{number}/5] {run.name.replace('_', '-')}: {run.root / 'model'}")
-        identity["unreadable_images"] = sorted(entry.image_id for entry in found.skipped)
+        identity["unreadable_images"] = sorted(entry.image_id for entry in skipped)
         run.refuse_interrupted(identity)
         steps += run.finish(identity, paths, split)
     tell(f"[5/5] comparison on the {split} questions")
@@ -252,6 +249,15 @@ def _folder_that_fits(folder: Path, record: Mapping[str, Any], items: Mapping[st
         if same_extractor(there.extractor, record) and list(there.images) == list(items):
             break
     return place
+
+
+def _extract(dataset: Dataset, data: Path, extractor: Extractor) -> tuple[Path, list[Skipped]]:
+    """Describe the photos; return the folder of their features, and the photos that cannot be read."""
+    features = _folder_that_fits(data / "features", extractor.record, dataset.images)
+    tell(f"[2/5] features: {features}, by the extractor {extractor.record['name']}")
+    found = extract(find_images([str(data / "images.json")]), features, extractor)
+    tell(f"      {found.done} images, {found.found_done} of them were described before")
+    return features, found.skipped
 
 
 def _embed(dataset: Dataset, data: Path, encoder: str | os.PathLike[str]) -> Path:

@@ -19,12 +19,10 @@ from coattn.features.convert.formats.base import id_rule
 from coattn.features.convert.records import ConvertedImage, read_record
 from coattn.features.store.catalog import INDEX
 from coattn.features.store.layout import FileContents, Skipped, feature_dtype
-from coattn.features.store.manifest import Manifest, Unit, open_folder
-from coattn.features.store.reader import index_folder, read_shard
+from coattn.features.store.manifest import Manifest, Unit, open_folder, plan_units
+from coattn.features.store.reader import index_folder, read_shard, sound_shard
 from coattn.features.store.writer import StoreWriter
 
-_UNIT_IMAGES = 256
-_UNIT_BYTES = 128 * 2**20
 _MOST_REGIONS = 100  # of a detector; the regions of a grid are counted in the first image
 
 
@@ -108,14 +106,9 @@ def convert(
         items, dropped, repeated = _plan(opened, id_of, clip_boxes)
         shape = _first_shape(items, clip_boxes)
         record = _extractor_record(opened, extractor)
-        if images_per_unit is None:
-            image_bytes = shape.dim * feature_dtype(dtype).itemsize * max(_MOST_REGIONS, shape.num_regions)
-            images_per_unit = max(1, min(_UNIT_IMAGES, _UNIT_BYTES // image_bytes))
-        names = list(items)
-        units = [
-            Unit(f"shard-{i:05}.h5", {name: items[name].entry.short for name in names[at : at + images_per_unit]})
-            for i, at in enumerate(range(0, len(names), images_per_unit))
-        ]
+        image_bytes = shape.dim * feature_dtype(dtype).itemsize * max(_MOST_REGIONS, shape.num_regions)
+        names = {name: item.entry.short for name, item in items.items()}
+        units = plan_units(names, image_bytes=image_bytes, images_per_unit=images_per_unit)
         manifest = Manifest(record, shape.dim, dtype, False, units)
         open_folder(folder, manifest)
         remove_leftovers(folder / "*")
@@ -299,15 +292,10 @@ def _finished(folder: Path, manifest: Manifest, unit: Unit, fingerprint: str) ->
     Raises:
         ValueError: the source has changed since.
     """
-    path = folder / unit.shard
-    if not path.exists():
-        return None
-    try:
-        part = read_shard(folder, manifest, unit)
-    except ValueError:
-        return None  # a damaged shard is made again
-    if part.sources != fingerprint:
+    part = sound_shard(folder, manifest, unit)
+    if part is not None and part.sources != fingerprint:
         raise ValueError(
-            f"{path}: its source has changed since it was converted; delete this folder, or give another one"
+            f"{folder / unit.shard}: its source has changed since it was converted; delete this folder, or give "
+            "another one"
         )
     return part

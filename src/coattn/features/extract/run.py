@@ -32,14 +32,12 @@ from coattn.features.extract.processes import num_cores
 from coattn.features.store.catalog import INDEX
 from coattn.features.store.layout import FileContents, Skipped, feature_dtype
 from coattn.features.store.manifest import FLIP, MANIFEST, Manifest, Unit, open_folder, plan_units
-from coattn.features.store.reader import asset_path, index_folder, read_shard
+from coattn.features.store.reader import asset_path, index_folder, sound_shard
 from coattn.features.store.writer import StoreWriter
 
 __all__ = ["Extractor", "Regions", "Report", "build_extractor", "extract", "find_images", "load_image"]
 
 _IMAGES, _CACHED_IMAGES = 32, 4  # at once
-_UNIT_IMAGES = 256
-_UNIT_BYTES = 128 * 2**20
 _WAITING_BATCHES = 8  # described and not yet written, before the extractor has to wait
 
 
@@ -104,10 +102,9 @@ def extract(
             removed or changed meanwhile.
     """
     folder = Path(out)
-    if images_per_unit is None:
-        row_bytes = extractor.dim * feature_dtype(dtype).itemsize * (2 if flips else 1)
-        images_per_unit = max(1, min(_UNIT_IMAGES, _UNIT_BYTES // (row_bytes * extractor.num_regions)))
-    units = plan_units(images, folder, images_per_unit=images_per_unit)
+    paths = {name: Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix() for name, path in images.items()}
+    image_bytes = extractor.num_regions * extractor.dim * feature_dtype(dtype).itemsize * (2 if flips else 1)
+    units = plan_units(paths, image_bytes=image_bytes, images_per_unit=images_per_unit)
     manifest = Manifest(extractor.record, extractor.dim, dtype, flips, units)
     open_folder(folder, manifest)
     remove_leftovers(folder / "*")
@@ -278,20 +275,16 @@ def _finished(folder: Path, manifest: Manifest, unit: Unit, images: Mapping[str,
     Raises:
         ValueError: an image file has changed since.
     """
-    path = folder / unit.shard
-    if not path.exists():
+    part = sound_shard(folder, manifest, unit)
+    if part is None:
         return None
-    try:
-        part = read_shard(folder, manifest, unit)
-    except ValueError:
-        return None  # a damaged shard is made again
     bad = {entry.image_id for entry in part.skipped}
     if any(_readable(images[image_id]) for image_id in bad):
         return None
     if part.sources != _fingerprint(unit, images, bad):
         raise ValueError(
-            f"{path}: image files have changed since their features were made; delete this file to extract its "
-            f"{len(unit.images)} images again, or give another folder for the features"
+            f"{folder / unit.shard}: image files have changed since their features were made; delete this file to "
+            f"extract its {len(unit.images)} images again, or give another folder for the features"
         )
     return part
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from coattn.features.store.provenance import check_record, require_same_extracto
 
 MANIFEST = "manifest.json"
 FLIP = "#flip"
+_UNIT_IMAGES, _UNIT_BYTES = 256, 128 * 2**20
 SIGN = ".process-"  # files by which processes that write one folder know of each other
 
 
@@ -73,12 +73,18 @@ class Manifest:
         return manifest
 
 
-def plan_units(images: Mapping[str, Path], folder: Path, *, images_per_unit: int) -> list[Unit]:
-    """Divide the images, in their order, into units of `images_per_unit`; paths become relative to `folder`."""
-    base = folder.resolve()
-    items = [(image_id, Path(os.path.relpath(path.resolve(), base)).as_posix()) for image_id, path in images.items()]
-    starts = range(0, len(items), images_per_unit)
-    return [Unit(f"shard-{i:05}.h5", dict(items[at : at + images_per_unit])) for i, at in enumerate(starts)]
+def plan_units(images: Mapping[str, str], *, image_bytes: int, images_per_unit: int | None = None) -> list[Unit]:
+    """Divide images, in their order, into units.
+
+    Args:
+        images: image id to the path, or another name of its source, that the manifest keeps.
+        image_bytes: bytes of the features of one image.
+        images_per_unit: images of a unit; by default 256, or fewer where their features would exceed 128 MB.
+    """
+    count = images_per_unit or max(1, min(_UNIT_IMAGES, _UNIT_BYTES // image_bytes))
+    items = list(images.items())
+    starts = range(0, len(items), count)
+    return [Unit(f"shard-{i:05}.h5", dict(items[at : at + count])) for i, at in enumerate(starts)]
 
 
 def open_folder(folder: Path, manifest: Manifest) -> None:

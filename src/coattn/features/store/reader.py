@@ -178,6 +178,16 @@ def index_folder(folder: Path, manifest: Manifest) -> None:
         write_index(folder, catalog_of(files))
 
 
+def sound_shard(folder: Path, manifest: Manifest, unit: Unit) -> FileContents | None:
+    """Open one shard of a folder if it exists and is sound; None if it has to be made, or made again."""
+    if not (folder / unit.shard).exists():
+        return None
+    try:
+        return read_shard(folder, manifest, unit)
+    except ValueError:
+        return None
+
+
 def read_shard(folder: Path, manifest: Manifest, unit: Unit) -> FileContents:
     """Open one shard of a folder.
 
