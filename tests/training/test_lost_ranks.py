@@ -10,34 +10,39 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from tiny import change
 
+import coattn.training.interruptions
 from coattn.training.checkpoints import read_checkpoint
 from coattn.training.interruptions import Ranks
 
 pytestmark = pytest.mark.slow
 
 
-def lonely(rank: int, killed: int, port: str, said: Path) -> None:
-    """One of three processes that work together until one of them is killed."""
+def lonely(rank: int, lost: int, how: signal.Signals, port: str, said: Path) -> None:
+    """One of three processes that work together until one of them is killed or frozen."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE="3", RANK=str(rank))
+    sys.stderr = said.open("w")
     torch.distributed.init_process_group("gloo")
-    ranks, value = Ranks("start again"), torch.zeros(1)
+    ranks, value = Ranks("start again", time_limit=6), torch.zeros(1)
     strategy = SimpleNamespace(launcher=None)
-    ranks.setup(SimpleNamespace(world_size=3, global_rank=rank, strategy=strategy), None, "fit")  # type: ignore[arg-type]
-    for _ in range(20):
-        torch.distributed.all_reduce(value)
-    if rank == killed:
-        os.kill(os.getpid(), signal.SIGKILL)
+    trainer: Any = SimpleNamespace(world_size=3, global_rank=rank, strategy=strategy)
+    module: Any = None
+    ranks.setup(trainer, module, "fit")
+    torch.distributed.all_reduce(value)
+    ranks.on_fit_start(trainer, module)
+    if rank == lost:
+        os.kill(os.getpid(), how)
     try:
         with ranks.named_when_lost():
             while True:
                 torch.distributed.all_reduce(value)
     except ValueError as error:
-        said.write_text(str(error))
+        print(f"coattn: error: {error}", file=sys.stderr)
 
 
 def free_port() -> str:
@@ -46,21 +51,33 @@ def free_port() -> str:
         return str(found.getsockname()[1])
 
 
-@pytest.mark.parametrize("killed", [0, 1, 2])
-def test_the_others_name_the_process_that_is_gone(killed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_the_others_name_the_process_that_is_lost(
+    lost: int, how: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coattn.training.interruptions, "_PATIENCE", 12.0)  # longer than finding out who is lost
     port, processes = free_port(), []
     for rank in range(3):
         processes.append(os.fork())  # the imports take longer than all else
         if not processes[-1]:
             try:
-                lonely(rank, killed, port, tmp_path / str(rank))
+                lonely(rank, lost, how, port, tmp_path / str(rank))
             finally:
+                sys.stderr.flush()
                 os._exit(0)
-    for process in processes:
+    for process in processes[:lost] + processes[lost + 1 :]:
         os.waitpid(process, 0)
-    found = {path.name: path.read_text().partition(" (")[0] for path in tmp_path.iterdir()}
-    message = f"rank {killed} of 3 no longer responds; start again"
-    assert found == {str(rank): message for rank in range(3) if rank != killed}
+    os.kill(processes[lost], signal.SIGKILL)
+    os.waitpid(processes[lost], 0)
+    found = {path.name: path.read_text().strip().partition(" (")[0] for path in tmp_path.iterdir()}
+    message = f"coattn: error: rank {lost} of 3 no longer responds; start again"
+    assert found == {str(rank): "" if rank == lost else message for rank in range(3)}
+
+
+def test_a_time_limit_below_three_counts_is_refused() -> None:
+    with pytest.raises(ValueError, match="rank_time_limit 5 is too short; it must be at least 6 seconds"):
+        Ranks("start again", time_limit=5)
 
 
 def start(config: Path) -> subprocess.Popen[str]:

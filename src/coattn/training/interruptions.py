@@ -2,9 +2,12 @@
 
 On a signal, training stops after a step with a checkpoint; everything else stops at once, with a non-zero status.
 
-If a process dies, the others learn it from an operation that fails, at once or after a time limit, and such an error
-names no process. Therefore each process counts upwards in a store that all can read, and the first process looks after
-those that it has started.
+If a process dies, the others learn it from an operation that fails, at once or after the 30 minutes of torch's time
+limit, and such an error names no process. A frozen process and a host that is cut off are noticed only after that time.
+Therefore each process counts upwards in a store that all can read. The first process watches all counts, the others
+watch that of the first, and the first process looks after those that it has started.
+
+A thread counts, so a long phase of a process (loading, evaluation, saving) is not mistaken for its end.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,6 +26,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from coattn.features.extract.processes import SECONDS_WITHOUT_SIGN
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 _BEAT = 2.0  # seconds between two counts
@@ -84,16 +90,26 @@ SIGNALS = Signals()
 
 
 class Ranks(Callback):
-    """Counts upwards for as long as this process lives, if there are several.
+    """Counts upwards for as long as this process lives, if there are several, and ends it if another one is lost.
 
     Args:
         advice: the command with which the user goes on after a process is lost.
+        time_limit: seconds without a count after which a process is lost. Time in which this process is stopped itself
+            does not count.
+
+    Raises:
+        ValueError: the time limit is shorter than three counts.
     """
 
-    def __init__(self, advice: str) -> None:
-        self.advice = advice
+    def __init__(self, advice: str, time_limit: float = SECONDS_WITHOUT_SIGN) -> None:
+        if not time_limit >= 3 * _BEAT:
+            raise ValueError(f"rank_time_limit {time_limit:g} is too short; it must be at least {3 * _BEAT:g} seconds")
+        self.advice, self.time_limit = advice, time_limit
         self._ended = threading.Event()
         self._store: Any = None
+        self._counts: dict[int, int] = {}  # of the ranks that this process watches, as last read
+        self._all_count = False  # all processes have begun to count
+        self._silent: list[int] = []  # those of them that have not counted for the time limit
         self._told = 0  # the rank that another process has found to be lost, plus 1
         self._children: list[subprocess.Popen[bytes]] = []
 
@@ -105,7 +121,14 @@ class Ranks(Callback):
             if processes := getattr(trainer.strategy.launcher, "procs", None):
                 self._children = list(processes)
                 processes.clear()  # Lightning's observer of them would kill this process, and name no rank
-            threading.Thread(target=self._count, args=(rank,), name="count of this rank", daemon=True).start()
+            for work in (self._count, self._watch):
+                threading.Thread(target=work, args=(rank,), name=f"{work.__name__} rank {rank}", daemon=True).start()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on a process without a count is lost: Lightning has waited until all were set up."""
+        self._all_count = True
+
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Count no further."""
@@ -134,14 +157,32 @@ class Ranks(Callback):
             raise ValueError(f"{message} ({' '.join(str(error).split())[:200]})") from None
 
     def _count(self, rank: int) -> None:
+        """Count, and read the counts of the watched ranks. An operation of the store may wait for a long time."""
+        watched = range(self._size) if rank == 0 else (0,)
         while not self._ended.wait(_BEAT):
             try:
                 self._store.add(_key(rank), 1)
                 self._told = self._store.add(_LOST, 0)
-            except RuntimeError:  # the process that keeps the store is gone; `_lost` says so
+                if self._silent:
+                    self._tell(self._silent[0])
+                self._counts = {other: self._store.add(_key(other), 0) for other in watched}
+            except RuntimeError:  # the process that keeps the store is gone, and the counts no longer change
                 return
-            if (dead := self._dead_children()) and not self._ended.wait(_PATIENCE):
-                print(f"coattn: error: {self._message(dead)}", file=sys.stderr, flush=True)
+
+    def _watch(self, rank: int) -> None:
+        """End this process if another one is lost and no operation fails within `_PATIENCE`."""
+        seen: dict[int, int] = {}
+        silent: Counter[int] = Counter()  # how often a rank was found at the same count
+        while not self._ended.wait(_BEAT):
+            counts = self._counts
+            for other in range(self._size) if rank == 0 else (0,):
+                same = self._all_count and counts.get(other) == seen.get(other)
+                silent[other] = silent[other] + 1 if same else 0
+            seen = counts
+            self._silent = [other for other, times in silent.items() if times * _BEAT >= self.time_limit]
+            lost = self._dead_children() or ([self._told - 1] if self._told else self._silent)
+            if lost and not self._ended.wait(_PATIENCE):
+                print(f"coattn: error: {self._message(lost)}", file=sys.stderr, flush=True)
                 self._end_children()
                 os._exit(2)  # the first thread waits for the process that is gone
 
@@ -174,12 +215,17 @@ class Ranks(Callback):
             time.sleep(3 * _BEAT)
             after = [self._store.add(_key(rank), 0) for rank in range(self._size)]
             lost = [rank for rank, (one, two) in enumerate(zip(before, after, strict=True)) if one == two]
-            if lost and not self._store.add(_LOST, 0):
-                self._store.add(_LOST, lost[0] + 1)
+            if lost:
+                self._tell(lost[0])
             time.sleep(2 * _BEAT)  # this process may keep the store
             return lost
         except RuntimeError:
             return [self._told - 1 if self._told else 0]  # rank 0 keeps the store
+
+    def _tell(self, lost: int) -> None:
+        """Tell all processes which rank is lost, unless one has told before."""
+        self._store.add(_LOST, 0)
+        self._store.compare_set(_LOST, "0", str(lost + 1))
 
 
 def _key(rank: int) -> str:

@@ -29,6 +29,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from coattn._internal.files import write_text
 from coattn.datasets.results import FORMS
+from coattn.features.extract.processes import SECONDS_WITHOUT_SIGN
 from coattn.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints, DivergedError
 from coattn.training.cli.answering import Answering
 from coattn.training.cli.options import (
@@ -137,6 +138,9 @@ class _CommandLine(LightningCLI):
             "--safe", action="store_true", help="Allow only classes of coattn and lightning in the settings."
         )
         parser.add_argument("--ckpt_path", type=str | None, default=None, help=text)
+        seconds = SECONDS_WITHOUT_SIGN
+        text = f"With several processes: end if one gives no sign of life for this time (default: {seconds:g} s)."
+        parser.add_argument("--rank-time-limit", type=float, metavar="SECONDS", default=seconds, help=text)
         text = "Only warn if another extractor made the features."
         parser.add_argument("--allow-other-features", action="store_true", help=text)
         if subcommand == "test":
@@ -230,7 +234,8 @@ class _CommandLine(LightningCLI):
             callbacks.append(self._get(self.config_init, "checkpoints"))
         else:
             kwargs["enable_checkpointing"] = False
-        self.ranks = Ranks(f"run the same command{' with --resume' if fitting else ''} to go on")
+        advice = f"run the same command{' with --resume' if fitting else ''} to go on"
+        self.ranks = Ranks(advice, self.settings.rank_time_limit)
         trainer = Trainer(**{**config, **kwargs, "callbacks": [*callbacks, self.ranks]})
         # Lightning's handlers broadcast inside a signal handler, which can deadlock, and answer all questions first.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]

@@ -136,7 +136,8 @@ def check_trainer(trainer: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
     name = strategy if isinstance(strategy, str) else str(getattr(strategy, "class_path", ""))
     if any(part in name.lower() for part in _STRATEGIES):
         raise ValueError(
-            f"trainer.strategy {name!r} is not supported; use ddp, which keeps the whole model on each device"
+            f"trainer.strategy {name!r} is not supported; use ddp, which keeps the whole model on each device, and "
+            "--model.execution.checkpoint_activations true if memory is short"
         )
 
 
