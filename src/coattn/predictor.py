@@ -22,7 +22,7 @@ from coattn.explain.faithful import read_scores
 from coattn.explain.maps import Explanation, Head
 from coattn.explain.ranking import answer_texts, ranked_answers
 from coattn.features.encoded import EncodedImage, feature_arrays, image_sizes
-from coattn.features.extract.extractors.base import Extractor, window_of
+from coattn.features.extract.extractors.base import Extractor, reading_of
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.images import ImageSource, load_image
 from coattn.features.store.reader import FeatureStore, require_same_extractor, same_extractor
@@ -131,8 +131,9 @@ class Predictor:
                 width, height = shown.size
             boxes = torch.from_numpy(rows.boxes) if store.has_boxes else None
             return EncodedImage(torch.from_numpy(rows.features).to(self.device), boxes, (width, height), shown)
-        shown = load_image(image, window=window_of(self.extractor))
-        regions = self.extractor([shown])[0]
+        reading = reading_of(self.extractor)
+        shown = load_image(image, window=reading.get("window"))
+        regions = self.extractor([load_image(image, **reading) if "at_least" in reading else shown])[0]
         return EncodedImage(
             torch.from_numpy(regions.features).to(self.device), torch.from_numpy(regions.boxes), shown.size, shown
         )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from coattn.cli.extractors import KINDS, add_extractor_arguments, build_from_arguments, positive
-from coattn.features.extract.extractors.base import Windowed
+from coattn.features.extract.extractors.base import Reading
 from coattn.features.extract.images import find_images
 from coattn.features.extract.processes import gather, rank_and_world_size, signs_of_life
 from coattn.features.extract.run import Report, extract
@@ -60,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "kept with the features.",
     )
     add(
+        "--reduced-decoding",
+        action="store_true",
+        help="Decode JPEG files at 1/2, 1/4 or 1/8 of their size where that is at least the network's input. This is "
+        "faster and changes the features a little; it is kept with them.",
+    )
+    add(
         "--batch-size",
         type=positive,
         metavar="N",
@@ -76,11 +82,13 @@ def run(args: argparse.Namespace) -> int:
     images = find_images(args.images, id_from=args.id_from)
     rank, world_size = rank_and_world_size()
     extractor = build_from_arguments(args)
+    if args.window is not None or args.reduced_decoding:
+        extractor = Reading(extractor, window=args.window, reduced_decoding=args.reduced_decoding)
     with signs_of_life(Path(args.out), rank, shown=world_size > 1) as report_at_end:
         report = extract(
             images,
             args.out,
-            extractor if args.window is None else Windowed(extractor, args.window),
+            extractor,
             dtype=args.dtype,
             flips=args.flips,
             batch_size=args.batch_size or KINDS[args.extractor].batch_size,

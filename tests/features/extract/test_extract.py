@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from coattn.features.extract.extractors.base import Windowed, window_of
-from coattn.features.extract.extractors.build import build_extractor
+from coattn.features.extract.extractors.base import Reading, reading_of
+from coattn.features.extract.extractors.build import WEIGHTS, build_extractor
 from coattn.features.extract.extractors.descriptor import Descriptor
+from coattn.features.extract.extractors.torchvision_grid import TorchvisionGrid
 from coattn.features.extract.run import extract
 from coattn.features.store.catalog import INDEX
 from coattn.features.store.merge import merge
@@ -391,16 +392,47 @@ def test_the_window_of_deep_images_is_part_of_the_record(tmp_path, capsys):
     images = {name: tmp_path / f"{name}.png" for name in "ab"}
     assert run(images, tmp_path / "dark").dark == 2
     assert capsys.readouterr().err.count("uses a small part of its 16-bit range") == 1
-    report = run(images, tmp_path / "out", extractor=Windowed(Descriptor(), (0, 4095)))
+    report = run(images, tmp_path / "out", extractor=Reading(Descriptor(), window=(0, 4095)))
     assert report.dark == 0
     store = FeatureStore(tmp_path / "out")
     assert store.record["settings"]["window"] == [0, 4095]
     assert store.read(0).features.max() > FeatureStore(tmp_path / "dark").read(0).features[:, :12].max()
     rebuilt = build_extractor(store.record)
     assert rebuilt.record == store.record
-    assert window_of(rebuilt) == (0, 4095)
+    assert reading_of(rebuilt) == {"window": (0, 4095)}
     with pytest.raises(ValueError, match="window 9-9: must be two different values"):
-        Windowed(Descriptor(), (9, 9))
+        Reading(Descriptor(), window=(9, 9))
+
+
+def test_reduced_decoding_is_part_of_the_record(tmp_path):
+    pytest.importorskip("torchvision")
+    smooth = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    smooth.resize((320, 240), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=95)
+    images = {"a": tmp_path / "a.jpg"}
+    plain = TorchvisionGrid("squeezenet1_1", weights="none", size=(64, 64))
+    report = run(images, tmp_path / "out", extractor=Reading(plain, reduced_decoding=True), dtype="float32")
+    assert report.done == 1
+    store = FeatureStore(tmp_path / "out")
+    assert store.record["settings"]["reduced_decoding"] is True
+    assert store.read(0).size.tolist() == [320, 240]
+
+    # The features are those of the file decoded at a third of its height or more, that is at a half.
+    rebuilt = build_extractor(store.record, weights=tmp_path / "out" / WEIGHTS)
+    assert reading_of(rebuilt) == {"at_least": (64, 64)}
+    with Image.open(tmp_path / "a.jpg") as image:
+        image.draft(None, (160, 120))
+        image.load()
+        assert image.size == (160, 120)
+        np.testing.assert_allclose(store.read(0).features, plain([image])[0].features, rtol=1e-5, atol=1e-6)
+    whole, reduced = plain([Image.open(tmp_path / "a.jpg")])[0].features, store.read(0).features
+    assert not np.array_equal(whole, reduced)
+    cosine = (whole * reduced).sum(1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(reduced, axis=1)
+    assert cosine.min() > 0.99
+
+    with pytest.raises(ValueError, match="reduced_decoding"):
+        run(images, tmp_path / "out", extractor=plain, dtype="float32")
+    with pytest.raises(ValueError, match="descriptor cannot decode images at a reduced size"):
+        Reading(Descriptor(), reduced_decoding=True)
 
 
 def test_sizes_that_nobody_needs_are_refused():

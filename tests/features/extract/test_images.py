@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coattn.features.extract.images import find_images, load_image
+from coattn.features.extract.images import find_images, image_size, load_image
 
 RED = (255, 0, 0)
 
@@ -37,6 +37,34 @@ def test_formats(kind):
     got = pixels(encoded(Image.new("RGB", (5, 4), (200, 10, 30)), kind, quality=95))
     assert got.shape == (4, 5, 3)
     assert np.abs(got.astype(int) - (200, 10, 30)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "at_least", "size"),
+    [
+        ("JPEG", (240, 320), (320, 240)),
+        ("JPEG", (224, 224), (320, 240)),
+        ("JPEG", (241, 10), (640, 480)),
+        ("JPEG", (10, 161), (320, 240)),
+        ("JPEG", (1, 1), (80, 60)),
+        ("JPEG", (1000, 1000), (640, 480)),
+        ("PNG", (224, 224), (640, 480)),
+    ],
+)
+def test_jpeg_files_are_decoded_at_the_smallest_size_that_suffices(kind, at_least, size):
+    image = load_image(encoded(Image.new("RGB", (640, 480), RED), kind), at_least=at_least)
+    assert image.size == size
+    assert image.mode == "RGB"
+
+
+def test_a_turned_jpeg_file_is_decoded_at_a_size_that_suffices_upright(tmp_path):
+    image = Image.new("RGB", (640, 480), RED)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert image_size(tmp_path / "turned.jpg") == load_image(tmp_path / "turned.jpg").size == (480, 640)
+    assert load_image(tmp_path / "turned.jpg", at_least=(320, 240)).size == (240, 320)
+    assert load_image(tmp_path / "turned.jpg", at_least=(240, 320)).size == (480, 640)
 
 
 def test_exif_orientation():

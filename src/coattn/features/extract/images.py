@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from coattn._internal.files import files_below, read_bytes, read_json, require_regular
 
@@ -26,7 +26,11 @@ _DARK_BELOW = 2**13  # 12-bit scanners reach 4095
 
 
 def load_image(
-    source: ImageSource, *, window: Window | None = None, tell: Callable[[str], object] | None = None
+    source: ImageSource,
+    *,
+    window: Window | None = None,
+    at_least: Sequence[int] | None = None,
+    tell: Callable[[str], object] | None = None,
 ) -> Image.Image:
     """Read an image as a viewer would show it, in RGB.
 
@@ -39,6 +43,8 @@ def load_image(
             (h, w, 1), (h, w, 3) or (h, w, 4) of uint8, uint16, or floats in [0, 1].
         window: values of 16-bit pixels that become black and white; None: 0 and 65535. Scanners often use 12 bits, that
             is 0 and 4095. 8-bit images are not changed.
+        at_least: height and width that suffice. A JPEG file is then decoded at the smallest of 1, 1/2, 1/4 and 1/8 of
+            its size that is not below them; libjpeg computes that from fewer coefficients of each block.
         tell: called with one line about a file of several pictures, a file so large that Pillow warns of it, and a
             16-bit image that comes out nearly black because it has no value above 8191.
 
@@ -56,6 +62,9 @@ def load_image(
         name, data = os.fspath(source), read_bytes(source)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if at_least is not None:
+                height, width = reversed(at_least) if _is_turned(image) else at_least
+                image.draft(None, (width, height))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)  # copies of large images cost memory
             if tell is not None and window is None and _is_deep(image):
@@ -75,6 +84,18 @@ def load_image(
     if tell is not None and found.width * found.height > (Image.MAX_IMAGE_PIXELS or float("inf")):
         tell(f"{name}: {found.width} x {found.height} pixels, an unusually large image; it was read")
     return found
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of a readable image file, upright, from its header."""
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        return (height, width) if _is_turned(image) else (width, height)
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether EXIF says that width and height are exchanged."""
+    return image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
 
 
 def _has_several(data: bytes) -> bool:

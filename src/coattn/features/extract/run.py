@@ -24,9 +24,9 @@ from torch import Tensor
 from coattn._internal.files import atomic_path, remove_leftovers
 from coattn._internal.progress import Advance, tell
 from coattn._internal.progress import progress as show_progress
-from coattn.features.extract.extractors.base import Extractor, Regions, window_of
+from coattn.features.extract.extractors.base import Extractor, Regions, reading_of
 from coattn.features.extract.extractors.build import WEIGHTS, build_extractor
-from coattn.features.extract.images import DARK, find_images, load_image
+from coattn.features.extract.images import DARK, find_images, image_size, load_image
 from coattn.features.extract.pipeline import computing, in_background, loading
 from coattn.features.extract.processes import num_cores
 from coattn.features.store.catalog import INDEX
@@ -217,13 +217,15 @@ class _Loaded(NamedTuple):
 
 
 def _load(extractor: Extractor, notes: _Notes, path: Path) -> _Loaded:
+    reading = reading_of(extractor)
     try:
-        image = load_image(path, window=window_of(extractor), tell=notes)
+        image = load_image(path, **reading, tell=notes)
+        size = image_size(path) if "at_least" in reading else image.size
     except OSError as error:
         return _Loaded(path, None, reason=error.strerror or str(error))
     except ValueError as error:
         return _Loaded(path, None, reason=str(error).removeprefix(f"{path}: "))
-    return _Loaded(path, extractor.prepare(image), image.size)
+    return _Loaded(path, extractor.prepare(image), size)
 
 
 _Item = tuple[tuple[str, str], _Loaded]  # ((image id, path in the manifest), loaded image)

@@ -67,32 +67,53 @@ def grid_boxes(rows: int, columns: int) -> np.ndarray:
     return corners.reshape(-1, 4).astype(np.float32)
 
 
-class Windowed:
-    """An extractor that reads 16-bit images with a window (see `load_image`), which its record keeps."""
+class Reading:
+    """An extractor with settings of how image files are read, which its record keeps.
 
-    def __init__(self, extractor: Extractor, window: Sequence[int]) -> None:
-        low, high = window
-        if not 0 <= low < high <= 65535:
-            raise ValueError(f"window {low}-{high}: must be two different values of 16 bits, the smaller one first")
-        self.extractor, self.window = extractor, (int(low), int(high))
-        self.dim, self.num_regions = extractor.dim, extractor.num_regions
+    Args:
+        extractor: the extractor.
+        window: values of 16-bit images that become black and white, see `load_image`.
+        reduced_decoding: decode JPEG files at a half, a quarter or an eighth of their size where that is still at least
+            the size of the extractor's input, see `load_image`.
+
+    Raises:
+        ValueError: not a window of 16 bits; reduced decoding for an extractor whose input has no fixed size.
+    """
+
+    def __init__(
+        self, extractor: Extractor, *, window: Sequence[int] | None = None, reduced_decoding: bool = False
+    ) -> None:
+        self.arguments: dict[str, Any] = {}  # of `load_image`
+        self._settings: dict[str, Any] = {}
+        if window is not None:
+            low, high = window
+            if not 0 <= low < high <= 65535:
+                raise ValueError(f"window {low}-{high}: must be two different values of 16 bits, the smaller one first")
+            self.arguments["window"], self._settings["window"] = (int(low), int(high)), [int(low), int(high)]
+        if reduced_decoding:
+            size = getattr(extractor, "input_size", None)
+            if size is None:
+                name = extractor.record["name"]
+                raise ValueError(f"{name} cannot decode images at a reduced size, only networks with a grid can")
+            self.arguments["at_least"], self._settings["reduced_decoding"] = size, True
+        self.extractor, self.dim, self.num_regions = extractor, extractor.dim, extractor.num_regions
         self.weights, self.parallel = extractor.weights, extractor.parallel
         self.prepare, self.describe = extractor.prepare, extractor.describe
 
     @property
     def record(self) -> dict[str, Any]:
-        """The record of the extractor, with the window among its settings."""
+        """The record of the extractor, with these settings among its own."""
         record = self.extractor.record
-        return {**record, "settings": {**record["settings"], "window": list(self.window)}}
+        return {**record, "settings": {**record["settings"], **self._settings}}
 
     def __call__(self, images: Sequence[Image.Image]) -> list[Regions]:
         """Prepare and describe RGB images of any size."""
         return self.extractor(images)
 
 
-def window_of(extractor: Extractor) -> tuple[int, int] | None:
-    """The window with which images for an extractor are loaded; None if it has none."""
-    return extractor.window if isinstance(extractor, Windowed) else None
+def reading_of(extractor: Extractor) -> dict[str, Any]:
+    """The arguments of `load_image` with which images for an extractor are loaded."""
+    return extractor.arguments if isinstance(extractor, Reading) else {}
 
 
 _LONGEST_SIDE = 8192

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from coattn.features.extract.extractors.base import Extractor, Windowed
+from coattn.features.extract.extractors.base import Extractor, Reading
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.extract.extractors.detector import Detector
 from coattn.features.extract.extractors.efficientnet_lite import EfficientNetLite
@@ -50,9 +50,9 @@ def build_extractor(record: Mapping[str, Any], *, weights: Path | None = None, d
         ValueError: unknown extractor, or weights that are missing or not the recorded ones.
     """
     name, settings = record["name"], dict(record["settings"])
-    if (window := settings.pop("window", None)) is not None:
+    if reading := {name: settings.pop(name) for name in ("window", "reduced_decoding") if name in settings}:
         plain = build_extractor({**record, "settings": settings}, weights=weights, device=device)
-        return Windowed(plain, window)
+        return Reading(plain, **reading)
     if name in ELSEWHERE:
         raise ValueError(
             f"the features that this model reads come from {ELSEWHERE[name]}, which is not part of coattn: "
