@@ -21,6 +21,7 @@ from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.store.writer import StoreWriter
 from coattn.nn import VQAModel
 from coattn.nn.layers import UnbiasedLayerNorm
+from coattn.nn.regions import RegionEncoder
 from coattn.serialization.directory import load_directory, save_model
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
@@ -40,6 +41,7 @@ from coattn.export.onnx import (  # noqa: E402
     biased_layer_norm,
     classifier_axes,
     example_inputs,
+    fold_standardization,
     write_graph,
 )
 
@@ -258,6 +260,17 @@ def test_the_norm_of_mcan_becomes_a_layer_norm() -> None:
     torch.nn.init.normal_(norm.bias)
     rows = torch.randn(5, 24) * torch.tensor([[0.1], [1.0], [10.0], [1e4], [0.0]])
     torch.testing.assert_close(biased_layer_norm(norm)(rows), norm(rows), atol=1e-4, rtol=0)
+
+
+def test_standardization_becomes_a_part_of_the_linear_map() -> None:
+    torch.manual_seed(3)
+    encoder = RegionEncoder(6, dim=4, boxes=True, standardised=True).eval()
+    encoder.standardise(torch.randn(6), torch.rand(6) + 0.1)
+    inputs = (torch.randn(2, 3, 6), torch.tensor([[True, True, False], [True, True, True]]), torch.rand(2, 3, 4))
+    expected = encoder(*inputs)
+    fold_standardization(encoder)
+    assert not encoder.standardised
+    torch.testing.assert_close(encoder(*inputs), expected)
 
 
 def damage(folder: Path, name: str, change: Any) -> None:

@@ -13,8 +13,8 @@ from .layers import Dropout, make_norm
 
 def box_geometry(boxes: Tensor) -> Tensor:
     """Boxes (B, R, 4) as x1 y1 x2 y2 in [0, 1] -> (B, R, 5): the same and the area."""
-    x1, y1, x2, y2 = boxes.unbind(-1)
-    return torch.stack((x1, y1, x2, y2, (x2 - x1) * (y2 - y1)), -1)
+    area = (boxes[..., 2:] - boxes[..., :2]).prod(-1, keepdim=True)
+    return torch.cat((boxes, area), -1)
 
 
 def pixel_boxes(boxes: Tensor, image_sizes: Tensor | None) -> Tensor:

@@ -116,7 +116,7 @@ def unknown_words(question: str, vocabulary: object) -> list[str]:
     Function words ("please", "the") and punctuation are left out. A text encoder's tokenizer has a piece for every
     word, so for anything but a `Vocabulary` the list is empty.
     """
-    if not isinstance(vocabulary, Vocabulary):
+    if not isinstance(vocabulary, Vocabulary) or all(token in vocabulary for token in vocabulary.tokens(question)):
         return []
     unknown: dict[str, None] = {}
     for chunk in normalize_text(question).split():
