@@ -21,6 +21,7 @@ import coattn
 from coattn.cli import main
 from coattn.models import PRESETS
 from coattn.training import run, train
+from coattn.training.evaluation import train_report
 from coattn.training.run import question_only_twin, read_config
 from coattn.training.task import VQATask
 
@@ -139,8 +140,7 @@ def test_other_settings_reuse_what_fits_and_keep_the_finished_model(
 
     monkeypatch.setattr(run, "run_command", pretend)
     # That model cannot read the new features, which the maps of the page need.
-    monkeypatch.setattr(train.Predictor, "load", lambda *_, **__: None)
-    monkeypatch.setattr(train, "write_page", lambda *_, **__: None)
+    monkeypatch.setattr(train_report, "_write_page", lambda *_, **__: None)
     model = Path("run/model/model.safetensors").read_bytes()
     from coattn.features.extract.extractors.patches import Patches
 
@@ -243,12 +243,12 @@ def test_unreadable_images_are_left_out_by_name(
     photos = make_photos(tmp_path / "photos")
     monkeypatch.setattr(run, "run_command", lambda command: pytest.exit("trains"))
     monkeypatch.setattr(train, "draw_report", None)
-    monkeypatch.setattr(train, "_conclude", lambda *arguments: arguments)
+    monkeypatch.setattr(train, "report_training", lambda *arguments, **_: arguments)
     monkeypatch.setattr(run.Run, "finish", lambda *arguments: [])
     for number in range(3):
         (photos / f"{number}.png").write_bytes(b"no image")
     write_table(tmp_path / "answers.csv", rows_of())
-    _, dataset, *_ = coattn.train("answers.csv", images="photos", out="run")
+    _, dataset, *_ = coattn.train("answers.csv", images="photos", out="run").comparison
     assert sum(map(len, dataset.splits.values())) == 34
     assert "3 images cannot be read" in capsys.readouterr().out
     report = json.loads(Path("run/data/report.json").read_text())
@@ -358,11 +358,11 @@ def test_a_messy_table(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     text = "\n".join(["IMAGE ;Question; ANSWER", *rows])
     (tmp_path / "answers.csv").write_text("\ufeff" + text, encoding="utf-8")
     monkeypatch.setattr(train, "draw_report", None)
-    monkeypatch.setattr(train, "_conclude", lambda *arguments: arguments)
+    monkeypatch.setattr(train, "report_training", lambda *arguments, **_: arguments)
     monkeypatch.setattr(run.Run, "finish", lambda *arguments: [])
     with pytest.raises(ValueError, match=r"there is no image 'missing\.png'.*--skip-bad-rows"):
         coattn.train("answers.csv", images="photos", out="run")
-    _, dataset, *_ = coattn.train("answers.csv", images="photos", out="run", skip_bad_rows=True)
+    _, dataset, *_ = coattn.train("answers.csv", images="photos", out="run", skip_bad_rows=True).comparison
     assert sum(map(len, dataset.splits.values())) == 41
     assert "Größe 0.png" in dataset.images
 

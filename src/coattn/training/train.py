@@ -16,7 +16,6 @@ The files of a run, in its folder:
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,29 +23,25 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from coattn._internal.files import write_json, write_text
 from coattn._internal.progress import progress
 from coattn._internal.tensors import find_device
 from coattn.datasets.bad_records import LeftOut
 from coattn.datasets.prepared import Dataset, write_dataset
 from coattn.datasets.question_embeddings import embed_questions
-from coattn.datasets.records import Record
 from coattn.datasets.report import leak_lines
-from coattn.datasets.results import Results, read_results
 from coattn.datasets.rows import DELIMITERS
 from coattn.datasets.table import read_table
-from coattn.explain.maps import Explanation
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.extract.images import find_images
 from coattn.features.extract.run import Extractor, extract
 from coattn.features.store.layout import Skipped
 from coattn.features.store.manifest import MANIFEST, Manifest
 from coattn.features.store.provenance import same_extractor
-from coattn.metrics.comparison import Comparison, compare_answers
+from coattn.metrics.comparison import Comparison
 from coattn.predictor import Predictor
-from coattn.training.evaluation.report import MODEL, PRIOR, TWIN, most_common_answer
+from coattn.training.evaluation.report import MODEL
+from coattn.training.evaluation.train_report import REPORT, report_training
 from coattn.training.run import Run, fit_to_data, question_only_twin, read_config, tell
-from coattn.visualization.browse import write_page
 from coattn.visualization.report import draw_report
 
 
@@ -176,7 +171,8 @@ def train(
         run.refuse_interrupted(identity)
         steps += run.finish(identity, paths, split)
     tell(f"[5/5] comparison on the {split} questions")
-    return _conclude(root, dataset, split, steps, features)
+    comparison = report_training(root, dataset, split, steps, features=features)
+    return TrainedRun(root, root / "model", comparison, root / REPORT)
 
 
 def _read(table: str | os.PathLike[str], images: str | os.PathLike[str] | None, options: dict[str, Any]) -> Dataset:
@@ -270,69 +266,6 @@ def _embed(dataset: Dataset, data: Path, encoder: str | os.PathLike[str]) -> Pat
     with progress("embed", len(questions), unit="questions") as advance:
         embed_questions(questions, folder, loaded, progress=advance)
     return folder
-
-
-def _conclude(root: Path, dataset: Dataset, split: str, steps: list[list[str]], features: Path) -> TrainedRun:
-    """Compare the models and the prior, write the report, and print both with the next commands."""
-    records = dataset.splits[split]
-    common = most_common_answer(dataset.splits["train"])
-    predictions = [folder / "predictions" / f"{split}.json" for folder in (root, root / "question_only")]
-    answers = {
-        MODEL: read_results(predictions[0]),
-        TWIN: read_results(predictions[1]),
-        PRIOR: Results({record.question_id: common for record in records}),
-    }
-    comparison = compare_answers(answers, records, dataset.metric)
-    questions, annotations = (str(root / "data" / f"{split}_{kind}.json") for kind in ("questions", "annotations"))
-    against = ["--against", str(predictions[1])]
-    steps.append(["score", str(predictions[0]), "--questions", questions, "--annotations", annotations, *against])
-    pictures, page = str(root / "data" / "images.json"), root / "report.html"
-    given = ["--images", pictures, "--model", str(root / "model"), "--features", str(features)]
-    given += ["--train-questions", str(root / "data" / "train_questions.json")]
-    steps.append(["browse", *steps[-1][1:6], *given, "--out", str(page)])
-    files = find_images([pictures])
-    predictor = Predictor.load(root / "model", features=features, device="auto")
-
-    def explain(record: Record) -> Explanation:
-        image_id = str(record.image_id)
-        return predictor.attribute(predictor.encode(image_id, picture=files.get(image_id)), record.question)
-
-    write_page(
-        page,
-        answers[MODEL],
-        records,
-        dataset.metric,
-        title=str(predictions[0]),
-        training=dataset.splits["train"],
-        images=files,
-        explain=explain,
-    )
-    commands = "\n".join(f"coattn {shlex.join(step)}" for step in steps)
-    write_text(root / "steps.txt", f"# The steps of `coattn train`, for the folder in which it was run.\n{commands}\n")
-    write_json(root / "scores.json", comparison.to_json(), indent=1)
-    explained = (
-        f"Accuracy in percent ({dataset.metric}) on the {len(records)} {split} questions, 95 % intervals by image. "
-        f"The question-only twin has the same configuration and sees no image. The prior always answers {common!r}."
-    )
-    chosen = "" if split == "test" else " These questions also chose the best epoch, which flatters the models."
-    following = [
-        f'coattn ask {shlex.quote(str(root / "model"))} PHOTO "QUESTION" --map map.png',
-        f"coattn inspect {shlex.quote(str(root / 'data' / 'features'))}",
-    ]
-    left_out = "".join(f"\n- left out: {line}" for line in dataset.skipped)
-    notes = "".join(f"\n- {note}" for note in dataset.notes)
-    write_text(
-        root / "report.md",
-        f"# {root.resolve().name}\n\n{explained}{chosen}\n\n{comparison.markdown()}\n\n## Data\n{notes}{left_out}\n\n"
-        f"## Steps\n\n```\n{commands}\n```\n\n## Next\n\n```\n" + "\n".join(following) + "\n```\n",
-    )
-    tell(f"\n{comparison.table()}\n\n{explained}{chosen}\nreport: {root / 'report.md'}, steps: {root / 'steps.txt'}")
-    tell(f"answers to browse: {page}\n")
-    tell("next:\n  " + "\n  ".join(following))
-    return TrainedRun(root, root / "model", comparison, root / "report.md")
-
-
-# Small parts
 
 
 def _prepare_step(table: object, images: object, options: Mapping[str, Any], data: Path) -> list[str]:
