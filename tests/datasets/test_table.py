@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from coattn.datasets.image_files import ImageFolder, hold_out
 from coattn.datasets.prepared import Dataset
 from coattn.datasets.records import Record
 from coattn.datasets.row_records import cell_text
@@ -24,17 +23,6 @@ from coattn.datasets.rows import read_rows
 from coattn.datasets.table import read_table
 
 NO_SPLIT = {"val_fraction": 0.0, "test_fraction": 0.0}
-
-
-@pytest.fixture
-def scans(tmp_path: Path) -> Path:
-    """A folder of images, one of them in a subfolder, and a name with dots."""
-    folder = tmp_path / "scans"
-    (folder / "ct").mkdir(parents=True)
-    for name in ("a1.png", "a2.jpg", "ct/B 3.PNG", "1.2.840.113.png"):
-        Image.new("L", (4, 4)).save(folder / name)
-    (folder / "notes.txt").write_text("no image")
-    return folder
 
 
 def table(tmp_path: Path, text: str | bytes, name: str = "my.csv") -> Path:
@@ -225,26 +213,6 @@ def test_columns_can_be_said(tmp_path: Path) -> None:
         read_table(path, columns={"question": "Q"})
 
 
-def test_images_are_found_by_name(scans: Path) -> None:
-    folder = ImageFolder(scans)
-    for name in ("ct/B 3.PNG", "ct/B 3", "b 3", "B 3.png", "C:\\scans\\ct\\B 3.PNG", "/elsewhere/B 3.PNG"):
-        assert folder.find(name) == "ct/B 3.PNG"
-    assert folder.find("1.2.840.113") == "1.2.840.113.png"
-    (scans / "a1.jpg").write_bytes((scans / "a2.jpg").read_bytes())
-    with pytest.raises(ValueError, match=r"'a1' may be a1\.jpg or a1\.png .*write its full path"):
-        ImageFolder(scans).find("a1")
-    assert ImageFolder(scans).find("a1.png") == "a1.png"
-    with pytest.raises(ValueError, match="holds no image"):
-        ImageFolder(_empty(scans))
-    with pytest.raises(ValueError, match="is not a folder"):
-        ImageFolder(scans / "a1.png")
-
-
-def _empty(folder: Path) -> Path:
-    (folder / "empty").mkdir()
-    return folder / "empty"
-
-
 def many(tmp_path: Path, count: int, tail: str = "") -> Path:
     rows = [f"i{n % count},q{n},{'yes' if n % 3 else 'no'}{tail}\n" for n in range(3 * count)]
     return table(tmp_path, ("image,question,answer" + (",split" if tail else "") + "\n") + "".join(rows))
@@ -328,12 +296,6 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
         except ValueError as error:
             message = str(error)
         assert not message or message.startswith(str(path))
-
-
-def test_hold_out_is_a_function_of_ids_and_seed() -> None:
-    ids = [f"image {n}" for n in range(100)]
-    assert hold_out(ids, 3, seed=0) == hold_out(reversed(ids), 3, seed=0) == {"image 17", "image 19", "image 74"}
-    assert hold_out(ids, 0, seed=0) == set()
 
 
 def test_real_table(shared_data: Path) -> None:

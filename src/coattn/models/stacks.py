@@ -48,11 +48,9 @@ def make_layer(
     """
     if name not in LAYERS:
         raise ValueError(f"unknown co-attention layer {name!r}; known are {', '.join(LAYERS)}")
-    if name in ("dense", "question_gate"):
-        simple: Callable[..., CoAttentionLayer] = LAYERS[name]
-        return simple(question_dim, region_dim, num_heads=num_heads, dropout=dropout)
     layer: Callable[..., CoAttentionLayer] = LAYERS[name]
-    return layer(question_dim, region_dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout)
+    sizes = {} if name in ("dense", "question_gate") else {"ffn_dim": ffn_dim}
+    return layer(question_dim, region_dim, num_heads=num_heads, dropout=dropout, **sizes)
 
 
 def make_question_encoder(

@@ -10,6 +10,8 @@ from torch import nn
 from coattn._internal.hints import did_you_mean
 from coattn.models import GENERATORS, PRESETS
 from coattn.nn import CoAttentionStack, VQAGenerator, VQAModel
+from coattn.text.encoders import FinetunedQuestionEncoder
+from coattn.training.settings import TextEncoderSettings
 
 
 def build_model(
@@ -57,6 +59,28 @@ def build_model(
         return presets[preset](**sizes, **given)
     except TypeError as error:
         raise ValueError(f"the preset {preset!r} cannot be built with {sizes}: {error}") from error
+
+
+def add_text_encoder(model: VQAModel | VQAGenerator, config: str | None, settings: TextEncoderSettings) -> None:
+    """Put a text encoder before the question encoder of a model, in place; nothing is changed without one.
+
+    Args:
+        model: the model, which reads embeddings of the text encoder's width.
+        config: the architecture of the text encoder, see `FinetunedQuestionEncoder`; None if there is none.
+        settings: how it is trained.
+
+    Raises:
+        ValueError: there are settings without a text encoder, or they do not fit it.
+    """
+    if config is not None:
+        model.question_encoder = FinetunedQuestionEncoder(
+            model.question_encoder,
+            config=config,
+            frozen_layers=settings.frozen_layers,
+            dropout=settings.dropout,
+        )
+    elif settings != TextEncoderSettings():
+        raise ValueError("model.text_encoder has settings, but there is no text encoder; set data.text.encoder")
 
 
 COMPILED_PARTS = ("region_encoder", "coattention", "head")

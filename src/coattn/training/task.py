@@ -21,10 +21,9 @@ from coattn.metrics.calibration import confidences
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
 from coattn.serialization.versions import rename_parameters
-from coattn.text.encoders import FinetunedQuestionEncoder
 from coattn.training.data.batches import Batch
 from coattn.training.data.module import VQADataModule
-from coattn.training.model import build_model, compile_parts, remember_inputs_only
+from coattn.training.model import add_text_encoder, build_model, compile_parts, remember_inputs_only
 from coattn.training.objectives import make_objective
 from coattn.training.optim import check_recipe, freeze_parts, make_optimizer, make_schedule, plain, scale_of
 from coattn.training.progress import PeakMemory
@@ -160,16 +159,7 @@ class VQATask(LightningModule):
             if preset is None or region_dim is None or (num_answers is None and num_answer_words is None):
                 raise ValueError("give a model, or preset, region_dim, num_answers, and num_words or question_dim")
             self.model = build_model(preset, sizes or {}, **from_data)
-        text_encoder = groups["text_encoder"]
-        if text_config is not None:
-            self.model.question_encoder = FinetunedQuestionEncoder(
-                self.model.question_encoder,
-                config=text_config,
-                frozen_layers=text_encoder.frozen_layers,
-                dropout=text_encoder.dropout,
-            )
-        elif text_encoder != TextEncoderSettings():
-            raise ValueError("model.text_encoder has settings, but there is no text encoder; set data.text.encoder")
+        add_text_encoder(self.model, text_config, groups["text_encoder"])
         self.objective = make_objective(self.model, loss=self.loss.name, label_smoothing=self.loss.label_smoothing)
         freeze_parts(self.model, self.optimizer_settings.lr_scale or {})
         if groups["execution"].checkpoint_activations:
@@ -189,9 +179,8 @@ class VQATask(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, and a schedule that advances with each optimizer step."""
-        if math.isinf(
-            self.trainer.num_training_batches
-        ):  # Lightning sets up the data by itself only if max_epochs is set
+        # Lightning sets up the data by itself only if max_epochs is set.
+        if math.isinf(self.trainer.num_training_batches):
             self.trainer.fit_loop.setup_data()
         num_steps = self.trainer.estimated_stepping_batches
         steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)

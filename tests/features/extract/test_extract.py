@@ -277,34 +277,6 @@ def test_shards_of_another_folder_are_refused(photos, tmp_path):
         FeatureStore(tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "not valid JSON"),
-        ("[]", "not the manifest of a feature store"),
-        ('{"format": "coattn-features", "version": 9}', "version 9"),
-        ('{"format": "coattn-features", "version": 1}', "damaged manifest"),
-        (
-            '{"format": "coattn-features", "version": 1, '
-            '"extractor": {"name": "x", "settings": {}, "weights": null}, "dim": 1, '
-            '"dtype": "int8", "flips": false, "units": [{"shard": "../x.h5", "images": {}}]}',
-            "damaged manifest",
-        ),
-        (
-            '{"format": "coattn-features", "version": 1, '
-            '"extractor": {"name": "x", "settings": {}, "weights": null}, "dim": 1, '
-            '"dtype": [], "flips": false, "units": []}',
-            "damaged manifest",
-        ),
-    ],
-)
-def test_a_bad_manifest_is_refused(tmp_path, text, message):
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(ValueError, match=message) as error:
-        FeatureStore(tmp_path)
-    assert "manifest.json" in str(error.value)
-
-
 # --- merging ---
 
 

@@ -83,3 +83,31 @@ def test_unknown_boxes_and_sizes_stay_unknown(tmp_path: Path) -> None:
     assert store.read_padded(np.array([0])).boxes.shape == (1, 3, 4)
     assert not JoinedStore([store, write(tmp_path / "b.h5", dim=2)]).has_boxes
     assert write(tmp_path / "c.h5").has_boxes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "not the manifest of a feature store"),
+        ('{"format": "coattn-features", "version": 9}', "version 9"),
+        ('{"format": "coattn-features", "version": 1}', "damaged manifest"),
+        (
+            '{"format": "coattn-features", "version": 1, '
+            '"extractor": {"name": "x", "settings": {}, "weights": null}, "dim": 1, '
+            '"dtype": "int8", "flips": false, "units": [{"shard": "../x.h5", "images": {}}]}',
+            "damaged manifest",
+        ),
+        (
+            '{"format": "coattn-features", "version": 1, '
+            '"extractor": {"name": "x", "settings": {}, "weights": null}, "dim": 1, '
+            '"dtype": [], "flips": false, "units": []}',
+            "damaged manifest",
+        ),
+    ],
+)
+def test_a_bad_manifest_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        FeatureStore(tmp_path)
+    assert "manifest.json" in str(error.value)
