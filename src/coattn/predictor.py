@@ -107,14 +107,14 @@ class Predictor:
         """Turn an image into region features, once for all questions about it.
 
         Args:
-            image: the path of an image file, its bytes, a PIL image, or an array (height, width, 3) uint8; with a
+            image: The path of an image file, its bytes, a PIL image, or an array (height, width, 3) uint8; with a
                 feature store an id of it, text or number (a file is then a `pathlib.Path`).
-            features: a feature store or its path, for this call in place of the predictor's own.
-            picture: the image that belongs to an id, to show it.
+            features: A feature store or its path, for this call in place of the predictor's own.
+            picture: The image that belongs to an id, to show it.
 
         Raises:
-            ValueError: no readable image, no such id, or features of another extractor or width.
-            OSError: the file cannot be read.
+            ValueError: No readable image, no such id, or features of another extractor or width.
+            OSError: The file cannot be read.
         """
         store = self.features if features is None else self._checked(features)
         if isinstance(image, int) or (isinstance(image, str) and store is not None):
@@ -150,21 +150,21 @@ class Predictor:
         """Answer one question about one image.
 
         Args:
-            image: an encoded image, or anything that `encode` takes.
-            question: in plain words. Longer ones than in training are cut, with a warning.
-            top_k: number of answers. A model that writes them searches with as many beams, or its own number if that is
+            image: An encoded image, or anything that `encode` takes.
+            question: The question in plain words. One that is longer than in training is cut, with a warning.
+            top_k: Number of answers. A model that writes them searches with as many beams, or its own number if that is
                 more.
-            max_risk: the share of wrong answers that may be given, for example 0.05. Answers that the model's risk
+            max_risk: The share of wrong answers that may be given, for example 0.05. Answers that the model's risk
                 certificate does not cover, answers about images unlike those of training, and answers to questions with
                 several unknown words are withheld. When None, doubts are warnings only.
-            answer_anyway: keep the answers that would be withheld, with the reasons.
+            answer_anyway: Keep the answers that would be withheld, with the reasons.
 
         Returns:
             The `top_k` best answers, best first (fewer if the model knows fewer), with the reasons to doubt them; none
             where they are withheld.
 
         Raises:
-            ValueError: an empty question, `top_k` below 1, `max_risk` outside (0, 1), or as `encode` says.
+            ValueError: An empty question, `top_k` below 1, `max_risk` outside (0, 1), or as `encode` says.
         """
         return self.ask_many([(image, question)], top_k=top_k, max_risk=max_risk, answer_anyway=answer_anyway)[0]
 
@@ -180,11 +180,11 @@ class Predictor:
         """Answer many questions, `batch_size` at a time; see `ask`.
 
         Args:
-            questions: pairs of an image and a question. Encode an image that comes up again beforehand, once.
-            top_k: number of answers to each.
-            batch_size: bounds the memory; changes answers by rounding only.
-            max_risk: see `ask`.
-            answer_anyway: see `ask`.
+            questions: Pairs of an image and a question. Encode an image that comes up again beforehand, once.
+            top_k: Number of answers to each.
+            batch_size: Bounds the memory; changes answers by rounding only.
+            max_risk: See `ask`.
+            answer_anyway: See `ask`.
         """
         check_max_risk(max_risk, answer_anyway)
         answers: list[Answers] = []
@@ -213,17 +213,17 @@ class Predictor:
         """Answer one question and measure how much each region and word matters for the best answer.
 
         Args:
-            image: see `ask`.
-            question: see `ask`.
-            method: a name of `coattn.explain.methods.METHODS`, which says what each measures and costs. The default
+            image: See `ask`.
+            question: See `ask`.
+            method: A name of `coattn.explain.methods.METHODS`, which says what each measures and costs. The default
                 shows each region and word alone and leaves each out. Image features are computed once.
-            top_k: number of answers.
+            top_k: Number of answers.
 
         Returns:
             The explanation with its `attribution`, and the attention maps.
 
         Raises:
-            ValueError: as `ask`; no such method, or this model has no attention maps for it.
+            ValueError: As `ask`; no such method, or this model has no attention maps for it.
         """
         find_method(method)
         encoded = self._encoded(image)
@@ -265,17 +265,17 @@ class Predictor:
         """A picture of what the best answer depends on, or of one attention map.
 
         Args:
-            image: see `ask`.
-            question: see `ask`.
-            method: see `attribute`; "dependence" when neither it nor a map is named.
-            map: the name of one map of `maps`, to show where the answer was read.
-            head: which head of it, or "mean"; needed where there are several.
-            word: show the attention of this word, by text or place; of the answer, in a decoder's map.
-            region: show the attention of this region, by number.
-            top_k: number of answers.
+            image: See `ask`.
+            question: See `ask`.
+            method: See `attribute`; "dependence" when neither it nor a map is named.
+            map: The name of one map of `maps`, to show where the answer was read.
+            head: Which head of it, or "mean"; needed where there are several.
+            word: Show the attention of this word, by text or place; of the answer, in a decoder's map.
+            region: Show the attention of this region, by number.
+            top_k: Number of answers.
 
         Raises:
-            ValueError: as `attribute`; or no such map, head, word or region, or one of them must be named.
+            ValueError: As `attribute`; or no such map, head, word or region, or one of them must be named.
         """
         from coattn.visualization.attention import draw
 

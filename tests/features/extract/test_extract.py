@@ -14,10 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from coattn.features.extract.extractors.base import Reading, reading_of
-from coattn.features.extract.extractors.build import WEIGHTS, build_extractor
+from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.extractors.descriptor import Descriptor
-from coattn.features.extract.extractors.torchvision_grid import TorchvisionGrid
 from coattn.features.extract.run import extract
 from coattn.features.store.catalog import INDEX
 from coattn.features.store.merge import merge
@@ -216,9 +214,6 @@ def test_the_batch_size_changes_nothing(photos, tmp_path):
     np.testing.assert_array_equal(one.read_flat(np.arange(10)).features, three.read_flat(np.arange(10)).features)
 
 
-# --- another run in the same folder ---
-
-
 def test_other_settings_are_refused(photos, tmp_path):
     run(photos, tmp_path / "out")
     before = contents(tmp_path / "out")
@@ -258,9 +253,6 @@ def test_a_folder_of_something_else_is_left_alone(photos, tmp_path):
         run(photos, tmp_path / "out.h5")
 
 
-# --- folders that were meddled with ---
-
-
 def test_shards_of_another_folder_are_refused(photos, tmp_path):
     run(photos, tmp_path / "out")
     run(dict(reversed(photos.items())), tmp_path / "reversed")
@@ -275,9 +267,6 @@ def test_shards_of_another_folder_are_refused(photos, tmp_path):
     shard.write_bytes((tmp_path / "coarse" / "shard-00000.h5").read_bytes())
     with pytest.raises(ValueError, match=r"another extractor than manifest\.json"):
         FeatureStore(tmp_path / "out")
-
-
-# --- merging ---
 
 
 def test_merged_is_equal(photos, tmp_path):
@@ -328,25 +317,6 @@ def test_stores_that_do_not_fit_are_not_merged(photos, tmp_path):
         merge([tmp_path / "a"], out)
 
 
-# --- rebuilding ---
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"name": "magic"}, "unknown extractor 'magic'"),
-        ({"settings": {"cells": 3}}, "settings that this coattn does not know"),
-        ({"name": "torchvision", "settings": {"model": "resnet18"}}, "needs its weights"),
-    ],
-)
-def test_a_record_of_something_unknown_is_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        build_extractor({**Descriptor().record, **change})
-
-
-# --- under fire ---
-
-
 def test_a_folder_that_is_removed_meanwhile_is_an_error(photos, tmp_path):
     class Removing(Descriptor):
         def describe(self, pixels):
@@ -355,58 +325,3 @@ def test_a_folder_that_is_removed_meanwhile_is_an_error(photos, tmp_path):
 
     with pytest.raises((ValueError, OSError), match=r"removed or changed|No such file"):
         run(photos, tmp_path / "out", extractor=Removing())
-
-
-def test_the_window_of_deep_images_is_part_of_the_record(tmp_path, capsys):
-    ramp = np.tile(np.linspace(0, 4095, 256).astype(np.uint16), (64, 1))
-    for name in "ab":
-        Image.fromarray(ramp).save(tmp_path / f"{name}.png")
-    images = {name: tmp_path / f"{name}.png" for name in "ab"}
-    assert run(images, tmp_path / "dark").dark == 2
-    assert capsys.readouterr().err.count("uses a small part of its 16-bit range") == 1
-    report = run(images, tmp_path / "out", extractor=Reading(Descriptor(), window=(0, 4095)))
-    assert report.dark == 0
-    store = FeatureStore(tmp_path / "out")
-    assert store.record["settings"]["window"] == [0, 4095]
-    assert store.read(0).features.max() > FeatureStore(tmp_path / "dark").read(0).features[:, :12].max()
-    rebuilt = build_extractor(store.record)
-    assert rebuilt.record == store.record
-    assert reading_of(rebuilt) == {"window": (0, 4095)}
-    with pytest.raises(ValueError, match="window 9-9: must be two different values"):
-        Reading(Descriptor(), window=(9, 9))
-
-
-def test_reduced_decoding_is_part_of_the_record(tmp_path):
-    pytest.importorskip("torchvision")
-    smooth = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8))
-    smooth.resize((320, 240), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=95)
-    images = {"a": tmp_path / "a.jpg"}
-    plain = TorchvisionGrid("squeezenet1_1", weights="none", size=(64, 64))
-    report = run(images, tmp_path / "out", extractor=Reading(plain, reduced_decoding=True), dtype="float32")
-    assert report.done == 1
-    store = FeatureStore(tmp_path / "out")
-    assert store.record["settings"]["reduced_decoding"] is True
-    assert store.read(0).size.tolist() == [320, 240]
-
-    # The features are those of the file decoded at a third of its height or more, that is at a half.
-    rebuilt = build_extractor(store.record, weights=tmp_path / "out" / WEIGHTS)
-    assert reading_of(rebuilt) == {"at_least": (64, 64)}
-    with Image.open(tmp_path / "a.jpg") as image:
-        image.draft(None, (160, 120))
-        image.load()
-        assert image.size == (160, 120)
-        np.testing.assert_allclose(store.read(0).features, plain([image])[0].features, rtol=1e-5, atol=1e-6)
-    whole, reduced = plain([Image.open(tmp_path / "a.jpg")])[0].features, store.read(0).features
-    assert not np.array_equal(whole, reduced)
-    cosine = (whole * reduced).sum(1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(reduced, axis=1)
-    assert cosine.min() > 0.99
-
-    with pytest.raises(ValueError, match="reduced_decoding"):
-        run(images, tmp_path / "out", extractor=plain, dtype="float32")
-    with pytest.raises(ValueError, match="descriptor cannot decode images at a reduced size"):
-        Reading(Descriptor(), reduced_decoding=True)
-
-
-def test_sizes_that_nobody_needs_are_refused():
-    with pytest.raises(ValueError, match="size 60000x60000 is too large; the limit is 8192 on a side"):
-        build_extractor({**Descriptor().record, "settings": {"grid": [4, 4], "size": [60000, 60000]}})
