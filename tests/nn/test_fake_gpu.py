@@ -36,6 +36,7 @@ def batch(targets: tuple[int, ...]) -> Batch:
         return Batch(
             **inputs,
             image_sizes=torch.ones(3, 2),
+            images=torch.arange(3),
             target_rows=torch.zeros(targets[0], dtype=torch.int64),
             target_answers=torch.zeros(targets, dtype=torch.int64),
             target_scores=torch.ones(targets[0]),

@@ -93,6 +93,39 @@ def test_one_answer_by_one_equals_the_batch(name: str) -> None:
         torch.testing.assert_close(model(**trimmed).logits[0], logits[i], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("options", [{}, {"order": "stacking"}, {"faithful": True}])
+def test_mcan_shares_the_images_of_questions(options: dict[str, object]) -> None:
+    shares_images(build("mcan_small", **options))
+
+
+@pytest.mark.parametrize("name", models.PRESETS)
+def test_questions_that_share_an_image_are_answered_as_if_each_had_its_own(name: str) -> None:
+    shares_images(build(name))
+
+
+def shares_images(model: VQAModel) -> None:
+    batch, images = inputs(), torch.tensor([1, 0, 1])
+    sides = ("regions", "region_mask", "boxes")
+    own = {key: value[images] if key in sides else value for key, value in batch.items()}
+    shared = {key: value[:2] if key in sides else value for key, value in batch.items()}
+    expected = model.eval()(**own, need_weights=True)
+    for need_weights in (False, True):
+        found = model(**shared, images=images, need_weights=need_weights)
+        torch.testing.assert_close(found.logits, expected.logits, atol=1e-6, rtol=0)
+    assert found.maps.keys() == expected.maps.keys()
+    for key, weights in found.maps.items():
+        torch.testing.assert_close(weights, expected.maps[key], atol=1e-6, rtol=0)
+
+
+def test_the_image_side_before_the_first_exchange_is_computed_once_per_image() -> None:
+    model, batch, rows = build("mcan_small").eval(), inputs(), []
+    for module in (model.region_encoder, model.coattention.layers[2].self_attn, model.coattention.layers[3].self_attn):
+        module.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[:-1].numel()))
+    image = {key: batch[key][1:2] for key in ("regions", "region_mask", "boxes")}
+    model(**batch | image, images=torch.zeros(3, dtype=torch.int64))
+    assert rows == [5, 5, 15]  # regions of the image, and of three questions about it
+
+
 @pytest.mark.parametrize("name", models.PRESETS)
 def test_gradients_reach_every_parameter(name: str) -> None:
     model, batch = build(name).double(), inputs()

@@ -51,6 +51,7 @@ def make_batch(question: Tensor, regions: Tensor, targets: Tensor) -> Batch:
         region_mask=regions.abs().sum(dim=-1) > 0,
         boxes=torch.zeros(*regions.shape[:2], 4),
         image_sizes=torch.ones(len(regions), 2),
+        images=torch.arange(len(regions)),
         target_rows=rows,
         target_answers=answers,
         target_scores=targets[rows, answers],

@@ -36,6 +36,7 @@ def batch(*, words: bool) -> Batch:
         region_mask=torch.ones(B, R, dtype=torch.bool),
         boxes=torch.zeros(B, R, 4),
         image_sizes=torch.ones(B, 2),
+        images=torch.arange(B),
         target_rows=torch.arange(B),
         target_answers=torch.zeros((B, 3) if words else B, dtype=torch.int64),
         target_scores=torch.ones(B),

@@ -91,6 +91,7 @@ def made_batch(sizes: Sizes, questions: int, regions: int, tokens: int, device: 
         region_mask=torch.ones(questions, regions, dtype=torch.bool),
         boxes=boxes,
         image_sizes=torch.full((questions, 2), 480.0),
+        images=torch.arange(questions),
         target_rows=torch.arange(questions),
         target_answers=torch.randint(0, sizes.num_answers, (questions,)),
         target_scores=torch.ones(questions),

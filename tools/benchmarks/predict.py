@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -152,15 +153,18 @@ def computed(context: Context, data: DataSet, name: str, rates: list[float]) -> 
     if name == CONVENTIONAL:
         shapes = conventional_shapes(split)
     else:
-        batches = evaluation_batches(split.num_regions, split.num_tokens, 2 * context.scale.batch_size)
+        batches = evaluation_batches(split.num_regions, split.num_tokens, split.images, 2 * context.scale.batch_size)
         shapes = [(len(b), int(split.num_regions[b].max()), int(split.num_tokens[b].max())) for b in batches]
     limit = context.matrix_rates["bf16" if "bf16" in name else "float32"]
     return work(context.scale.sizes, split, shapes, rates, passes=FORWARD, limit=limit)
 
 
 def evaluation_data(context: Context) -> DataSet:
-    """Questions for some evaluation batches, twice as large as those of training."""
-    return context.scale.data(context.folder, ADAPTIVE, num_batches=2 * context.scale.eval_batches)
+    """Questions for some evaluation batches, twice as large as those of training; five about each image."""
+    scale = context.scale
+    questions = 2 * scale.eval_batches * scale.batch_size
+    images = math.ceil(questions / 5)
+    return scale.sized_data(context.folder, ADAPTIVE, num_images=images, num_questions=questions)
 
 
 def our_rate(context: Context, data: DataSet, precision: str) -> Callable[[], float]:

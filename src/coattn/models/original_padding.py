@@ -95,8 +95,12 @@ class OriginalPadding(VQAModel):
         boxes: Tensor | None = None,
         image_sizes: Tensor | None = None,
         need_weights: bool = False,
+        images: Tensor | None = None,
     ) -> VQAOutput:
         """See `VQAModel.forward`."""
+        if images is not None:
+            regions, region_mask = regions[images], region_mask[images]
+            boxes, image_sizes = (None if part is None else part[images] for part in (boxes, image_sizes))
         check_masks(question, regions, question_mask, region_mask)
         inputs = Inputs(question, regions, question_mask, region_mask, boxes)
         padded = self.pad(inputs)

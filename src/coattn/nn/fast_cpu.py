@@ -47,8 +47,11 @@ def relu_dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
 
     Saves only its result for the backward pass, and not also `x` and the kept places. Gain: 1.04
     to 1.08 of a bfloat16 step of MCAN-small (64 images of 10 to 100 regions; median and fastest of 16 in turns).
+    Without dropout it is `relu_`.
     """
-    if not training or _needs_plain(x, p):
+    if not training:
+        return x.relu_()
+    if _needs_plain(x, p):
         return plain_relu_dropout(x, p, training)
     return _ReluDropout.apply(x, p)
 

@@ -20,10 +20,10 @@ def pack(x: Tensor, mask: Tensor | None) -> Tensor:
     """The rows of `x` (B, T, D) that are real by `mask` (B, T), as (N, D).
 
     `x` is returned unchanged where it has no padding, on a GPU, which would have to wait for N, and in a traced or
-    compiled model, whose shapes cannot depend on values.
+    compiled model, whose shapes cannot depend on values. So are packed rows (N, D).
     """
     fixed_shapes = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if mask is None or mask.device.type != "cpu" or fixed_shapes or bool(mask.all()):
+    if x.dim() == 2 or mask is None or mask.device.type != "cpu" or fixed_shapes or bool(mask.all()):
         return x
     rows = mask.flatten().nonzero()[:, 0]
     return _Pack.apply(x, rows) if torch.is_grad_enabled() else _select(x, rows)

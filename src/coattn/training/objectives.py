@@ -120,8 +120,11 @@ class Choosing:
         self.loss, self.activation = loss, ACTIVATIONS[loss]
 
     def logits(self, model: VQAModel, batch: Batch) -> Tensor:
-        """See `Objective`."""
-        return model(**_inputs(batch)).logits.float()
+        """See `Objective`. In an evaluation the questions about an image share its side, see `VQAModel.forward`."""
+        images = None
+        if not model.training:
+            batch, images = batch.images_once()
+        return model(**_inputs(batch), images=images).logits.float()
 
     def losses(self, model: VQAModel, batch: Batch) -> Tensor:
         """See `Objective`."""

@@ -61,6 +61,21 @@ def test_a_batch_moves_without_a_copy_of_what_is_there(tiny_data: Path) -> None:
     assert {part.device.type for part in moved[:-1]} == {"meta"}
 
 
+def test_a_batch_with_each_image_once_is_the_same_batch(tiny_data: Path) -> None:
+    split = module(tiny_data).split("train")
+    batch = split.batch(np.arange(len(split.images)))
+    once, rows = batch.images_once()
+    assert rows is not None
+    assert len(once.regions) == len(np.unique(split.images)) < len(batch.regions)
+    for mine, theirs in (
+        (once.regions, batch.regions),
+        (once.region_mask, batch.region_mask),
+        (once.boxes, batch.boxes),
+    ):
+        assert torch.equal(mine[rows], theirs)
+    assert split.batch(np.arange(1)).images_once()[1] is None  # no image repeats
+
+
 @pytest.mark.parametrize(("device", "free"), [("cuda", True), ("mps", False), ("xpu", False)])
 def test_the_memory_of_a_batch_is_not_lent_again_before_it_is_copied(
     device: str, free: bool, tiny_data: Path, monkeypatch: pytest.MonkeyPatch

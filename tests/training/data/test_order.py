@@ -104,9 +104,16 @@ def test_plan_refuses(change: dict, message: str) -> None:
 
 def test_evaluation_takes_everything_once_largest_first() -> None:
     regions, tokens = np.array([3, 9, 5, 9, 1]), np.array([1, 2, 3, 4, 5])
-    batches = evaluation_batches(regions, tokens, 2)
+    batches = evaluation_batches(regions, tokens, np.arange(5), 2)
     assert [batch.tolist() for batch in batches] == [[3, 1], [2, 0], [4]]
-    assert evaluation_batches(regions[:0], tokens[:0], 2) == []
+    assert evaluation_batches(regions[:0], tokens[:0], regions[:0], 2) == []
+
+
+def test_evaluation_keeps_the_questions_of_an_image_together() -> None:
+    images = np.array([7, 2, 7, 4, 2, 4])  # all of one size; image 4 has the longest question, then 7, then 2
+    tokens = np.array([5, 3, 2, 1, 4, 9])
+    (batch,) = evaluation_batches(np.full(6, 36), tokens, images, 6)
+    assert images[batch].tolist() == [4, 4, 7, 7, 2, 2]
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.integers(1, 3))

@@ -28,10 +28,15 @@ class LayerOutput(NamedTuple):
 
 
 class CoAttentionLayer(nn.Module, ABC):
-    """Base of the co-attention layers: any layer may follow any other of the same two widths."""
+    """Base of the co-attention layers: any layer may follow any other of the same two widths.
+
+    Attributes:
+        reads_regions: False for a layer that passes the regions through.
+    """
 
     question_dim: int
     region_dim: int
+    reads_regions: bool = True
 
     @abstractmethod
     def forward(
@@ -56,6 +61,25 @@ class CoAttentionLayer(nn.Module, ABC):
             The two new sequences and the maps, named `<rows>_to_<columns>`. Values at padded places are undefined;
             every reader masks them.
         """
+
+    def attend_regions(self, regions: Tensor, region_mask: Tensor) -> Tensor:
+        """The first steps of the layer, as far as they read the regions alone: once for all questions about an image.
+
+        A layer without such steps returns `regions` (B, R, region_dim).
+        """
+        return regions
+
+    def attend_question(
+        self,
+        question: Tensor,
+        regions: Tensor,
+        question_mask: Tensor,
+        region_mask: Tensor,
+        *,
+        need_weights: bool = False,
+    ) -> LayerOutput:
+        """The rest of `forward`, from the regions that `attend_regions` returned."""
+        return self(question, regions, question_mask, region_mask, need_weights=need_weights)
 
 
 class PoolingOutput(NamedTuple):

@@ -34,6 +34,8 @@ class QuestionSelfAttention(CoAttentionLayer):
         ValueError: `num_heads` does not divide a width.
     """
 
+    reads_regions = False
+
     def __init__(
         self,
         question_dim: int,
@@ -171,19 +173,36 @@ class RegionGuidedAttention(CoAttentionLayer):
 
         Maps: `regions_to_regions` (B, H, R, R), `regions_to_question` (B, H, R, T).
         """
-        tokens, rows = question, regions
-        if not need_weights:  # maps show padding too
-            tokens, rows = pack(question, question_mask), pack(regions, region_mask)
-        # The regions attend to themselves.
-        update, to_regions = self.self_attn(rows, rows, region_mask, query_mask=region_mask, need_weights=need_weights)
+        rows = regions if need_weights else pack(regions, region_mask)  # maps show padding too
+        update, weights = self.self_attn(rows, rows, region_mask, query_mask=region_mask, need_weights=need_weights)
         rows = self.self_residual(rows, update)
-        # The regions attend to the question.
-        update, to_question = self.question_attn(
+        output = self.attend_question(question, rows, question_mask, region_mask, need_weights=need_weights)
+        return output._replace(maps=name_maps(regions_to_regions=weights) | output.maps)
+
+    def attend_regions(self, regions: Tensor, region_mask: Tensor) -> Tensor:
+        """The regions attend to themselves, `V1` (B, R, region_dim)."""
+        rows = pack(regions, region_mask)
+        update, _ = self.self_attn(rows, rows, region_mask, query_mask=region_mask)
+        return unpack(self.self_residual(rows, update), region_mask)
+
+    def attend_question(
+        self,
+        question: Tensor,
+        regions: Tensor,
+        question_mask: Tensor,
+        region_mask: Tensor,
+        *,
+        need_weights: bool = False,
+    ) -> LayerOutput:
+        """The regions `V1`, (B, R, region_dim) or packed, attend to the question. Map: `regions_to_question`."""
+        tokens, rows = question, regions
+        if not need_weights:
+            tokens, rows = pack(question, question_mask), pack(regions, region_mask)
+        update, weights = self.question_attn(
             rows, tokens, question_mask, query_mask=region_mask, need_weights=need_weights
         )
         rows = self.ffn(self.guided_residual(rows, update))
-        maps = name_maps(regions_to_regions=to_regions, regions_to_question=to_question)
-        return LayerOutput(question, unpack(rows, region_mask), maps)
+        return LayerOutput(question, unpack(rows, region_mask), name_maps(regions_to_question=weights))
 
 
 class ModularCoAttention(CoAttentionLayer):
@@ -235,6 +254,28 @@ class ModularCoAttention(CoAttentionLayer):
             question, regions, question_mask, region_mask, need_weights=need_weights
         )
         question, regions, region_maps = self.region_layer(
+            question, regions, question_mask, region_mask, need_weights=need_weights
+        )
+        return LayerOutput(question, regions, question_maps | region_maps)
+
+    def attend_regions(self, regions: Tensor, region_mask: Tensor) -> Tensor:
+        """The regions attend to themselves, as in `RegionGuidedAttention`."""
+        return self.region_layer.attend_regions(regions, region_mask)
+
+    def attend_question(
+        self,
+        question: Tensor,
+        regions: Tensor,
+        question_mask: Tensor,
+        region_mask: Tensor,
+        *,
+        need_weights: bool = False,
+    ) -> LayerOutput:
+        """SA on the question, which the regions then attend to. Maps: `question_to_question`, `regions_to_question`."""
+        question, regions, question_maps = self.question_layer(
+            question, regions, question_mask, region_mask, need_weights=need_weights
+        )
+        question, regions, region_maps = self.region_layer.attend_question(
             question, regions, question_mask, region_mask, need_weights=need_weights
         )
         return LayerOutput(question, regions, question_maps | region_maps)

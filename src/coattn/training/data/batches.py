@@ -34,6 +34,7 @@ class Batch(NamedTuple):
         region_mask: (B, R) bool, True = real.
         boxes: (B, R, 4) float32, x1 y1 x2 y2 in [0, 1]; None if the feature store does not know them.
         image_sizes: (B, 2) float32, width and height in pixels; None if one of them is unknown.
+        images: (B,) int64, the place of each question's image in the store.
         target_rows: (S,) int64; the s-th score belongs to question `target_rows[s]` of the batch ...
         target_answers: (S,) int64 ... and to this answer of the vocabulary; or for a model that writes its answers
             (S, L), the ids of the answer's words and its end, zeros at padding;
@@ -48,6 +49,7 @@ class Batch(NamedTuple):
     region_mask: Tensor
     boxes: Tensor | None
     image_sizes: Tensor | None
+    images: Tensor
     target_rows: Tensor
     target_answers: Tensor
     target_scores: Tensor
@@ -62,6 +64,25 @@ class Batch(NamedTuple):
             part.to(device, non_blocking=non_blocking) if isinstance(part, Tensor) and part.device != device else part
             for part in self
         )
+
+    def images_once(self) -> tuple[Batch, Tensor | None]:
+        """The batch with each image once, and the row (B,) of each question's image.
+
+        The batch is returned unchanged, with None, where no image repeats, and on a GPU, which would have to wait for
+        the number of images.
+        """
+        if self.images.device.type != "cpu":
+            return self, None
+        _, first, rows = np.unique(self.images.numpy(), return_index=True, return_inverse=True)
+        if len(first) == len(rows):
+            return self, None
+        once = self._replace(
+            regions=self.regions[first],
+            region_mask=self.region_mask[first],
+            boxes=None if self.boxes is None else self.boxes[first],
+            image_sizes=None if self.image_sizes is None else self.image_sizes[first],
+        )
+        return once, torch.from_numpy(rows)
 
     def targets(self, num_answers: int) -> Tensor:
         """The soft scores as a dense (B, num_answers) float32 tensor, on the device of the batch."""
@@ -199,6 +220,7 @@ def make_batch(draw: Draw, texts: Texts, features: Features) -> Batch:
         region_mask=region_mask,
         boxes=boxes,
         image_sizes=image_sizes,
+        images=torch.from_numpy(draw.images),
         divisor=draw.divisor,
     )
 

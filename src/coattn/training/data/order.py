@@ -182,11 +182,11 @@ class TrainingOrder:
 
 def evaluation_draws(split: Split, batch_size: int, rank: int, num_ranks: int, *, mixed: bool = False) -> list[Draw]:
     """The draws of one of several devices over a split: by size, or with `mixed` each batch a random sample."""
-    batches = evaluation_batches(split.num_regions, split.num_tokens, batch_size)
+    batches = evaluation_batches(split.num_regions, split.num_tokens, split.images, batch_size)
     if mixed:
         order = np.argsort(random_integers(len(split.images), 0, 0, ORDER), kind="stable")
         batches = np.array_split(order, len(batches))
-    shares = (share(batch, rank, num_ranks) for batch in batches)
+    shares = (share(batch, rank, num_ranks, together=not mixed) for batch in batches)
     return [Draw(positions, split.images[positions], float(len(positions))) for positions in shares]
 
 

@@ -148,9 +148,17 @@ def padding_share(regions: np.ndarray, tokens: np.ndarray, batches: Sequence[np.
     return Padding(*(1 - part / max(padded, 1) for part, padded in zip(real, whole, strict=True)))
 
 
-def evaluation_batches(regions: np.ndarray, tokens: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """The questions of each batch of an evaluation, sorted by size, largest first."""
-    order = np.lexsort((tokens, regions))[::-1].copy()  # torch does not support negative strides
+def evaluation_batches(
+    regions: np.ndarray, tokens: np.ndarray, images: np.ndarray, batch_size: int
+) -> list[np.ndarray]:
+    """The questions of each batch of an evaluation, sorted by size, largest first, those of an image together.
+
+    Images with equally many regions are sorted by their longest question, which saves padding of tokens.
+    """
+    _, image = np.unique(images, return_inverse=True)
+    longest = np.zeros(len(images), tokens.dtype)
+    np.maximum.at(longest, image, tokens)
+    order = np.lexsort((image, longest[image], regions))[::-1].copy()  # torch does not support negative strides
     return np.array_split(order, math.ceil(len(order) / batch_size)) if len(order) else []
 
 

@@ -56,6 +56,7 @@ def shuffled(batch: Batch) -> Batch:
         region_mask=batch.region_mask.roll(half, 0),
         boxes=moved(batch.boxes),
         image_sizes=moved(batch.image_sizes),
+        images=batch.images.roll(half, 0),
     )
 
 
