@@ -94,7 +94,7 @@ def run(code: str) -> str:
         ("import coattn", HEAVY),
         ("import coattn.models; coattn.VQAModel", HEAVY),
         ("import coattn; coattn.load", ("lightning", "transformers", "matplotlib", "torchvision", "h5py")),
-        ("import coattn; coattn.Predictor", ("lightning", "transformers", "matplotlib", "torchvision")),
+        ("import coattn; coattn.Predictor", ("lightning", "transformers", "matplotlib", "torchvision", "h5py")),
         ("import coattn.cli", ("torch", *HEAVY)),
         ("import coattn.runtime", ("torch", *(name for name in HEAVY if name != "PIL"))),
     ],

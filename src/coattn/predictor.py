@@ -25,7 +25,7 @@ from coattn.features.encoded import EncodedImage, feature_arrays, image_sizes
 from coattn.features.extract.extractors.base import Extractor, reading_of
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.images import ImageSource, load_image
-from coattn.features.store.reader import FeatureStore, require_same_extractor, same_extractor
+from coattn.features.store.provenance import require_same_extractor, same_extractor
 from coattn.nn import GeneratorOutput, VQAGenerator, VQAOutput
 from coattn.nn.decoder import PAD
 from coattn.nn.maps import parse
@@ -36,6 +36,7 @@ from coattn.text.reading import question_words, read_questions
 from coattn.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from coattn.features.store.reader import FeatureStore
     from coattn.text.encoders import TextEncoder
 
 # Questions are asked about an encoded image, or about anything that `Predictor.encode` takes.
@@ -339,6 +340,8 @@ class Predictor:
 
     def _checked(self, features: FeatureStore | str | os.PathLike[str]) -> FeatureStore:
         """The store, if its features are those that the model was trained on."""
+        from coattn.features.store.reader import FeatureStore
+
         store = features if isinstance(features, FeatureStore) else FeatureStore(features)
         wanted_by = str(self.directory.folder)
         width = self.model.region_encoder.region_dim

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from coattn.datasets.doubt import Doubt
 from coattn.datasets.records import Record
-from coattn.datasets.results import FORMS, Doubt, Results, default_name, read_results, write_results
+from coattn.datasets.results import FORMS, Results, default_name, read_results, write_results
 
 RECORDS = [Record(20, "a.jpg", "what?", extra={"image": "VizWiz_a.jpg"}), Record("7", 3, "how?")]
 RESULTS = Results({20: "yes", "7": "two “dogs”"}, {20: 0.123456789, "7": 1.0}, {20: 0.25, "7": 0.5})

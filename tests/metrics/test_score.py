@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from coattn.datasets.doubt import Doubt
 from coattn.datasets.records import Record
-from coattn.datasets.results import Doubt, Results, read_results
+from coattn.datasets.results import Results, read_results
 from coattn.datasets.vqa_json import METRICS as NAMED_BY_DATA
 from coattn.datasets.vqa_json import read_vqa
 from coattn.metrics.score import METRICS, column_groups, score, seen_groups

@@ -16,8 +16,9 @@ from chromium import outcome, script
 from PIL import Image
 
 from coattn.cli import main
+from coattn.datasets.doubt import Doubt
 from coattn.datasets.records import Record
-from coattn.datasets.results import Doubt, Results, write_results
+from coattn.datasets.results import Results, write_results
 from coattn.datasets.vqa_json import write_vqa
 from coattn.explain.answers import Answers
 from coattn.explain.maps import Attribution, Explanation

@@ -16,9 +16,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from coattn._internal.files import atomic_path, parse_json
+from coattn.datasets.doubt import Doubt
 from coattn.datasets.json_entries import (
     Place,
     checked_id,
@@ -34,20 +35,6 @@ _EXAMPLE = '[{"question_id": ..., "answer": ...}, ...]'
 _ID_KEYS = ("question_id", "questionId", "image")  # ours and VQA's, GQA's, VizWiz's
 _ANSWER_KEYS = ("answer", "prediction", "text")  # ours and VQA's, GQA's, LLaVA's
 _A_OKVQA_KEYS = ("direct_answer", "multiple_choice")
-
-
-class Doubt(NamedTuple):
-    """Whether to believe an answer.
-
-    Attributes:
-        withheld: the model says that it does not know.
-        reasons: a sentence for each reason to doubt the answer, whether or not it is withheld.
-        unknown_words: the content words of the question that the model does not know, in order.
-    """
-
-    withheld: bool = False
-    reasons: tuple[str, ...] = ()
-    unknown_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from typing import Self
 import numpy as np
 
 from coattn._internal.files import atomic_path, read_json
-from coattn.datasets.results import Doubt
+from coattn.datasets.doubt import Doubt
 from coattn.explain.answers import Answer, Answers
 from coattn.explain.image_index import NEIGHBORS, QUANTILE, ImageIndex, mean_features
 from coattn.metrics.certificate import Certificate, certified_threshold

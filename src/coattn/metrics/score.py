@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from coattn._internal.hints import did_you_mean
+from coattn.datasets.doubt import Doubt
 from coattn.datasets.leaks import find_exposures
 from coattn.datasets.records import Record
-from coattn.datasets.results import Doubt, Results
+from coattn.datasets.results import Results
 from coattn.metrics.anls import judge_anls
 from coattn.metrics.bootstrap import (
     LEAST_IMAGES,

@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 from coattn._internal.files import atomic_path
+from coattn.datasets.doubt import Doubt
 from coattn.datasets.leaks import find_exposures
 from coattn.datasets.records import Record
-from coattn.datasets.results import Doubt, Results
+from coattn.datasets.results import Results
 from coattn.explain.maps import Explanation
 from coattn.features.extract.images import load_image
 from coattn.metrics.score import aligned, judge, summarize
