@@ -283,7 +283,7 @@ FORMATS: dict[str, Format] = {
     "hengyuan checkpoint": Format(make_hengyuan_checkpoint, convert_hengyuan),
     "word vectors": Format(make_word_vectors, word_vectors, (), 2),
     "checkpoint": Format(make_checkpoint, load_checkpoint, ("checkpoints/*.ckpt",), 3),
-    "checkpoint to go on from": Format(make_checkpoint, partial(use_checkpoint, "fit"), (), 1, ("*/best.ckpt",)),
+    "checkpoint to resume from": Format(make_checkpoint, partial(use_checkpoint, "fit"), (), 1, ("*/best.ckpt",)),
     "checkpoint to predict with": Format(make_checkpoint, partial(use_checkpoint, "predict"), (), 1, ("*/best.ckpt",)),
     "training": Format(make_training, fit, (), 3),
     # Last, because torch trains in no process that is forked after it has exported a model.

@@ -15,7 +15,7 @@ from file_formats import FORMATS
 SLOW = {
     *("export", "model with a network", "model with a text encoder", "text encoder", "vision model"),
     *("extractor weights", "question embeddings", "DAQUAR", "Sort-of-CLEVR", "LMDB", "Parquet", "Arrow"),
-    *("checkpoint", "checkpoint to go on from", "checkpoint to predict with", "training", "inspected data set"),
+    *("checkpoint", "checkpoint to resume from", "checkpoint to predict with", "training", "inspected data set"),
 }
 
 

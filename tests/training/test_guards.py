@@ -132,7 +132,7 @@ def test_damaged_checkpoints_are_one_message(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"{name}\.ckpt: not a readable checkpoint"):
             read_checkpoint(path)
-    with pytest.raises(ValueError, match="cannot go on from this checkpoint, it lacks epoch, global_step"):
+    with pytest.raises(ValueError, match="cannot resume from this checkpoint, it lacks epoch, global_step"):
         read_checkpoint(whole, complete=True)
 
 

@@ -123,7 +123,7 @@ def test_two_devices_end_with_a_checkpoint(how: str, config: Path, tmp_path: Pat
         assert "coattn: error: rank 1 of 2 no longer responds; run the same command with --resume" in errors
     else:
         assert status == 128 + signal.Signals[how]
-        assert f"coattn: ended by {how}; run the same command with --resume to go on" in errors
+        assert f"coattn: ended by {how}; run the same command with --resume to continue" in errors
     deadline = time.monotonic() + 60
     while not has_ended(second) and time.monotonic() < deadline:
         time.sleep(0.1)

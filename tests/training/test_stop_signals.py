@@ -61,7 +61,7 @@ def test_a_preempted_job_goes_on_or_starts_anew(
     resumed = weights(root)
     shutil.rmtree(root / "checkpoints")
     assert main(["fit", "--config", str(config)]) == 2
-    assert "hpc_ckpt_1.ckpt); go on with it (--resume)" in capsys.readouterr().err
+    assert "hpc_ckpt_1.ckpt); resume it (--resume)" in capsys.readouterr().err
     assert main(["fit", "--config", str(config), "--overwrite"]) == 0
     assert not stray.exists()
     for name, tensor in weights(clean).items():
@@ -77,7 +77,7 @@ def test_training_ends_with_a_checkpoint(
     configure = VQATask.configure_callbacks
     monkeypatch.setattr(VQATask, "configure_callbacks", lambda self: [*configure(self), Interrupt(number)])
     assert main(["fit", "--config", str(config)]) == 128 + number
-    assert f"ended by {name}; run the same command with --resume to go on" in capsys.readouterr().err
+    assert f"ended by {name}; run the same command with --resume to continue" in capsys.readouterr().err
     assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt", complete=True)["global_step"] == 10
     assert not (tmp_path / "run" / "model").exists()
 
@@ -88,7 +88,7 @@ def test_a_signal_before_training_begins_ends_the_command(
     with monkeypatch.context() as patched:
         patched.setattr(VQADataModule, "setup", lambda self, stage: signal.raise_signal(signal.SIGTERM))
         assert main(["fit", "--config", str(config), "--resume"]) == 128 + signal.SIGTERM
-    assert "ended by SIGTERM; run the same command with --resume to go on" in capsys.readouterr().err
+    assert "ended by SIGTERM; run the same command with --resume to continue" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert main(["fit", "--config", str(config), "--resume", "--trainer.max_epochs", "1"]) == 0
 

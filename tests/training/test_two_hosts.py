@@ -108,7 +108,7 @@ def test_a_host_that_is_cut_off_ends_training_which_goes_on_with_any_number(
         for here, process in enumerate(processes):
             _, errors = process.communicate(timeout=500)
             assert process.returncode != 0
-            lost = f"rank {1 - here} of 2 no longer responds; run the same command with --resume to go on"
+            lost = f"rank {1 - here} of 2 no longer responds; run the same command with --resume to continue"
             assert lost in errors, errors
     finally:
         hosts.power_off(1)

@@ -78,7 +78,7 @@ def atomic_folder(path: Place, *, replace: bool = False) -> Iterator[Path]:
                 sync(Path(place, name))
             sync(Path(place))
         if replace and target.exists():
-            exchange(partial, target)  # what is removed below is the old folder
+            exchange(partial, target)  # the old folder, now under the other name, is removed below
         else:
             try:
                 partial.rename(target)

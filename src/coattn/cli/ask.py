@@ -226,7 +226,7 @@ def _ask_table(args: argparse.Namespace, predictor: Predictor, rows: Rows, image
     from coattn._internal.progress import progress
 
     if args.features is None:
-        _ = predictor.extractor  # what is wrong with it would be wrong for every row
+        _ = predictor.extractor  # fail once here instead of once per row
     find = _finder(args)
     by_image: dict[str, list[int]] = {}
     for number, row in enumerate(rows.rows):

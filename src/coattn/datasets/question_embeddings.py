@@ -1,7 +1,7 @@
 """Token embeddings of questions, computed once and kept in a feature store: rows are tokens, the id is the question.
 
-The folder is one of shards as `coattn extract` makes it, with the encoder itself beside them in `text_encoder/`. A run
-that was broken off goes on where it stopped.
+The folder is one of shards as `coattn extract` makes it, with the encoder itself beside them in `text_encoder/`. An
+interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def embed_questions(
 
 
 def _open_folder(folder: Path, plan: Manifest, encoder: TextEncoder) -> None:
-    """Make the folder, or check that it is ours to go on with."""
+    """Make the folder, or check that it was begun with the same plan."""
     if (folder / MANIFEST).exists():
         there = Manifest.read(folder)
         if not same_extractor(there.extractor, plan.extractor) or there.dtype != plan.dtype:

@@ -59,7 +59,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, complete: bool = False) -> 
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ValueError(f"{path}: not a checkpoint of training (it has no state_dict)")
     if complete and (missing := [name for name in _COMPLETE if name not in checkpoint]):
-        raise ValueError(f"{path}: training cannot go on from this checkpoint, it lacks {', '.join(missing)}")
+        raise ValueError(f"{path}: training cannot resume from this checkpoint, it lacks {', '.join(missing)}")
     return checkpoint
 
 

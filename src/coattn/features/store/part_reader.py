@@ -125,7 +125,7 @@ def _check_format(path: Path, file: h5py.File) -> None:
     if version != VERSION:
         raise ValueError(f"{path}: feature store of version {version}; this coattn reads version {VERSION}")
     if not _attribute(file, "complete"):
-        raise ValueError(f"{path}: incomplete, its writing was broken off; make it again")
+        raise ValueError(f"{path}: incomplete, writing it was interrupted; make it again")
 
 
 def _check_contiguous(path: Path, datasets: Sequence[h5py.Dataset]) -> None:

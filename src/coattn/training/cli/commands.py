@@ -1,7 +1,7 @@
 """`coattn fit | validate | test | predict`: Lightning's command line around our task and data, and the files of a run.
 
 runs/NAME/config.yaml       all settings of the run
-runs/NAME/checkpoints/      best.ckpt and last.ckpt, only to go on from
+runs/NAME/checkpoints/      best.ckpt and last.ckpt, only to resume from
 runs/NAME/logs/version_0/   metrics.csv and TensorBoard's events; another version for each time it is continued
 runs/NAME/model/            the model directory, when training has finished
 runs/NAME/predictions/      result files
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         run(arguments)
     except Stopped as stopped:
         name = signal.Signals(stopped.number).name
-        hint = "; run the same command with --resume to go on" if arguments[0] == "fit" else "; nothing was written"
+        hint = "; run the same command with --resume to continue" if arguments[0] == "fit" else "; nothing was written"
         print(f"coattn: ended by {name}{hint}", file=sys.stderr)
         return int(stopped.code or 1)
     return 0
@@ -124,12 +124,12 @@ class _CommandLine(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "fit":
             parser.add_argument(
-                "--resume", action="store_true", help="Go on from the run's last checkpoint, if it has one."
+                "--resume", action="store_true", help="Resume from the run's last checkpoint, if it has one."
             )
             parser.add_argument("--overwrite", action="store_true", help="Replace the run that is in the folder.")
             text = "Train no further, and write the model directory of the run's best or last checkpoint."
             parser.add_argument("--export-only", action="store_true", help=text)
-            text = "Checkpoint to go on from: a file, 'last' or 'best'."
+            text = "Checkpoint to resume from: a file, 'last' or 'best'."
         else:
             text = "Download a model of the Hub that is not on this machine."
             parser.add_argument("--allow-download", action="store_true", help=text)
@@ -234,7 +234,7 @@ class _CommandLine(LightningCLI):
             callbacks.append(self._get(self.config_init, "checkpoints"))
         else:
             kwargs["enable_checkpointing"] = False
-        advice = f"run the same command{' with --resume' if fitting else ''} to go on"
+        advice = f"run the same command{' with --resume' if fitting else ''} to continue"
         self.ranks = Ranks(advice, self.settings.rank_time_limit)
         trainer = Trainer(**{**config, **kwargs, "callbacks": [*callbacks, self.ranks]})
         # Lightning's handlers broadcast inside a signal handler, which can deadlock, and answer all questions first.

@@ -42,14 +42,14 @@ def checkpoint_to_resume(root: Path, *, resume: bool, overwrite: bool, ckpt_path
         return present[0] if present else None
     checkpoint = None if ckpt_path is None else named_checkpoint(root, ckpt_path)
     if checkpoint is not None and checkpoint.is_dir():
-        raise ValueError(f"{checkpoint}: training goes on from a checkpoint file (.ckpt), not from a model directory")
+        raise ValueError(f"{checkpoint}: training resumes from a checkpoint file (.ckpt), not from a model directory")
     if checkpoint is not None:
         read_checkpoint(checkpoint, complete=True)
     continues = checkpoint is not None and checkpoint.resolve().parent == folder.resolve()
     # Only the first process looks: the run has begun when the others start.
     if present and not continues and not overwrite and is_first_process():
         raise ValueError(
-            f"{root} already holds a run ({present[0]}); go on with it (--resume), replace it (--overwrite), "
+            f"{root} already holds a run ({present[0]}); resume it (--resume), replace it (--overwrite), "
             "or give another folder (--trainer.default_root_dir)"
         )
     return checkpoint

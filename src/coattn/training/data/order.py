@@ -125,7 +125,7 @@ class TrainingOrder:
         ]
         if changed:
             raise ValueError(
-                f"cannot go on from this checkpoint with other training data or batches: {'; '.join(changed)}. "
+                f"cannot resume from this checkpoint with other training data or batches: {'; '.join(changed)}. "
                 "Use the same settings, or start a new run"
             )
 

@@ -214,10 +214,10 @@ def _build(torchvision: Any, model: str, given: Mapping[str, Tensor] | None, sou
             model, weights=None, weights_backbone=None, rpn_score_thresh=0.0, **num_classes
         )
     if model == "fasterrcnn_resnet50_fpn":
-        # These weights were trained without it; torchvision, too, takes it away from the layers it then calls frozen.
+        # These weights were trained with an epsilon of 0, which torchvision sets in the layers that it freezes.
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.eps = 1e-30  # nothing beside a variance; some releases of torch refuse 0
+                module.eps = 1e-30  # negligible beside a variance; some releases of torch refuse 0
     if given is not None:
         load_weights(network, given, network.state_dict(), source)
     return network
