@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +21,24 @@ def add_allow_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-download", action="store_true", help="Download a model of the Hub that is not on this machine."
     )
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of the command line that must be above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def above_zero(text: str) -> float:
+    """Parse a finite number of the command line that must be above 0, a fraction too."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 def keep_inputs(option: str, out: Path | None, inputs: Iterable[str | Path | None]) -> None:

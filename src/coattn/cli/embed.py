@@ -8,7 +8,7 @@ import torch
 
 from coattn._internal.progress import progress
 from coattn._internal.tensors import find_device
-from coattn.cli.extractors import positive
+from coattn.cli.arguments import positive
 from coattn.datasets.question_embeddings import embed_questions, read_questions
 from coattn.datasets.table_columns import given_columns
 from coattn.text.encoders import TextEncoder
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-tokens",
-        type=int,
+        type=positive,
         metavar="N",
         help="Cut questions to this number of tokens (default: the limit of the encoder).",
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coattn._internal.files import require
-from coattn.cli.extractors import positive
+from coattn.cli.arguments import positive
 
 DESCRIPTION = """\
 Train configurations repeatedly, with several seeds or on several folds of the images, and compare them.

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from coattn.cli.arguments import HUB_MODEL, add_allow_download
+from coattn.cli.arguments import HUB_MODEL, add_allow_download, positive
 
 DESCRIPTION = """\
 Measure how faithful the explanations of a model are. Regions are shown, and removed, from the most to the least
@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(DEFAULT),
         help=f"Which methods to measure (default {' '.join(DEFAULT)}).",
     )
-    parser.add_argument("--questions", metavar="N", type=int, default=300, help="How many questions (default 300).")
+    parser.add_argument(
+        "--questions", metavar="N", type=positive, default=300, help="How many questions (default 300)."
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="Write all numbers and curves here too.")
     parser.add_argument("--curve", metavar="FILE.png", type=Path, help="Draw the curves here.")
     parser.add_argument("--device", default="cpu", help="Where the model runs: cpu (default), cuda, ..., or auto.")

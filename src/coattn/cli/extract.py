@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from coattn.cli.extractors import KINDS, add_extractor_arguments, build_from_arguments, positive
+from coattn.cli.arguments import positive
+from coattn.cli.extractors import KINDS, add_extractor_arguments, build_from_arguments
 from coattn.features.extract.extractors.base import Reading
 from coattn.features.extract.images import find_images
 from coattn.features.extract.processes import gather, rank_and_world_size, signs_of_life

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from coattn._internal.tensors import find_device
+from coattn.cli.arguments import positive
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import NETWORKS, PLAIN
 from coattn.features.extract.extractors.network import PRECISIONS
@@ -76,13 +77,6 @@ def _range(text: str) -> tuple[int, int]:
     if least > most:
         raise argparse.ArgumentTypeError(f"{text!r}: the smaller number comes first")
     return least, most
-
-
-def positive(text: str) -> int:
-    """Parse a number of the command line that must be above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
 
 
 _GRIDS, _NETWORKS = ("efficientnet-lite", "torchvision", "transformers"), tuple(NETWORKS)

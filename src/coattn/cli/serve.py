@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from coattn.cli.arguments import HUB_MODEL, add_allow_download
+from coattn.cli.arguments import HUB_MODEL, above_zero, add_allow_download, positive
 from coattn.serialization.hub import PREFIX, local_model
 
 DESCRIPTION = """\
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_allow_download(parser)
     parser.add_argument("--host", default="127.0.0.1", help="The address to listen on (default: 127.0.0.1).")
     parser.add_argument(
-        "--port", type=int, default=8000, help="The port to listen on; 0 takes a free one (default: 8000)."
+        "--port", type=_port, default=8000, help="The port to listen on; 0 takes a free one (default: 8000)."
     )
     parser.add_argument(
         "--allow-host",
@@ -40,16 +40,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="Accept requests for this host name too, as a proxy sends it; * accepts any. Repeatable.",
     )
-    parser.add_argument("--max-body", type=float, default=20, metavar="MB", help="Largest request (default: 20 MB).")
     parser.add_argument(
-        "--max-pixels", type=float, default=40, metavar="MEGAPIXELS", help="Largest image (default: 40 megapixels)."
+        "--max-body", type=above_zero, default=20, metavar="MB", help="Largest request (default: 20 MB)."
     )
     parser.add_argument(
-        "--timeout", type=float, default=30, metavar="SECONDS", help="Longest time to answer a request (default: 30 s)."
+        "--max-pixels",
+        type=above_zero,
+        default=40,
+        metavar="MEGAPIXELS",
+        help="Largest image (default: 40 megapixels).",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=above_zero,
+        default=30,
+        metavar="SECONDS",
+        help="Longest time to answer a request (default: 30 s).",
     )
     parser.add_argument(
         "--threads",
-        type=int,
+        type=positive,
         metavar="N",
         help="Threads of a forward pass (default: one for each core, or for each second core with a model directory).",
     )
@@ -75,6 +85,12 @@ def serve_models(args: argparse.Namespace, *, page: bool) -> int:
         folders, host=args.host, port=args.port, limits=limits, allow_hosts=hosts, page=page, num_threads=args.threads
     )
     return 0
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number from 0 to 65535")
+    return int(text)
 
 
 def named_folders(models: Sequence[str], *, allow_download: bool = False) -> dict[str, Path]:

@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from coattn._internal.files import require
-from coattn.cli.extractors import OPTIONS, add_extractor_arguments, build_from_arguments, positive
+from coattn.cli.arguments import positive
+from coattn.cli.extractors import OPTIONS, add_extractor_arguments, build_from_arguments
 from coattn.datasets import table
 from coattn.datasets.rows import DELIMITERS
 
