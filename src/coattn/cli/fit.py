@@ -65,6 +65,7 @@ def _import_lightning_for_help() -> None:
         metadata.version = version
         for name in replaced:
             del sys.modules[name]
+        replaced.clear()  # packages that keep `version_unless_hidden` now find all versions
 
 
 def _with_packaged_configs(arguments: Sequence[str]) -> list[str]:
