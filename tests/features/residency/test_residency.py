@@ -33,14 +33,14 @@ GB = 10**9
         ("device", 25, True, (20, 5)),
         ("pinned", 5, True, (0, 5)),
         ("pinned", 15, True, (0, 10)),
-        ("auto", 1, False, (0, 1)),
-        ("auto", 2, False, (0, 0)),
+        ("auto", 0.25, False, (0, 0.25)),
+        ("auto", 0.5, False, (0, 0)),
         ("device", 5, False, (0, 5)),
         ("pinned", 15, False, (0, 10)),
     ],
 )
-def test_features_go_where_they_fit(mode: str, size: int, on_cuda: bool, expected: tuple[int, int]) -> None:
-    found = place(mode, size * GB, on_cuda=on_cuda, device_budget=20 * GB, memory_budget=10 * GB)  # type: ignore[arg-type]
+def test_features_go_where_they_fit(mode: str, size: float, on_cuda: bool, expected: tuple[float, float]) -> None:
+    found = place(mode, int(size * GB), on_cuda=on_cuda, device_budget=20 * GB, memory_budget=10 * GB)  # type: ignore[arg-type]
     assert found == Placement(expected[0] * GB, expected[1] * GB)
 
 

@@ -30,7 +30,7 @@ class HeldRows:
         store: the feature store.
         images: (K,) positions of the images to hold.
         device: the device that holds them.
-        progress: show progress on stderr if more than 1 GB is read.
+        progress: show progress on stderr if more than 256 MB are read.
     """
 
     def __init__(self, store: MappedStore, images: np.ndarray, device: torch.device, *, progress: bool = False) -> None:

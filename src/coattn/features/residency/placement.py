@@ -10,7 +10,7 @@ import torch
 
 Residency = Literal["auto", "device", "pinned", "mmap"]
 
-SMALL = 1 << 30  # bytes; a CPU gains milliseconds from a copy of larger features, in steps that take seconds
+SMALL = 1 << 28  # bytes; a CPU gains milliseconds from a copy of larger features, in steps that take seconds
 _LEFT_ON_DEVICE = 0.3  # share of the GPU's memory that stays free for the model and its activations
 LEFT_IN_RAM = 0.5  # share of the available RAM that features may take
 

@@ -1,0 +1,46 @@
+"""Training in bfloat16 beside training in float32."""
+
+import torch
+from torch.nn import functional as F
+
+from coattn import models
+from coattn.nn.layers import lengths_to_mask
+
+STEPS = 50
+ROUNDING = 2.0**-8  # of one bfloat16 number, relative
+
+
+def losses(*, bf16: bool) -> torch.Tensor:
+    """The loss (STEPS,) of each step of training on ragged batches, which a CPU packs; without dropout."""
+    torch.manual_seed(0)
+    model = models.mcan_small(
+        num_words=50, region_dim=24, num_answers=12, dim=32, num_heads=4, num_layers=2, dropout=0.0
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    found = []
+    for _ in range(STEPS):
+        question_mask = lengths_to_mask(torch.randint(1, 9, (16,)), 8)
+        region_mask = lengths_to_mask(torch.randint(1, 13, (16,)), 12)
+        question = torch.randint(1, 50, (16, 8)) * question_mask
+        regions = torch.randn(16, 12, 24) * region_mask[:, :, None]
+        targets = F.one_hot(question[:, 0] % 12, 12).float()  # the first word decides
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = model(
+                question,
+                regions,
+                question_mask=question_mask,
+                region_mask=region_mask,
+            ).logits
+        loss = F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").sum(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(loss.detach())
+    return torch.stack(found)
+
+
+def test_losses_in_bfloat16_are_those_in_float32_within_its_rounding() -> None:
+    exact, rounded = (losses(bf16=bf16) for bf16 in (False, True))
+    assert exact[-1] < exact[0] / 1.5  # it learns
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=ROUNDING, atol=0)
