@@ -1,4 +1,4 @@
-"""A fast decoder for annotations in the form of VQA v2's own files; it takes a third of the time of `json_entries`."""
+"""Fast decoders for entries in the form of VQA v2's own files; they take a third of the time of `json_entries`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from sys import intern
 import msgspec
 
 from coattn.datasets.json_entries import MAX_TEXT
-from coattn.datasets.vqa_json import Annotation
+from coattn.datasets.vqa_json import Annotation, Question
+
+
+class _Question(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    question_id: int
+    image_id: int
+    question: str
 
 
 class _Answer(msgspec.Struct, gc=False):
@@ -24,7 +30,20 @@ class _Entry(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     multiple_choice_answer: str = ""
 
 
+_decode_question = msgspec.json.Decoder(_Question).decode
 _decode = msgspec.json.Decoder(_Entry).decode
+
+
+def decode_question(entry: msgspec.Raw) -> Question | None:
+    """The question, if it has numbers as ids, ASCII text that is not blank, and no other keys; else None."""
+    try:
+        found = _decode_question(entry)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    text = found.question
+    if not text.isascii() or len(text) > MAX_TEXT or text.isspace() or not text:
+        return None
+    return Question(found.question_id, found.image_id, text, "", (), {})
 
 
 def decode_annotation(entry: msgspec.Raw) -> Annotation | None:

@@ -245,13 +245,19 @@ class Place:
             self.fail(f"has no {key!r}, only {', '.join(map(repr, self.fields)) or 'nothing'}; add it")
         return self.fields[key]
 
+    @property
+    def question_id(self) -> Any:
+        """The question_id of the entry, an object or an already decoded question; None without one."""
+        if isinstance(self.entry, dict):
+            return self.entry.get("question_id")
+        return getattr(self.entry, "question_id", None)
+
     def __str__(self) -> str:
         return f"{self.path}: {self.kind} {repr(self.key) if self.key else self.index}"
 
     def fail(self, problem: str) -> NoReturn:
         """Raise the error for a defect of this entry."""
-        question_id = self.entry.get("question_id") if isinstance(self.entry, dict) else None
-        name = "" if question_id is None else f" (question_id {_brief(question_id)})"
+        name = "" if self.question_id is None else f" (question_id {_brief(self.question_id)})"
         raise BadRecordError(f"{self}{name}", problem)
 
 

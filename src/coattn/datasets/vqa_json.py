@@ -56,6 +56,17 @@ class VQAData:
     num_without_ids: int = 0
 
 
+class Question(NamedTuple):
+    """The checked fields of a question."""
+
+    question_id: int | str
+    image_id: int | str
+    text: str
+    split: str
+    choices: tuple[str, ...]
+    extra: dict[str, Any]
+
+
 class Annotation(NamedTuple):
     """The checked fields of an annotation; a tuple takes a third of the memory of a dict."""
 
@@ -67,6 +78,9 @@ class Annotation(NamedTuple):
     question_type: str
     named: str
     extra: dict[str, Any]
+
+
+_NO_ANNOTATION = Annotation("", None, (), (), "", "", "", {})
 
 
 def read_vqa(
@@ -96,13 +110,13 @@ def read_vqa(
     """
     if isinstance(questions_path, (str, Path)) and (Path(questions_path).parent / UNFINISHED).exists():
         raise ValueError(f"{questions_path}: coattn prepare was interrupted while it wrote this folder; run it again")
+    from coattn.datasets.fast_entries import decode_annotation, decode_question  # imports this module
+
     with without_collector():
-        questions = read_json_list(questions_path, "" if bare else "questions")
+        questions = read_json_list(questions_path, "" if bare else "questions", fast_decode=decode_question)
         annotations: dict[str, Annotation] = {}
         info, num_without_ids = _info(questions_path, questions), 0
         if annotations_path is not None:
-            from coattn.datasets.fast_annotations import decode_annotation  # imports this module
-
             answers = read_json_list(annotations_path, "" if bare else "annotations", fast_decode=decode_annotation)
             _check_subset(questions_path, questions, annotations_path, answers)
             annotations, num_without_ids = _annotations_by_question(annotations_path, answers.entries, bad)
@@ -124,25 +138,38 @@ def _records(
     seen: set[str] = set()
     defects: list[LeftOut] = []
     index = -1
-    for index, question in enumerate(questions):
-        where = Place(questions_path, "question", index, question)
+    for index, entry in enumerate(questions):
+        where = Place(questions_path, "question", index, entry)
         try:
-            fields = _question_fields(question, where)
-            key = str(fields["question_id"])
+            question = entry if isinstance(entry, Question) else _question(entry, where)
+            key = str(question.question_id)
             if key in seen:
                 where.fail("this question_id appeared before; give every question its own")
             seen.add(key)
+            annotation = _NO_ANNOTATION
             if annotations_path is not None:
-                fields = _joined(fields, annotations.pop(key, None), where, annotations_path)
+                annotation = _matching(annotations.pop(key, None), question, where, annotations_path)
         except BadRecordError as error:
             if bad is None:
                 raise
             defects.append(error.left_out)
-            if isinstance(question, dict):
-                annotations.pop(str(question.get("question_id")), None)
+            annotations.pop(str(where.question_id), None)
             continue
-        fields["split"] = split or fields["split"]
-        records.append(Record(**fields))
+        records.append(
+            Record(
+                question.question_id,
+                question.image_id,
+                question.text,
+                annotation.answers,
+                annotation.answer_type,
+                annotation.question_type,
+                split or question.split,
+                question.choices,
+                annotation.named,
+                annotation.voters,
+                question.extra | annotation.extra,
+            )
+        )
     if annotations:
         example = next(iter(annotations.values())).question_id
         problem = (
@@ -159,26 +186,18 @@ def _records(
     return records
 
 
-def _joined(
-    fields: dict[str, Any], annotation: Annotation | None, where: Place, annotations_path: str | File
-) -> dict[str, Any]:
-    """The fields of a question and of its annotation together."""
+def _matching(
+    annotation: Annotation | None, question: Question, where: Place, annotations_path: str | File
+) -> Annotation:
+    """The annotation of a question, which must exist and be about the same image."""
     if annotation is None:
         where.fail(f"has no annotation in {annotations_path}; add it, or remove the question")
-    if annotation.image_id is not None and str(annotation.image_id) != str(fields["image_id"]):
+    if annotation.image_id is not None and str(annotation.image_id) != str(question.image_id):
         where.fail(
-            f"is about image {fields['image_id']!r}, but its annotation in {annotations_path} about image "
+            f"is about image {question.image_id!r}, but its annotation in {annotations_path} about image "
             f"{annotation.image_id!r}; pair the files of the same split, or correct one image_id"
         )
-    return {
-        **fields,
-        "answers": annotation.answers,
-        "voters": annotation.voters,
-        "answer_type": annotation.answer_type,
-        "question_type": annotation.question_type,
-        _NAMED: annotation.named,
-        "extra": fields["extra"] | annotation.extra,
-    }
+    return annotation
 
 
 def write_vqa(folder: str | Path, split: str, records: Sequence[Record], *, info: Mapping[str, Any]) -> list[Path]:
@@ -240,21 +259,21 @@ def _metric(info: Mapping[str, Any], records: Sequence[Record], path: str | File
     return info["metric"]
 
 
-def _question_fields(question: Any, where: Place) -> dict[str, Any]:
+def _question(entry: Any, where: Place) -> Question:
     text = checked_text(where.get("question"), "question", where)
     if not text.strip():
         where.fail("the question is empty; write its text, or remove it with its annotation")
-    choices = question.get("multiple_choices", ())
+    choices = entry.get("multiple_choices", ())
     if not isinstance(choices, list | tuple):
         where.fail(f"multiple_choices is {type_name(choices)}, must be a list of texts")
-    return {
-        "question_id": checked_id(where.get("question_id"), "question_id", where),
-        "image_id": checked_id(where.get("image_id"), "image_id", where),
-        "question": text,
-        "split": checked_text(question.get("split", ""), "split", where),
-        "choices": tuple([checked_text(choice, "a choice", where) for choice in choices]),
-        "extra": {key: question[key] for key in question.keys() - _QUESTION_KEYS},
-    }
+    return Question(
+        checked_id(where.get("question_id"), "question_id", where),
+        checked_id(where.get("image_id"), "image_id", where),
+        text,
+        checked_text(entry.get("split", ""), "split", where),
+        tuple([checked_text(choice, "a choice", where) for choice in choices]),
+        {key: entry[key] for key in entry.keys() - _QUESTION_KEYS},
+    )
 
 
 def _annotations_by_question(
