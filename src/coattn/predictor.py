@@ -20,14 +20,13 @@ from coattn.explain.answers import Answers
 from coattn.explain.attribution import attribute, find_method
 from coattn.explain.faithful import read_scores
 from coattn.explain.maps import Explanation, Head
-from coattn.explain.ranking import answer_texts, ranked_answers
+from coattn.explain.ranking import best_answer, ranked_answers
 from coattn.features.encoded import EncodedImage, feature_arrays, image_sizes
 from coattn.features.extract.extractors.base import Extractor, reading_of
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.images import ImageSource, load_image
 from coattn.features.store.provenance import require_same_extractor, same_extractor
 from coattn.nn import GeneratorOutput, VQAGenerator, VQAOutput
-from coattn.nn.decoder import PAD
 from coattn.nn.maps import parse
 from coattn.serialization.directory import ModelDirectory, load_directory
 from coattn.text.answer_words import AnswerWords
@@ -230,13 +229,7 @@ class Predictor:
         encoded = self._encoded(image)
         output = self._run([encoded], [question], top_k=top_k, need_weights=True)
         explanation = self._explanation(encoded, question, output, top_k)
-        if isinstance(output, GeneratorOutput):
-            answer = output.tokens[0, 0]
-            answer = answer[answer != PAD]
-            (text,) = answer_texts([answer.tolist()], self.directory)
-        else:
-            answer = output.logits[0].float().argmax()[None]
-            (text,) = answer_texts(answer.tolist(), self.directory)
+        answer, text = best_answer(output, self.directory)
         ablation = Ablation(
             self.model,
             question=read_questions([question], self._reader, self.directory.max_tokens)[0].to(self.device),

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from coattn.explain.answers import Answer
 from coattn.metrics.calibration import confidences, log_odds
 from coattn.nn import GeneratorOutput, VQAOutput
+from coattn.nn.decoder import PAD
 from coattn.serialization.directory import ModelDirectory
 
 
@@ -39,6 +41,18 @@ def ranked_answers(output: VQAOutput | GeneratorOutput, directory: ModelDirector
         [Answer(*pair) for pair in zip(answer_texts(row[:count], directory), values, strict=False)]
         for row, values, count in zip(numbers, shares.tolist(), real.sum(1).tolist(), strict=True)
     ]
+
+
+def best_answer(output: VQAOutput | GeneratorOutput, directory: ModelDirectory) -> tuple[Tensor, str]:
+    """The best answer to the first question of a batch: its number (1,) or word ids (S,), and its text."""
+    if isinstance(output, GeneratorOutput):
+        answer = output.tokens[0, 0]
+        answer = answer[answer != PAD]
+        (text,) = answer_texts([answer.tolist()], directory)
+    else:
+        answer = output.logits[0].float().argmax()[None]
+        (text,) = answer_texts(answer.tolist(), directory)
+    return answer, text
 
 
 def answer_texts(answers: Sequence[Any], directory: ModelDirectory) -> list[str]:
