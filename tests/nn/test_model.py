@@ -95,15 +95,15 @@ def test_one_answer_by_one_equals_the_batch(name: str) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"order": "stacking"}, {"faithful": True}])
 def test_mcan_shares_the_images_of_questions(options: dict[str, object]) -> None:
-    shares_images(build("mcan_small", **options))
+    assert_sharing_images_changes_nothing(build("mcan_small", **options))
 
 
 @pytest.mark.parametrize("name", models.PRESETS)
 def test_questions_that_share_an_image_are_answered_as_if_each_had_its_own(name: str) -> None:
-    shares_images(build(name))
+    assert_sharing_images_changes_nothing(build(name))
 
 
-def shares_images(model: VQAModel) -> None:
+def assert_sharing_images_changes_nothing(model: VQAModel) -> None:
     batch, images = inputs(), torch.tensor([1, 0, 1])
     sides = ("regions", "region_mask", "boxes")
     own = {key: value[images] if key in sides else value for key, value in batch.items()}

@@ -281,9 +281,10 @@ def read_json(path: Place, *, pairs_hook: Callable[[list[tuple[str, Any]]], Any]
     if _SURROGATE.search(content):
         try:
             json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
+        except UnicodeEncodeError as error:
+            before = error.object[max(0, error.start - 40) : error.start]
             raise ValueError(
-                f"{path}: holds half of a surrogate pair, which is not text; make the file again"
+                f"{path}: half of a surrogate pair, which is no text, after {before}; correct it"
             ) from None
     return value
 

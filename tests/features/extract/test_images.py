@@ -278,7 +278,7 @@ def test_two_images_of_one_id_are_refused(folder):
     [
         ('{"7": "a.png", "7": "b.png"}', "a.png and .*b.png would both be image '7'"),
         ('{"": "a.png"}', "a.png: its image id is ''; it must not be empty"),
-        ('{"7": "\\udcff.png"}', r"images.json: holds half of a surrogate pair"),
+        ('{"7": "\\udcff.png"}', r'images.json: half of a surrogate pair.* after \[\["7", "; correct it'),
         ('{"7": "a\\u0000.png"}', r"images.json: the path of image '7' is 'a.*NUL"),
     ],
 )
