@@ -1,8 +1,8 @@
 """`tools/bench against DIR`: this code beside that of another commit, each in its own processes, in turns.
 
 DIR is a git worktree of the other commit (`git worktree add DIR COMMIT`). Each side runs its own `tools/bench PART
---alone CASE IMPLEMENTATION` on the same synthetic data, so the two need to agree in these names only. Evaluation is left
-out, because commits differ in how many questions of its data are about one image.
+--alone CASE IMPLEMENTATION` on the same synthetic data, so the two need to agree in these names only. Evaluation is
+left out, because commits differ in how many questions of its data are about one image.
 """
 
 from __future__ import annotations
