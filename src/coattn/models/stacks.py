@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from torch import nn
 
 from coattn.nn import (
     AlternatingCoAttention,
+    AttentionLayer,
     ClassifierHead,
     CoAttentionLayer,
     CoAttentionStack,
@@ -48,9 +50,11 @@ def make_layer(
     """
     if name not in LAYERS:
         raise ValueError(f"unknown co-attention layer {name!r}; known are {', '.join(LAYERS)}")
-    layer: Callable[..., CoAttentionLayer] = LAYERS[name]
-    sizes = {} if name in ("dense", "question_gate") else {"ffn_dim": ffn_dim}
-    return layer(question_dim, region_dim, num_heads=num_heads, dropout=dropout, **sizes)
+    layer = LAYERS[name]
+    sizes: dict[str, Any] = {"num_heads": num_heads, "dropout": dropout}
+    if issubclass(layer, AttentionLayer):
+        sizes["ffn_dim"] = ffn_dim
+    return layer(question_dim, region_dim, **sizes)
 
 
 def make_question_encoder(

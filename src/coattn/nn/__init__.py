@@ -4,6 +4,7 @@ from .attention import AdditiveAttention, MultiHeadAttention, attend
 from .coattention import (
     AlternatingCoAttention,
     AlternatingPooling,
+    AttentionLayer,
     CoAttentionLayer,
     CoAttentionOutput,
     CoAttentionPooling,
@@ -29,6 +30,7 @@ __all__ = [
     "AdditiveAttention",
     "AlternatingCoAttention",
     "AlternatingPooling",
+    "AttentionLayer",
     "ClassifierHead",
     "CoAttentionLayer",
     "CoAttentionOutput",

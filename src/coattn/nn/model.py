@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .coattention import CoAttentionStack
 from .decoder import BOS, PAD, AnswerDecoder, Context, DecoderOutput, beam_search, map_tensors
 from .maps import Maps
 
@@ -71,8 +70,8 @@ class VQAModel(nn.Module):
             image_sizes: (B, 2) width and height in pixels, for the few models that need them.
             need_weights: return the attention maps too; changes the logits by rounding only.
             images: (B,) int64, the image of each question: its row in `regions` (I, R, D_in), `region_mask`, `boxes`
-                and `image_sizes`, which then hold each image once. Work on an image alone is shared by its questions,
-                and so is dropout there in training. None: question b is about image b.
+                and `image_sizes`, which then hold each image once, so that it is encoded once. None: question b is
+                about image b.
 
         Raises:
             ValueError: masks of another shape or type, wrong widths, ids instead of embeddings or the reverse, or
@@ -82,18 +81,12 @@ class VQAModel(nn.Module):
 
         # Encode each side.
         encoded = self.question_encoder(question, question_mask)
-        tokens = self.region_encoder(regions, region_mask, boxes, image_sizes)  # (B, R, D)
+        tokens = self.region_encoder(regions, region_mask, boxes, image_sizes)  # (B, R, D), or (I, R, D)
+        if images is not None:
+            tokens, region_mask = map_tensors(lambda x: x[images], (tokens, region_mask))  # (B, R, D), (B, R)
 
         # Let the two sides attend to each other.
-        if images is not None and isinstance(self.coattention, CoAttentionStack):
-            attended = self.coattention(
-                encoded, tokens, question_mask, region_mask, need_weights=need_weights, images=images
-            )
-            region_mask = region_mask[images]
-        else:
-            if images is not None:
-                tokens, region_mask = map_tensors(lambda x: x[images], (tokens, region_mask))  # one row per question
-            attended = self.coattention(encoded, tokens, question_mask, region_mask, need_weights=need_weights)
+        attended = self.coattention(encoded, tokens, question_mask, region_mask, need_weights=need_weights)
 
         # Score the answers.
         logits, pooling_maps = self.head(attended, encoded, question_mask, region_mask)  # (B, A)

@@ -1,7 +1,7 @@
 """The co-attention layers under one signature, their stack, and the poolings of papers."""
 
 from .alternating import AlternatingCoAttention, AlternatingPooling
-from .base import CoAttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutput
+from .base import AttentionLayer, CoAttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutput
 from .dense import DenseCoAttention
 from .gate import QuestionGate
 from .modular import ModularCoAttention, QuestionSelfAttention, RegionGuidedAttention, RegionQuestionAttention
@@ -11,6 +11,7 @@ from .stack import CoAttentionOutput, CoAttentionStack
 __all__ = [
     "AlternatingCoAttention",
     "AlternatingPooling",
+    "AttentionLayer",
     "CoAttentionLayer",
     "CoAttentionOutput",
     "CoAttentionPooling",

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..attention import MultiHeadAttention, masked_softmax
-from ..layers import Dropout, FeedForward, Residual
+from ..attention import masked_softmax
+from ..layers import Dropout
 from ..maps import name_maps
-from .base import CoAttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutput
+from .base import AttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutput
 
 
-class AlternatingCoAttention(CoAttentionLayer):
+class AlternatingCoAttention(AttentionLayer):
     """Alternating co-attention as a layer over sequences (after Lu et al. 2016, arXiv 1606.00061, eq. 6).
 
     The paper's three steps, in its order::
@@ -25,39 +25,19 @@ class AlternatingCoAttention(CoAttentionLayer):
     then a feed-forward step on each side. Differences from the paper, where each step pools a side to one vector that
     guides the next: the sides stay sequences, and guidance is multi-head attention with residual and norm.
 
-    Args:
-        question_dim: width of the question tokens.
-        region_dim: width of the regions.
-        num_heads: attention heads; must divide both widths.
-        ffn_dim: inner width of the feed-forward steps; four times the width of the side when None.
-        dropout: dropout on the attention weights, on updates, and inside the feed-forward steps.
-        norm: name of the norm after each step, see `layers.make_norm`.
-
-    Raises:
-        ValueError: `num_heads` does not divide a width.
+    Constructor arguments: see `AttentionLayer`.
     """
 
-    def __init__(
-        self,
-        question_dim: int,
-        region_dim: int,
-        *,
-        num_heads: int = 4,
-        ffn_dim: int | None = None,
-        dropout: float = 0.0,
-        norm: str = "layer",
-    ) -> None:
-        super().__init__()
-        self.question_dim, self.region_dim = question_dim, region_dim
-        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
-        self.self_attn = MultiHeadAttention(question_dim, key_dim=question_dim, num_heads=num_heads, dropout=dropout)
-        self.question_attn = MultiHeadAttention(region_dim, key_dim=question_dim, num_heads=num_heads, dropout=dropout)
-        self.region_attn = MultiHeadAttention(question_dim, key_dim=region_dim, num_heads=num_heads, dropout=dropout)
-        self.first_residual = Residual(question_dim, dropout=dropout, norm=norm)
-        self.second_residual = Residual(region_dim, dropout=dropout, norm=norm)
-        self.third_residual = Residual(question_dim, dropout=dropout, norm=norm)
-        self.question_ffn = FeedForward(question_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
-        self.region_ffn = FeedForward(region_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
+    def build(self, question_dim: int, region_dim: int) -> None:
+        """Create the parts of the layer."""
+        self.self_attn = self.make_attention(question_dim, question_dim)
+        self.question_attn = self.make_attention(region_dim, question_dim)
+        self.region_attn = self.make_attention(question_dim, region_dim)
+        self.first_residual = self.make_residual(question_dim)
+        self.second_residual = self.make_residual(region_dim)
+        self.third_residual = self.make_residual(question_dim)
+        self.question_ffn = self.make_ffn(question_dim)
+        self.region_ffn = self.make_ffn(region_dim)
 
     def forward(
         self,

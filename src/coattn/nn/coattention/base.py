@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ..attention import MultiHeadAttention
+from ..layers import FeedForward, Residual
 from ..maps import Maps
 
 
@@ -28,15 +30,10 @@ class LayerOutput(NamedTuple):
 
 
 class CoAttentionLayer(nn.Module, ABC):
-    """Base of the co-attention layers: any layer may follow any other of the same two widths.
-
-    Attributes:
-        reads_regions: False for a layer that passes the regions through.
-    """
+    """Base of the co-attention layers: any layer may follow any other of the same two widths."""
 
     question_dim: int
     region_dim: int
-    reads_regions: bool = True
 
     @abstractmethod
     def forward(
@@ -62,24 +59,52 @@ class CoAttentionLayer(nn.Module, ABC):
             every reader masks them.
         """
 
-    def attend_regions(self, regions: Tensor, region_mask: Tensor) -> Tensor:
-        """The first steps of the layer, as far as they read the regions alone: once for all questions about an image.
 
-        A layer without such steps returns `regions` (B, R, region_dim).
-        """
-        return regions
+class AttentionLayer(CoAttentionLayer):
+    """Base of the layers of multi-head attention and feed-forward steps: their sizes, and the parts of those sizes.
 
-    def attend_question(
+    Args:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        num_heads: attention heads; must divide each width in which the layer attends.
+        ffn_dim: inner width of the feed-forward steps; four times the width of the side when None.
+        dropout: dropout on the attention weights, on updates, and inside the feed-forward steps.
+        norm: name of the norm after each step, see `layers.make_norm`.
+
+    Raises:
+        ValueError: `num_heads` does not divide a width, or the norm is unknown.
+    """
+
+    def __init__(
         self,
-        question: Tensor,
-        regions: Tensor,
-        question_mask: Tensor,
-        region_mask: Tensor,
+        question_dim: int,
+        region_dim: int,
         *,
-        need_weights: bool = False,
-    ) -> LayerOutput:
-        """The rest of `forward`, from the regions that `attend_regions` returned."""
-        return self(question, regions, question_mask, region_mask, need_weights=need_weights)
+        num_heads: int = 4,
+        ffn_dim: int | None = None,
+        dropout: float = 0.0,
+        norm: str = "layer",
+    ) -> None:
+        super().__init__()
+        self.question_dim, self.region_dim = question_dim, region_dim
+        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
+        self.build(question_dim, region_dim)
+
+    @abstractmethod
+    def build(self, question_dim: int, region_dim: int) -> None:
+        """Create the parts of the layer."""
+
+    def make_attention(self, query_dim: int, key_dim: int) -> MultiHeadAttention:
+        """Attention from a sequence of width `query_dim` to one of width `key_dim`."""
+        return MultiHeadAttention(query_dim, key_dim=key_dim, num_heads=self.num_heads, dropout=self.dropout)
+
+    def make_residual(self, dim: int) -> Residual:
+        """The residual and norm after an attention step, of width `dim`."""
+        return Residual(dim, dropout=self.dropout, norm=self.norm)
+
+    def make_ffn(self, dim: int) -> FeedForward:
+        """A feed-forward step of width `dim`, with residual and norm."""
+        return FeedForward(dim, ffn_dim=self.ffn_dim, dropout=self.dropout, norm=self.norm)
 
 
 class PoolingOutput(NamedTuple):

@@ -8,12 +8,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..attention import attend, check_heads, masked_softmax, merge_heads, split_heads
-from ..layers import Dropout, FeedForward, Residual
+from ..layers import Dropout
 from ..maps import name_maps
-from .base import CoAttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutput
+from .base import AttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutput
 
 
-class ParallelCoAttention(CoAttentionLayer):
+class ParallelCoAttention(AttentionLayer):
     """Parallel co-attention as a layer over sequences (after Lu et al. 2016, arXiv 1606.00061, eq. 3-5).
 
     With words Q (T) and regions V (R), per head::
@@ -26,33 +26,13 @@ class ParallelCoAttention(CoAttentionLayer):
     and every region has its own map and vector; the affinity has no tanh, since scores in [-1, 1] could never put more
     than a few percent on one of 100 regions; several heads; residual and norm.
 
-    Args:
-        question_dim: width of the question tokens.
-        region_dim: width of the regions.
-        num_heads: attention heads; must divide both widths.
-        ffn_dim: inner width of the feed-forward steps; four times the width of the side when None.
-        dropout: dropout on the attention weights, on updates, and inside the feed-forward steps.
-        norm: name of the norm after each step, see `layers.make_norm`.
-
-    Raises:
-        ValueError: `num_heads` does not divide a width.
+    Constructor arguments: see `AttentionLayer`.
     """
 
-    def __init__(
-        self,
-        question_dim: int,
-        region_dim: int,
-        *,
-        num_heads: int = 4,
-        ffn_dim: int | None = None,
-        dropout: float = 0.0,
-        norm: str = "layer",
-    ) -> None:
-        super().__init__()
-        self.question_dim, self.region_dim = question_dim, region_dim
-        self.num_heads, self.ffn_dim, self.dropout, self.norm = num_heads, ffn_dim, dropout, norm
-        check_heads(question_dim, num_heads)
-        check_heads(region_dim, num_heads)
+    def build(self, question_dim: int, region_dim: int) -> None:
+        """Create the parts of the layer."""
+        check_heads(question_dim, self.num_heads)
+        check_heads(region_dim, self.num_heads)
         affinity_dim = min(question_dim, region_dim)
         self.question_affinity = nn.Linear(question_dim, affinity_dim)
         self.region_affinity = nn.Linear(region_dim, affinity_dim)
@@ -60,10 +40,10 @@ class ParallelCoAttention(CoAttentionLayer):
         self.region_value = nn.Linear(region_dim, question_dim)
         self.question_merge = nn.Linear(question_dim, question_dim)
         self.region_merge = nn.Linear(region_dim, region_dim)
-        self.question_residual = Residual(question_dim, dropout=dropout, norm=norm)
-        self.region_residual = Residual(region_dim, dropout=dropout, norm=norm)
-        self.question_ffn = FeedForward(question_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
-        self.region_ffn = FeedForward(region_dim, ffn_dim=ffn_dim, dropout=dropout, norm=norm)
+        self.question_residual = self.make_residual(question_dim)
+        self.region_residual = self.make_residual(region_dim)
+        self.question_ffn = self.make_ffn(question_dim)
+        self.region_ffn = self.make_ffn(region_dim)
 
     def forward(
         self,

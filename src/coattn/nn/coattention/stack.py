@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -71,29 +71,17 @@ class CoAttentionStack(nn.Module):
         region_mask: Tensor,
         *,
         need_weights: bool = False,
-        images: Tensor | None = None,
     ) -> CoAttentionOutput:
         """Apply the layers to the tokens of `question`, (B, T, question_dim), and `regions` (B, R, region_dim).
 
-        Maps are named `layers.<step>.<name>`, steps counted from 0. With `images` (B,) the regions (I, R, region_dim)
-        and their mask hold each image once, see `VQAModel.forward`; they are shared by its questions until these meet
-        them.
+        Maps are named `layers.<step>.<name>`, steps counted from 0.
         """
         maps: Maps = {}
         tokens = question.tokens if isinstance(question, Question) else question
         for step, index in enumerate(self.order if self.order is not None else range(len(self.layers))):
-            layer = cast(CoAttentionLayer, self.layers[index])
-            apply: Callable[..., LayerOutput] = layer
-            if images is not None and layer.reads_regions:
-                if not need_weights:
-                    regions = layer.attend_regions(regions, region_mask)
-                    apply = layer.attend_question
-                regions, region_mask, images = regions[images], region_mask[images], None  # one row per question
-            apply = partial(apply, need_weights=need_weights)
+            apply: Callable[..., LayerOutput] = partial(self.layers[index], need_weights=need_weights)
             if self.checkpoint_activations and torch.is_grad_enabled():
                 apply = partial(checkpoint, apply, use_reentrant=False)
             tokens, regions, layer_maps = apply(tokens, regions, question_mask, region_mask)
             maps |= prefix_maps(f"layers.{step}", layer_maps)
-        if images is not None:
-            regions = regions[images]
         return CoAttentionOutput(tokens, regions, (), maps)
