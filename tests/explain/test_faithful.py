@@ -25,8 +25,8 @@ def questions() -> list[QuestionScores]:
     found = []
     for number in range(12):
         ways = {"mask": only_region_2, "mean feature": only_region_2}
-        given = {"dependence": values(2), "attention": values(5), CONTROL: values(number % NUM_REGIONS)}
-        scores, curves = measure(given, ways, seed=number)
+        given = {"dependence": values(2), "attention": values(5)}
+        scores, curves = measure(given, [values(number % NUM_REGIONS)], ways, seed=number)
         seconds = {"dependence": 0.004, "attention": 0.001}
         found.append(QuestionScores(str(number // 2), "color" if number % 2 else "shape", scores, curves, seconds))
     return found
@@ -48,12 +48,25 @@ def test_the_right_region_scores_and_chance_is_zero() -> None:
     assert methods["dependence"]["mask"]["score"] > 60
     assert methods["attention"]["mask"]["score"] < 20
     random_values = [np.random.default_rng(seed).random(NUM_REGIONS) for seed in range(400)]
-    scores = [measure({"x": each}, {"mask": only_region_2}, seed=n)[0] for n, each in enumerate(random_values)]
+    scores = [
+        measure({"x": each}, [values(2)], {"mask": only_region_2}, seed=n)[0] for n, each in enumerate(random_values)
+    ]
     assert abs(np.mean([each["mask"]["x"] for each in scores])) < 8
     assert methods["attention"]["mask"]["default_minus_this"]["low"] > 20
     assert methods["dependence"]["cpu_ms"] == 4.0
     assert set(methods["dependence"]["mask"]["by_type"]) == {"color", "shape"}
     assert (report["questions"], report["images"]) == (12, 6)
+
+
+def test_the_control_is_the_mean_of_several_others() -> None:
+    def score(*others: np.ndarray) -> float:
+        scores, _ = measure({"x": values(2)}, others, {"mask": only_region_2}, seed=0)
+        return scores["mask"][CONTROL]
+
+    right, wrong = score(values(2)), score(values(7))
+    assert right > wrong + 10
+    assert score(values(2), values(7), values(2), values(7)) == pytest.approx((right + wrong) / 2)
+    assert score(values(2)[:4]) == pytest.approx(right)  # an image of fewer regions: its values are repeated
 
 
 def test_the_report_is_kept_in_the_model_directory(tmp_path: Path) -> None:

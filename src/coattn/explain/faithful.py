@@ -5,8 +5,9 @@ et al. 2018, arXiv 1806.07421), and the probability of the predicted answer is f
 area under insertion minus that under deletion, minus the same for random orders, in points: 0 is worthless.
 
 Regions are removed in two ways, because a method could suit one of them only: by the mask, and by the mean feature of
-the training images. The control takes the values of another question about another image: an explanation that scores
-no more than the control says nothing about its question and image.
+the training images. The control orders the regions by the values of other questions about other images: an explanation
+that scores no more than the control says nothing about its question and image. The control scores more than 0 where the
+parts that matter are mostly in the same places, for example in the middle of the image.
 
 Letters: R regions, K = R + 1 steps.
 """
@@ -28,10 +29,12 @@ from coattn.serialization.files import FAITHFULNESS
 from coattn.serialization.sections import write_section
 
 SECTION = "How faithful explanations are"
-NUM_RANDOM = 4
+NUM_RANDOM = 4  # random orders of a question, of which the mean counts
+NUM_OTHERS = 4  # other images whose values are the control, likewise; a single one doubles the spread on easy-VQA
 STEPS = 21  # of a curve, from nothing to everything
 NUM_SAMPLES = 1000
-CONTROL = "another question's"
+CONTROL = "other questions'"
+RANDOM = "random"
 
 
 class Curves(NamedTuple):
@@ -72,7 +75,7 @@ class QuestionScores(NamedTuple):
         image_id: the image, to draw whole images in the bootstrap.
         kind: the type of the question.
         scores: way -> name -> points above the random orders.
-        curves: way -> name -> curves at `STEPS` steps; the random orders are called "random".
+        curves: way -> name, or `RANDOM` -> curves at `STEPS` steps.
         seconds: name of a method -> CPU time of its explanation.
     """
 
@@ -85,31 +88,31 @@ class QuestionScores(NamedTuple):
 
 def measure(
     values: Mapping[str, np.ndarray],
+    others: Sequence[np.ndarray],
     ways: Mapping[str, Callable[[np.ndarray], np.ndarray]],
     *,
     seed: int,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Curves]]]:
-    """The scores and curves of several explanations (R,) of one question; see `QuestionScores`.
+    """The scores and curves of several explanations of one question; see `QuestionScores`.
 
     Args:
-        values: name -> value of each region.
-        ways: way of removal -> what `follow` calls.
+        values: name -> value (R,) of each region.
+        others: the values of other questions, for the control; cut to R or repeated.
+        ways: way of removal -> the probability that `follow` calls.
         seed: of the random orders.
     """
     count = len(next(iter(values.values())))
     draws = np.random.default_rng(seed)
-    orders = [np.argsort(-each, kind="stable") for each in values.values()]
-    orders += [draws.permutation(count) for _ in range(NUM_RANDOM)]
+    orders = {name: [_decreasing(each)] for name, each in values.items()}
+    orders[CONTROL] = [_decreasing(np.resize(other, count)) for other in others]
+    orders[RANDOM] = [draws.permutation(count) for _ in range(NUM_RANDOM)]
     scores: dict[str, dict[str, float]] = {}
     curves: dict[str, dict[str, Curves]] = {}
     for way, value in ways.items():
-        found = follow(value, orders)
-        random = found[len(values) :]
-        chance = float(np.mean([each.gap for each in random]))
-        named = dict(zip(values, found, strict=False))
-        scores[way] = {name: each.gap - chance for name, each in named.items()}
-        named["random"] = Curves(*(np.mean([each[part] for each in random], 0) for part in range(2)))
-        curves[way] = {name: Curves(*(_resampled(curve) for curve in each)) for name, each in named.items()}
+        followed = iter(follow(value, [order for group in orders.values() for order in group]))
+        means = {name: _mean([next(followed) for _ in group]) for name, group in orders.items()}
+        scores[way] = {name: means[name].gap - means[RANDOM].gap for name in (*values, CONTROL)}
+        curves[way] = {name: Curves(*map(_resampled, mean)) for name, mean in means.items()}
     return scores, curves
 
 
@@ -144,13 +147,13 @@ def summary(questions: Sequence[QuestionScores], split: str) -> dict[str, Any]:
             times = [question.seconds[name] for question in questions]
             entry["cpu_ms"] = round(1000 * float(np.median(times)), 2)
         report["methods"][name] = entry
-    report["random"] = {way: _mean_curves([question.curves[way]["random"] for question in questions]) for way in ways}
+    report[RANDOM] = {way: _mean_curves([question.curves[way][RANDOM] for question in questions]) for way in ways}
     return report
 
 
 def table(report: Mapping[str, Any]) -> str:
     """The report as a table for people, in points above a random order."""
-    ways = list(report["random"])
+    ways = list(report[RANDOM])
     kinds = list(next(iter(report["methods"].values()))[ways[0]]["by_type"])
     kinds = kinds if len(kinds) > 1 else []
     head = ["method", *(f"removed by {way}" for way in ways), *(kind or "(no type)" for kind in kinds), "CPU ms"]
@@ -190,8 +193,16 @@ def read_scores(folder: str | os.PathLike[str]) -> dict[str, float]:
 
 
 def _mean_curves(curves: Sequence[Curves]) -> dict[str, list[float]]:
-    parts = {"insertion": 0, "deletion": 1}
-    return {name: np.mean([each[part] for each in curves], 0).round(4).tolist() for name, part in parts.items()}
+    return {name: curve.round(4).tolist() for name, curve in _mean(curves)._asdict().items()}
+
+
+def _mean(curves: Sequence[Curves]) -> Curves:
+    return Curves(*np.mean(curves, 0))
+
+
+def _decreasing(values: np.ndarray) -> np.ndarray:
+    """The regions from the highest to the lowest value; equal ones in their order."""
+    return np.argsort(-values, kind="stable")
 
 
 def _area(curve: np.ndarray) -> float:

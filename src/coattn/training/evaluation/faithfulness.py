@@ -11,7 +11,7 @@ import torch
 from coattn._internal.progress import progress
 from coattn.explain.ablation import Ablation
 from coattn.explain.attribution import find_method, region_values
-from coattn.explain.faithful import CONTROL, QuestionScores, measure
+from coattn.explain.faithful import NUM_OTHERS, QuestionScores, measure
 from coattn.nn import VQAGenerator
 from coattn.nn.decoder import PAD
 from coattn.serialization.directory import ModelDirectory
@@ -35,7 +35,7 @@ def measure_explanations(
         directory: the model.
         data: its data; the training images give the mean feature that stands in for a removed region.
         split: whose questions, for example "val".
-        methods: names of `METHODS`; the values of the first are the control of another question.
+        methods: names of `METHODS`; the values of the first serve as the control of other questions.
         num_questions: how many questions, drawn at random. Questions on images of fewer than two regions are left out.
         device: where the model runs.
 
@@ -65,14 +65,12 @@ def measure_explanations(
                     values[method] = region_values(method, asked, maps)
                     seconds[method] = time.process_time() - start
                 record = records[position]
-                image, own = str(record.image_id), values[methods[0]]
-                others = (explained[other] for other in reversed(explained) if other != image)
-                if (other := next(others, None)) is not None:
-                    values[CONTROL] = np.resize(other, len(own))
+                image = str(record.image_id)
+                if others := [explained[other] for other in explained if other != image][-NUM_OTHERS:]:
                     ways = {"mask": asked.without_regions, "mean feature": asked.replaced(filler).without_regions}
-                    scores, curves = measure(values, ways, seed=position)
+                    scores, curves = measure(values, others, ways, seed=position)
                     found.append(QuestionScores(image, record.question_type or "", scores, curves, seconds))
-                explained[image] = own
+                explained[image] = values[methods[0]]
                 advance(1)
     if not found:
         raise ValueError(f"the {split} questions have no two images with at least two regions: nothing can be measured")
