@@ -11,6 +11,7 @@ from coattn._internal.hints import did_you_mean, wrong_setting
         ("modulr", ["dense", "modular"], "; did you mean 'modular'?"),
         ("Answer_Type", ["answer", "answer_type"], "; did you mean 'answer_type'?"),
         ("ANSWERS", ["Answer", "image"], "; did you mean 'Answer'?"),
+        ("frage", ["image", "question"], "; known are image, question"),
         ("xyz", ["dense", "modular"], "; known are dense, modular"),
         ("", ["dense"], "; known are dense"),
         ("xyz", [], ""),

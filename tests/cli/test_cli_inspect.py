@@ -73,6 +73,8 @@ def test_something_else(tmp_path, capsys):
     (tmp_path / "a.h5").write_text("hello")
     assert main(["inspect", str(tmp_path / "a.h5")]) == 2
     assert "not a readable feature store" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert "not a feature store, model directory or prepared data set: it has no" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "none.h5")]) == 2
     assert "No such file" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -153,6 +154,12 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
 def test_all_mistakes_look_alike(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr() == ("", f"coattn: error: {message}\n")
+
+
+def test_a_table_is_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "answers.csv").write_text("image,question,answer\n1,what?,red\n")
+    assert main(["fit", "--config", str(tmp_path / "answers.csv")]) == 2
+    assert "the file after --config is not a YAML mapping of settings" in capsys.readouterr().err
 
 
 def test_answers_cannot_control_the_terminal(score_raises, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,7 +129,7 @@ def test_one_bad_record_does_not_cost_the_others(tmp_path: Path, capsys: pytest.
     folder = lay_out(tmp_path / "in", files)
     assert prepare("clevr", folder, tmp_path / "out") == 2
     error = capsys.readouterr().err
-    assert "1 of 2 records are defective: question 0: has no 'question'" in error
+    assert "1 of 2 records cannot be used: question 0: has no 'question'" in error
     assert "leave them out with --skip-bad-rows" in error
     assert prepare("clevr", folder, tmp_path / "out", "--skip-bad-rows") == 0
     assert [record.question_id for record in prepared(tmp_path / "out")["train"]] == [1]
@@ -144,7 +144,7 @@ def test_bad_records_of_official_pairs(tmp_path: Path, capsys: pytest.CaptureFix
     questions += [{"question_id": 9, "image_id": 9, "question": "Unanswered?"}, {**questions[0], "question": "Again?"}]
     folder = lay_out(tmp_path / "in", files)
     assert prepare("vqa-v2", folder, tmp_path / "out") == 2
-    assert "2 of 3 records are defective: question 1 (question_id 9): has no annotation" in capsys.readouterr().err
+    assert "2 of 3 records cannot be used: question 1 (question_id 9): has no annotation" in capsys.readouterr().err
     assert prepare("vqa-v2", folder, tmp_path / "out", "--skip-bad-rows") == 0
     assert [record.question for record in prepared(tmp_path / "out")["train"]] == ["What is this?"]
 

@@ -133,12 +133,13 @@ HEAD = "image,question,answer\n"
             "picture,question,answer\na1,q,x",
             r"no column for image; .*'picture', 'question', 'answer'.*--column image=NAME",
         ),
+        ("image,qestion,answer\na1,q,x", r"no column for question; .*--column question=qestion"),
         ("a1,what?,yes\na1,why?,no", r"no column for image and question and answer; .*'a1', 'what\?', 'yes'"),
         ("image,question,answer,answer\na,b,c,d", "two columns are named 'answer'"),
         ("", "the file is empty"),
         (HEAD, "no row below the column names"),
-        (HEAD + "a1,q,\n", r"1 of 1 records are defective: line 2: the answer is empty\. .*--skip-bad-rows"),
-        (HEAD + 'a1,"q\n\n\nq",x\na1, ,x\n', "1 of 2 records are defective: line 6: the question is empty"),
+        (HEAD + "a1,q,\n", r"1 of 1 records cannot be used: line 2: the answer is empty\. .*--skip-bad-rows"),
+        (HEAD + 'a1,"q\n\n\nq",x\na1, ,x\n', "1 of 2 records cannot be used: line 6: the question is empty"),
         (HEAD + ",q,x\n", "line 2: the image is empty"),
         (HEAD + "a1,q,left lung, lower lobe\n", "line 2: has 4 cells for 3 columns; put quotation marks"),
         (HEAD + "a1,q\n", "line 2: the answer is empty"),
@@ -235,7 +236,9 @@ def test_images_are_divided_without_leaks(tmp_path: Path) -> None:
 def test_few_images(tmp_path: Path) -> None:
     dataset = read_table(many(tmp_path, 3))
     assert {name: len(records) for name, records in dataset.splits.items()} == {"train": 3, "val": 3, "test": 3}
-    with pytest.raises(ValueError, match=r"2 images .* are too few"):
+    with pytest.raises(
+        ValueError, match=r"2 images .* are too few: holding out test and val takes at least 3\. Add images"
+    ):
         read_table(many(tmp_path, 2))
 
 
@@ -342,7 +345,7 @@ def test_a_test_split_may_have_no_answers(tmp_path: Path) -> None:
     dataset = read_table(table(tmp_path, text))
     assert [record.answers for record in dataset.splits["test"]] == [(), ()]
     assert any("no question of test has an answer" in note for note in dataset.notes)
-    with pytest.raises(ValueError, match="1 of 3 records are defective: line 3: the answer is empty"):
+    with pytest.raises(ValueError, match="1 of 3 records cannot be used: line 3: the answer is empty"):
         read_table(table(tmp_path, text.replace("c,q,,test", "c,q,y,test")))
     with pytest.raises(ValueError, match="line 2: the answer is empty"):
         read_table(table(tmp_path, text.replace("a,q,x,train", "a,q,,train")))

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
+_NEAR = 0.65  # The least similarity of a name that is suggested; one changed letter of four is 0.75.
 _MOST = 20  # Longer lists of names are cut: a message stays readable with a store of a million images.
 _TYPES = {
     "int": "a whole number",
@@ -19,6 +20,13 @@ _TYPES = {
 }
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most similar to `name`, whatever their case; None if none is similar."""
+    by_folded = {other.casefold(): other for other in reversed(list(known))}
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=_NEAR)
+    return by_folded[near[0]] if near else None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The nearest known name, or the known names if none is near, to be added to a message about an unknown one.
 
@@ -30,9 +38,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         "; did you mean 'x'?", or "; known are a, b, c", or an empty text if nothing is known.
     """
     names = list(known)
-    by_folded = {other.casefold(): other for other in reversed(names)}
-    if near := difflib.get_close_matches(name.casefold(), by_folded, n=1):
-        return f"; did you mean {by_folded[near[0]]!r}?"
+    if near := nearest(name, names):
+        return f"; did you mean {near!r}?"
     rest = f", ... ({len(names)} in all)" if len(names) > _MOST else ""
     return f"; known are {', '.join(names[:_MOST])}{rest}" if names else ""
 

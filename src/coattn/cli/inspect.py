@@ -10,6 +10,7 @@ from typing import Any
 from coattn._internal.files import atomic_path, decode_utf8
 from coattn.cli.arguments import keep_inputs
 from coattn.features.store.inspect import describe_store
+from coattn.features.store.manifest import MANIFEST
 from coattn.features.store.reader import FeatureStore
 from coattn.serialization.files import CONFIG
 
@@ -85,6 +86,11 @@ def _described(path: Path, args: argparse.Namespace) -> dict[str, Any]:
         from coattn.datasets.inspect import describe_dataset
 
         return describe_dataset(path, verify=args.verify)
+    if path.is_dir() and not (path / MANIFEST).is_file():
+        raise ValueError(
+            f"{path}: not a feature store, model directory or prepared data set: it has no {MANIFEST}, {CONFIG} or "
+            "report.json"
+        )
     return describe_store(path, per_dimension=args.per_dimension, verify=args.verify)
 
 

@@ -100,7 +100,7 @@ class BadRecords:
             more = f"; and {len(defects) - _SHOWN} more" if len(defects) > _SHOWN else ""
             shown = "; ".join(str(defect).removeprefix(f"{source}: ") for defect in defects[:_SHOWN])
             raise ValueError(
-                f"{source}: {len(defects)} of {total} records are defective: {shown}{more}. Correct them, or leave "
+                f"{source}: {len(defects)} of {total} records cannot be used: {shown}{more}. Correct them, or leave "
                 "them out with --skip-bad-rows"
             )
         self.left_out.extend(defects)

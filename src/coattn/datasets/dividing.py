@@ -39,9 +39,10 @@ def divide(
         split_of |= dict.fromkeys(held_out, name)
         remaining -= held_out
     if split_of and not remaining:
+        held = [name for name, fraction in fractions.items() if fraction]
         raise ValueError(
-            f"{total} images (or groups of images) are too few to hold out {' and '.join(fractions)} and train on the "
-            "rest"
+            f"{total} images (or groups of images) are too few: holding out {' and '.join(held)} takes at least "
+            f"{len(held) + 1}. Add images, or name the split of each row in a column 'split'"
         )
     splits: dict[str, list[Record]] = {name: [] for name in ("train", "val", "test")}
     for record in records:

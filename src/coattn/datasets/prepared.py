@@ -117,7 +117,7 @@ def _report(dataset: Dataset, has_features: Callable[[str], bool] | None, near_c
     if near_copies or (near_copies is None and len(dataset.images) <= MAX_NEAR_COPIES):
         near, unreadable = _near_copies(dataset, copies)
         if unreadable:
-            notes.append(f"{len(unreadable)} images cannot be opened, for example {unreadable[0]!r}")
+            notes.append(f"images that cannot be opened: {len(unreadable)}, for example {unreadable[0]!r}")
     elif near_copies is None:
         notes.append(f"near copies among {len(dataset.images)} images were not looked for; --near-copies does it")
     report = build_report(dataset.splits, dataset.metric, has_features, copies=copies, near_copies=near)

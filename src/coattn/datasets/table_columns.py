@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from coattn._internal.hints import did_you_mean
+from coattn._internal.hints import did_you_mean, nearest
 from coattn.datasets.rows import Rows
 
 # The names by which the column of a field is found, best first.
@@ -86,9 +86,11 @@ def find_columns(
             found[name] = free[alias]
     missing = [name for name in needed if name not in found and not (name == "answer" and "answers" in found)]
     if missing:
+        similar = nearest(missing[0], free.values())
         raise ValueError(
             f"{path}: there is no column for {' and '.join(missing)}; the table has "
-            f"{', '.join(map(repr, rows.columns)) or 'no columns'}. Name it, for example --column {missing[0]}=NAME"
+            f"{', '.join(map(repr, rows.columns)) or 'no columns'}. "
+            f"Name it, for example --column {missing[0]}={similar or 'NAME'}"
         )
     return {name: found[name] for name in FIELDS if name in found}
 

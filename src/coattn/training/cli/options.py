@@ -154,6 +154,8 @@ def explain_mistake(message: str, arguments: Sequence[str], known: Sequence[str]
     if message.startswith("Problems parsing config"):
         files = " ".join(argument for argument in arguments if argument.endswith((".yaml", ".yml", ".json")))
         return f"{files}: not valid YAML: {' '.join(message.split())}"
+    if message.startswith("Unexpected config"):
+        return "the file after --config is not a YAML mapping of settings; `coattn configs` lists good ones"
     unknown = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
     if unknown is None:
         return wrong_setting(message)
