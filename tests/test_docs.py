@@ -109,7 +109,7 @@ def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sizes = {"num_words": len(words), "region_dim": 56, "num_answers": len(answers), "dim": 16, "embedding_dim": 8}
     save_model(
         tmp_path / "runs/easy_vqa/model",
-        models.modular(**sizes, standardised=False),
+        models.modular(**sizes, standardized=False),
         answer_vocabulary=answers,
         question_vocabulary=words,
         metric="exact_match",

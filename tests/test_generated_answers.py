@@ -37,7 +37,7 @@ def save(folder: Path, decoder: str = "lstm", attention: str = "additive", **siz
         embedding_dim=8,
         decoder=decoder,
         attention=attention,
-        **{"standardised": False, "max_length": 6, "num_beams": 3} | sizes,
+        **{"standardized": False, "max_length": 6, "num_beams": 3} | sizes,
     )
     model.decoder.classify.weight.data *= 6
     save_model(

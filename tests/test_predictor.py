@@ -40,7 +40,7 @@ def save(folder: Path, *, preset: str = "modular", num_glimpses: int = 1, **chan
     torch.manual_seed(3)
     sizes: dict[str, Any] = {"num_words": len(WORDS), "region_dim": 56, "num_answers": len(ANSWERS), "dim": 16}
     if preset == "modular":
-        sizes |= {"embedding_dim": 8, "num_glimpses": num_glimpses, "standardised": False}
+        sizes |= {"embedding_dim": 8, "num_glimpses": num_glimpses, "standardized": False}
     model = models.PRESETS[preset](**sizes)
     if preset == "modular":
         torch.nn.init.normal_(model.head.classify.weight, std=0.3)  # type: ignore[union-attr,arg-type]

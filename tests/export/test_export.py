@@ -264,12 +264,12 @@ def test_the_norm_of_mcan_becomes_a_layer_norm() -> None:
 
 def test_standardization_becomes_a_part_of_the_linear_map() -> None:
     torch.manual_seed(3)
-    encoder = RegionEncoder(6, dim=4, boxes=True, standardised=True).eval()
-    encoder.standardise(torch.randn(6), torch.rand(6) + 0.1)
+    encoder = RegionEncoder(6, dim=4, boxes=True, standardized=True).eval()
+    encoder.standardize(torch.randn(6), torch.rand(6) + 0.1)
     inputs = (torch.randn(2, 3, 6), torch.tensor([[True, True, False], [True, True, True]]), torch.rand(2, 3, 4))
     expected = encoder(*inputs)
     fold_standardization(encoder)
-    assert not encoder.standardised
+    assert not encoder.standardized
     torch.testing.assert_close(encoder(*inputs), expected)
 
 

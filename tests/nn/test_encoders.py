@@ -155,15 +155,15 @@ def test_unbiased_layer_norm_keeps_half_precision_but_computes_in_float32() -> N
     torch.testing.assert_close(out.float(), norm(x.float()), rtol=2**-8, atol=0)
 
 
-def test_regions_are_standardised_located_and_masked() -> None:
+def test_regions_are_standardized_located_and_masked() -> None:
     torch.manual_seed(0)
-    encoder = RegionEncoder(3, dim=4, boxes=True, num_positions=5, standardised=True)
+    encoder = RegionEncoder(3, dim=4, boxes=True, num_positions=5, standardized=True)
     regions, mask = torch.randn(2, 5, 3), torch.ones(2, 5, dtype=torch.bool)
     mask[1, 3:] = False
     boxes = torch.rand(2, 5, 4)
     before = encoder(regions, mask, boxes)
     mean, std = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 0.0, 4.0])
-    encoder.standardise(mean, std)
+    encoder.standardize(mean, std)
     raised = regions * torch.tensor([2.0, 1.0, 4.0]) + mean
     torch.testing.assert_close(encoder(raised, mask, boxes), before, atol=1e-5, rtol=0)
     assert (before[~mask] == 0).all()
@@ -175,8 +175,8 @@ def test_regions_are_standardised_located_and_masked() -> None:
         encoder(torch.randn(2, 6, 3), torch.ones(2, 6, dtype=torch.bool), torch.rand(2, 6, 4))
     with pytest.raises(ValueError, match="width 3"):
         encoder(torch.randn(2, 5, 4), mask, boxes)
-    with pytest.raises(ValueError, match="standardised=False"):
-        RegionEncoder(3, dim=4).standardise(mean, std)
+    with pytest.raises(ValueError, match="standardized=False"):
+        RegionEncoder(3, dim=4).standardize(mean, std)
 
 
 def test_feature_dropout_drops_features_in_training_alone() -> None:

@@ -261,7 +261,7 @@ def test_lists_that_training_never_had_are_written(decoder: str) -> None:
     seen = torch.tensor([place for place in range(28) if place not in unseen])
     torch.manual_seed(0)
     model = models.generator(
-        region_dim=8, num_answer_words=11, num_words=3, decoder=decoder, dim=32, standardised=False, dropout=0.1
+        region_dim=8, num_answer_words=11, num_words=3, decoder=decoder, dim=32, standardized=False, dropout=0.1
     )
 
     def batch(chosen: Tensor) -> dict[str, Tensor]:

@@ -71,10 +71,10 @@ def test_everything_beside_the_weights_comes_back(tmp_path: Path) -> None:
     assert (folder / "README.md").read_text() == "# A model\n"
 
 
-def test_standardisation_and_training_survive(tmp_path: Path) -> None:
+def test_standardization_and_training_survive(tmp_path: Path) -> None:
     model = make()
-    model.region_encoder = BRICKS["RegionEncoder"](6, dim=model.region_encoder.dim, standardised=True)
-    model.region_encoder.standardise(torch.full((6,), 3.0), torch.full((6,), 2.0))
+    model.region_encoder = BRICKS["RegionEncoder"](6, dim=model.region_encoder.dim, standardized=True)
+    model.region_encoder.standardize(torch.full((6,), 3.0), torch.full((6,), 2.0))
     loaded = load(save(tmp_path / "model", model.eval()))
     assert torch.equal(logits(loaded), logits(model))
     before = (tmp_path / "model" / WEIGHTS).read_bytes()

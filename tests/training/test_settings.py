@@ -73,6 +73,12 @@ def test_a_folder_stands_for_its_files(tiny_data: Path, tmp_path: Path) -> None:
         VQADataModule()
 
 
+def test_sizes_take_the_earlier_name_of_an_argument() -> None:
+    earlier = {"dim": 8, "standardised": True}
+    task = VQATask(preset="modular", sizes=earlier, num_words=5, region_dim=3, num_answers=2)
+    assert task.hparams["sizes"] == {"dim": 8, "standardized": True} == regroup("model", {"sizes": earlier})[0]["sizes"]
+
+
 def test_a_file_and_a_command_line_of_earlier_names_train(
     tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

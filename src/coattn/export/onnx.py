@@ -120,7 +120,7 @@ def exportable(module: nn.Module, *, fused: bool = False) -> nn.Module:
     for name, part in list(module.named_modules()):
         if fused and type(part) is MultiHeadAttention:
             module.set_submodule(name, FusedAttention(part))
-        elif isinstance(part, RegionEncoder) and part.standardised:
+        elif isinstance(part, RegionEncoder) and part.standardized:
             fold_standardization(part)
         if isinstance(part, nn.LSTM | nn.GRU):
             module.set_submodule(name, OnnxRecurrence(part))
@@ -135,7 +135,7 @@ def fold_standardization(encoder: RegionEncoder) -> None:
     weight = features.weight.double() / encoder.feature_std.double()
     bias = features.bias.double() - weight @ encoder.feature_mean.double()
     features.weight, features.bias = nn.Parameter(weight.float()), nn.Parameter(bias.float())
-    encoder.standardised = False
+    encoder.standardized = False
 
 
 def biased_layer_norm(norm: UnbiasedLayerNorm) -> nn.LayerNorm:

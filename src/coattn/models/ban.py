@@ -214,7 +214,7 @@ def ban(
     dropout: float = 0.2,
     classifier_dropout: float = 0.5,
     inplace_dropout: bool = False,
-    standardised: bool = False,
+    standardized: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
@@ -244,7 +244,7 @@ def ban(
         classifier_dropout: dropout in the classifier, and inside the attention's logits.
         inplace_dropout: drop in place as the original does, which current torch cannot train; see
             `WeightNormClassifier`.
-        standardised: z-score region features with statistics of the training images; the original does not.
+        standardized: z-score region features with statistics of the training images; the original does not.
         faithful: show padding as the authors' code does: words at padding are not masked, an empty image returns NaN.
         padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
         padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
@@ -256,7 +256,7 @@ def ban(
         RecurrentQuestionEncoder(
             num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim, cell="gru"
         ),
-        region_encoder=PlainRegionEncoder(region_dim, standardised=standardised),
+        region_encoder=PlainRegionEncoder(region_dim, standardized=standardized),
         coattention=BilinearAttention(
             dim,
             region_dim,

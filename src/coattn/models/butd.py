@@ -182,7 +182,7 @@ def butd(
     dropout: float = 0.2,
     classifier_dropout: float = 0.5,
     inplace_dropout: bool = False,
-    standardised: bool = False,
+    standardized: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
@@ -211,7 +211,7 @@ def butd(
         classifier_dropout: dropout in the classifier.
         inplace_dropout: drop in place as the original does, which current torch cannot train; see
             `WeightNormClassifier`.
-        standardised: z-score region features with statistics of the training images; the original does not.
+        standardized: z-score region features with statistics of the training images; the original does not.
         faithful: show padding as the authors' code does.
         padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
         padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
@@ -219,7 +219,7 @@ def butd(
     score = ConcatenationScore(dim, region_dim, hidden_dim=dim, projected=True, activation="elu", dropout=dropout)
     model = VQAModel(
         RecurrentQuestionEncoder(num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim),
-        region_encoder=PlainRegionEncoder(region_dim, standardised=standardised),
+        region_encoder=PlainRegionEncoder(region_dim, standardized=standardized),
         coattention=TopDownAttention(score),
         head=ProductHead(
             dim,

@@ -134,7 +134,7 @@ def dcn(
     num_glimpses: int = 4,
     dropout: float = 0.3,
     recurrent_dropout: float = 0.1,
-    standardised: bool = False,
+    standardized: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
@@ -169,7 +169,7 @@ def dcn(
         num_glimpses: attention maps of each pooling.
         dropout: dropout in the co-attention and the classifier.
         recurrent_dropout: dropout around the LSTM.
-        standardised: z-score region features with statistics of the training images; the original does not.
+        standardized: z-score region features with statistics of the training images; the original does not.
         faithful: pad as the authors' code does.
         padded_tokens: length to which `faithful` pads or cuts questions; None, as in the original, keeps the longest of
             the batch.
@@ -189,7 +189,7 @@ def dcn(
             num_layers=recurrent_layers,
             dropout=recurrent_dropout,
         ),
-        region_encoder=RegionEncoder(region_dim, dim=image_dim, norm="unit", standardised=standardised),
+        region_encoder=RegionEncoder(region_dim, dim=image_dim, norm="unit", standardized=standardized),
         coattention=CoAttentionStack(
             [
                 DenseCoAttention(dim, image_dim, num_heads=num_heads, num_nothing=num_nothing, dropout=dropout)

@@ -30,7 +30,7 @@ def generator(
     question_positions: int = 0,
     boxes: bool = False,
     region_positions: int = 0,
-    standardised: bool = True,
+    standardized: bool = True,
     feature_dropout: float = 0.0,
     decoder: str = "lstm",
     attention: str = "additive",
@@ -62,7 +62,7 @@ def generator(
         question_positions: learned positions when `question_encoder` is "none"; 0 for none.
         boxes: add the regions' box geometry; the model then needs boxes.
         region_positions: learned positions for grids of fixed size, one for each region at most; 0 for none.
-        standardised: z-score region features with statistics of the training images.
+        standardized: z-score region features with statistics of the training images.
         feature_dropout: dropout on the region features, before the linear map.
         decoder: "lstm" or "transformer".
         attention: attention of the decoder to question and regions: "additive", "dot", or "none" for the classical
@@ -98,7 +98,7 @@ def generator(
         question_positions=question_positions,
         boxes=boxes,
         region_positions=region_positions,
-        standardised=standardised,
+        standardized=standardized,
         feature_dropout=feature_dropout,
     )
     return VQAGenerator(

@@ -187,7 +187,7 @@ def hiecoatt(
     joint_dim: int = 1024,
     recurrent_layers: int = 2,
     dropout: float = 0.5,
-    standardised: bool = False,
+    standardized: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
@@ -218,7 +218,7 @@ def hiecoatt(
         joint_dim: width of the answer's encoding at the question level.
         recurrent_layers: layers of the LSTM.
         dropout: dropout throughout.
-        standardised: z-score region features with statistics of the training images; the original does not.
+        standardized: z-score region features with statistics of the training images; the original does not.
         faithful: show padding as the authors' code does: regions are not masked, and parallel co-attention does not
             mask the question's padding in its affinity. Alternating co-attention always masks the question.
         padded_tokens: length to which `faithful` pads or cuts questions, 26 in the original; None keeps their length.
@@ -241,7 +241,7 @@ def hiecoatt(
             num_words=num_words, question_dim=question_dim, dim=dim, num_layers=recurrent_layers, dropout=dropout
         ),
         region_encoder=RegionEncoder(
-            region_dim, dim=dim, activation="tanh", dropout=dropout, standardised=standardised
+            region_dim, dim=dim, activation="tanh", dropout=dropout, standardized=standardized
         ),
         coattention=HierarchicalCoAttention([pooling() for _ in range(3)]),
         head=RecursiveHead(

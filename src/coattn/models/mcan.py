@@ -81,7 +81,7 @@ def mcan_small(
     geometry_pixels: bool = False,
     order: Order = "encoder_decoder",
     dropout: float = 0.1,
-    standardised: bool = False,
+    standardized: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
     padded_regions: int | None = None,
@@ -113,20 +113,20 @@ def mcan_small(
         geometry_pixels: measure boxes in pixels, not in parts of the image.
         order: "encoder_decoder" or "stacking".
         dropout: dropout throughout.
-        standardised: z-score region features with statistics of the training images; the original does not.
+        standardized: z-score region features with statistics of the training images; the original does not.
         faithful: show padding as the authors' code does: empty questions and images attend to their padding, and the
             encoders read padding, which changes only the map rows that belong to padding.
         padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
         padded_regions: number to which `faithful` pads or cuts regions; None keeps their number.
 
     Raises:
-        ValueError: unknown order, sizes that do not fit together, or standardised features with box geometry.
+        ValueError: unknown order, sizes that do not fit together, or standardized features with box geometry.
     """
     if order not in typing.get_args(Order):
         raise ValueError(f"order must be one of {', '.join(typing.get_args(Order))}, got {order!r}")
-    if standardised and geometry_dim is not None:
+    if standardized and geometry_dim is not None:
         raise ValueError(
-            f"standardised and box geometry cannot be combined: leave out one, got geometry_dim {geometry_dim}"
+            f"standardized and box geometry cannot be combined: leave out one, got geometry_dim {geometry_dim}"
         )
 
     def layer(kind: Callable[..., CoAttentionLayer]) -> CoAttentionLayer:
@@ -137,7 +137,7 @@ def mcan_small(
         kinds = [QuestionSelfAttention, RegionGuidedAttention] * num_layers
     model = VQAModel(
         RecurrentQuestionEncoder(num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim),
-        region_encoder=RegionEncoder(region_dim, dim=dim, standardised=standardised)
+        region_encoder=RegionEncoder(region_dim, dim=dim, standardized=standardized)
         if geometry_dim is None
         else RegionGeometryEncoder(region_dim, dim=dim, geometry_dim=geometry_dim, pixels=geometry_pixels),
         coattention=CoAttentionStack([layer(kind) for kind in kinds]),

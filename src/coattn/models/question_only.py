@@ -25,7 +25,7 @@ class UnseenRegions(nn.Module):
         dim: width D of the zero tokens.
     """
 
-    standardised = False
+    standardized = False
 
     def __init__(self, region_dim: int, *, dim: int) -> None:
         super().__init__()

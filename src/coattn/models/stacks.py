@@ -113,7 +113,7 @@ def stack(
     question_positions: int = 0,
     boxes: bool = False,
     region_positions: int = 0,
-    standardised: bool = True,
+    standardized: bool = True,
     feature_dropout: float = 0.0,
     num_glimpses: int = 1,
     fusion: str = "sum",
@@ -141,7 +141,7 @@ def stack(
         question_positions: learned positions when `question_encoder` is "none"; 0 for none.
         boxes: add the regions' box geometry; the model then needs boxes.
         region_positions: learned positions for grids of fixed size, one for each region at most; 0 for none.
-        standardised: z-score region features with statistics of the training images.
+        standardized: z-score region features with statistics of the training images.
         feature_dropout: dropout on the region features, before the linear map; useful with few training images.
         num_glimpses: attention maps of each pooling.
         fusion: "sum", "product" or "gated", see `nn.heads`.
@@ -170,7 +170,7 @@ def stack(
             dim=dim,
             boxes=boxes,
             num_positions=region_positions,
-            standardised=standardised,
+            standardized=standardized,
             feature_dropout=feature_dropout,
             norm="layer",
             dropout=dropout,

@@ -38,30 +38,30 @@ class StandardizedFeatures(nn.Module):
 
     Args:
         region_dim: width D_in of the region features.
-        standardised: subtract a mean from each feature dimension and divide by a standard deviation; they are kept as
-            buffers, so that they travel with the weights, and are set by `standardise`.
+        standardized: subtract a mean from each feature dimension and divide by a standard deviation; they are kept as
+            buffers, so that they travel with the weights, and are set by `standardize`.
     """
 
     feature_mean: Tensor
     feature_std: Tensor
 
-    def __init__(self, region_dim: int, *, standardised: bool) -> None:
+    def __init__(self, region_dim: int, *, standardized: bool) -> None:
         super().__init__()
-        self.region_dim, self.standardised = region_dim, standardised
-        if standardised:
+        self.region_dim, self.standardized = region_dim, standardized
+        if standardized:
             self.register_buffer("feature_mean", torch.zeros(region_dim))
             self.register_buffer("feature_std", torch.ones(region_dim))
 
-    def standardise(self, mean: Tensor, std: Tensor) -> None:
+    def standardize(self, mean: Tensor, std: Tensor) -> None:
         """Set the statistics of the training images' features, `mean` and `std` (D_in,).
 
         A dimension with std 0 is only centered, not divided.
 
         Raises:
-            ValueError: the encoder was built without `standardised`, or a shape differs.
+            ValueError: the encoder was built without `standardized`, or a shape differs.
         """
-        if not self.standardised:
-            raise ValueError("this region encoder was built with standardised=False")
+        if not self.standardized:
+            raise ValueError("this region encoder was built with standardized=False")
         if mean.shape != (self.region_dim,) or std.shape != (self.region_dim,):
             raise ValueError(f"expected statistics ({self.region_dim},), got {tuple(mean.shape)}, {tuple(std.shape)}")
         self.feature_mean.copy_(mean)
@@ -75,7 +75,7 @@ class StandardizedFeatures(nn.Module):
         """
         if regions.shape[-1] != self.region_dim:
             raise ValueError(f"expected region features of width {self.region_dim}, got {tuple(regions.shape)}")
-        return (regions - self.feature_mean) / self.feature_std if self.standardised else regions
+        return (regions - self.feature_mean) / self.feature_std if self.standardized else regions
 
 
 class RegionEncoder(StandardizedFeatures):
@@ -86,8 +86,8 @@ class RegionEncoder(StandardizedFeatures):
         dim: width D of the region tokens.
         boxes: add a linear map of the box geometry (x1, y1, x2, y2, area).
         num_positions: number of learned positions, by place in the sequence, for grids of fixed size; 0 for none.
-        standardised: subtract a mean from each feature dimension and divide by a standard deviation first; they are
-            kept as buffers, so that they travel with the weights, and are set by `standardise`.
+        standardized: subtract a mean from each feature dimension and divide by a standard deviation first; they are
+            kept as buffers, so that they travel with the weights, and are set by `standardize`.
         feature_dropout: dropout on the features, before the linear map. With few training images this, not `dropout`,
             keeps a model from memorizing each image.
         activation: "tanh" or "none", before the norm.
@@ -105,13 +105,13 @@ class RegionEncoder(StandardizedFeatures):
         dim: int,
         boxes: bool = False,
         num_positions: int = 0,
-        standardised: bool = False,
+        standardized: bool = False,
         feature_dropout: float = 0.0,
         activation: str = "none",
         norm: str = "none",
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(region_dim, standardised=standardised)
+        super().__init__(region_dim, standardized=standardized)
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.dim, self.boxes, self.num_positions = dim, boxes, num_positions
@@ -154,12 +154,12 @@ class PlainRegionEncoder(StandardizedFeatures):
 
     Args:
         region_dim: width D_in of the region features, and of the region tokens.
-        standardised: z-score them first, see `StandardizedFeatures`.
+        standardized: z-score them first, see `StandardizedFeatures`.
         dropout: dropout on the features.
     """
 
-    def __init__(self, region_dim: int, *, standardised: bool = False, dropout: float = 0.0) -> None:
-        super().__init__(region_dim, standardised=standardised)
+    def __init__(self, region_dim: int, *, standardized: bool = False, dropout: float = 0.0) -> None:
+        super().__init__(region_dim, standardized=standardized)
         self.dropout = dropout
         self.drop = Dropout(dropout)
 

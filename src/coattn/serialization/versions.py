@@ -1,6 +1,7 @@
 """Convert older versions of the format, so that model directories and checkpoints of earlier releases load.
 
-In version 1 the projections of attention were named `query, key, value, merge`, and `VQAModel` took a `padding`.
+In version 1 the projections of attention were named `query, key, value, merge`, and `VQAModel` took a `padding`. In the
+first files of version 2 the argument `standardized` is still spelled `standardised`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ RENAMED: dict[int, tuple[tuple[str, str], ...]] = {
 }
 UNCHANGED = "question_encoder."  # its names never changed, and names inside a text encoder may match the patterns
 
+EARLIER_ARGUMENTS = {"standardised": "standardized"}  # arguments of parts and presets, by their earlier names
+
 V = TypeVar("V")
 
 
@@ -57,9 +60,16 @@ def rename_parameters(state_dict: Mapping[str, V], *, version: int = 1) -> dict[
     return renamed
 
 
+def rename_arguments(description: Any) -> Any:
+    """A description of a model, or the sizes of a preset, with each argument under its current name."""
+    if isinstance(description, dict):
+        return {EARLIER_ARGUMENTS.get(name, name): rename_arguments(value) for name, value in description.items()}
+    return [rename_arguments(item) for item in description] if isinstance(description, list) else description
+
+
 def update_config(config: dict[str, Any]) -> dict[str, Any]:
     """Convert the content of a `config.json` of any version to the current description of the model."""
-    model = config.get("model")
+    model = rename_arguments(config.get("model"))
     if config.get("version") == 1 and isinstance(model, dict) and model.get("class") == "VQAModel":
         model = dict(model)
         padding = model.pop("padding", None)

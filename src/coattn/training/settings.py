@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from coattn._internal.hints import did_you_mean
+from coattn.serialization.versions import rename_arguments
 
 Loss = Literal["bce", "cross_entropy", "kl"]
 Reduction = Literal["mean", "sum"]
@@ -155,6 +156,7 @@ def regroup(section: Literal["data", "model"], settings: Mapping[str, Any]) -> t
     result: dict[str, Any] = {}
     moved: dict[str, str] = {}
     for key, value in settings.items():
+        value = rename_arguments(value) if key == "sizes" else value
         new = MOVED.get(f"{section}.{key}")
         names_group = new is not None and new.split(".")[1] == key
         if new is None or (names_group and not isinstance(value, str)):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from coattn.metrics.calibration import confidences
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
-from coattn.serialization.versions import rename_parameters
+from coattn.serialization.versions import rename_arguments, rename_parameters
 from coattn.training.data.batches import Batch
 from coattn.training.data.module import VQADataModule
 from coattn.training.model import add_text_encoder, build_model, compile_parts, remember_inputs_only
@@ -125,6 +125,7 @@ class VQATask(LightningModule):
         self.trainer_changes: list[str] = []
         if isinstance(model, dict):
             model, sizes = None, model
+        sizes = rename_arguments(sizes)
         given = {
             "text_encoder": text_encoder,
             "loss": loss,
@@ -238,8 +239,8 @@ class VQATask(LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.trainer.ckpt_path is not None or not isinstance(data, VQADataModule):
             return
-        if getattr(self.model.region_encoder, "standardised", False):
-            self.model.region_encoder.standardise(*data.region_statistics())  # type: ignore[operator]
+        if getattr(self.model.region_encoder, "standardized", False):
+            self.model.region_encoder.standardize(*data.region_statistics())  # type: ignore[operator]
         self.check_data(data)
         if data.text.word_vectors is not None:
             rows = data.text.word_vectors.table(seed=data.seed)
