@@ -16,9 +16,9 @@ import pytest
 import torch
 from tiny import change
 
-import coattn.training.interruptions
+import coattn.training.lost_ranks
 from coattn.training.checkpoints import read_checkpoint
-from coattn.training.interruptions import Ranks
+from coattn.training.lost_ranks import Ranks
 
 pytestmark = pytest.mark.slow
 
@@ -27,14 +27,12 @@ def lonely(rank: int, lost: int, how: signal.Signals, port: str, said: Path) -> 
     """One of three processes that work together until one of them is killed or frozen."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE="3", RANK=str(rank))
     sys.stderr = said.open("w")
-    torch.distributed.init_process_group("gloo")
     ranks, value = Ranks("start again", time_limit=6), torch.zeros(1)
-    strategy = SimpleNamespace(launcher=None)
+    strategy = SimpleNamespace(launcher=None, setup_environment=lambda: torch.distributed.init_process_group("gloo"))
     trainer: Any = SimpleNamespace(world_size=3, global_rank=rank, strategy=strategy)
-    module: Any = None
-    ranks.setup(trainer, module, "fit")
+    ranks.attach(trainer)
+    strategy.setup_environment()
     torch.distributed.all_reduce(value)
-    ranks.on_fit_start(trainer, module)
     if rank == lost:
         os.kill(os.getpid(), how)
     try:
@@ -56,7 +54,7 @@ def free_port() -> str:
 def test_the_others_name_the_process_that_is_lost(
     lost: int, how: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coattn.training.interruptions, "_PATIENCE", 12.0)  # longer than finding out who is lost
+    monkeypatch.setattr(coattn.training.lost_ranks, "_PATIENCE", 12.0)  # longer than finding out who is lost
     port, processes = free_port(), []
     for rank in range(3):
         processes.append(os.fork())  # the imports take longer than all else
@@ -78,6 +76,31 @@ def test_the_others_name_the_process_that_is_lost(
 def test_a_time_limit_below_three_counts_is_refused() -> None:
     with pytest.raises(ValueError, match="rank_time_limit 5 is too short; it must be at least 6 seconds"):
         Ranks("start again", time_limit=5)
+
+
+FROZEN = """
+import os, signal, sys
+from lightning.pytorch.strategies import DDPStrategy
+from coattn.cli import main
+
+def barrier(self, name=None):
+    if os.environ.get("LOCAL_RANK") == "1":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    wait(self, name)
+
+wait, DDPStrategy.barrier = DDPStrategy.barrier, barrier
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_process_that_freezes_before_the_first_barrier_is_named(config: Path, tmp_path: Path) -> None:
+    script = tmp_path / "frozen.py"
+    script.write_text(FROZEN)
+    options = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--rank-time-limit", "6"]
+    command = [sys.executable, "-W", "ignore", script, "fit", "--config", config, *options]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "coattn: error: rank 1 of 2 no longer responds; run the same command with --resume" in done.stderr
 
 
 def start(config: Path) -> subprocess.Popen[str]:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Train."""
     require("lightning", "train")
     require("jsonargparse", "train")
-    from coattn.training.interruptions import Stopped
+    from coattn.training.stop_signals import Stopped
     from coattn.training.train import train
 
     try:

@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from coattn._internal.files import atomic_path, require_regular
 from coattn._internal.hints import did_you_mean
-from coattn.training.interruptions import SIGNALS, Stopped
+from coattn.training.stop_signals import SIGNALS, Stopped
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 _COMPLETE = ("epoch", "global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers", "VQADataModule")

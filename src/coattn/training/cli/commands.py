@@ -45,8 +45,9 @@ from coattn.training.cli.options import (
 from coattn.training.cli.run_folder import checkpoint_to_resume, checkpoint_to_use, is_first_process, locked, remove_run
 from coattn.training.data.module import VQADataModule
 from coattn.training.export import export_model
-from coattn.training.interruptions import SIGNALS, Ranks, Stopped
+from coattn.training.lost_ranks import Ranks
 from coattn.training.progress import Epochs, ProgressBar, quiet
+from coattn.training.stop_signals import SIGNALS, Stopped
 from coattn.training.task import VQATask
 
 LINKED = ("num_words", "question_dim", "text_config", "region_dim", "num_answers", "num_answer_words")
@@ -237,6 +238,7 @@ class _CommandLine(LightningCLI):
         advice = f"run the same command{' with --resume' if fitting else ''} to continue"
         self.ranks = Ranks(advice, self.settings.rank_time_limit)
         trainer = Trainer(**{**config, **kwargs, "callbacks": [*callbacks, self.ranks]})
+        self.ranks.attach(trainer)
         # Lightning's handlers broadcast inside a signal handler, which can deadlock, and answer all questions first.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         return trainer
