@@ -249,7 +249,7 @@ def test_what_is_withheld_is_said(model: str, photo: str, tmp_path: Path, capsys
     assert main(["ask", *question]) == 0
     captured = capsys.readouterr()
     assert "I don't know\n      !    No risk can be promised: the model has no certificate.\n" in captured.out
-    assert f"coattn: note: {model} has no certificate.json and index.safetensors" in captured.err
+    assert f"coattn: note: {model} has no current certificate.json and index.safetensors" in captured.err
     assert main(["ask", *question, "--json"]) == 0
     (entry,) = as_json(capsys)
     assert (entry["answers"], entry["withheld"], len(entry["reasons"])) == ([], True, 1)

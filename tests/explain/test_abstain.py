@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from coattn.explain.abstain import UNLIKE, Safeguards
 from coattn.explain.answers import UNSURE, Answer, Answers
@@ -82,6 +83,24 @@ def test_other_images_are_recognized() -> None:
     assert built.are_unlike(scattered).mean() > 0.9
 
 
+def test_a_distance_is_relative_to_that_between_the_nearest_training_images() -> None:
+    random = np.random.default_rng(0).normal(size=(800, 2))
+    sparse, dense = 4 * random[:400], 0.2 * random[400:] + 40
+    images = np.concatenate((sparse, dense))
+    built = ImageIndex.build(images[::2], images[1::2])
+    step = np.array([[2.0, 0.0]])
+    assert built.are_unlike(dense.mean(0) + step).all()
+    assert not built.are_unlike(sparse.mean(0) + step).any()
+    assert np.median(built.distances(images[1::2])) == pytest.approx(1, abs=0.1)
+
+
+def test_equal_training_images_are_no_distance_apart() -> None:
+    images = np.repeat(np.random.default_rng(0).normal(size=(4, 3)), 30, 0)
+    built = ImageIndex.build(images, images)
+    assert not built.are_unlike(images).any()
+    assert built.are_unlike(images + 1).all()
+
+
 def test_what_the_components_leave_out_counts() -> None:
     random = np.random.default_rng(0)
     low = random.normal(size=(600, 3)) @ random.normal(size=(3, 100))
@@ -107,7 +126,7 @@ def test_safeguards_are_kept(tmp_path: Path) -> None:
 
 def test_an_older_directory_says_what_is_missing(tmp_path: Path) -> None:
     guards = Safeguards.load(tmp_path)
-    assert f"{tmp_path} has no certificate.json and index.safetensors" in guards.missing
+    assert f"{tmp_path} has no current certificate.json and index.safetensors" in guards.missing
     assert f"coattn certify {tmp_path} --config CONFIG" in guards.missing
     (answers,) = guards.judged([[Answer("red", 1.0)]], [torch.zeros(2, 3)], ["what is it"], WORDS)
     assert answers == [Answer("red", 1.0)]
@@ -127,8 +146,19 @@ def test_a_damaged_certificate_is_named(content: str, tmp_path: Path) -> None:
         Safeguards.load(tmp_path)
 
 
+def test_an_index_of_an_earlier_version_counts_as_missing(tmp_path: Path) -> None:
+    arrays = {name: np.array(value, np.float32) for name, value in index()[0]._asdict().items() if name != "spread"}
+    (tmp_path / "index.safetensors").write_bytes(save(arrays))
+    guards = Safeguards.load(tmp_path)
+    assert guards.index is None
+    assert "no current certificate.json and index.safetensors" in guards.missing
+
+
 def test_a_damaged_index_is_named(tmp_path: Path) -> None:
     built, _ = index()
+    built._replace(spread=built.spread[:3]).save(tmp_path)
+    with pytest.raises(ValueError, match=r"index\.safetensors: the shapes"):
+        ImageIndex.load(tmp_path)
     built._replace(mean=built.mean[:3]).save(tmp_path)
     with pytest.raises(ValueError, match=r"index\.safetensors: the shapes"):
         ImageIndex.load(tmp_path)

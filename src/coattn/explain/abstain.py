@@ -25,7 +25,7 @@ import numpy as np
 from coattn._internal.files import atomic_path, read_json
 from coattn.datasets.doubt import Doubt
 from coattn.explain.answers import Answer, Answers
-from coattn.explain.image_index import NEIGHBORS, QUANTILE, ImageIndex, mean_features
+from coattn.explain.image_index import QUANTILE, ImageIndex, mean_features
 from coattn.metrics.certificate import Certificate, certified_threshold
 from coattn.serialization.files import CERTIFICATE, IMAGE_INDEX
 from coattn.serialization.sections import write_section
@@ -51,7 +51,7 @@ class Safeguards:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read them; an older model directory has none.
+        """Read them; an older model directory has none, or none of this version.
 
         Raises:
             ValueError: a file is damaged.
@@ -76,7 +76,7 @@ class Safeguards:
         if not missing:
             return ""
         names, effects = (" and ".join(each) for each in zip(*missing, strict=True))
-        return f"{self.folder} has no {names}: {effects}; run `coattn certify {self.folder} --config CONFIG`"
+        return f"{self.folder} has no current {names}: {effects}; run `coattn certify {self.folder} --config CONFIG`"
 
     def judged(
         self,
@@ -160,8 +160,8 @@ class Safeguards:
         if self.index is not None:
             lines.append(
                 f"- An image is flagged as unlike the training images if it is farther from them than "
-                f"{100 * QUANTILE:g} % of the validation images (mean region features, {NEIGHBORS} nearest of "
-                f"{len(self.index.centers)} training images)."
+                f"{100 * QUANTILE:g} % of the validation images (mean region features, {self.index.num_neighbors} "
+                f"nearest of {len(self.index.centers)} training images, relative to their own distances)."
             )
         return "\n".join(lines)
 

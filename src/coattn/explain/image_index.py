@@ -1,8 +1,10 @@
 """Whether an image is unlike the training images: its distance to the nearest of them, in extractor space.
 
-An image is the mean of its regions' features, whitened by the training images; the distance is the mean of those to the
-`NEIGHBORS` nearest centers (k-nearest-neighbor detection: Sun et al. 2022, arXiv 2204.06507). An image is flagged if
-its distance is above the 99 % quantile of the validation images.
+An image is the mean of its regions' features, whitened by the training images. Its distance is the mean of those to the
+nearest centers (k-nearest-neighbor detection: Sun et al. 2022, arXiv 2204.06507), divided by the mean distance of these
+centers to their own nearest ones (local outlier factor: Breunig et al. 2000, 10.1145/335191.335388, here without
+reachability): where training images lie close together, a small step away is unusual. An image is flagged if its
+distance is above the 99 % quantile of the validation images.
 
 Letters: N images, R regions, D feature width, P whitened dimensions, K centers.
 """
@@ -19,10 +21,11 @@ import numpy as np
 from coattn._internal.files import atomic_path, require_regular
 from coattn.serialization.files import IMAGE_INDEX
 
-NEIGHBORS = 5
+NEIGHBORS = 20  # nearest centers, or all others of fewer
+FEWEST_IMAGES = 6  # of an index
 QUANTILE = 0.99
 MAX_DIMENSIONS = 64
-MAX_CENTERS = 2048
+MAX_CENTERS = 4096
 DAMPING = 0.01  # of the mean variance, added before whitening
 
 
@@ -34,6 +37,7 @@ class ImageIndex(NamedTuple):
         projection: (D, P) to whitened principal components.
         residual: the mean length of what the components leave of a training image; 0 if they leave nothing.
         centers: (K, P + 1) training images: their components, and the length of the rest relative to `residual`.
+        spread: (K,) the mean distance of each center to the centers nearest to it.
         threshold: the distance above which an image is flagged.
     """
 
@@ -41,6 +45,7 @@ class ImageIndex(NamedTuple):
     projection: np.ndarray
     residual: np.ndarray
     centers: np.ndarray
+    spread: np.ndarray
     threshold: np.ndarray
 
     @classmethod
@@ -48,10 +53,10 @@ class ImageIndex(NamedTuple):
         """Index the mean features of the training images (N, D); those of the validation images set the threshold.
 
         Raises:
-            ValueError: fewer training images than neighbors, or no validation image.
+            ValueError: fewer than `FEWEST_IMAGES` training images, or no validation image.
         """
-        if len(train) <= NEIGHBORS or not len(val):
-            raise ValueError(f"an index of images needs {NEIGHBORS + 1} training images and 1 validation image")
+        if len(train) < FEWEST_IMAGES or not len(val):
+            raise ValueError(f"an index of images needs {FEWEST_IMAGES} training images and 1 validation image")
         mean = train.mean(0)
         centered = train - mean
         variances, directions = np.linalg.eigh(centered.T @ centered / len(train))
@@ -61,25 +66,40 @@ class ImageIndex(NamedTuple):
         projection = directions[:, kept] / scale
         rest = np.linalg.norm(centered - (centered @ directions[:, kept]) @ directions[:, kept].T, axis=1).mean()
         residual = rest if rest > 1e-6 * np.linalg.norm(centered, axis=1).mean() else 0.0
-        index = cls(mean, projection, np.array(residual), np.empty((0, 0)), np.array(0.0))
+        index = cls(mean, projection, np.array(residual), np.empty((0, 0)), np.empty(0), np.array(0.0))
         chosen = np.random.default_rng(0).permutation(len(train))[:MAX_CENTERS]
         index = index._replace(centers=index._components(train[np.sort(chosen)]))
+        own, _ = index._nearest(index.centers, index.num_neighbors + 1)  # each center is its own nearest one
+        spread = own.sum(1) / index.num_neighbors
+        # Equal training images are no distance apart.
+        index = index._replace(spread=np.maximum(spread, 0.01 * spread.mean() + 1e-12))
         return index._replace(threshold=np.quantile(index.distances(val), QUANTILE, method="higher"))
 
+    @property
+    def num_neighbors(self) -> int:
+        """How many nearest centers count."""
+        return min(NEIGHBORS, len(self.centers) - 1)
+
     def distances(self, images: np.ndarray) -> np.ndarray:
-        """The distance (N,) of each image, given the means of their features (N, D)."""
-        components = self._components(images)
-        found = np.empty(len(images))
-        for start in range(0, len(images), 256):
-            part = components[start : start + 256]
-            squares = (part**2).sum(1)[:, None] + (self.centers**2).sum(1) - 2 * part @ self.centers.T
-            nearest = np.partition(np.maximum(squares, 0), NEIGHBORS - 1, axis=1)[:, :NEIGHBORS]
-            found[start : start + 256] = np.sqrt(nearest).mean(1)
-        return found
+        """The distance (N,) of each image, given the means of their features (N, D); about 1 for a training image."""
+        distances, nearest = self._nearest(self._components(images), self.num_neighbors)
+        return distances.mean(1) / self.spread[nearest].mean(1)
 
     def are_unlike(self, images: np.ndarray) -> np.ndarray:
         """Which images (N,) are unlike the training images, given the means of their features (N, D)."""
         return self.distances(images) > self.threshold
+
+    def _nearest(self, components: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The distances (N, count) to the nearest centers of images (N, P + 1), and the numbers of these centers."""
+        distances, numbers = np.empty((len(components), count)), np.empty((len(components), count), np.int64)
+        lengths = (self.centers**2).sum(1)
+        for start in range(0, len(components), 256):
+            part = components[start : start + 256]
+            squares = np.maximum((part**2).sum(1)[:, None] + lengths - 2 * part @ self.centers.T, 0)
+            nearest = np.argpartition(squares, count - 1, axis=1)[:, :count]
+            numbers[start : start + 256] = nearest
+            distances[start : start + 256] = np.sqrt(np.take_along_axis(squares, nearest, 1))
+        return distances, numbers
 
     def _components(self, images: np.ndarray) -> np.ndarray:
         centered = images - self.mean
@@ -101,7 +121,7 @@ class ImageIndex(NamedTuple):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self | None:
-        """The index of a model directory; None if it has none.
+        """The index of a model directory; None if it has none, or one of an earlier version without `spread`.
 
         Raises:
             ValueError: the file is damaged.
@@ -117,14 +137,16 @@ class ImageIndex(NamedTuple):
             arrays = load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path}: not a readable safetensors file ({error})") from None
+        if set(arrays) == set(cls._fields) - {"spread"}:
+            return None
         if set(arrays) != set(cls._fields):
             raise ValueError(f"{path}: holds {', '.join(sorted(arrays))}; an index holds {', '.join(cls._fields)}")
         index = cls(**{name: array.astype(np.float64) for name, array in arrays.items()})
         width, dimensions = index.projection.shape if index.projection.ndim == 2 else (-1, -1)
-        expected = {"mean": (width,), "residual": (), "threshold": ()}
-        shapes = {name: getattr(index, name).shape for name in expected}
-        centers = index.centers.shape
-        if shapes != expected or len(centers) != 2 or centers[1] != dimensions + 1 or centers[0] < NEIGHBORS:
+        count = len(index.centers) if index.centers.ndim else 0
+        expected = {"mean": (width,), "residual": (), "threshold": (), "spread": (count,)}
+        expected["centers"] = (count, dimensions + 1)
+        if count < FEWEST_IMAGES or any(getattr(index, name).shape != shape for name, shape in expected.items()):
             raise ValueError(f"{path}: the shapes of its arrays do not fit together")
         return index
 

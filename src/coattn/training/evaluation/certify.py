@@ -14,7 +14,7 @@ import torch
 from coattn._internal.files import require
 from coattn.datasets.results import Results
 from coattn.explain.abstain import Safeguards
-from coattn.explain.image_index import NEIGHBORS, ImageIndex, mean_features
+from coattn.explain.image_index import FEWEST_IMAGES, ImageIndex, mean_features
 from coattn.metrics.calibration import confidences
 from coattn.metrics.certificate import certify
 from coattn.serialization.directory import ModelDirectory
@@ -41,7 +41,7 @@ def make_safeguards(
     confidence, worth = answer_confidences(directory, data, "val", torch.device(device))
     images = [record.image_id for record in data.split("val").records]
     train = split_features(data, "train")
-    index = ImageIndex.build(train, split_features(data, "val")) if len(train) > NEIGHBORS else None
+    index = ImageIndex.build(train, split_features(data, "val")) if len(train) >= FEWEST_IMAGES else None
     return Safeguards(directory.folder, tuple(certify(confidence, worth, images)), index)
 
 
