@@ -136,6 +136,23 @@ def test_gradients_reach_every_parameter(name: str) -> None:
             assert parameter.grad.abs().max() > 1e-12, parameter_name
 
 
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("name", models.PRESETS)
+def test_every_layer_is_called_in_evaluation(name: str, need_weights: bool) -> None:
+    """An adapter takes the place of a layer, and has no effect where the layer's weights are read without calling it.
+
+    torch 2.13 does so with LoRA on its own encoder: findings/peft_lora_skipped_in_evaluation.sh.
+    """
+    model = build(name).eval()
+    layers = {key: layer for key, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Embedding)}
+    called: set[str] = set()
+    for key, layer in layers.items():
+        layer.register_forward_hook(lambda *_, key=key: called.add(key))
+    with torch.no_grad():
+        model(**inputs(), need_weights=need_weights)
+    assert called == set(layers)
+
+
 @pytest.mark.parametrize("name", ["modular", "mcan_small", "butd", "ban", "mfh"])
 def test_an_image_without_regions_and_a_question_without_words_give_finite_answers(name: str) -> None:
     model, batch = build(name), inputs()

@@ -86,7 +86,7 @@ class TextEncoder:
 
         Raises:
             ValueError: the encoder is not on this machine, its weights are pickled or incomplete, it needs code that
-                comes with it, or it is not a text encoder.
+                comes with it, it is not a text encoder, or it reads padding.
             ModuleNotFoundError: `transformers` is not installed.
         """
         require("transformers", "text")
@@ -202,8 +202,8 @@ def load_model(folder: Path) -> Any:
     """The `transformers` model in a folder, in float32; only the encoder of an encoder-decoder.
 
     Raises:
-        ValueError: its weights are pickled or incomplete, it needs code that comes with it, or it is not a text
-            encoder.
+        ValueError: its weights are pickled or incomplete, it needs code that comes with it, it is not a text encoder,
+            or it reads padding.
     """
     transformers = require("transformers", "text")
     _weight_files(folder)
@@ -221,7 +221,27 @@ def load_model(folder: Path) -> Any:
     # transformers fills weights that the file lacks with random values.
     if missing := sorted(key for key in report["missing_keys"] if not key.startswith(tuple(unused))):
         raise ValueError(f"{folder}: the weights lack {len(missing)} tensors of the encoder, for example {missing[0]}")
+    with explained(str(folder), kind=KIND):
+        reads_padding = _reads_padding(model.eval())
+    if reads_padding:
+        raise ValueError(
+            f"{folder}: {model.config.model_type} reads padding, so the rows of a question would depend on the other "
+            "questions of its batch; use another encoder, for example BERT or MPNet"
+        )
     return model
+
+
+@torch.no_grad()
+def _reads_padding(model: Any) -> bool:
+    """Whether masked tokens change the rows of the others.
+
+    They do in some models of transformers 5.24.0: the convolutions of ConvBERT and CANINE mix neighbors, YOSO and
+    Nystromformer attend to padding, FNet has no mask, and MobileBERT reads the embedding of the next token.
+    """
+    ids, mask = torch.arange(8)[None], torch.tensor([[1, 1, 1, 1, 0, 0, 0, 0]])  # (1, T)
+    alone = model(input_ids=ids[:, :4], attention_mask=mask[:, :4]).last_hidden_state
+    padded = model(input_ids=ids * mask, attention_mask=mask).last_hidden_state[:, :4]
+    return bool((alone - padded).abs().max() > 1e-3 * alone.abs().max())
 
 
 class FinetunedQuestionEncoder(nn.Module):
