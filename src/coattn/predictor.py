@@ -21,7 +21,7 @@ from coattn.explain.attribution import attribute, find_method
 from coattn.explain.faithful import read_scores
 from coattn.explain.maps import Explanation, Head
 from coattn.explain.ranking import best_answer, ranked_answers
-from coattn.features.encoded import EncodedImage, feature_arrays, image_sizes
+from coattn.features.encoded import EncodedImage, image_sizes
 from coattn.features.extract.extractors.base import Extractor, reading_of
 from coattn.features.extract.extractors.build import build_extractor
 from coattn.features.extract.images import ImageSource, load_image
@@ -195,7 +195,7 @@ class Predictor:
             output = self._run(images, texts, top_k=top_k)
             answers += self.safeguards.judged(
                 ranked_answers(output, self.directory, top_k),
-                feature_arrays(images),
+                images,
                 texts,
                 self._reader,
                 max_risk=max_risk,
@@ -288,7 +288,7 @@ class Predictor:
         if isinstance(output, GeneratorOutput) and isinstance(vocabulary, AnswerWords):
             written = vocabulary.decode(output.tokens[0, 0].tolist())
         ranked = ranked_answers(output, self.directory, top_k)
-        (answers,) = self.safeguards.judged(ranked, feature_arrays([encoded]), [question], self._reader)
+        (answers,) = self.safeguards.judged(ranked, [encoded], [question], self._reader)
         tokens, words = question_words(question, self._reader, self.directory.max_tokens)
         return Explanation(
             question=question,

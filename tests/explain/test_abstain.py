@@ -12,6 +12,7 @@ from safetensors.numpy import save
 from coattn.explain.abstain import UNLIKE, Safeguards
 from coattn.explain.answers import UNSURE, Answer, Answers
 from coattn.explain.image_index import ImageIndex, mean_features
+from coattn.features.encoded import EncodedImage
 from coattn.metrics.certificate import Certificate
 from coattn.text.vocabulary import Vocabulary
 
@@ -26,11 +27,15 @@ def index(dim: int = 8, seed: int = 0) -> tuple[ImageIndex, np.ndarray]:
     return ImageIndex.build(images[:300], images[300:600]), images[600:]
 
 
+def encoded(features: np.ndarray) -> EncodedImage:
+    return EncodedImage(torch.from_numpy(features), None, (0, 0), None)
+
+
 def judge(
     tmp_path: Path, question: str = "what color is it", confidence: float = 0.95, offset: float = 0.0, **options: object
 ) -> Answers:
     guards = Safeguards(tmp_path, (RISKY, SAFE), index()[0])
-    image = torch.from_numpy(index()[1][:5] + offset)
+    image = encoded(index()[1][:5] + offset)
     answers = [[Answer("red", confidence)]]
     return guards.judged(answers, [image], [question], WORDS, **options)[0]  # type: ignore[arg-type]
 
@@ -128,14 +133,14 @@ def test_an_older_directory_says_what_is_missing(tmp_path: Path) -> None:
     guards = Safeguards.load(tmp_path)
     assert f"{tmp_path} has no current certificate.json and index.safetensors" in guards.missing
     assert f"coattn certify {tmp_path} --config CONFIG" in guards.missing
-    (answers,) = guards.judged([[Answer("red", 1.0)]], [torch.zeros(2, 3)], ["what is it"], WORDS)
+    (answers,) = guards.judged([[Answer("red", 1.0)]], [encoded(np.zeros((2, 3)))], ["what is it"], WORDS)
     assert answers == [Answer("red", 1.0)]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_no_risk_is_promised_without_a_certificate(tmp_path: Path) -> None:
     guards = Safeguards.load(tmp_path)
-    (found,) = guards.judged([[Answer("red", 1.0)]], [torch.zeros(2, 3)], ["what is it"], WORDS, max_risk=0.5)
+    (found,) = guards.judged([[Answer("red", 1.0)]], [encoded(np.zeros((2, 3)))], ["what is it"], WORDS, max_risk=0.5)
     assert found.withheld
 
 
@@ -165,6 +170,21 @@ def test_a_damaged_index_is_named(tmp_path: Path) -> None:
     (tmp_path / "index.safetensors").write_bytes(b"\0" * 9)
     with pytest.raises(ValueError, match=r"index\.safetensors: not a readable"):
         ImageIndex.load(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_index_is_asked_once_for_each_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guards = Safeguards(tmp_path, None, index()[0])
+    like, unlike = (encoded(index()[1][:5] + offset) for offset in (0.0, 50.0))
+    asked: list[int] = []
+    distances = ImageIndex.distances
+    monkeypatch.setattr(
+        ImageIndex, "distances", lambda index, images: (asked.append(len(images)), distances(index, images))[1]
+    )
+    for images in ([like, unlike, like], [unlike, like]):
+        found = guards.judged([[Answer("red", 1.0)]] * len(images), images, ["what"] * len(images), WORDS)
+        assert [answers.reasons for answers in found] == [(UNLIKE,) if image is unlike else () for image in images]
+    assert asked == [2]
 
 
 def test_mean_features_of_an_image_without_regions() -> None:

@@ -16,9 +16,10 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -35,6 +36,15 @@ SECTION = "When to believe it"
 UNLIKE = "The image is unlike the images that the model was trained on."
 
 
+class EncodedImage(Protocol):
+    """An image of `coattn.Predictor` or of `coattn.runtime.Predictor`."""
+
+    @property
+    def array(self) -> np.ndarray:
+        """Its features (R, D)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Safeguards:
     """The parts of a model directory that say when to doubt its answers.
@@ -48,6 +58,7 @@ class Safeguards:
     folder: Path
     certificates: tuple[Certificate, ...] | None
     index: ImageIndex | None
+    _unlike: WeakKeyDictionary[EncodedImage, bool] = field(default_factory=WeakKeyDictionary, repr=False, compare=False)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -81,7 +92,7 @@ class Safeguards:
     def judged(
         self,
         ranked: Sequence[Sequence[Answer]],
-        images: Sequence[np.ndarray],
+        images: Sequence[EncodedImage],
         questions: Sequence[str],
         reader: object,
         *,
@@ -92,22 +103,20 @@ class Safeguards:
 
         Args:
             ranked: the answers to each question, best first.
-            images: the features (R, D) of each question's image; the same array for the same image.
+            images: the image of each question; whether it is unlike the training images is found out once.
             questions: as asked.
             reader: the model's vocabulary, tokenizer or text encoder.
             max_risk: the wished risk, in (0, 1); None makes warnings of all reasons.
             answer_anyway: withhold nothing.
         """
-        unlike = dict.fromkeys(map(id, images), False)
-        if self.index is not None and len(images):
-            distinct = {id(image): np.asarray(image, np.float32) for image in images}
-            flagged = self.index.are_unlike(mean_features(distinct.values()))
-            unlike = dict(zip(distinct, flagged.tolist(), strict=True))
+        if self.index is not None and (new := {image for image in images if image not in self._unlike}):
+            flagged = self.index.are_unlike(mean_features(image.array for image in new))
+            self._unlike.update(zip(new, flagged.tolist(), strict=True))
         found = []
         for answers, image, question in zip(ranked, images, questions, strict=True):
             doubt = self.doubt(
                 answers[0].confidence if answers else 0.0,
-                unlike[id(image)],
+                self._unlike.get(image, False),
                 unknown_words(question, reader),
                 max_risk=max_risk,
                 answer_anyway=answer_anyway,

@@ -30,11 +30,10 @@ class EncodedImage:
     size: tuple[int, int]
     image: Image.Image | None
 
-
-def feature_arrays(images: Sequence[EncodedImage]) -> list[np.ndarray]:
-    """The features (R, D) of each image, float32; the same array for the same image."""
-    arrays = {id(image): image.features.float().cpu().numpy() for image in images}
-    return [arrays[id(image)] for image in images]
+    @property
+    def array(self) -> np.ndarray:
+        """The features (R, D) in numpy, float32."""
+        return self.features.float().cpu().numpy()
 
 
 def image_sizes(images: Sequence[EncodedImage]) -> Tensor | None:
