@@ -109,7 +109,9 @@ def test_every_preset_has_the_same_logits(preset: str, tmp_path: Path) -> None:
         write_generator(model, tmp_path)
     else:
         inputs = example_inputs(model, batch=3, tokens=5, regions=7)
-        write_graph(ClassifierGraph(model, ()), inputs, classifier_axes(), ["logits"], tmp_path / "model.onnx")
+        write_graph(
+            ClassifierGraph(model, (), packed=True), inputs, classifier_axes(), ["logits"], tmp_path / "model.onnx"
+        )
     assert check_parity(model, tmp_path).difference < 1e-4
 
 

@@ -112,7 +112,8 @@ def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool, c
         graphs.append(layout.DECODER)
     else:
         inputs = example_inputs(model, batch=3, tokens=5, regions=7)
-        write_graph(ClassifierGraph(model, ()), inputs, classifier_axes(), ["logits"], folder / layout.MODEL)
+        graph = ClassifierGraph(model, (), packed=not int8)
+        write_graph(graph, inputs, classifier_axes(), ["logits"], folder / layout.MODEL)
         if maps:
             with torch.no_grad():
                 map_names = list(_run(model, inputs, need_weights=True).maps)

@@ -74,11 +74,17 @@ class FusedAttention(MultiHeadAttention):
     """Multi-head attention without a map as onnxruntime's own operator, in place of about 20 operators.
 
     It takes the masks of `nn.attention.attend`, of which only masks over the keys, (B, S), become the operator's.
+
+    Args:
+        attention: the module that it replaces.
+        packed: leave the projections of self-attention to the operator too, as one matrix. onnxruntime's quantization
+            would keep such a matrix in the file twice.
     """
 
-    def __init__(self, attention: MultiHeadAttention) -> None:
+    def __init__(self, attention: MultiHeadAttention, *, packed: bool) -> None:
         super().__init__(attention.query_dim, key_dim=attention.key_dim, num_heads=attention.num_heads)
         self.load_state_dict(attention.state_dict())
+        self.packed = packed
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
         self.biases = nn.Parameter(torch.cat([part.bias.detach() for part in parts]))
 
@@ -95,31 +101,42 @@ class FusedAttention(MultiHeadAttention):
         """See `MultiHeadAttention.forward`; the map is None."""
         if bias is not None or mask is None or mask.dim() != 2:
             return super().forward(queries, source, mask, query_mask=query_mask, bias=bias, need_weights=need_weights)
-        out = torch.onnx.ops.symbolic(
-            "com.microsoft::MultiHeadAttention",
-            [
+        # Where all keys are masked, the operators average the values. In self-attention such rows are padding, which
+        # nothing reads; elsewhere they become zeros.
+        if source is queries and self.packed:
+            weights = torch.cat([part.weight.T for part in (self.q_proj, self.k_proj, self.v_proj)], 1)  # (D, 3 D)
+            out = self._run("Attention", queries, weights, self.biases, mask.int())
+        else:
+            parts = (
                 F.linear(queries, self.q_proj.weight),  # (B, T, D)
                 F.linear(source, self.k_proj.weight),  # (B, S, D)
                 F.linear(source, self.v_proj.weight),
-                self.biases,
-                mask.int(),
-            ],
+            )
+            out = self._run("MultiHeadAttention", *parts, self.biases, mask.int())
+        if source is not queries:
+            out = out * mask.to(out.dtype).amax(1)[:, None, None]
+        return self.out_proj(out), None
+
+    def _run(self, operator: str, queries: Tensor, *inputs: Tensor) -> Tensor:
+        return torch.onnx.ops.symbolic(
+            f"com.microsoft::{operator}",
+            (queries, *inputs),
             {"num_heads": self.num_heads, "mask_filter_value": -1e9},
             dtype=queries.dtype,
             shape=queries.shape,
             version=1,
         )
-        # Where all keys are masked, the operator averages the values.
-        has_any = mask.to(out.dtype).amax(1)[:, None, None]
-        return self.out_proj(out * has_any), None
 
 
-def exportable(module: nn.Module, *, fused: bool = False) -> nn.Module:
-    """A copy in eval mode whose recurrences and norms are ONNX operators, and its attention too if `fused`."""
+def exportable(module: nn.Module, *, fused: bool = False, packed: bool = False) -> nn.Module:
+    """A copy in eval mode whose recurrences and norms are ONNX operators, and its attention too if `fused`.
+
+    See `FusedAttention` for `packed`.
+    """
     module = copy.deepcopy(module).eval()
     for name, part in list(module.named_modules()):
         if fused and type(part) is MultiHeadAttention:
-            module.set_submodule(name, FusedAttention(part))
+            module.set_submodule(name, FusedAttention(part, packed=packed))
         elif isinstance(part, RegionEncoder) and part.standardized:
             fold_standardization(part)
         if isinstance(part, nn.LSTM | nn.GRU):
@@ -153,11 +170,17 @@ def biased_layer_norm(norm: UnbiasedLayerNorm) -> nn.LayerNorm:
 
 
 class ClassifierGraph(nn.Module):
-    """A `VQAModel` with the inputs of `INPUTS`; its outputs are the logits (B, A), then the named maps."""
+    """A `VQAModel` with the inputs of `INPUTS`; its outputs are the logits (B, A), then the named maps.
 
-    def __init__(self, model: VQAModel, map_names: Sequence[str]) -> None:
+    Args:
+        model: the model.
+        map_names: maps to output.
+        packed: see `FusedAttention`.
+    """
+
+    def __init__(self, model: VQAModel, map_names: Sequence[str], *, packed: bool = False) -> None:
         super().__init__()
-        self.model, self.map_names = exportable(model, fused=not map_names), tuple(map_names)
+        self.model, self.map_names = exportable(model, fused=not map_names, packed=packed), tuple(map_names)
 
     def forward(
         self,

@@ -33,11 +33,10 @@ def masked_softmax(scores: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor
     """
     if mask is None:
         return scores.softmax(dim)
-    # Add a mask-sized bias and multiply by a row flag: two masked_fill calls would each cost a backward pass over the
-    # scores. A fully masked row is softmaxed unmasked, then zeroed: a softmax over only -inf is NaN.
-    has_any = mask.any(dim, keepdim=True)
-    bias = torch.zeros(mask.shape, dtype=scores.dtype, device=mask.device).masked_fill_(has_any & ~mask, -math.inf)
-    return (scores + bias).softmax(dim) * has_any
+    # Add a mask-sized bias: masked_fill would cost a backward pass over the scores. It is finite, because a softmax
+    # over only -inf is NaN, and half of the lowest number, so that no sum overflows. The mask zeroes an empty row.
+    bias = torch.where(mask, scores.new_zeros(()), torch.finfo(scores.dtype).min / 2)
+    return (scores + bias).softmax(dim) * mask
 
 
 def attend(

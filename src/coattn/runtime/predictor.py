@@ -5,6 +5,7 @@ Letters: B batch, T question tokens, R regions, D width of a feature, A answers.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -51,6 +52,11 @@ class EncodedImage:
     boxes: np.ndarray
     size: tuple[int, int]
     image: Image.Image | None
+
+    @property
+    def array(self) -> np.ndarray:
+        """The features."""
+        return self.features
 
 
 class Predictor:
@@ -133,7 +139,7 @@ class Predictor:
             scored = self._scored(images, self._read(texts), top_k)
             answers += self.safeguards.judged(
                 [self._ranked(*row, top_k) for row in scored],
-                [image.features for image in images],
+                images,
                 texts,
                 self.folder.questions,
                 max_risk=max_risk,
@@ -193,13 +199,14 @@ class Predictor:
 
     def _ranked(self, logits: np.ndarray, answers: np.ndarray, top_k: int) -> list[Answer]:
         """The best of the answers to one question, by their logits (A,); equal ones in the given order."""
-        if not len(logits) or not np.isfinite(logits).all():
+        order = np.argsort(-logits, kind="stable")  # NaN last
+        if not len(order) or not (math.isfinite(logits[order[0]]) and math.isfinite(logits[order[-1]])):
             raise ValueError(f"{self.folder.folder}: the scores of the answers are not finite; export the model again")
-        best = np.argsort(-logits, kind="stable")[:top_k]
+        best = order[:top_k]
         shares = _confidences(logits, best, self.folder.config["temperature"], self.folder.config["activation"])
         vocabulary = self.folder.answers
         texts = map(vocabulary.as_typed, vocabulary.texts(answers[best].tolist()))
-        return [Answer(text, share) for text, share in zip(texts, shares.tolist(), strict=True)]
+        return [Answer(text, share) for text, share in zip(texts, shares, strict=True)]
 
     def _extract(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
         """Features (R, D) and boxes (R, 4) of an RGB image."""
@@ -250,13 +257,13 @@ class Predictor:
             raise ValueError(f"{self.folder.folder / name}: onnxruntime cannot read it ({reason})") from None
 
 
-def _confidences(logits: np.ndarray, best: np.ndarray, temperature: float, activation: str) -> np.ndarray:
+def _confidences(logits: np.ndarray, best: np.ndarray, temperature: float, activation: str) -> list[float]:
     """`coattn.metrics.calibration.confidences` of the `best` answers (K,) of a row (A,), best first, in numpy."""
+    if activation == "sigmoid":  # of a few numbers, which Python computes faster
+        return [1 / (1 + math.exp(min(-logit / temperature, 700))) for logit in logits[best].tolist()]
     scaled = logits.astype(np.float64) / temperature
-    if activation == "sigmoid":
-        return 1 / (1 + np.exp(-np.clip(scaled[best], -700, 700)))
     weights = np.exp(scaled - scaled[best[0]])
-    return weights[best] / weights.sum()
+    return (weights[best] / weights.sum()).tolist()
 
 
 def _log_odds(log_probs: np.ndarray) -> np.ndarray:
