@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import multiprocessing
 import os
 import signal
 import socket
@@ -30,8 +31,8 @@ pytest.importorskip("httpx", reason="httpx is not installed")
 import httpx
 from starlette.testclient import TestClient
 
+from coattn.apps.answering import AnsweringModel, Job, load_predictor
 from coattn.apps.schema import AskRequest, AskResponse, json_schema
-from coattn.apps.served import load_predictor
 from coattn.apps.server import Limits, make_app, openapi_document, serve
 from coattn.cli.serve import named_folders
 
@@ -104,16 +105,20 @@ def test_answers_are_those_of_the_predictor(client: TestClient, folder: Path) ->
     assert "hexagon" in value["results"][1]["reasons"][0]
 
 
-def test_a_known_image_is_not_encoded_again(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    from coattn.predictor import Predictor
+def test_a_known_image_is_not_encoded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AnsweringModel(folder, 100_000)
+    assert model.encode("a", png(5)) == 1
+    monkeypatch.setattr(model.predictor, "encode", lambda *_: pytest.fail("encoded again"))
+    assert model.encode("a", png(5)) == 1
+    (first, size), (again, _) = model.ask([Job("a", QUESTION, 2, None), Job("a", QUESTION, 1, None)])
+    assert (first[0], len(first), len(again), size) == (again[0], 2, 1, (40, 30))
 
-    first = client.post("/ask", json=body(image=base64.b64encode(png(5)).decode())).json()
-    monkeypatch.setattr(Predictor, "encode", lambda *_: pytest.fail("encoded again"))
+
+def test_an_image_is_asked_about_again_by_its_id(client: TestClient) -> None:
+    first = client.post("/ask", json=body()).json()
     again = client.post("/ask", json={"image_id": first["image_id"], "questions": [QUESTION]})
     assert again.status_code == 200
-    assert again.json()["results"] == first["results"]
-    same = client.post("/ask", json=body(image=base64.b64encode(png(5)).decode()))
-    assert same.json()["image_id"] == first["image_id"]
+    assert again.json() == first
 
 
 def test_a_form_is_as_good_as_json(client: TestClient) -> None:
@@ -289,3 +294,13 @@ def test_a_word_of_a_request_is_a_word_of_the_question(client: TestClient) -> No
     response = client.post("/ask", json=body(map=name, word=5))
     assert response.status_code == 422
     assert response.json()["error"] == "the question has the words 0 to 4, not 5"
+
+
+def test_after_a_killed_process_the_image_is_sent_again(client: TestClient) -> None:
+    first = client.post("/ask", json=body()).json()
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
+    lost = client.post("/ask", json={"image_id": first["image_id"], "questions": [QUESTION]})
+    assert (lost.status_code, "send the image again" in lost.json()["error"]) == (404, True)
+    assert client.post("/ask", json=body()).json() == first

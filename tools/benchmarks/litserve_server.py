@@ -13,7 +13,7 @@ from typing import Any
 
 import litserve
 
-from coattn.apps.served import load_predictor
+from coattn.apps.answering import load_predictor
 
 BATCH = 32
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
 
+from .process import ProcessLostError
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -96,6 +98,6 @@ class Batcher(Generic[_Item, _Result]):
         try:
             return self._run(items)
         except Exception as error:
-            if len(items) == 1:
-                return [error]
+            if len(items) == 1 or isinstance(error, ProcessLostError):
+                return [error] * len(items)
             return [outcome for item in items for outcome in self._outcomes([item])]

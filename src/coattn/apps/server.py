@@ -12,8 +12,8 @@ message (`schema.Problem`).
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,9 +33,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from coattn import __version__
 from coattn._internal.hints import did_you_mean
 
+from .answering import UnknownImageError
 from .batcher import OverloadedError
+from .process import ProcessLostError
 from .schema import MAX_QUESTIONS, AskRequest, AskResponse, Problem, json_schema
-from .served import ServedModel, UnknownImageError, load_predictor
+from .served import ServedModel
 
 _PAGES = Path(__file__).with_name("pages")
 # A page runs its own scripts and styles, and talks to this server only.
@@ -115,7 +117,8 @@ def make_app(
     models = {
         name: ServedModel(
             name,
-            load_predictor(folder, num_threads=num_threads),
+            folder,
+            num_threads=num_threads,
             max_pixels=limits.pixels,
             max_batch=limits.batch,
             max_waiting=limits.waiting,
@@ -142,7 +145,16 @@ def make_app(
         Route("/docs", _page("docs.html")),
         *([Route("/", _page("demo.html"))] if page else []),
     ]
-    handled = (RequestError, UnknownImageError, OverloadedError, ValueError, ClientDisconnect, 404, 405)
+    handled = (
+        RequestError,
+        UnknownImageError,
+        OverloadedError,
+        ProcessLostError,
+        ValueError,
+        ClientDisconnect,
+        404,
+        405,
+    )
     handlers: dict[Any, Any] = dict.fromkeys(handled, _problem)
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
     return _counted(_guarded(app, (*_LOOPBACK, *hosts)), metrics)
@@ -169,12 +181,12 @@ class _Endpoints:
         finally:
             self._working -= 1
         self._metrics.questions.labels(model.name).inc(len(found.results))
-        self._metrics.images.labels(model.name).set(len(model.cache))
+        self._metrics.images.labels(model.name).set(model.num_images)
         return _json(found)
 
     async def models(self, request: Request) -> Response:
         listed = [
-            {"name": name, "images": len(model.cache), "explains": model.explains}
+            {"name": name, "images": model.num_images, "explains": model.explains}
             for name, model in self._models.items()
         ]
         return _json({"models": listed, "version": __version__})
@@ -273,6 +285,8 @@ def _status_of(error: Exception) -> tuple[int, str]:
         return 404, str(error)
     if isinstance(error, OverloadedError):
         return 503, "too many questions are waiting; try again in a moment"
+    if isinstance(error, ProcessLostError):
+        return 503, f"{error}; send the image and the question again"
     if isinstance(error, ClientDisconnect):
         return 400, "the connection ended before the whole request had arrived"
     if isinstance(error, ValueError):
@@ -386,6 +400,5 @@ def serve(
         print(f"{', '.join(folders)} at {address}/ask; the contract is at {address}/docs", flush=True)
         if page:
             print(f"open {address}/ in a browser", flush=True)
-        # Responses carry these warnings as reasons.
-        warnings.filterwarnings("ignore", category=UserWarning, module="coattn")
+        gc.freeze()  # see `process`
         http_server(app, (limits or Limits()).seconds).run(sockets=[listener])
