@@ -298,6 +298,16 @@ def test_swin_pads_its_input_and_each_token_lies_in_its_box(tmp_path, height, wi
     assert regions.boxes.max() <= 1
 
 
+def test_a_model_that_shuffles_the_patches_is_refused(tmp_path, make_vision_model):
+    """Without masking, ViTMAE of transformers 5.24.0 returns all patches, in a random order.
+
+    See issues 20328 and 20431 of transformers.
+    """
+    folder = make_vision_model(tmp_path / "mae", "vit_mae", mask_ratio=0.0)
+    with pytest.raises(ValueError, match="vit_mae computes other features for the same image each time"):
+        grid_of(folder)
+
+
 def test_tokens_that_are_no_patches_are_refused(tmp_path):
     transformers = pytest.importorskip("transformers")
     plain = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
