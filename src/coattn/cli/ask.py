@@ -14,14 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coattn.cli.arguments import HUB_MODEL, add_allow_download, keep_inputs
+from coattn.explain.abstain import check_max_risk
+from coattn.predictor import Predictor
+
 if TYPE_CHECKING:
     from coattn.datasets.rows import Rows
     from coattn.explain.answers import Answers
     from coattn.explain.maps import Explanation
     from coattn.features.encoded import EncodedImage
-from coattn.cli.arguments import HUB_MODEL, add_allow_download, keep_inputs
-from coattn.explain.abstain import check_max_risk
-from coattn.predictor import Predictor
 
 DESCRIPTION = """\
 Ask a trained model about an image: the best answers with their confidence, the reasons to doubt
@@ -119,8 +120,6 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 def run(args: argparse.Namespace) -> int:
     """Answer; 1 if some rows of a table could not be answered."""
     _check(args)
-    from coattn.predictor import Predictor
-
     if args.table is not None:
         from coattn.datasets.rows import read_rows
         from coattn.datasets.table_columns import find_columns, given_columns
@@ -158,17 +157,21 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--images is for image files of a --table")
     if args.picture is not None and args.features is None:
         raise ValueError("--image FILE shows the image of an id of --features STORE")
-    of_map = any(value is not None for value in (args.map_name, args.head, args.word, args.region))
-    if args.map is None and (of_map or args.method is not None):
+    if args.map is None and (_of_map(args) or args.method is not None):
         raise ValueError(
             "--method, --map-name, --head, --word and --region choose what --map FILE shows: give --map too"
         )
-    if of_map and args.method is not None:
+    if _of_map(args) and args.method is not None:
         raise ValueError("--method explains the answer and --map-name, --head, --word, --region show a map: choose one")
     if args.map is not None and args.map.suffix.lower() not in PICTURES:
         raise ValueError(f"--map {args.map}: the name must end in {', '.join(PICTURES)}")
     keep_inputs("--map", args.map, [args.image, args.picture])
     keep_inputs("--out", args.out, [args.table])
+
+
+def _of_map(args: argparse.Namespace) -> bool:
+    """Whether the picture shows an attention map, not what the answer depends on."""
+    return any(value is not None for value in (args.map_name, args.head, args.word, args.region))
 
 
 # One image
@@ -188,8 +191,7 @@ def _ask_questions(args: argparse.Namespace, predictor: Predictor) -> int:
         answer_anyway=args.answer_anyway,
     )
     if args.map is not None:
-        of_map = any(value is not None for value in (args.map_name, args.head, args.word, args.region))
-        explain = predictor.maps if of_map else partial(predictor.attribute, method=args.method or "dependence")
+        explain = predictor.maps if _of_map(args) else partial(predictor.attribute, method=args.method or "dependence")
         explanations = [explain(encoded, question, top_k=args.top_k) for question in args.questions]
         judged = zip(explanations, answers, strict=True)
         _write_picture(args, [replace(explanation, answers=found) for explanation, found in judged])

@@ -170,27 +170,14 @@ class TokenSumHead(nn.Module):
         num_answers: size A of the answer vocabulary.
         hidden_dim: width inside the classifier.
         dropout: dropout inside the classifier.
-        inplace_dropout: see `WeightNormClassifier`.
     """
 
-    def __init__(
-        self,
-        question_dim: int,
-        num_answers: int,
-        *,
-        hidden_dim: int,
-        dropout: float = 0.0,
-        inplace_dropout: bool = False,
-    ) -> None:
+    def __init__(self, question_dim: int, num_answers: int, *, hidden_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.question_dim, self.num_answers, self.hidden_dim = question_dim, num_answers, hidden_dim
-        self.dropout, self.inplace_dropout = dropout, inplace_dropout
+        self.question_dim, self.num_answers = question_dim, num_answers
+        self.hidden_dim, self.dropout = hidden_dim, dropout
         self.classify = WeightNormClassifier(
-            question_dim,
-            hidden_dim=hidden_dim,
-            num_answers=num_answers,
-            dropout=dropout,
-            inplace_dropout=inplace_dropout,
+            question_dim, hidden_dim=hidden_dim, num_answers=num_answers, dropout=dropout
         )
 
     def forward(
@@ -213,7 +200,6 @@ def ban(
     classifier_dim: int = 2048,
     dropout: float = 0.2,
     classifier_dropout: float = 0.5,
-    inplace_dropout: bool = False,
     standardized: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
@@ -242,8 +228,6 @@ def ban(
         classifier_dim: width inside the classifier.
         dropout: dropout on the inputs of the bilinear maps.
         classifier_dropout: dropout in the classifier, and inside the attention's logits.
-        inplace_dropout: drop in place as the original does, which current torch cannot train; see
-            `WeightNormClassifier`.
         standardized: z-score region features with statistics of the training images; the original does not.
         faithful: show padding as the authors' code does: words at padding are not masked, an empty image returns NaN.
         padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
@@ -265,13 +249,7 @@ def ban(
             dropout=dropout,
             attention_dropout=classifier_dropout,
         ),
-        head=TokenSumHead(
-            dim,
-            num_answers,
-            hidden_dim=classifier_dim,
-            dropout=classifier_dropout,
-            inplace_dropout=inplace_dropout,
-        ),
+        head=TokenSumHead(dim, num_answers, hidden_dim=classifier_dim, dropout=classifier_dropout),
     )
     if not faithful:
         return model

@@ -133,7 +133,6 @@ class ProductHead(nn.Module):
         hidden_dim: width inside the classifier.
         activation: of the two maps, see `WeightNormLinear`.
         dropout: dropout inside the classifier.
-        inplace_dropout: see `WeightNormClassifier`.
     """
 
     def __init__(
@@ -146,21 +145,13 @@ class ProductHead(nn.Module):
         hidden_dim: int,
         activation: str = "relu",
         dropout: float = 0.0,
-        inplace_dropout: bool = False,
     ) -> None:
         super().__init__()
         self.question_dim, self.region_dim, self.num_answers = question_dim, region_dim, num_answers
-        self.joint_dim, self.hidden_dim, self.activation = joint_dim, hidden_dim, activation
-        self.dropout, self.inplace_dropout = dropout, inplace_dropout
+        self.joint_dim, self.hidden_dim, self.activation, self.dropout = joint_dim, hidden_dim, activation, dropout
         self.question = WeightNormLinear(question_dim, joint_dim, activation=activation)
         self.regions = WeightNormLinear(region_dim, joint_dim, activation=activation)
-        self.classify = WeightNormClassifier(
-            joint_dim,
-            hidden_dim=hidden_dim,
-            num_answers=num_answers,
-            dropout=dropout,
-            inplace_dropout=inplace_dropout,
-        )
+        self.classify = WeightNormClassifier(joint_dim, hidden_dim=hidden_dim, num_answers=num_answers, dropout=dropout)
 
     def forward(
         self, attended: CoAttentionOutput, question: Question, question_mask: Tensor, region_mask: Tensor
@@ -181,7 +172,6 @@ def butd(
     classifier_dim: int = 2048,
     dropout: float = 0.2,
     classifier_dropout: float = 0.5,
-    inplace_dropout: bool = False,
     standardized: bool = False,
     faithful: bool = False,
     padded_tokens: int | None = None,
@@ -209,8 +199,6 @@ def butd(
         classifier_dim: width inside the classifier.
         dropout: dropout in the attention.
         classifier_dropout: dropout in the classifier.
-        inplace_dropout: drop in place as the original does, which current torch cannot train; see
-            `WeightNormClassifier`.
         standardized: z-score region features with statistics of the training images; the original does not.
         faithful: show padding as the authors' code does.
         padded_tokens: length to which `faithful` pads or cuts questions; None keeps their length.
@@ -229,7 +217,6 @@ def butd(
             hidden_dim=classifier_dim,
             activation="elu",
             dropout=classifier_dropout,
-            inplace_dropout=inplace_dropout,
         ),
     )
     if not faithful:
@@ -255,7 +242,6 @@ def butd_hengyuan(
     classifier_dim: int = 2048,
     dropout: float = 0.2,
     classifier_dropout: float = 0.5,
-    inplace_dropout: bool = False,
     padding_id: int = 0,
     faithful: bool = False,
     padded_tokens: int | None = None,
@@ -282,8 +268,6 @@ def butd_hengyuan(
         classifier_dim: width inside the classifier.
         dropout: dropout in the attention (the original has none in its concatenation).
         classifier_dropout: dropout in the classifier.
-        inplace_dropout: drop in place as the original does, which current torch cannot train; see
-            `WeightNormClassifier`.
         padding_id: the id of padding, whose word vector is zeros and is not trained: 0 in our vocabularies, the last
             id in the original's.
         faithful: show padding as the authors' code does: the GRU reads the padding in front of a question. With
@@ -316,7 +300,6 @@ def butd_hengyuan(
             joint_dim=dim,
             hidden_dim=classifier_dim,
             dropout=classifier_dropout,
-            inplace_dropout=inplace_dropout,
         ),
     )
     if not faithful:

@@ -48,21 +48,20 @@ class WeightNormLinear(nn.Module):
 class WeightNormClassifier(nn.Module):
     """Weight-normalized linear, ReLU, dropout, weight-normalized linear: the classifier of the classic baselines.
 
+    Deliberate difference: the authors' code drops in place, and current torch then raises in the backward pass, because
+    the gradient of the ReLU needs the overwritten values.
+
     Args:
         input_dim: width of the fused vector.
         hidden_dim: width between the two maps.
         num_answers: size A of the answer vocabulary.
         dropout: dropout after the ReLU.
-        inplace_dropout: drop in place, as the authors' code does. Current torch then raises in the backward pass,
-            because the gradient of the ReLU needs the overwritten values.
     """
 
-    def __init__(
-        self, input_dim: int, *, hidden_dim: int, num_answers: int, dropout: float = 0.0, inplace_dropout: bool = False
-    ) -> None:
+    def __init__(self, input_dim: int, *, hidden_dim: int, num_answers: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.hidden = WeightNormLinear(input_dim, hidden_dim, activation="relu")
-        self.drop = nn.Dropout(dropout, inplace=inplace_dropout)
+        self.drop = nn.Dropout(dropout)
         self.output = WeightNormLinear(hidden_dim, num_answers)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class StandardizedFeatures(nn.Module):
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(torch.where(std > 0, std, 1.0))
 
-    def read(self, regions: Tensor) -> Tensor:
+    def check_and_scale(self, regions: Tensor) -> Tensor:
         """Check features (B, R, D_in) and standardize them if the encoder does so.
 
         Raises:
@@ -136,7 +136,7 @@ class RegionEncoder(StandardizedFeatures):
         Raises:
             ValueError: wrong feature width, boxes missing though needed, or more regions than positions.
         """
-        regions = self.read(regions.to(self.features.weight.dtype))
+        regions = self.check_and_scale(regions.to(self.features.weight.dtype))
         tokens = self.features(self.drop_features(regions))  # (B, R, D)
         if self.geometry is not None:
             if boxes is None:
@@ -171,4 +171,4 @@ class PlainRegionEncoder(StandardizedFeatures):
         Raises:
             ValueError: wrong feature width.
         """
-        return self.drop(self.read(regions)) * mask[:, :, None]
+        return self.drop(self.check_and_scale(regions)) * mask[:, :, None]

@@ -1,7 +1,8 @@
 """Convert older versions of the format, so that model directories and checkpoints of earlier releases load.
 
 In version 1 the projections of attention were named `query, key, value, merge`, and `VQAModel` took a `padding`. In the
-first files of version 2 the argument `standardized` is still spelled `standardised`.
+first files of version 2 the argument `standardized` is still spelled `standardised`, and some models have the argument
+`inplace_dropout`, which is gone.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ RENAMED: dict[int, tuple[tuple[str, str], ...]] = {
 }
 UNCHANGED = "question_encoder."  # its names never changed, and names inside a text encoder may match the patterns
 
-EARLIER_ARGUMENTS = {"standardised": "standardized"}  # arguments of parts and presets, by their earlier names
+# Arguments of parts and presets by their earlier names; None is gone, and a model computes the same without it.
+EARLIER_ARGUMENTS = {"standardised": "standardized", "inplace_dropout": None}
 
 V = TypeVar("V")
 
@@ -63,7 +65,8 @@ def rename_parameters(state_dict: Mapping[str, V], *, version: int = 1) -> dict[
 def rename_arguments(description: Any) -> Any:
     """A description of a model, or the sizes of a preset, with each argument under its current name."""
     if isinstance(description, dict):
-        return {EARLIER_ARGUMENTS.get(name, name): rename_arguments(value) for name, value in description.items()}
+        names = ((EARLIER_ARGUMENTS.get(name, name), value) for name, value in description.items())
+        return {name: rename_arguments(value) for name, value in names if name is not None}
     return [rename_arguments(item) for item in description] if isinstance(description, list) else description
 
 
