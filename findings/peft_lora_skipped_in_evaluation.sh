@@ -7,8 +7,8 @@
 #           is that of the model without LoRA, bit for bit. The adapter of the attention's output projection is read in
 #           neither mode and never gets a gradient. No warning is given.
 # Matters:  the training loss falls, and the validation score stays that of the first step. The same model is deployed.
-# Remedy:   torch.backends.mha.set_fastpath_enabled(False), or merge_and_unload() before evaluating; LoRA on the module
-#           self_attn instead of its out_proj. PEFT's pull request 1324 added the latter.
+# Remedy:   torch.backends.mha.set_fastpath_enabled(False), or merge_and_unload() before evaluating. For the attention, target
+#           the module self_attn, which PEFT adapts since its pull request 1324, and not its out_proj.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
