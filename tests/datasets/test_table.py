@@ -142,7 +142,7 @@ HEAD = "image,question,answer\n"
         (HEAD + 'a1,"q\n\n\nq",x\na1, ,x\n', "1 of 2 records cannot be used: line 6: the question is empty"),
         (HEAD + ",q,x\n", "line 2: the image is empty"),
         (HEAD + "a1,q,left lung, lower lobe\n", "line 2: has 4 cells for 3 columns; put quotation marks"),
-        (HEAD + "a1,q\n", "line 2: the answer is empty"),
+        (HEAD + "a1,q\n", "line 2: the answer is missing: no value for column 'answer'"),
         (
             HEAD + "zz,q,x\nyy.png,q,x\n",
             "2 of 2 records .*line 2: there is no image 'zz' in .*scans; line 3: .*'yy.png'",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ import torch
 from coattn import models
 from coattn.explain.ablation import Ablation
 from coattn.explain.attribution import attribute
+from coattn.metrics.calibration import confidences, log_odds
 from coattn.nn import VQAGenerator, VQAModel
+from coattn.nn.decoder import PAD
 from coattn.text.reading import Word
 
 SIZES = {"num_words": 9, "region_dim": 6, "dim": 16, "embedding_dim": 8}
@@ -69,16 +73,22 @@ def test_a_filler_replaces_removed_regions(model: VQAModel) -> None:
     np.testing.assert_allclose(asked.without_regions(kept), changed.without_regions(kept | True), atol=1e-5)
 
 
-def test_a_written_answer_is_scored_as_a_whole() -> None:
+def test_a_written_answer_has_the_confidence_that_is_shown() -> None:
     torch.manual_seed(0)
     model = models.generator(num_answer_words=7, num_layers=1, num_heads=2, **SIZES).eval()
-    asked = ablation(model, [5, 6, 2])
-    masks = {"question_mask": torch.ones(1, 3, dtype=torch.bool), "region_mask": torch.ones(1, 4, dtype=torch.bool)}
-    with torch.inference_mode():
-        begun = torch.tensor([[1, 5, 6]])
-        steps = model(asked.question[None], asked.regions[None], begun, **masks, boxes=asked.boxes[None])
-    share = steps[0].softmax(-1)[range(3), [5, 6, 2]].prod()
-    assert asked.without_regions(np.ones((1, 4), bool))[0] == pytest.approx(float(share), rel=1e-3)
+    asked = ablation(model, [], activation="sigmoid")
+    found = model.generate(
+        asked.question[None],
+        asked.regions[None],
+        question_mask=torch.ones(1, 3, dtype=torch.bool),
+        region_mask=torch.ones(1, 4, dtype=torch.bool),
+        boxes=None if asked.boxes is None else asked.boxes[None],
+    )
+    answer = found.tokens[0, 0]
+    assert len(answer) > 1
+    written = dataclasses.replace(asked, answer=answer[answer != PAD])
+    confidence = confidences(log_odds(found.scores), asked.temperature, "sigmoid")[0, 0]
+    assert written.without_regions(np.ones((1, 4), bool))[0] == pytest.approx(float(confidence), rel=1e-3)
 
 
 def test_attribution_by_word_and_region(model: VQAModel) -> None:

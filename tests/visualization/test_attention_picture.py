@@ -12,7 +12,7 @@ from coattn.explain.answers import Answer, Answers
 from coattn.explain.maps import Attribution, Explanation
 from coattn.text.reading import Word
 from coattn.visualization import attention as picture
-from coattn.visualization import canvas
+from coattn.visualization import canvas, parts
 from coattn.visualization.attention import compare, draw
 from coattn.visualization.parts import shape
 
@@ -70,6 +70,24 @@ def test_shows_question_words_answers_and_says_which_map(texts: list[str]) -> No
     caption = " ".join(texts)
     assert "Image: pooling.regions, the share of attention that each region gets. Words: pooling.question." in caption
     assert "mean" not in caption
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0.3] * 16, []),
+        ([-0.38] * 15 + [0.12], ["+12"]),
+        ([0.0] * 12 + [0.4, 0.2, 0.3, -0.1], ["+40", "+30", "+20"]),
+        ([0.4] * 10 + [0.0] * 6, []),
+    ],
+)
+def test_regions_that_differ_from_the_others_are_outlined(values: list[float], labels: list[str]) -> None:
+    drawn: list[str] = []
+    found = Attribution("dependence", "red", np.array(values), np.zeros(3), True, 34)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "_draw_label", lambda canvas, region, image, text, others: drawn.append(text) or region)
+        draw(dataclasses.replace(explanation(), attribution=found))
+    assert drawn == labels
 
 
 def test_heat_lies_where_the_attention_is() -> None:

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (ValueError, OSError, ModuleNotFoundError) as error:
             if os.environ.get("COATTN_TRACEBACK") == "1":
                 raise
-            print(f"coattn: error: {_message(error)}", file=sys.stderr)
+            print(f"coattn: error: {error_text(error)}", file=sys.stderr)
             return 2
 
 
@@ -111,7 +111,7 @@ commands:
   COATTN_TRACEBACK=1      Set this in the environment to see the traceback of an error."""
 
 
-def _message(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """The text of an error; of the system's own, without its number."""
     if isinstance(error, ModuleNotFoundError):
         return str(name_extra(error))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coattn.cli.arguments import HUB_MODEL, add_allow_download, keep_inputs
-from coattn.explain.abstain import check_max_risk
+from coattn.explain.abstain import DoubtWarning, check_max_risk
 from coattn.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -226,6 +226,7 @@ def _write_picture(args: argparse.Namespace, explanations: Sequence[Explanation]
 def _ask_table(args: argparse.Namespace, predictor: Predictor, rows: Rows, image: str, question: str) -> int:
     """Answer every row, each image extracted once; rows that cannot be answered say why."""
     from coattn._internal.progress import progress
+    from coattn.cli import error_text
 
     if args.features is None:
         _ = predictor.extractor  # fail once here instead of once per row
@@ -241,10 +242,10 @@ def _ask_table(args: argparse.Namespace, predictor: Predictor, rows: Rows, image
                     raise ValueError("no image is named")
                 encoded = predictor.encode(find(name))
                 found = _answers(
-                    args, predictor, encoded, [rows.rows[number].cells.get(question) for number in numbers]
+                    args, predictor, encoded, [rows.rows[number].cells.get(question, "") for number in numbers]
                 )
             except (ValueError, OSError) as error:
-                found = [error] * len(numbers)
+                found = [ValueError(error_text(error))] * len(numbers)
             results |= zip(numbers, found, strict=True)
             advance(len(numbers))
     for number, row in enumerate(rows.rows):
@@ -319,7 +320,7 @@ def _word(text: str) -> int | str:
 
 @contextmanager
 def _warnings_on_stderr() -> Iterator[None]:
-    """Print each warning of this package once, as one line."""
+    """Print each warning of this package once, as one line; doubts are part of the output itself."""
     shown: set[str] = set()
     show_others = warnings.showwarning
 
@@ -332,5 +333,6 @@ def _warnings_on_stderr() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("ignore", DoubtWarning)
         warnings.showwarning = show  # type: ignore[assignment]
         yield

@@ -81,7 +81,12 @@ class RowReader:
     def _needed(self, row: Row, name: str) -> str:
         text = self._text(row, name)
         if not text:
-            raise ValueError(f"the {name} is empty")
+            column = self.columns[name]
+            raise ValueError(
+                f"the {name} is empty"
+                if column in row.cells
+                else f"the {name} is missing: no value for column {column!r}"
+            )
         return text
 
     def _answers(self, row: Row) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coattn.metrics.calibration import Activation, log_odds
 from coattn.nn import VQAGenerator, VQAModel
-from coattn.nn.decoder import BOS
+from coattn.nn.decoder import BOS, length_norm
 from coattn.nn.layers import lengths_to_mask
 
 _BATCH_VALUES = 4_000_000  # region feature values of one batch: 16 MB in float32
@@ -21,7 +21,7 @@ _BATCH_VALUES = 4_000_000  # region feature values of one batch: 16 MB in float3
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """A model, an image, a question, and the answer whose probability is measured.
+    """A model, an image, a question, and the answer whose probability, its calibrated confidence, is measured.
 
     Attributes:
         model: in eval mode.
@@ -91,11 +91,12 @@ class Ablation:
             "image_sizes": None if self.size is None else self.size.to(device).expand(count, -1),
         }
         if isinstance(self.model, VQAGenerator):
-            # Teacher forcing: the log-probability of the whole answer, its end included.
+            # Teacher forcing: the score of the whole answer, its end included, as the search ranks it.
             answers = self.answer.expand(count, -1)
             begun = torch.cat((torch.full_like(answers[:, :1], BOS), answers[:, :-1]), 1)
             log_probs = self.model(question, features, begun, **inputs).float().log_softmax(-1)
-            return log_odds(log_probs.gather(2, answers[:, :, None]).sum((1, 2)))
+            score = log_probs.gather(2, answers[:, :, None]).sum((1, 2))
+            return log_odds(score / length_norm(answers.shape[1], self.model.length_penalty)) / self.temperature
         logits = self.model(question, features, **inputs).logits.float() / self.temperature
         if self.activation == "sigmoid":
             return logits[:, self.answer[0]]

@@ -45,6 +45,10 @@ class EncodedImage(Protocol):
         ...
 
 
+class DoubtWarning(UserWarning):
+    """A reason to doubt an answer."""
+
+
 @dataclass(frozen=True)
 class Safeguards:
     """The parts of a model directory that say when to doubt its answers.
@@ -99,7 +103,7 @@ class Safeguards:
         max_risk: float | None = None,
         answer_anyway: bool = False,
     ) -> list[Answers]:
-        """The answers to questions with the reasons to doubt them. Each reason is also a warning.
+        """The answers to questions with the reasons to doubt them. Each reason is also a `DoubtWarning`.
 
         Args:
             ranked: the answers to each question, best first.
@@ -122,7 +126,7 @@ class Safeguards:
                 answer_anyway=answer_anyway,
             )
             for reason in doubt.reasons:
-                warnings.warn(f"{reason} The question was: {question}", UserWarning, stacklevel=3)
+                warnings.warn(f"{reason} The question was: {question}", DoubtWarning, stacklevel=3)
             found.append(Answers(answers, **doubt._asdict()))
         return found
 

@@ -163,7 +163,7 @@ def draw_image(
     num_outlined: int = 0,
     numbered: Sequence[int] = (),
 ) -> float:
-    """The image, paler than it is, under the heat of `values` (R,); the strongest regions have boxes and numbers.
+    """The image, paler than it is, under the heat of `values` (R,); outstanding regions have boxes and numbers.
 
     Args:
         canvas: the page.
@@ -171,7 +171,7 @@ def draw_image(
         explanation: its image and boxes; without an image an empty sheet with the boxes.
         values: of the regions; None draws no heat.
         owner: a region to outline in blue.
-        num_outlined: how many of the strongest regions are outlined, none of them without an effect.
+        num_outlined: how many regions are outlined: those that differ most from the middle one, none without an effect.
         numbered: regions whose number is written into their box.
     """
     if explanation.image is None:
@@ -190,13 +190,15 @@ def draw_image(
         alpha = 0.62 * np.abs(heat) ** 0.7
         canvas.pixels(box, np.concatenate((colors(heat), alpha[..., None]), -1))
         effect = np.abs(values.strengths)
-        strongest = [number for number in np.argsort(-effect, kind="stable")[:num_outlined] if effect[number] >= 0.05]
+        difference = np.abs(values.strengths - np.median(values.strengths))  # equal regions have no outline
+        visible = np.minimum(effect, difference) >= 0.05
+        outlined = [number for number in np.argsort(-difference, kind="stable")[:num_outlined] if visible[number]]
         labels: list[Box] = []
-        for number in strongest[::-1]:
+        for number in outlined[::-1]:
             region = inside(box, explanation.boxes[number])
             canvas.outline(region, "white", 3.4)
             canvas.outline(region, INK, 1.2)
-        for number in strongest:
+        for number in outlined:
             region = inside(box, explanation.boxes[number])
             labels.append(_draw_label(canvas, region, box, values.label(values.values[number]), labels))
     for number in numbered:
