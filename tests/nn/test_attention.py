@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coattn.nn import AdditiveAttention, MultiHeadAttention, attend
-from coattn.nn.attention import masked_softmax, merge_heads, split_heads
+from coattn.nn.attention import SHORT_ROW, masked_softmax, merge_heads, split_heads
 
 
 def _inputs(mask_shape: tuple[int, ...] = (2, 5)) -> tuple[torch.Tensor, ...]:
@@ -23,6 +23,33 @@ def test_map_path_equals_fused_path(mask_shape: tuple[int, ...]) -> None:
     assert weights is not None
     torch.testing.assert_close(explicit, fused, atol=1e-6, rtol=0)
     torch.testing.assert_close(weights @ v, fused, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("num_keys", [1, 5, SHORT_ROW - 1, SHORT_ROW])
+def test_map_path_equals_the_path_without_maps_in_bfloat16(num_keys: int) -> None:
+    found = []
+    for need_weights in (False, True):
+        torch.manual_seed(0)
+        q, k, v = (torch.randn(3, 2, n, 8).bfloat16().requires_grad_() for n in (6, num_keys, num_keys))
+        mask = torch.arange(num_keys) < torch.tensor([[0], [(num_keys + 1) // 2], [num_keys]])
+        out, _ = attend(q, k, v, mask, need_weights=need_weights)
+        out.float().square().sum().backward()
+        found.append([out, q.grad, k.grad, v.grad])
+    assert (found[0][0][0] == 0).all()  # the row without keys
+    torch.testing.assert_close(*found, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("num_keys", [SHORT_ROW - 1, SHORT_ROW])
+def test_dropout_without_maps_drops_single_weights_and_scales_the_others(num_keys: int) -> None:
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 3, 6, 8), torch.randn(2, 3, num_keys, 8)
+    mask = torch.arange(num_keys) < torch.tensor([[num_keys - 1], [num_keys]])
+    v = torch.eye(num_keys).expand(2, 3, -1, -1)  # the output is the dropped map
+    dropped, _ = attend(q, k, v, mask, dropout_p=0.5)
+    _, weights = attend(q, k, v, mask, need_weights=True)
+    kept = dropped != 0
+    assert 0.4 < kept.float().mean() < 0.6
+    torch.testing.assert_close(dropped[kept], 2 * weights[kept], rtol=1e-4, atol=0)
 
 
 @pytest.mark.gpu

@@ -4,8 +4,10 @@ import torch
 from coattn.nn import fast_cpu
 from coattn.nn.attention import attend
 from coattn.nn.fast_cpu import (
+    Linear,
     dropout,
     plain_dropout,
+    plain_linear,
     plain_relu_dropout,
     plain_unbiased_layer_norm,
     relu_dropout,
@@ -87,6 +89,29 @@ def test_each_kernel_equals_its_plain_twin_in_values_and_gradients(dtype: torch.
             found.append((out, x.grad))
         tolerance = 1e-5 if dtype == torch.float32 else 2e-2
         torch.testing.assert_close(*found, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("size", [(16,), (7, 16), (2, 3, 16), (0, 16)])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_linear_map_equals_its_plain_twin_with_and_without_gradients(size: tuple[int, ...], bf16: bool) -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(16, 24), torch.randn(size)
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            out, plain = layer(x), plain_linear(x, layer.weight, layer.bias)
+        assert (out.dtype, out.requires_grad) == (plain.dtype, gradients)
+        torch.testing.assert_close(out, plain)
+
+
+def test_a_linear_map_without_gradients_adds_its_bias_within_the_product() -> None:
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("needs a CPU on which oneDNN computes in bfloat16")
+    layer, x = Linear(16, 24), torch.randn(7, 16)
+    with torch.profiler.profile() as profile, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        layer(x)
+    names = {event.key for event in profile.key_averages()}
+    assert "mkldnn::_linear_pointwise" in names
+    assert "aten::addmm" not in names
 
 
 def test_dropout_equals_its_plain_twin_given_the_kept_values(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -84,6 +84,45 @@ class _ReluDropout(torch.autograd.Function):
         # The gradient passes where the result is positive.
         (result,) = ctx.saved_tensors
         return torch.ops.aten.threshold_backward(gradients[0], result, 0).mul_(ctx.scale), None
+
+
+def plain_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The twin of `linear`."""
+    return F.linear(x, weight, bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`x @ weight.T + bias` for `x` (..., D).
+
+    In bfloat16 on a CPU torch fills the result with the bias and adds the product to it. Without gradients, oneDNN's
+    product adds the bias itself here. Gain: 1.04 of an evaluation of MCAN-small in bfloat16 (1.03 to 1.05, seven
+    batches of 128 questions in turns, one thread), with equal results.
+    """
+    if not _fuses_bias(x):
+        return plain_linear(x, weight, bias)
+    x, weight, bias = (part.to(torch.bfloat16) for part in (x, weight, bias))
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class Linear(nn.Linear):
+    """`linear` as a module."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (..., in_features) to (..., out_features)."""
+        return linear(input, self.weight, self.bias)
+
+
+def _fuses_bias(x: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.numel() > 0
+        and not torch.is_grad_enabled()
+        and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        and not torch.compiler.is_compiling()
+        and torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 def plain_unbiased_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

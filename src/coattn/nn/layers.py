@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import masked_softmax
-from .fast_cpu import dropout, relu_dropout, unbiased_layer_norm
+from .fast_cpu import Linear, dropout, relu_dropout, unbiased_layer_norm
 
 
 def lengths_to_mask(lengths: Tensor, size: int) -> Tensor:
@@ -105,9 +105,9 @@ class MLP(nn.Module):
 
     def __init__(self, input_dim: int, *, hidden_dim: int, output_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.hidden = nn.Linear(input_dim, hidden_dim)
+        self.hidden = Linear(input_dim, hidden_dim)
         self.dropout = Dropout(dropout)
-        self.output = nn.Linear(hidden_dim, output_dim)
+        self.output = Linear(hidden_dim, output_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., input_dim) to (..., output_dim)."""
