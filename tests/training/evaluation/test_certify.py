@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from coattn.cli import main
+from coattn.datasets.results import Results
 from coattn.explain.abstain import Safeguards
+from coattn.explain.image_index import ImageIndex
 from coattn.metrics.confidence import RISKS
+from coattn.training.evaluation import certify
+from coattn.training.evaluation.certify import open_data, with_doubts
 
 
 def test_fit_certifies_and_certify_does_so_again(
@@ -44,3 +50,29 @@ def test_fit_certifies_and_certify_does_so_again(
     (tmp_path / "other.yaml").write_text("model: {}")
     assert main(["certify", str(model), "--config", str(tmp_path / "other.yaml")]) == 2
     assert "other.yaml: not a training configuration" in capsys.readouterr().err
+
+
+def test_images_are_compared_with_the_index_in_blocks(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["fit", "--config", str(config), "--trainer.max_epochs", "1"]) == 0
+    data, safeguards = open_data(config, tmp_path / "run/model"), Safeguards.load(tmp_path / "run/model")
+    assert safeguards.index is not None
+    half = np.median(safeguards.index.distances(certify.split_features(data, "val")))
+    safeguards = replace(safeguards, index=safeguards.index._replace(threshold=half))
+    ids = [record.question_id for record in data.split("val").records]
+    results = Results(dict.fromkeys(ids, "yes"), dict.fromkeys(ids, 0.5))
+    at_once = with_doubts(results, safeguards, data, "val").doubts
+    assert 0 < sum(bool(doubt.reasons) for doubt in at_once.values()) < len(ids)
+    sizes = []
+    are_unlike = ImageIndex.are_unlike
+
+    def counted(index: ImageIndex, images: np.ndarray) -> np.ndarray:
+        sizes.append(len(images))
+        return are_unlike(index, images)
+
+    monkeypatch.setattr(ImageIndex, "are_unlike", counted)
+    monkeypatch.setattr(certify, "_BLOCK", 2)
+    assert with_doubts(results, safeguards, data, "val").doubts == at_once
+    assert len(sizes) > 1
+    assert max(sizes) == 2

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from coattn._internal.files import write_json
+from coattn._internal.progress import progress
 from coattn.datasets.results import FORMS, Results, default_name, write_results
 from coattn.explain.abstain import Safeguards, check_max_risk
 from coattn.metrics.score import column_groups, score
@@ -112,8 +113,6 @@ class Answering:
 
     def _answer(self, split: str) -> Results | None:
         """The answers to a split, by question; None on all devices but the first."""
-        collect = CollectAnswers()
-        self.trainer.callbacks.append(collect)  # type: ignore[attr-defined]
         path: Path | None = self.checkpoint
         if self.checkpoint.is_dir():
             directory = load_directory(self.checkpoint)
@@ -121,10 +120,14 @@ class Answering:
             self.task.model, self.task.temperature = directory.model, directory.temperature
             path = None
         arguments = {"verbose": False} if self.command != "predict" else {"return_predictions": False}
-        getattr(self.trainer, self.command)(self.task, datamodule=self.data, ckpt_path=path, **arguments)
+        total = len(self.data.split(split).records)
+        shown = self.settings.trainer.enable_progress_bar is not False and self.trainer.is_global_zero
+        with progress(self.command, total, unit="questions", shown=shown) as advance:
+            collect = CollectAnswers(advance)
+            self.trainer.callbacks.append(collect)  # type: ignore[attr-defined]
+            getattr(self.trainer, self.command)(self.task, datamodule=self.data, ckpt_path=path, **arguments)
         if not self.trainer.is_global_zero:
             return None
-        total = len(self.data.split(split).records)
         if len(collect.positions) < total:
             rank_zero_warn(
                 f"trainer.limit_{split}_batches: only {len(collect.positions)} of {total} questions are answered, "

@@ -227,7 +227,7 @@ class _CommandLine(LightningCLI):
         plugins = config["plugins"] or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         callbacks = list(config["callbacks"] or [])
-        if config["enable_progress_bar"] is not False and sys.stderr.isatty():
+        if fitting and config["enable_progress_bar"] is not False and sys.stderr.isatty():
             callbacks.append(ProgressBar(refresh_rate=20))
         else:
             kwargs["enable_progress_bar"] = False

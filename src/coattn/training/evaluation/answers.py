@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from coattn._internal.progress import Advance
 from coattn.datasets.records import Record
 from coattn.datasets.results import Results
 from coattn.metrics.calibration import confidences, expected_calibration_error, fit_temperature
@@ -25,6 +26,9 @@ _MAX_LOGITS = 50_000_000  # for the temperature, 200 MB; of more questions every
 class CollectAnswers(Callback):
     """Collects the answers of `validate`, `test` or `predict` from all devices.
 
+    Args:
+        advance: called after each batch with the number of questions that all devices have answered in it.
+
     Attributes:
         positions: (N,) the places in their split of the questions that were answered; set when the loop ends.
         numbers: (N,) the answer to each question of the split by its place in the vocabulary, or (N, L) by its words;
@@ -32,7 +36,8 @@ class CollectAnswers(Callback):
         confidences: (N,) how sure the model is of each; likewise.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advance: Advance = lambda count: None) -> None:
+        self._advance = advance
         self.positions = np.empty(0, np.int64)
         self.numbers = np.empty(0, np.int64)
         self.confidences = np.empty(0)
@@ -41,6 +46,7 @@ class CollectAnswers(Callback):
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """Keep the answers."""
         self._collected.append(outputs)
+        self._advance(len(outputs.positions) * trainer.world_size)
 
     on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
     on_predict_batch_end = on_validation_batch_end  # type: ignore[assignment]

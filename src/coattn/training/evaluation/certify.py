@@ -24,6 +24,7 @@ from coattn.training.objectives import Loss, make_objective
 from coattn.training.settings import regroup
 
 MAX_IMAGES = 20_000  # training or validation images that are read for the index
+_BLOCK = 4096  # images that are compared with the index at once, 67 MB of means where features are 2048 wide
 
 
 def make_safeguards(
@@ -106,7 +107,9 @@ def with_doubts(
     places, of_question = np.unique(chosen.images, return_inverse=True)
     unlike = np.zeros(len(places), bool)
     if safeguards.index is not None:
-        unlike = safeguards.index.are_unlike(_mean_features(data, places))
+        for start in range(0, len(places), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            unlike[block] = safeguards.index.are_unlike(_mean_features(data, places[block]))
     words = data.text.vocabularies.words
     doubts = {
         record.question_id: safeguards.doubt(
