@@ -38,7 +38,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,6 +131,8 @@ def certify(
         raise ValueError(f"a risk must be between 0 and 1, got {wrong[0]}")
     if not 0.5 <= level < 1:
         raise ValueError(f"a level must be at least 0.5 and below 1, got {level}")
+    from statistics import NormalDist  # its import takes as long as asking a question
+
     normal = NormalDist()
     error = normal.cdf(math.sqrt(2) * normal.inv_cdf(1 - level))
     images = Images(image_ids)

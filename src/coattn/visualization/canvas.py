@@ -168,30 +168,27 @@ def _corners(box: Box) -> tuple[int, int, int, int]:
 
 
 @cache
-def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
-    """The fonts to look for a letter in, in fine pixels."""
-    default = ImageFont.load_default(size)
-    fonts = [default] if isinstance(default, ImageFont.FreeTypeFont) else []
-    for name in _SYSTEM_FONTS:
-        try:
-            fonts.append(ImageFont.truetype(name, size))
-        except OSError:
-            continue
-    return fonts
+def _font(number: int, size: int) -> ImageFont.FreeTypeFont | None:
+    """Pillow's font, number 0, or a font of the system, in fine pixels; None if the system does not have it."""
+    try:
+        font = ImageFont.truetype(_SYSTEM_FONTS[number - 1], size) if number else ImageFont.load_default(size)
+    except OSError:
+        return None
+    return font if isinstance(font, ImageFont.FreeTypeFont) else None
 
 
 @cache
 def _font_of(letter: str) -> int:
-    """The number of the first font that has a letter; the first font if none has it."""
-    for number, font in enumerate(_fonts(20)):
-        if letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask("\U0010ffff")):
+    """The number of the first font that has a letter; 0 if none has it."""
+    for number in range(len(_SYSTEM_FONTS) + 1):  # reading all of the system's fonts would take longer than drawing
+        font = _font(number, 20)
+        if font and (letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask("\U0010ffff"))):
             return number
     return 0
 
 
 def _runs(text: str, size: float) -> list[tuple[str, ImageFont.FreeTypeFont]]:
     """A text in pieces of one font each. Control characters are shown as the replacement character."""
-    fonts = _fonts(round(size * _FINE))
     runs: list[tuple[str, int]] = []
     for letter in text:
         letter = letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}"
@@ -200,7 +197,8 @@ def _runs(text: str, size: float) -> list[tuple[str, ImageFont.FreeTypeFont]]:
             runs[-1] = (runs[-1][0] + letter, number)
         else:
             runs.append((letter, number))
-    return [(part, fonts[number]) for part, number in runs]
+    fonts = [_font(number, round(size * _FINE)) for _, number in runs]
+    return [(part, font) for (part, _), font in zip(runs, fonts, strict=True) if font]
 
 
 @lru_cache(4096)
