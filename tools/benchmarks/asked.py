@@ -2,13 +2,15 @@
 
     python -P asked.py KIND [ARGUMENT...]   reads how often to ask, prints the seconds of one answer
     python -P asked.py make FOLDER          writes a random MCAN-small as a model directory of the imported build
-    python -P asked.py make_photo FOLDER    the same, on the cells of a random MobileNetV2
+    python -P asked.py make_easy FOLDER     the same of a random model with the sizes of easy-VQA's
+    python -P asked.py make_photo FOLDER    the same of a random MCAN-small on the cells of a random MobileNetV2
 
 The imported `coattn` may be an earlier build (`tools/bench answer --against`), so only names that it has are used.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import time
@@ -24,18 +26,26 @@ NUM_WORDS, NUM_ANSWERS, REGION_DIM, NUM_REGIONS = 20_000, 3129, 2048, 36
 
 def make(folder: str, *sizes: str) -> None:
     """Write a random MCAN-small in the format of the imported build; sizes are given as NAME=NUMBER."""
-    import torch
-
-    if importlib.util.find_spec("coattn.models"):
-        from coattn.models import mcan_small
-    else:  # a build before 0.1.0
-        from coattn.presets import mcan_small
-
     given = {name: int(value) for name, value in (size.split("=") for size in sizes)}
     common = {"num_words": NUM_WORDS, "region_dim": REGION_DIM, "num_answers": NUM_ANSWERS}
-    torch.manual_seed(0)
-    external = {"name": "external", "settings": {}, "weights": None, "versions": {}}
-    _save(folder, mcan_small(**common | given), extractor=external)
+    _save(folder, _presets().mcan_small(**common | given), extractor=_EXTERNAL)
+
+
+def make_easy(folder: str) -> None:
+    """Write a random model of the sizes in `configs/easy_vqa.yaml` in the format of the imported build."""
+    model = _presets().modular(
+        num_words=28,
+        region_dim=56,
+        num_answers=13,
+        num_layers=1,
+        dim=64,
+        ffn_dim=128,
+        embedding_dim=64,
+        boxes=True,
+        region_positions=16,
+        fusion="product",
+    )
+    _save(folder, model, num_words=28, num_answers=13, extractor=_EXTERNAL)
 
 
 def make_photo(folder: str) -> None:
@@ -75,6 +85,15 @@ def from_export(folder: str, num_threads: str, question: str, num_regions: str, 
 
     predictor = Predictor.load(folder, num_threads=int(num_threads))
     image = EncodedImage(*_regions(num_regions, region_dim), (640, 480), None)
+    return lambda: predictor.ask(image, question)
+
+
+def image_from_export(folder: str, num_threads: str, question: str, photo: str) -> Callable[[], Any]:
+    """Ask an exported folder about an image that it has encoded."""
+    from coattn.runtime import Predictor
+
+    predictor = Predictor.load(folder, num_threads=int(num_threads))
+    image = predictor.encode(photo)
     return lambda: predictor.ask(image, question)
 
 
@@ -122,7 +141,20 @@ def photo_from_blip(words: str, photo: str) -> Callable[[], Any]:
     return ask
 
 
-def _save(folder: str, model: Any, **settings: Any) -> None:
+_EXTERNAL = {"name": "external", "settings": {}, "weights": None, "versions": {}}
+
+
+def _presets() -> Any:
+    """The module of named models in the imported build; drawing weights begins anew."""
+    import torch
+
+    torch.manual_seed(0)
+    return importlib.import_module("coattn.models" if importlib.util.find_spec("coattn.models") else "coattn.presets")
+
+
+def _save(
+    folder: str, model: Any, *, num_words: int = NUM_WORDS, num_answers: int = NUM_ANSWERS, **settings: Any
+) -> None:
     """Write a model directory whose words are w0, w1, ... and whose answers are a0, a1, ..."""
     if importlib.util.find_spec("coattn.serialization"):
         from coattn.serialization.directory import save_model
@@ -133,8 +165,8 @@ def _save(folder: str, model: Any, **settings: Any) -> None:
     save_model(
         folder,
         model,
-        answer_vocabulary=AnswerVocabulary([f"a{number}" for number in range(NUM_ANSWERS)]),
-        question_vocabulary=Vocabulary([f"w{number}" for number in range(NUM_WORDS - 2)]),
+        answer_vocabulary=AnswerVocabulary([f"a{number}" for number in range(num_answers)]),
+        question_vocabulary=Vocabulary([f"w{number}" for number in range(num_words - 2)]),
         metric="vqa_accuracy",
         activation="sigmoid",
         **settings,
@@ -148,10 +180,11 @@ def _regions(num_regions: str, region_dim: str) -> tuple[np.ndarray, np.ndarray]
     return rng.standard_normal((int(num_regions), int(region_dim)), np.float32), boxes
 
 
-MAKERS: dict[str, Callable[..., None]] = {"make": make, "make_photo": make_photo}
+MAKERS: dict[str, Callable[..., None]] = {"make": make, "make_easy": make_easy, "make_photo": make_photo}
 KINDS: dict[str, Callable[..., Callable[[], Any]]] = {
     "model": from_model,
     "export": from_export,
+    "image": image_from_export,
     "photo": photo_from_export,
     "vilt": photo_from_vilt,
     "blip": photo_from_blip,

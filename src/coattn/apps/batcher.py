@@ -1,7 +1,6 @@
 """Group the questions of concurrent requests into batches for one model.
 
-A batch is whatever has arrived while the batch before it was computed. It starts once the event loop has read all that
-has arrived; no timer makes a question wait for others.
+A batch is whatever has arrived while the batch before it was computed; no timer makes a question wait for others.
 """
 
 from __future__ import annotations
@@ -74,10 +73,6 @@ class Batcher(Generic[_Item, _Result]):
         loop = asyncio.get_running_loop()
         while True:
             pairs = [await self._waiting.get()]
-            # Clients that were answered together ask again together: let the loop read their requests first.
-            num_waiting = -1
-            while num_waiting < (num_waiting := self._waiting.qsize()) < self._max_batch:
-                await asyncio.sleep(0)
             while len(pairs) < self._max_batch and not self._waiting.empty():
                 pairs.append(self._waiting.get_nowait())
             pairs = [(item, future) for item, future in pairs if not future.done()]
