@@ -221,6 +221,7 @@ def test_one_seed_rules_everything(config: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--data.batchsize", "3"], "no setting 'data.batchsize'; did you mean 'data.batches"),
+        (["--trainer.max-epochs", "3"], "no setting 'trainer.max-epochs'; did you mean 'trainer.max_epochs'?"),
         (["--trainer.max_epoch", "3"], "did you mean 'trainer.max_epochs'?"),
         (["--model.sizes.dims", "3"], "no argument 'dims'; did you mean 'dim'?"),
         (["--model.preset", "modulr"], "did you mean 'modular'?"),

@@ -176,7 +176,8 @@ class _CommandLine(LightningCLI):
             self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
             actions = self._subcommand_parsers.get(args[0], self.parser)._actions
-            known = [action.dest for action in actions if action.dest not in ("help", "config")]
+            options = [action.option_strings for action in actions if action.dest not in ("help", "config")]
+            known = [names[0].removeprefix("--") for names in options if names]
             raise ValueError(explain_mistake(str(error), args, known)) from None
 
     def _parse_ckpt_path(self) -> None:

@@ -156,7 +156,7 @@ def explain_mistake(message: str, arguments: Sequence[str], known: Sequence[str]
         return f"{files}: not valid YAML: {' '.join(message.split())}"
     if message.startswith("Unexpected config"):
         return "the file after --config is not a YAML mapping of settings; `coattn configs` lists good ones"
-    unknown = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
+    unknown = re.search(r"unrecognized arguments: --([\w.-]+)|does not accept option '([\w.-]+)'", message)
     if unknown is None:
         return wrong_setting(message)
     name = unknown[1] or unknown[2]
