@@ -54,6 +54,7 @@ def test_a_sure_answer_is_kept(tmp_path: Path) -> None:
         ({"confidence": 1.0, "max_risk": 0.02}, "A risk of 2 % could not be certified for this model."),
         ({"offset": 50.0}, UNLIKE),
         ({"question": "what is the pink hexagon"}, "The model does not know the words “pink”, “hexagon”."),
+        ({"question": "这是什么颜色?"}, "The model does not know the word “这是什么颜色”."),
     ],
 )
 def test_a_wished_risk_withholds(case: dict, reason: str, tmp_path: Path) -> None:

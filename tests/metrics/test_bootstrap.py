@@ -161,6 +161,11 @@ def test_paired_test_equals_all_flips() -> None:
     assert difference.low < difference.value < difference.high
 
 
+def test_a_single_image_leaves_every_difference_possible() -> None:
+    found = paired_test(np.ones(3), np.zeros(3), Images(["a"] * 3))
+    assert found == (1.0, -1.0, 1.0, 1.0)
+
+
 def test_paired_test_of_equal_and_of_opposite_answers() -> None:
     worth = np.array([0.0, 1.0] * 50)
     same = paired_test(worth, worth, Images(range(100)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from coattn.text.vocabulary import PAD, UNK, AnswerVocabulary, Vocabulary, unknown_words
+from coattn.text.vocabulary import PAD, UNK, AnswerVocabulary, Vocabulary, knows_no_word, unknown_words
 
 QUESTIONS = ["What color is the dog?", "What is it?", "is the DOG red"]
 
@@ -55,6 +55,13 @@ def test_unknown_words_are_named_as_typed() -> None:
     assert unknown_words("what color is the “shape” ?! --", vocabulary) == []
     assert unknown_words("有 red?", vocabulary) == ["有"]
     assert unknown_words("colour", None) == []
+
+
+def test_a_question_without_a_known_word_is_recognized() -> None:
+    vocabulary = Vocabulary.build(["what color is the shape?"])
+    assert knows_no_word("这是什么颜色?", vocabulary)
+    assert not knows_no_word("which color?", vocabulary)
+    assert not knows_no_word("这是什么颜色?", None)
 
 
 def test_answers_are_normalized_and_counted_over_all_annotators() -> None:

@@ -6,8 +6,8 @@ An answer is doubted for three reasons:
 (b) its image is unlike the training images, by the model's index of them;
 (c) its question has content words that the model does not know.
 
-With a wished risk, (a), (b) and more than one unknown word withhold the answer; a single unknown word is named. Without
-a wished risk all reasons are warnings.
+With a wished risk, (a), (b), more than one unknown word, and a question without a known word withhold the answer. A
+single unknown word is only named. Without a wished risk all reasons are warnings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from coattn.explain.image_index import QUANTILE, ImageIndex, mean_features
 from coattn.metrics.certificate import Certificate, certified_threshold
 from coattn.serialization.files import CERTIFICATE, IMAGE_INDEX
 from coattn.serialization.sections import write_section
-from coattn.text.vocabulary import unknown_words
+from coattn.text.vocabulary import knows_no_word, unknown_words
 
 SECTION = "When to believe it"
 UNLIKE = "The image is unlike the images that the model was trained on."
@@ -121,7 +121,8 @@ class Safeguards:
             doubt = self.doubt(
                 answers[0].confidence if answers else 0.0,
                 self._unlike.get(image, False),
-                unknown_words(question, reader),
+                question,
+                reader,
                 max_risk=max_risk,
                 answer_anyway=answer_anyway,
             )
@@ -134,7 +135,8 @@ class Safeguards:
         self,
         confidence: float,
         unlike: bool,
-        unknown: Sequence[str],
+        question: str,
+        reader: object,
         *,
         max_risk: float | None = None,
         answer_anyway: bool = False,
@@ -144,12 +146,15 @@ class Safeguards:
         Args:
             confidence: of the answer.
             unlike: whether its image is unlike the training images.
-            unknown: the content words of its question that the model does not know.
+            question: see `judged`.
+            reader: see `judged`.
             max_risk: see `judged`.
             answer_anyway: see `judged`.
         """
         reasons = [] if max_risk is None else self._risk_reasons(confidence, max_risk)
-        withheld = max_risk is not None and not answer_anyway and (bool(reasons) or unlike or len(unknown) > 1)
+        unknown = unknown_words(question, reader)
+        not_understood = len(unknown) > 1 or (len(unknown) == 1 and knows_no_word(question, reader))
+        withheld = max_risk is not None and not answer_anyway and (bool(reasons) or unlike or not_understood)
         reasons += [UNLIKE] if unlike else []
         if unknown:
             named = ", ".join(f"“{word}”" for word in unknown)

@@ -140,6 +140,8 @@ def paired_test(
     permutation test: without a difference the sign on each image is arbitrary, so the signs are flipped at random;
     p = (1 + flips with at least this absolute sum) / (1 + flips) (Phipson & Smyth 2010, arXiv 1603.05766).
 
+    A single image says nothing about others: the interval is then all that is possible, -1 to 1.
+
     Args:
         first: (N,) the worth of each answer; questions that are NaN in either set are left out.
         second: (N,) the worth of the answers to compare with.
@@ -151,6 +153,8 @@ def paired_test(
     differences = (first - second)[counted]
     columns = np.stack([counted, np.zeros(len(counted), np.int64)])
     low, high = intervals(mean_samples(images, differences, columns, 1, num_samples=num_samples))[0]
+    if len(np.unique(images.of[counted])) == 1:
+        low, high = -1.0, 1.0
     sums = np.bincount(images.of[counted], differences, minlength=images.count)
     sums = sums[sums != 0]  # flipping a sign changes nothing there
     observed = abs(sums.sum())

@@ -133,6 +133,13 @@ def unknown_words(question: str, vocabulary: object) -> list[str]:
     return list(unknown)
 
 
+def knows_no_word(question: str, vocabulary: object) -> bool:
+    """Whether a vocabulary knows no word of a question; False for anything but a `Vocabulary`."""
+    return isinstance(vocabulary, Vocabulary) and not any(
+        token in vocabulary for token in vocabulary.tokens(question) if any(map(str.isalnum, token))
+    )
+
+
 class AnswerVocabulary:
     """The answers a model can choose from: answer i is output i of its head.
 

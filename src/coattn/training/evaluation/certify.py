@@ -18,7 +18,6 @@ from coattn.explain.image_index import FEWEST_IMAGES, ImageIndex, mean_features
 from coattn.metrics.calibration import confidences
 from coattn.metrics.certificate import certify
 from coattn.serialization.directory import ModelDirectory
-from coattn.text.vocabulary import unknown_words
 from coattn.training.data.module import VQADataModule
 from coattn.training.objectives import Loss, make_objective
 from coattn.training.settings import regroup
@@ -115,7 +114,8 @@ def with_doubts(
         record.question_id: safeguards.doubt(
             results.confidences[record.question_id],
             bool(unlike[place]),
-            unknown_words(record.question, words),
+            record.question,
+            words,
             max_risk=max_risk,
             answer_anyway=answer_anyway,
         )
