@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
 from pathlib import Path
 
@@ -107,6 +108,20 @@ def test_equal_training_images_are_no_distance_apart() -> None:
     assert built.are_unlike(images + 1).all()
 
 
+@pytest.mark.parametrize("equal", [False, True])
+def test_a_loaded_index_flags_the_same_images(equal: bool, tmp_path: Path) -> None:
+    train, val = np.random.default_rng(0).normal(size=(2, 300, 8))
+    if equal:
+        train = val = np.repeat(train[:1], 300, 0)
+    built = ImageIndex.build(train, val)
+    built.save(tmp_path)
+    read = ImageIndex.load(tmp_path)
+    assert read is not None
+    np.testing.assert_array_equal(read.distances(val), built.distances(val))
+    assert read.are_unlike(val).sum() <= 3
+    assert read.are_unlike(val + 100).all()
+
+
 def test_what_the_components_leave_out_counts() -> None:
     random = np.random.default_rng(0)
     low = random.normal(size=(600, 3)) @ random.normal(size=(3, 100))
@@ -123,6 +138,7 @@ def test_safeguards_are_kept(tmp_path: Path) -> None:
         Safeguards(tmp_path, (RISKY, SAFE), built).save()
     read = Safeguards.load(tmp_path)
     assert (read.certificates, read.missing) == ((RISKY, SAFE), "")
+    assert pickle.loads(pickle.dumps(read)).certificates == read.certificates
     assert read.index is not None
     np.testing.assert_allclose(read.index.distances(same), built.distances(same), rtol=1e-4)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
@@ -167,6 +183,9 @@ def test_a_damaged_index_is_named(tmp_path: Path) -> None:
         ImageIndex.load(tmp_path)
     built._replace(mean=built.mean[:3]).save(tmp_path)
     with pytest.raises(ValueError, match=r"index\.safetensors: the shapes"):
+        ImageIndex.load(tmp_path)
+    built._replace(spread=0 * built.spread).save(tmp_path)
+    with pytest.raises(ValueError, match=r"index\.safetensors: its numbers cannot be distances"):
         ImageIndex.load(tmp_path)
     (tmp_path / "index.safetensors").write_bytes(b"\0" * 9)
     with pytest.raises(ValueError, match=r"index\.safetensors: not a readable"):

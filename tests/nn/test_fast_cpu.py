@@ -103,6 +103,16 @@ def test_a_linear_map_equals_its_plain_twin_with_and_without_gradients(size: tup
         torch.testing.assert_close(out, plain)
 
 
+@torch.no_grad()
+def test_a_linear_map_in_float64_or_without_a_bias_equals_its_plain_twin() -> None:
+    for layer, x in (
+        (Linear(16, 24).double(), torch.randn(7, 16).double()),
+        (Linear(16, 24, bias=False), torch.randn(7, 16)),
+    ):
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(layer(x), plain_linear(x, layer.weight, layer.bias))
+
+
 def test_a_linear_map_without_gradients_adds_its_bias_within_the_product() -> None:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("needs a CPU on which oneDNN computes in bfloat16")

@@ -6,8 +6,8 @@ An answer is doubted for three reasons:
 (b) its image is unlike the training images, by the model's index of them;
 (c) its question has content words that the model does not know.
 
-With a wished risk, (a), (b), more than one unknown word, and a question without a known word withhold the answer. A
-single unknown word is only named. Without a wished risk all reasons are warnings.
+With a wished risk, (a), (b) and more than one unknown word withhold the answer. A single unknown word is only named,
+unless the model knows no other word of the question. Without a wished risk all reasons are warnings.
 """
 
 from __future__ import annotations
@@ -79,6 +79,10 @@ class Safeguards:
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}: {error}; write it again with `coattn certify {folder}`") from None
         return cls(Path(folder), certificates, ImageIndex.load(folder))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path, tuple[Certificate, ...] | None, ImageIndex | None]]:
+        """Pickle without the images that were checked, which are held weakly."""
+        return type(self), (self.folder, self.certificates, self.index)
 
     @property
     def missing(self) -> str:

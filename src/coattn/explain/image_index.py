@@ -63,17 +63,20 @@ class ImageIndex(NamedTuple):
         kept = np.argsort(-variances)[:MAX_DIMENSIONS]
         # Directions of almost no variance are damped: dividing by their tiny scale would only amplify noise.
         scale = np.sqrt(np.maximum(variances[kept], 0) + DAMPING * variances.mean() + 1e-12)
-        projection = directions[:, kept] / scale
+        # Everything is rounded as it is saved, so that a loaded index measures the same distances.
+        mean, projection = _as_saved(mean), _as_saved(directions[:, kept] / scale)
         rest = np.linalg.norm(centered - (centered @ directions[:, kept]) @ directions[:, kept].T, axis=1).mean()
         residual = rest if rest > 1e-6 * np.linalg.norm(centered, axis=1).mean() else 0.0
-        index = cls(mean, projection, np.array(residual), np.empty((0, 0)), np.empty(0), np.array(0.0))
+        index = cls(mean, projection, _as_saved(np.array(residual)), np.empty((0, 0)), np.empty(0), np.array(0.0))
         chosen = np.random.default_rng(0).permutation(len(train))[:MAX_CENTERS]
-        index = index._replace(centers=index._components(train[np.sort(chosen)]))
+        index = index._replace(centers=_as_saved(index._components(train[np.sort(chosen)])))
         own, _ = index._nearest(index.centers, index.num_neighbors + 1)  # each center is its own nearest one
         spread = own.sum(1) / index.num_neighbors
-        # Equal training images are no distance apart.
-        index = index._replace(spread=np.maximum(spread, 0.01 * spread.mean() + 1e-12))
-        return index._replace(threshold=np.quantile(index.distances(val), QUANTILE, method="higher"))
+        # Equal training images are no distance apart: the smallest spread is above the rounding of the components.
+        smallest = 0.01 * spread.mean() + 1e-6 * np.abs(index.centers).max() + 1e-12
+        index = index._replace(spread=_as_saved(np.maximum(spread, smallest)))
+        threshold = np.quantile(index.distances(val), QUANTILE, method="higher")
+        return index._replace(threshold=_as_saved(np.array(np.nextafter(np.float32(threshold), np.float32(np.inf)))))
 
     @property
     def num_neighbors(self) -> int:
@@ -148,7 +151,13 @@ class ImageIndex(NamedTuple):
         expected["centers"] = (count, dimensions + 1)
         if count < FEWEST_IMAGES or any(getattr(index, name).shape != shape for name, shape in expected.items()):
             raise ValueError(f"{path}: the shapes of its arrays do not fit together")
+        if not all(np.isfinite(array).all() for array in index) or (index.spread <= 0).any():
+            raise ValueError(f"{path}: its numbers cannot be distances; write it again with `coattn certify {folder}`")
         return index
+
+
+def _as_saved(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, np.float32).astype(np.float64)
 
 
 def mean_features(images: Iterable[np.ndarray]) -> np.ndarray:

@@ -70,6 +70,7 @@ def measure_explanations(
                     ways = {"mask": asked.without_regions, "mean feature": asked.replaced(filler).without_regions}
                     scores, curves = measure(values, others, ways, seed=position)
                     found.append(QuestionScores(image, record.question_type or "", scores, curves, seconds))
+                explained.pop(image, None)  # the last image of the question moves to the end
                 explained[image] = values[methods[0]]
                 advance(1)
     if not found:
