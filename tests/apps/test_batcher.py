@@ -51,6 +51,23 @@ def test_a_bad_item_fails_alone() -> None:
     assert isinstance(results[3], ValueError)
 
 
+def test_a_returned_error_leaves_the_batch_whole() -> None:
+    sizes: list[int] = []
+
+    def run(items: Sequence[int]) -> list[int | Exception]:
+        sizes.append(len(items))
+        return [KeyError(item) if item == 1 else item for item in items]
+
+    async def main() -> list[object]:
+        with ThreadPoolExecutor(1) as executor:
+            batcher: Batcher[int, int] = Batcher(run, executor, max_batch=8, max_waiting=100)
+            return await asyncio.gather(*(batcher.submit([n]) for n in range(3)), return_exceptions=True)
+
+    first, error, last = asyncio.run(main())
+    assert (first, last, sizes) == ([0], [2], [3])
+    assert isinstance(error, KeyError)
+
+
 def test_more_than_may_wait_is_refused_whole() -> None:
     async def main() -> None:
         with ThreadPoolExecutor(1) as executor:

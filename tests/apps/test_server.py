@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import base64
+import functools
 import io
 import multiprocessing
 import os
@@ -31,8 +33,9 @@ pytest.importorskip("httpx", reason="httpx is not installed")
 import httpx
 from starlette.testclient import TestClient
 
-from coattn.apps.answering import AnsweringModel, Job, load_predictor
+from coattn.apps.answering import Answered, AnsweringModel, Job, UnknownImageError, load_predictor
 from coattn.apps.schema import AskRequest, AskResponse, json_schema
+from coattn.apps.served import ServedModel
 from coattn.apps.server import Limits, make_app, openapi_document, serve
 from coattn.cli.serve import named_folders
 
@@ -110,8 +113,14 @@ def test_a_known_image_is_not_encoded_again(folder: Path, monkeypatch: pytest.Mo
     assert model.encode("a", png(5)) == 1
     monkeypatch.setattr(model.predictor, "encode", lambda *_: pytest.fail("encoded again"))
     assert model.encode("a", png(5)) == 1
-    (first, size), (again, _) = model.ask([Job("a", QUESTION, 2, None), Job("a", QUESTION, 1, None)])
-    assert (first[0], len(first), len(again), size) == (again[0], 2, 1, (40, 30))
+    first, unknown, again = model.ask(
+        [Job(name, QUESTION, top_k, None) for name, top_k in (("a", 2), ("b", 2), ("a", 1))]
+    )
+    assert isinstance(first, Answered)
+    assert isinstance(again, Answered)
+    assert isinstance(unknown, UnknownImageError)
+    assert (first.answers[0], len(first.answers), len(again.answers)) == (again.answers[0], 2, 1)
+    assert first.size == (40, 30)
 
 
 def test_an_image_is_asked_about_again_by_its_id(client: TestClient) -> None:
@@ -303,4 +312,46 @@ def test_after_a_killed_process_the_image_is_sent_again(client: TestClient) -> N
         process.join()
     lost = client.post("/ask", json={"image_id": first["image_id"], "questions": [QUESTION]})
     assert (lost.status_code, "send the image again" in lost.json()["error"]) == (404, True)
+    assert client.get("/models").json()["models"][0]["images"] == 0
     assert client.post("/ask", json=body()).json() == first
+
+
+def test_if_a_model_cannot_be_read_those_before_it_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    class Model:
+        def __init__(self, name: str, folder: Path, **settings: Any) -> None:
+            if name == "bad":
+                raise ValueError("it cannot be read")
+            self.close = functools.partial(closed.append, name)
+
+    monkeypatch.setattr("coattn.apps.server.ServedModel", Model)
+    with pytest.raises(ValueError, match="cannot be read"):
+        make_app(dict.fromkeys(["first", "second", "bad", "last"], Path()))
+    assert closed == ["first", "second"]
+
+
+def test_only_an_unknown_image_is_sent_to_the_process(folder: Path) -> None:
+    async def main() -> list[str]:
+        model = ServedModel("m", folder, max_pixels=100_000, max_batch=8, max_waiting=8, max_seconds=60)
+        methods: list[str] = []
+        call = model._model.call
+
+        def called(method: str, *arguments: Any) -> Any:
+            methods.append(method)
+            return call(method, *arguments)
+
+        model._model.call = called  # type: ignore[method-assign]
+        request = AskRequest(questions=[QUESTION], image=png())
+        try:
+            first = await model.answer(request)
+            assert model.num_images == 1
+            assert await model.answer(request) == first
+            model._model._process.kill()
+            model._model._process.join()
+            assert await model.answer(request) == first
+        finally:
+            model.close()
+        return methods
+
+    assert asyncio.run(main()) == ["ask", "encode", "ask", "ask", "ask", "encode", "ask"]

@@ -29,6 +29,13 @@ class Job(NamedTuple):
     max_risk: float | None
 
 
+class Answered(NamedTuple):
+    """The answers to a question, with the width and height of its image."""
+
+    answers: Answers
+    size: tuple[int, int]
+
+
 class UnknownImageError(ValueError):
     """An image id that the cache does not hold (any more)."""
 
@@ -71,24 +78,37 @@ class AnsweringModel:
             self.cache.put(image_id, dataclasses.replace(image, image=shown))
         return len(self.cache)
 
-    def ask(self, jobs: Sequence[Job]) -> list[tuple[Answers, tuple[int, int]]]:
-        """The answers to a batch, and the width and height of each image. Jobs with the same settings share a pass.
+    def ask(self, jobs: Sequence[Job]) -> list[Answered | UnknownImageError]:
+        """The answers to a batch. Jobs with the same settings share a pass.
+
+        Returns:
+            For each job its answers with the size of the image, or the error of an image that is not kept.
 
         Raises:
-            UnknownImageError: an image is not kept.
             ValueError: a question without a word.
         """
-        images = [self._kept(job.image_id) for job in jobs]
-        answers: dict[int, Answers] = {}
-        for top_k, max_risk in {(job.top_k, job.max_risk) for job in jobs}:
-            places = [place for place, job in enumerate(jobs) if (job.top_k, job.max_risk) == (top_k, max_risk)]
+        outcomes: dict[int, Answered | UnknownImageError] = {}
+        images: dict[int, Any] = {}
+        for place, job in enumerate(jobs):
+            try:
+                images[place] = self._kept(job.image_id)
+            except UnknownImageError as error:
+                outcomes[place] = error
+        for top_k, max_risk in {(jobs[place].top_k, jobs[place].max_risk) for place in images}:
+            places = [place for place in images if (jobs[place].top_k, jobs[place].max_risk) == (top_k, max_risk)]
             pairs = [(images[place], jobs[place].question) for place in places]
             found = self.predictor.ask_many(pairs, top_k=top_k, max_risk=max_risk)
-            answers |= zip(places, found, strict=True)
-        return [(answers[place], image.size) for place, image in enumerate(images)]
+            for place, answers in zip(places, found, strict=True):
+                outcomes[place] = Answered(answers, images[place].size)
+        return [outcomes[place] for place in range(len(jobs))]
 
-    def explain(self, image_id: str, question: str, request: AskRequest) -> Explained:
-        """The explanation of the best answer by a method, or by an attention map of that name.
+    def explain(self, image_id: str, question: str, name: str, request: AskRequest) -> Explained:
+        """The explanation of the best answer by the method or attention map called `name`.
+
+        Args:
+            image_id, question: what was asked.
+            name: of the method or map.
+            request: names the head, word and region of a map.
 
         Raises:
             UnknownImageError: the image is not kept.
@@ -98,8 +118,6 @@ class AnsweringModel:
         from coattn.nn.maps import parse
         from coattn.visualization.attention import draw
 
-        name = request.map
-        assert name is not None
         if not self.explains():
             raise ValueError("an exported model has no explanations; serve the model directory")
         image = self._kept(image_id)
@@ -159,7 +177,7 @@ def load_predictor(folder: Path, *, num_threads: int | None = None) -> Any:
     Args:
         folder: the model directory or exported folder.
         num_threads: threads of a forward pass. If not given, torch takes half of the cores: its waiting threads keep
-            their cores busy, which slows down the thread that reads requests. onnxruntime takes all, and sleeps.
+            their cores busy, which slows down the process that reads requests. onnxruntime takes all, and sleeps.
     """
     from coattn.runtime.folder import CONFIG
 

@@ -26,7 +26,7 @@ class Batcher(Generic[_Item, _Result]):
     If the function raises for a batch, it runs again for each item, so that one bad item fails alone.
 
     Args:
-        run: from a batch of items to one result for each, in order; called in `executor`.
+        run: from a batch of items to one result for each, in order, or what to raise for it; called in `executor`.
         executor: where `run` is called, one batch at a time.
         max_batch: the most items of a batch.
         max_waiting: the most items that may wait for their batch.
@@ -35,7 +35,7 @@ class Batcher(Generic[_Item, _Result]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[_Item]], Sequence[_Result]],
+        run: Callable[[Sequence[_Item]], Sequence[_Result | Exception]],
         executor: Executor,
         *,
         max_batch: int,
@@ -52,7 +52,7 @@ class Batcher(Generic[_Item, _Result]):
 
         Raises:
             OverloadedError: too many items are waiting; none of these is computed.
-            Exception: whatever `run` raises for one of these items.
+            Exception: whatever `run` raises or returns for one of these items.
         """
         if self._waiting.qsize() + len(items) > self._max_waiting:
             raise OverloadedError

@@ -8,14 +8,20 @@ from __future__ import annotations
 import atexit
 import gc
 import multiprocessing
+import pickle
 import signal
+import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 _SECONDS_TO_END = 5.0
+_SECONDS_TO_START = 600.0  # of a new process, which reads the model again
+_BYTES_SENT_AT_ONCE = 1 << 15  # as many fit into a connection whose other end does not read
 
 
 class ProcessLostError(Exception):
@@ -28,60 +34,122 @@ class RemoteObject:
     Args:
         make: makes the object; a function or class of a module, with `arguments` that can be pickled.
         arguments: of `make`.
+        max_seconds: the time limit of a call.
+        on_restart: called when a new process is about to replace one that ended.
 
     Raises:
         Exception: whatever `make` raises.
     """
 
-    def __init__(self, make: Callable[..., Any], *arguments: Any) -> None:
-        self._made = (make, arguments)
-        self._start()
+    def __init__(
+        self,
+        make: Callable[..., Any],
+        *arguments: Any,
+        max_seconds: float,
+        on_restart: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._made, self._max_seconds, self._on_restart = (make, arguments), max_seconds, on_restart
+        self._lock = threading.Lock()  # of the connection: one call at a time
+        self._closed = False
+        atexit.register(self.close)
+        try:
+            self._start()
+        except BaseException:
+            atexit.unregister(self.close)
+            raise
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """The result of a method. Calls must not overlap.
+        """The result of a method. A call waits for the one before it.
 
         Raises:
-            ProcessLostError: the process ended; a new one has been started.
+            ProcessLostError: the process ended, or exceeded the time limit and was killed; a new one has been started
+                unless the message says otherwise.
             Exception: whatever the method raises.
         """
-        if not self._process.is_alive():  # killed while it waited
-            self._restart()
-        try:
-            self._connection.send((method, arguments))
-            found = self._connection.recv()
-        except (EOFError, OSError):
-            self._restart()
-            raise ProcessLostError("the process of the model ended; a new one has started") from None
+        with self._lock:
+            if not self._closed and not self._process.is_alive():  # killed while it waited
+                self._restart()
+            if self._closed:
+                raise ProcessLostError("the process of the model is closed")
+            message = pickle.dumps((method, arguments))
+            waits_to_send = len(message) > _BYTES_SENT_AT_ONCE
+            try:
+                with _killed_after(self._max_seconds if waits_to_send else None, self._process):
+                    self._connection.send_bytes(message)
+                if not self._connection.poll(self._max_seconds):
+                    self._process.kill()  # nothing more can be received then
+                found = self._connection.recv()
+            except (EOFError, OSError):
+                self._restart()
+                raise ProcessLostError("the process of the model ended or took too long; a new one works now") from None
         if isinstance(found, Exception):
             raise found
         return found
 
     def close(self) -> None:
-        """End the process after the call that it works on."""
+        """End the process after the call that it works on, or kill it if that takes more than some seconds."""
+        self._closed = True
+        atexit.unregister(self.close)
+        seconds = _SECONDS_TO_END
+        while not self._lock.acquire(timeout=seconds):
+            self._process.kill()  # the call then fails
+            seconds = 0.1
+        try:
+            self._end()
+        finally:
+            self._lock.release()
+
+    def _end(self) -> None:
         self._connection.close()
         self._process.join(_SECONDS_TO_END)
         self._process.kill()
         self._process.join()
-        atexit.unregister(self.close)
 
     def _restart(self) -> None:
-        self.close()
-        self._start()
-
-    def _start(self) -> None:
-        atexit.register(self.close)
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_answer_calls, args=(theirs, *self._made), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._end()
+        if self._closed:
+            raise ProcessLostError("the process of the model was closed")
+        self._on_restart()
         try:
-            failure = self._connection.recv()
-        except EOFError:
+            self._start(_SECONDS_TO_START)
+        except Exception as error:
+            traceback.print_exc()
+            raise ProcessLostError("the model cannot be read again; the log of the server says why") from error
+
+    def _start(self, max_seconds: float | None = None) -> None:
+        context = multiprocessing.get_context("spawn")
+        connection, theirs = context.Pipe()
+        process = context.Process(target=_answer_calls, args=(theirs, *self._made), daemon=True)
+        process.start()
+        theirs.close()
+        self._connection, self._process = connection, process
+        failure: Exception | None
+        try:
+            with _killed_after(max_seconds, process):
+                failure = connection.recv()
+        except (EOFError, OSError):
             failure = ProcessLostError("the process of the model ended while it read the model")
+        except BaseException:  # such as Ctrl-C
+            self._end()
+            raise
         if failure is not None:
-            self.close()
+            self._end()
             raise failure
+
+
+@contextmanager
+def _killed_after(seconds: float | None, process: BaseProcess) -> Iterator[None]:
+    """Kill the process if the block takes longer."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _answer_calls(connection: Connection, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -91,22 +159,26 @@ def _answer_calls(connection: Connection, make: Callable[..., Any], arguments: t
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.filterwarnings("ignore", category=UserWarning, module="coattn")  # answers carry them as reasons
     try:
-        made = make(*arguments)
-    except Exception as error:
-        connection.send(error)
-        return
-    gc.freeze()  # a collection then does not go through all that the libraries made, which delays single answers
-    connection.send(None)
-    while True:
         try:
-            method, given = connection.recv()
-        except EOFError:
-            return
-        try:
-            found = getattr(made, method)(*given)
-        except ValueError as error:
-            found = error
+            made = make(*arguments)
         except Exception as error:
-            traceback.print_exc()
-            found = RuntimeError(f"{type(error).__name__}: {error}")
-        connection.send(found)
+            connection.send(error)
+            return
+        gc.freeze()  # a collection then does not go through all that the libraries made, which delays single answers
+        connection.send(None)
+        while True:
+            method, given = connection.recv()
+            connection.send(_outcome(made, method, given))
+    except (EOFError, ConnectionError):  # the other end is closed
+        return
+
+
+def _outcome(made: Any, method: str, given: tuple[Any, ...]) -> Any:
+    """The result of a method, or what it raised."""
+    try:
+        return getattr(made, method)(*given)
+    except ValueError as error:
+        return error
+    except Exception as error:
+        traceback.print_exc()
+        return RuntimeError(f"{type(error).__name__}: {error}")

@@ -13,7 +13,7 @@ import msgspec
 
 from coattn.explain.answers import Answers
 
-from .answering import AnsweringModel, Job
+from .answering import Answered, AnsweringModel, Job, UnknownImageError
 from .batcher import Batcher
 from .process import RemoteObject
 from .schema import AskedQuestion, AskRequest, AskResponse, asked_question
@@ -26,6 +26,7 @@ class ServedModel:
         name: the name of the model in requests.
         folder, max_pixels, num_threads: see `AnsweringModel`.
         max_batch, max_waiting, observe: see `Batcher`.
+        max_seconds: see `RemoteObject`.
 
     Raises:
         ValueError, FileNotFoundError: the folder cannot be read.
@@ -39,16 +40,19 @@ class ServedModel:
         max_pixels: int,
         max_batch: int,
         max_waiting: int,
+        max_seconds: float,
         num_threads: int | None = None,
         observe: Callable[[int], object] = lambda size: None,
     ) -> None:
         self.name = name
-        self._model = RemoteObject(AnsweringModel, folder, max_pixels, num_threads)
-        self.explains: bool = self._model.call("explains")
         self.num_images = 0
+        self._model = RemoteObject(
+            AnsweringModel, folder, max_pixels, num_threads, max_seconds=max_seconds, on_restart=self._forget
+        )
+        self.explains: bool = self._model.call("explains")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)  # calls the process
         self._encoding = asyncio.Lock()
-        self._batcher: Batcher[Job, tuple[Answers, tuple[int, int]]] = Batcher(
+        self._batcher: Batcher[Job, Answered] = Batcher(
             lambda jobs: self._model.call("ask", jobs),
             self._thread,
             max_batch=max_batch,
@@ -67,19 +71,26 @@ class ServedModel:
         """
         if (request.image is None) == (request.image_id is None):
             raise ValueError("give exactly one of image and image_id")
-        image_id = request.image_id
-        if request.image is not None:
-            image_id = hashlib.sha256(request.image).hexdigest()
+        if request.image is None:
+            assert request.image_id is not None
+            return await self._answer_kept(request.image_id, request)
+        image_id = hashlib.sha256(request.image).hexdigest()
+        try:
+            return await self._answer_kept(image_id, request)
+        except UnknownImageError:  # only now the process needs the image
             async with self._encoding:  # one at a time, so that questions about other images are answered in between
                 self.num_images = await self._call("encode", image_id, request.image)
-        assert image_id is not None
+        return await self._answer_kept(image_id, request)
+
+    async def _answer_kept(self, image_id: str, request: AskRequest) -> AskResponse:
+        """Answer a request about an image that the process may keep."""
         jobs = [Job(image_id, question, request.top_k, request.max_risk) for question in request.questions]
         found = await self._batcher.submit(jobs)
         results = [
-            await self._result(image_id, question, answers, request)
-            for question, (answers, _) in zip(request.questions, found, strict=True)
+            await self._result(image_id, question, answered.answers, request)
+            for question, answered in zip(request.questions, found, strict=True)
         ]
-        width, height = found[0][1]
+        width, height = found[0].size
         return AskResponse(model=self.name, image_id=image_id, width=width, height=height, results=results)
 
     async def _result(self, image_id: str, question: str, answers: Answers, request: AskRequest) -> AskedQuestion:
@@ -87,12 +98,16 @@ class ServedModel:
         if request.map is None:
             return asked_question(question, answers)
         settings = msgspec.structs.replace(request, image=None)
-        return asked_question(question, answers, await self._call("explain", image_id, question, settings))
+        explained = await self._call("explain", image_id, question, request.map, settings)
+        return asked_question(question, answers, explained)
+
+    def _forget(self) -> None:
+        self.num_images = 0  # a new process keeps none
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._model.call, method, *arguments)
 
     def close(self) -> None:
-        """End the process once its work is done."""
-        self._thread.shutdown()
+        """End the process after the call that it works on; see `RemoteObject.close`."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
         self._model.close()

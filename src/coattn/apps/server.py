@@ -100,7 +100,9 @@ def make_app(
     page: bool = False,
     num_threads: int | None = None,
 ) -> ASGIApp:
-    """The application that serves models.
+    """The application that serves models, each in a process of its own.
+
+    A script that calls this needs `if __name__ == "__main__":` around the call, because the processes import it.
 
     Args:
         folders: model directories, or folders that `coattn export` wrote, by the name that requests use. A request to
@@ -114,18 +116,23 @@ def make_app(
         ValueError, FileNotFoundError: a folder cannot be read.
     """
     limits, metrics = limits or Limits(), Metrics()
-    models = {
-        name: ServedModel(
-            name,
-            folder,
-            num_threads=num_threads,
-            max_pixels=limits.pixels,
-            max_batch=limits.batch,
-            max_waiting=limits.waiting,
-            observe=metrics.batches.labels(name).observe,
-        )
-        for name, folder in folders.items()
-    }
+    models: dict[str, ServedModel] = {}
+    try:
+        for name, folder in folders.items():
+            models[name] = ServedModel(
+                name,
+                folder,
+                num_threads=num_threads,
+                max_pixels=limits.pixels,
+                max_batch=limits.batch,
+                max_waiting=limits.waiting,
+                max_seconds=10 * limits.seconds,
+                observe=metrics.batches.labels(name).observe,
+            )
+    except BaseException:
+        for model in models.values():
+            model.close()
+        raise
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -181,7 +188,6 @@ class _Endpoints:
         finally:
             self._working -= 1
         self._metrics.questions.labels(model.name).inc(len(found.results))
-        self._metrics.images.labels(model.name).set(model.num_images)
         return _json(found)
 
     async def models(self, request: Request) -> Response:
@@ -195,6 +201,8 @@ class _Endpoints:
         return _json({"status": "ok", "models": list(self._models)})
 
     async def metrics(self, request: Request) -> Response:
+        for name, model in self._models.items():
+            self._metrics.images.labels(name).set(model.num_images)
         return Response(generate_latest(self._metrics.registry), media_type="text/plain; version=0.0.4")
 
     async def schema(self, request: Request) -> Response:
@@ -371,6 +379,8 @@ def serve(
     num_threads: int | None = None,
 ) -> None:
     """Serve models until the process gets SIGINT or SIGTERM; requests in work are finished first.
+
+    A script that calls this needs `if __name__ == "__main__":` around the call; see `make_app`.
 
     Args:
         folders: see `make_app`.
