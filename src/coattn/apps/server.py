@@ -100,7 +100,7 @@ def make_app(
     page: bool = False,
     num_threads: int | None = None,
 ) -> ASGIApp:
-    """The application that serves models, each in a process of its own.
+    """The application that serves models, each in a separate process.
 
     A script that calls this needs `if __name__ == "__main__":` around the call, because the processes import it.
 
