@@ -34,9 +34,9 @@ import httpx
 from starlette.testclient import TestClient
 
 from coattn.apps.answering import Answered, AnsweringModel, Job, UnknownImageError, load_predictor
-from coattn.apps.schema import AskRequest, AskResponse, json_schema
+from coattn.apps.schema import AskRequest, AskResponse, json_schema, openapi_document
 from coattn.apps.served import ServedModel
-from coattn.apps.server import Limits, make_app, openapi_document, serve
+from coattn.apps.server import Limits, make_app, serve
 from coattn.cli.serve import named_folders
 
 WORDS = Vocabulary(["what", "color", "is", "the", "circle"])

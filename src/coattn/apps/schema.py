@@ -1,6 +1,6 @@
 """One request and one response, shared by the server, the web page and `coattn ask --json`.
 
-`json_schema` describes both; `docs/serving.md` shows it.
+`json_schema` describes both, and `docs/serving.md` shows it; `openapi_document` adds the paths of the server.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from coattn import __version__
 from coattn.explain.answers import Answers
 
 MAX_QUESTIONS, MAX_CHARACTERS, MAX_TOP_K = 64, 2000, 100
@@ -130,3 +131,23 @@ def json_schema(types: Sequence[type] = (AskRequest, AskResponse, Problem)) -> d
     """The JSON Schema of the types, by name, with the types that they are made of."""
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     return components
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI 3.1 description of the server."""
+
+    def content(kind: type) -> dict[str, Any]:
+        return {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+
+    problems = {"4XX": "The request cannot be answered.", "503": "The server is busy."}
+    responses = {"200": {"description": "The answers.", "content": content(AskResponse)}}
+    responses |= {status: {"description": text, "content": content(Problem)} for status, text in problems.items()}
+    body = {"required": True, "content": content(AskRequest)}
+    operation = {"summary": "Ask about an image.", "requestBody": body, "responses": responses}
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "coattn", "version": __version__},
+        "paths": {"/ask": {"post": operation}, "/models/{name}/ask": {"parameters": [name], "post": operation}},
+        "components": {"schemas": json_schema()},
+    }

@@ -36,7 +36,7 @@ from coattn._internal.hints import did_you_mean
 from .answering import UnknownImageError
 from .batcher import OverloadedError
 from .process import ProcessLostError
-from .schema import MAX_QUESTIONS, AskRequest, AskResponse, Problem, json_schema
+from .schema import MAX_QUESTIONS, AskRequest, Problem, json_schema, openapi_document
 from .served import ServedModel
 
 _PAGES = Path(__file__).with_name("pages")
@@ -346,26 +346,6 @@ def _counted(app: ASGIApp, metrics: Metrics) -> ASGIApp:
         await app(scope, receive, counting)
 
     return count
-
-
-def openapi_document() -> dict[str, Any]:
-    """The OpenAPI 3.1 description of the server."""
-
-    def content(kind: type) -> dict[str, Any]:
-        return {"application/json": {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
-
-    problems = {"4XX": "The request cannot be answered.", "503": "The server is busy."}
-    responses = {"200": {"description": "The answers.", "content": content(AskResponse)}}
-    responses |= {status: {"description": text, "content": content(Problem)} for status, text in problems.items()}
-    body = {"required": True, "content": content(AskRequest)}
-    operation = {"summary": "Ask about an image.", "requestBody": body, "responses": responses}
-    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "coattn", "version": __version__},
-        "paths": {"/ask": {"post": operation}, "/models/{name}/ask": {"parameters": [name], "post": operation}},
-        "components": {"schemas": json_schema()},
-    }
 
 
 def serve(
