@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import tokenize
 from collections.abc import Iterator
@@ -81,6 +82,14 @@ def test_texts_are_in_plain_american_english(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_pages_and_configurations_are_in_plain_american_english(path: Path) -> None:
     assert not faults_of_prose(re.sub(r'"[^"\n]*"', '""', path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.name)
+def test_text_of_notebooks_is_in_plain_american_english(path: Path) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    assert text
+    assert not faults_of_prose(text)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from coattn.serialization.registry import build, describe
 
 NUM_WORDS = 7  # of answers, specials included
 KINDS = list(itertools.product(["lstm", "transformer"], ["additive", "dot", "none"]))
-STACKS = [("parallel",), ("alternating",), ("dense",), ("modular",), ("question_self", "region_guided")]
+STACKS = [("parallel",), ("alternating",), ("dense",), ("modular",), ("question_self", "self_guided")]
 STACKS += [("parallel", "dense", "modular")]
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from coattn.nn import CoAttentionStack, QuestionSelfAttention, RegionGuidedAttention, RegionQuestionAttention
+from coattn.nn import CoAttentionStack, GuidedAttention, QuestionSelfAttention, SelfGuidedAttention
 from coattn.nn.coattention import modular
 from coattn.nn.layers import lengths_to_mask
 from coattn.nn.packing import pack, unpack
@@ -38,7 +38,7 @@ def test_a_batch_without_padding_is_left_alone() -> None:
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_layers_compute_the_same_with_and_without_packing(need_weights: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    kinds = (QuestionSelfAttention, RegionQuestionAttention, RegionGuidedAttention)
+    kinds = (QuestionSelfAttention, GuidedAttention, SelfGuidedAttention)
     stack = CoAttentionStack([kind(8, 8, num_heads=2) for kind in kinds]).double()
     question, regions = torch.randn(4, 4, 8).double(), torch.randn(4, 6, 8).double()
     region_mask = lengths_to_mask(torch.tensor([6, 2, 0, 5]), 6)
@@ -57,7 +57,7 @@ def test_layers_compute_the_same_with_and_without_packing(need_weights: bool, mo
 
 
 def test_a_compiled_layer_has_fixed_shapes() -> None:
-    layer = RegionGuidedAttention(8, 8, num_heads=2).eval()
+    layer = SelfGuidedAttention(8, 8, num_heads=2).eval()
     inputs = (torch.randn(4, 4, 8), torch.randn(4, 4, 8), MASK, MASK)
     program = torch.export.export(layer, inputs)
     for found, expected in zip(program.module()(*inputs)[:2], layer(*inputs)[:2], strict=True):
@@ -65,7 +65,7 @@ def test_a_compiled_layer_has_fixed_shapes() -> None:
 
 
 def test_gradients_of_functions_and_traces_pass_through_packed_layers() -> None:
-    layer = RegionGuidedAttention(8, 8, num_heads=2).eval()
+    layer = SelfGuidedAttention(8, 8, num_heads=2).eval()
     question, regions = torch.randn(4, 4, 8), torch.randn(4, 4, 8)
 
     def total(regions: torch.Tensor) -> torch.Tensor:

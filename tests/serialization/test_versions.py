@@ -20,7 +20,7 @@ from coattn import models
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.serialization.directory import load_directory, save_model
 from coattn.serialization.files import CONFIG, WEIGHTS
-from coattn.serialization.versions import VERSION, rename_parameters
+from coattn.serialization.versions import VERSION, rename_arguments, rename_parameters
 
 OLD = Path(__file__).parents[1] / "golden" / "model_version_1"
 OUTPUTS = json.loads((OLD / "outputs.json").read_text())
@@ -86,7 +86,7 @@ class Draws(TorchDispatchMode):
 def test_parameters_and_their_initialization_keep_their_order(name: str) -> None:
     old = PARAMETERS[name]
     with Draws() as mode:
-        model = builder(name)(**old["sizes"])
+        model = builder(name)(**rename_arguments(old["sizes"]))
     found = [[key, list(value.shape)] for key, value in model.named_parameters()]
     assert found == [
         [key, shape]
@@ -108,3 +108,9 @@ def test_names_of_a_training_checkpoint_are_updated_once() -> None:
 def test_names_inside_a_text_encoder_stay() -> None:
     name = "model.question_encoder.encoder.layer.0.attention.query.weight"
     assert list(rename_parameters({name: None})) == [name]
+
+
+def test_renamed_layers_are_found() -> None:
+    old = {"class": "CoAttentionStack", "layers": [{"class": "RegionGuidedAttention"}]}
+    assert rename_arguments(old) == {"class": "CoAttentionStack", "layers": [{"class": "SelfGuidedAttention"}]}
+    assert rename_arguments({"layers": ["region_guided", "region_question"]}) == {"layers": ["self_guided", "guided"]}

@@ -142,7 +142,7 @@ def dcn(
     """DCN (Nguyen & Okatani 2018, arXiv 1804.00775): dense symmetric co-attention, on regions.
 
     Words and the states of a bidirectional LSTM over them (`SkipRecurrentQuestionEncoder`); regions mapped to unit
-    vectors; `DenseCoAttention` (eq. 2-9), `num_layers` times; each side pooled by several attentions, and an MLP over
+    vectors; `DenseCoAttention`, `num_layers` times; each side pooled by several attentions, and an MLP over
     both (`SummaryHead`). Weights start as the authors' do: normal after Glorot & Bengio 2010, biases 0 but for the
     LSTM's forget gates, whose two biases sum to 2. The numbers are the defaults of the authors' code, except that its
     regions are 2048 wide (`image_dim`). The paper's tables report VQA v1 and v2; no number is repeated here, because

@@ -16,7 +16,7 @@ def generator(
     num_answer_words: int,
     num_words: int | None = None,
     question_dim: int | None = None,
-    layers: Sequence[str] = ("question_self", "region_guided"),
+    layers: Sequence[str] = ("question_self", "self_guided"),
     num_layers: int = 1,
     share_weights: bool = False,
     dim: int = 256,

@@ -17,7 +17,7 @@ from coattn.nn import (
     QuestionSelfAttention,
     RecurrentQuestionEncoder,
     RegionEncoder,
-    RegionGuidedAttention,
+    SelfGuidedAttention,
     VQAModel,
 )
 from coattn.nn.regions import box_geometry, pixel_boxes
@@ -132,9 +132,9 @@ def mcan_small(
     def layer(kind: Callable[..., CoAttentionLayer]) -> CoAttentionLayer:
         return kind(dim, dim, num_heads=num_heads, ffn_dim=ffn_dim, dropout=dropout, norm="unbiased")
 
-    kinds = [QuestionSelfAttention] * num_layers + [RegionGuidedAttention] * num_layers
+    kinds = [QuestionSelfAttention] * num_layers + [SelfGuidedAttention] * num_layers
     if order == "stacking":
-        kinds = [QuestionSelfAttention, RegionGuidedAttention] * num_layers
+        kinds = [QuestionSelfAttention, SelfGuidedAttention] * num_layers
     model = VQAModel(
         RecurrentQuestionEncoder(num_words=num_words, question_dim=question_dim, embedding_dim=embedding_dim, dim=dim),
         region_encoder=RegionEncoder(region_dim, dim=dim, standardized=standardized)

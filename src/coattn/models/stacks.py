@@ -15,6 +15,7 @@ from coattn.nn import (
     CoAttentionLayer,
     CoAttentionStack,
     DenseCoAttention,
+    GuidedAttention,
     ModularCoAttention,
     ParallelCoAttention,
     PlainQuestionEncoder,
@@ -22,8 +23,7 @@ from coattn.nn import (
     QuestionSelfAttention,
     RecurrentQuestionEncoder,
     RegionEncoder,
-    RegionGuidedAttention,
-    RegionQuestionAttention,
+    SelfGuidedAttention,
     VQAModel,
 )
 from coattn.nn.recurrence import CELLS
@@ -34,8 +34,8 @@ LAYERS: dict[str, type[CoAttentionLayer]] = {
     "dense": DenseCoAttention,
     "modular": ModularCoAttention,
     "question_self": QuestionSelfAttention,
-    "region_guided": RegionGuidedAttention,
-    "region_question": RegionQuestionAttention,
+    "self_guided": SelfGuidedAttention,
+    "guided": GuidedAttention,
     "question_gate": QuestionGate,
 }
 
@@ -199,4 +199,4 @@ parallel = partial(stack, layers=("parallel",), num_layers=2)
 alternating = partial(stack, layers=("alternating",), num_layers=2)
 dense = partial(stack, layers=("dense",), num_layers=2)
 # Encoder-decoder, the better of MCAN's two orders; the other, *stacking*, is `stack(layers=["modular"] * n)`.
-modular = partial(stack, layers=("question_self", "region_guided"), num_layers=2)
+modular = partial(stack, layers=("question_self", "self_guided"), num_layers=2)

@@ -10,6 +10,7 @@ from .coattention import (
     CoAttentionPooling,
     CoAttentionStack,
     DenseCoAttention,
+    GuidedAttention,
     LayerOutput,
     ModularCoAttention,
     ParallelCoAttention,
@@ -17,8 +18,7 @@ from .coattention import (
     PoolingOutput,
     QuestionGate,
     QuestionSelfAttention,
-    RegionGuidedAttention,
-    RegionQuestionAttention,
+    SelfGuidedAttention,
 )
 from .decoder import LSTMDecoder, TransformerDecoder
 from .heads import ClassifierHead, HeadOutput
@@ -38,6 +38,7 @@ __all__ = [
     "CoAttentionStack",
     "DenseCoAttention",
     "GeneratorOutput",
+    "GuidedAttention",
     "HeadOutput",
     "LSTMDecoder",
     "LayerOutput",
@@ -53,8 +54,7 @@ __all__ = [
     "QuestionSelfAttention",
     "RecurrentQuestionEncoder",
     "RegionEncoder",
-    "RegionGuidedAttention",
-    "RegionQuestionAttention",
+    "SelfGuidedAttention",
     "TransformerDecoder",
     "VQAGenerator",
     "VQAModel",

@@ -29,7 +29,7 @@ class HeadOutput(NamedTuple):
 
 
 class SumFusion(nn.Module):
-    """`q + v`, MCAN's fusion (arXiv 1906.10770, eq. 11 before its norm)."""
+    """`q + v`, MCAN's linear fusion before its norm (arXiv 1906.10770, "Multimodal Fusion and Output Classifier")."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -69,7 +69,8 @@ FUSIONS: dict[str, type[nn.Module]] = {"sum": SumFusion, "product": ProductFusio
 class ClassifierHead(nn.Module):
     """Pool each side by attention, fuse, normalize, classify.
 
-    With MCAN's numbers (`fusion="sum"`, `norm="unbiased"`) this is that paper's head (arXiv 1906.10770, eq. 9-11).
+    With MCAN's numbers (`fusion="sum"`, `norm="unbiased"`) this is that paper's "Multimodal Fusion and Output
+    Classifier" (arXiv 1906.10770).
 
     Args:
         question_dim: width of the question tokens.

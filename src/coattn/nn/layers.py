@@ -180,7 +180,7 @@ class GlimpsePooling(nn.Module):
 
 
 class AttentionPooling(GlimpsePooling):
-    """`GlimpsePooling` with a linear map of the glimpses (MCAN's attentional reduction, arXiv 1906.10770, eq. 9-10).
+    """`GlimpsePooling` with a linear map of the glimpses (the attentional reduction of MCAN, arXiv 1906.10770).
 
     Args:
         dim: width of the sequence.

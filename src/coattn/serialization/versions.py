@@ -1,8 +1,8 @@
 """Convert older versions of the format, so that model directories and checkpoints of earlier releases load.
 
 In version 1 the projections of attention were named `query, key, value, merge`, and `VQAModel` took a `padding`. In the
-first files of version 2 the argument `standardized` is still spelled `standardised`, and some models have the argument
-`inplace_dropout`, which is gone.
+first files of version 2 the argument `standardized` is still spelled `standardised`, some models have the argument
+`inplace_dropout`, which is gone, and `SelfGuidedAttention` and `GuidedAttention` have other names.
 """
 
 from __future__ import annotations
@@ -39,6 +39,14 @@ UNCHANGED = "question_encoder."  # its names never changed, and names inside a t
 # Arguments of parts and presets by their earlier names; None is gone, and a model computes the same without it.
 EARLIER_ARGUMENTS = {"standardised": "standardized", "inplace_dropout": None}
 
+# Classes, and layers of the preset `stack`, by their earlier names.
+EARLIER_LAYERS = {
+    "RegionGuidedAttention": "SelfGuidedAttention",
+    "RegionQuestionAttention": "GuidedAttention",
+    "region_guided": "self_guided",
+    "region_question": "guided",
+}
+
 V = TypeVar("V")
 
 
@@ -63,11 +71,13 @@ def rename_parameters(state_dict: Mapping[str, V], *, version: int = 1) -> dict[
 
 
 def rename_arguments(description: Any) -> Any:
-    """A description of a model, or the sizes of a preset, with each argument under its current name."""
+    """A description of a model, or the sizes of a preset, with each argument and layer under its current name."""
     if isinstance(description, dict):
         names = ((EARLIER_ARGUMENTS.get(name, name), value) for name, value in description.items())
         return {name: rename_arguments(value) for name, value in names if name is not None}
-    return [rename_arguments(item) for item in description] if isinstance(description, list) else description
+    if isinstance(description, list):
+        return [rename_arguments(item) for item in description]
+    return EARLIER_LAYERS.get(description, description) if isinstance(description, str) else description
 
 
 def update_config(config: dict[str, Any]) -> dict[str, Any]:

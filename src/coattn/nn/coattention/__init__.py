@@ -4,7 +4,7 @@ from .alternating import AlternatingCoAttention, AlternatingPooling
 from .base import AttentionLayer, CoAttentionLayer, CoAttentionPooling, LayerOutput, PoolingOutput
 from .dense import DenseCoAttention
 from .gate import QuestionGate
-from .modular import ModularCoAttention, QuestionSelfAttention, RegionGuidedAttention, RegionQuestionAttention
+from .modular import GuidedAttention, ModularCoAttention, QuestionSelfAttention, SelfGuidedAttention
 from .parallel import ParallelCoAttention, ParallelPooling
 from .stack import CoAttentionOutput, CoAttentionStack
 
@@ -17,6 +17,7 @@ __all__ = [
     "CoAttentionPooling",
     "CoAttentionStack",
     "DenseCoAttention",
+    "GuidedAttention",
     "LayerOutput",
     "ModularCoAttention",
     "ParallelCoAttention",
@@ -24,6 +25,5 @@ __all__ = [
     "PoolingOutput",
     "QuestionGate",
     "QuestionSelfAttention",
-    "RegionGuidedAttention",
-    "RegionQuestionAttention",
+    "SelfGuidedAttention",
 ]

@@ -17,7 +17,7 @@ from .base import CoAttentionLayer, LayerOutput
 
 
 class DenseCoAttention(CoAttentionLayer):
-    """Dense symmetric co-attention (Nguyen & Okatani 2018, arXiv 1804.00775, eq. 2-9).
+    """Dense symmetric co-attention (Nguyen & Okatani 2018, arXiv 1804.00775, "Dense Co-Attention Layer").
 
     K learnable rows precede each side, so that a word or region can attend to nothing in particular. Per head, with Q~
     and V~ the sides with those rows::

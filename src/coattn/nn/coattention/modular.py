@@ -1,7 +1,7 @@
 """Modular co-attention: self-attention (SA), guided attention (GA) and both at once (SGA), units as layers.
 
 The paper's two architectures are orders of these layers: *encoder-decoder* is all `QuestionSelfAttention` layers and
-then all `RegionGuidedAttention` layers, *stacking* is one of each in turn, which is `ModularCoAttention`.
+then all `SelfGuidedAttention` layers, *stacking* is one of each in turn, which is `ModularCoAttention`.
 
 The units compute real rows only, see `packing`, unless maps are asked for, which show padding too.
 
@@ -47,7 +47,7 @@ class QuestionSelfAttention(AttentionLayer):
         return LayerOutput(unpack(q, question_mask), regions, name_maps(question_to_question=weights))
 
 
-class RegionQuestionAttention(AttentionLayer):
+class GuidedAttention(AttentionLayer):
     """GA unit (Yu et al. 2019, arXiv 1906.10770, figure 2b): the regions attend to the question, which passes through::
 
         V' = norm(V + attend(V -> Q)),  then a feed-forward step
@@ -78,7 +78,7 @@ class RegionQuestionAttention(AttentionLayer):
         return LayerOutput(question, unpack(v, region_mask), name_maps(regions_to_question=weights))
 
 
-class RegionGuidedAttention(AttentionLayer):
+class SelfGuidedAttention(AttentionLayer):
     """SGA unit (Yu et al. 2019, arXiv 1906.10770, figure 3c): the regions attend to themselves, then to the question::
 
         V1 = norm(V  + attend(V  -> V))
@@ -137,7 +137,7 @@ class ModularCoAttention(AttentionLayer):
                 dropout=self.dropout,
                 norm=self.norm,
             )
-            for unit in (QuestionSelfAttention, RegionGuidedAttention)
+            for unit in (QuestionSelfAttention, SelfGuidedAttention)
         )
 
     def forward(
