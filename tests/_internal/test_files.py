@@ -55,6 +55,7 @@ def test_a_full_disk_is_said_with_the_file(place: Any, tmp_path: Path) -> None:
     ("content", "words"),
     [
         (b"[1,\n2", "not valid JSON .line 2, column 2: .*is the file complete"),
+        (b'{"a": 1}\n{"a": 2}', "not valid JSON .line 2, column 1: .*is it one object per line. Then name it .jsonl"),
         (b'["a",\n"\xe9"]', "line 2: not UTF-8 text"),
         (b"[" * 200_000, "not usable JSON"),
         (b"9" * 10_000, "not usable JSON"),

@@ -161,6 +161,8 @@ def test_a_model_directory(tmp_path, capsys):
     assert (found["model"], found["answers"], found["question_words"]) == ("VQAModel", 2, 5)
     assert found["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert found["checksums"] == {"without": ["certificate.json"], "damaged": {"number": 0, "first": []}}
+    assert main(["inspect", str(folder)]) == 0
+    assert "question_vocabulary.json" in capsys.readouterr().out
     text = (folder / "answers.json").read_text()
     (folder / "answers.json").write_text(text.replace("yes", "yet"))
     assert main(["inspect", str(folder)]) == 2

@@ -170,12 +170,14 @@ def test_report_counts_and_scores() -> None:
 
 
 def test_report_of_soft_scores_and_of_unknown_answers() -> None:
-    train = records(("a", "", "What is it?", ["cat"] * 2 + ["dog"] * 8))
+    train = records(("a", "", "What is it?", ["cat"] * 2 + ["dog"] * 7 + [""]))
     test = records(("b", "", "What is that?", ["dog"] * 2 + ["cat"] * 8), ("b", "", "Where is that?", ["x"] * 10))
     report = build_report({"train": train, "val": test, "test": records(("b", "", "What?", []))}, "vqa_accuracy")
     assert report["splits"]["val"]["coverage"] == {"1": 30.0}
     assert report["splits"]["val"]["prior"]["per question type"] == 30.0
     assert "coverage" not in report["splits"]["test"]
+    text = format_report({"prepared": "x", "metric": "vqa_accuracy", **report})
+    assert "most frequent     dog 7, cat 2, (empty) 1" in text
 
 
 def test_coverage_by_vocabulary_size() -> None:

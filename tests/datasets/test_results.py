@@ -174,3 +174,10 @@ def test_the_servers_own_files_are_read(tmp_path: Path) -> None:
     assert read_results(save(tmp_path / "g.json", gqa)) == Results({"20": "yes"})
     vizwiz = [{"image": "a.jpg", "answer": "yes", "answerable": 0.3}]
     assert read_results(save(tmp_path / "v.json", vizwiz)) == Results({"a.jpg": "yes"}, {}, {"a.jpg": 0.3})
+
+
+def test_an_object_of_something_else_is_described_in_short(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({str(number): ["yes"] for number in range(1000)}))
+    with pytest.raises(ValueError, match=r"this has '0', '1', .* '7', \.\.\.$"):
+        read_results(path)

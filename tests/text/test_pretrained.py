@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from coattn.text.encoders import TextEncoder
+from coattn.text.pretrained_tokenizer import PretrainedTokenizer
+from coattn.text.reading import question_words
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 safetensors_torch = pytest.importorskip("safetensors.torch")
@@ -193,3 +195,9 @@ def test_names_that_are_not_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(ValueError, match="is neither a folder nor on this machine") as caught:
             TextEncoder.load(name)
         assert name in str(caught.value)
+
+
+def test_words_of_typographic_text_belong_to_their_tokens(real_text_encoder: Path) -> None:
+    tokens, words = question_words("The ﬁrst shape…", PretrainedTokenizer.load(real_text_encoder), None)
+    assert [place for word in words for place in word.places] == list(range(len(tokens)))
+    assert [word.text for word in words if not word.special] == ["the", "first", "shape", ".", ".", "."]

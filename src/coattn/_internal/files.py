@@ -302,7 +302,9 @@ def parse_json(
         return json.loads(text, object_pairs_hook=pairs_hook)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise ValueError(f"{where}: not valid JSON ({place}); is the file complete?") from None
+        several = error.msg == "Extra data" and error.lineno > 1
+        hint = "is it one object per line? Then name it .jsonl" if several else "is the file complete?"
+        raise ValueError(f"{where}: not valid JSON ({place}); {hint}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not usable JSON ({error})") from None
 

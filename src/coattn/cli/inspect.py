@@ -136,7 +136,7 @@ def _as_text(found: dict[str, Any], indent: str = "") -> str:
     lines = []
     width = max(map(len, found), default=0)
     for name, value in found.items():
-        label = name.replace("_", " ")
+        label = name if "." in name else name.replace("_", " ")  # a file keeps its name
         if isinstance(value, dict) and value.keys() == {"number", "first"}:
             lines.append(f"{indent}{label:<{width}}  {_count(value)}")
         elif isinstance(value, dict) and value:

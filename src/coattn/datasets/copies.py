@@ -29,7 +29,6 @@ def find_copies(images: Mapping[str, Any]) -> dict[str, str]:
 
     Returns:
         Image id to the smallest id of its copies, for images that have a copy.
-
     """
     candidates = [sorted(images)]
     for measure in (_size, _head, _digest):

@@ -211,7 +211,8 @@ def kind_of(value: Any) -> str:
     for key in ("questions", "annotations"):
         if key in value:
             return f"this is a file of {key}: are the files swapped?"
-    return f"this has {', '.join(map(repr, value)) or 'nothing'}"
+    shown = ", ".join(map(repr, [*value][:8])) + (", ..." if len(value) > 8 else "")
+    return f"this has {shown or 'nothing'}"
 
 
 @dataclass(slots=True)  # one is made for each of millions of entries; a frozen one takes four times as long

@@ -205,7 +205,7 @@ def _split_lines(split: Mapping[str, Any]) -> list[str]:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    shown = ", ".join(f"{kind} {count}" for kind, count in list(counts.items())[:_SHOWN])
+    shown = ", ".join(f"{kind or '(empty)'} {count}" for kind, count in list(counts.items())[:_SHOWN])
     return shown + (f", and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else "")
 
 

@@ -56,7 +56,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     check_keys(config, CONFIG_KEYS, str(path))
     for key, hint in CONFIG_KEYS.items():
         if not fits(config[key], hint):
-            raise ValueError(f"{path}: {key}: {config[key]!r:.80} is not of type {getattr(hint, '__name__', hint)}")
+            raise ValueError(f"{path}: {key}: {config[key]!r:.80} is not of type {_type_text(hint)}")
     if not 0 < config["temperature"] < math.inf:
         raise ValueError(f"{path}: temperature: {config['temperature']} is not a positive number")
     if config["max_tokens"] is not None and config["max_tokens"] < 1:
@@ -72,7 +72,7 @@ def _check_record(record: dict[str, Any], where: str) -> None:
     check_keys(record, RECORD_KEYS, where)
     for key, hint in RECORD_KEYS.items():
         if not fits(record[key], hint):
-            raise ValueError(f"{where}.{key}: {record[key]!r:.80} is not of type {getattr(hint, '__name__', hint)}")
+            raise ValueError(f"{where}.{key}: {record[key]!r:.80} is not of type {_type_text(hint)}")
     for key in ("id", "sha256"):
         if record["weights"] is not None and not isinstance(record["weights"].get(key), str):
             raise ValueError(f'{where}.weights: has no text under "{key}"')
@@ -83,3 +83,7 @@ def _check_record(record: dict[str, Any], where: str) -> None:
         or not all(fits(side, int) and 0 < side <= MAX_SIDE for side in sides)
     ):
         raise ValueError(f"{where}.settings.size: {size!r:.80} is not a width and a height of 1 to {MAX_SIDE} pixels")
+
+
+def _type_text(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

@@ -86,11 +86,7 @@ class PretrainedTokenizer:
 
         Text is normalized first (`coattn.text.tokenizer.normalize_text`).
         """
-        if not questions:
-            return []
-        texts = [normalize_text(question) for question in questions]
-        cut = {} if max_tokens is None else {"truncation": True, "max_length": max_tokens}
-        return self._tokenizer(texts, **cut, verbose=False)["input_ids"]
+        return self._encoding(questions, max_tokens)["input_ids"] if questions else []
 
     def encode(self, question: str, *, max_tokens: int | None = None) -> list[int]:
         """The ids of one question; see `encode_all`."""
@@ -106,13 +102,17 @@ class PretrainedTokenizer:
 
     def word_numbers(self, question: str, *, max_tokens: int | None = None) -> list[int | None]:
         """The number of the word that each token belongs to, None for tokens that the encoder adds; cut as `encode`."""
-        cut = {} if max_tokens is None else {"truncation": True, "max_length": max_tokens}
-        encoded = self._tokenizer(question, **cut, verbose=False)
+        encoded = self._encoding([question], max_tokens)
         try:
-            return encoded.word_ids()
+            return encoded.word_ids(0)
         except ValueError:  # a tokenizer without word boundaries: each token is a word
-            added = self._tokenizer.get_special_tokens_mask(encoded["input_ids"], already_has_special_tokens=True)
+            added = self._tokenizer.get_special_tokens_mask(encoded["input_ids"][0], already_has_special_tokens=True)
             return [None if special else place for place, special in enumerate(added)]
+
+    def _encoding(self, questions: Sequence[str], max_tokens: int | None) -> Any:
+        """The tokenizer's output for normalized questions."""
+        cut = {} if max_tokens is None else {"truncation": True, "max_length": max_tokens}
+        return self._tokenizer([normalize_text(question) for question in questions], **cut, verbose=False)
 
     def limit(self, max_tokens: int | None) -> int:
         """`max_tokens`, or the largest number that the encoder accepts.

@@ -14,6 +14,7 @@ import pytest
 from feature_files import Made, check, made_images, write_tsv
 
 from coattn.cli import main
+from coattn.features.convert.formats.base import id_rule
 from coattn.features.convert.formats.tsv import LXMERT
 from coattn.features.convert.run import convert
 from coattn.features.store.reader import FeatureStore
@@ -72,6 +73,11 @@ def test_ids_by_a_pattern(tmp_path):
     for wrong in ("number", "{0.__class__}", "{:999999d}", "{}{}"):
         with pytest.raises(ValueError, match="must be auto, name, trailing-number, or a text"):
             convert("openvqa-npz", [tmp_path / "val"], tmp_path / "never", ids=wrong, progress=False)
+
+
+@pytest.mark.parametrize("name", ["COCO_val2014_000000000042", "COCO_val2014_000000000042.jpg", "42"])
+def test_names_of_coco_become_numbers(name):
+    assert id_rule("auto")(name) == "42"
 
 
 def test_a_kill_loses_at_most_one_shard(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import re
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,16 @@ def test_a_box_a_pixel_outside_is_cut_and_counted(tmp_path, made):
     assert (did.found_done, did.cut_boxes) == (4, 2)
 
 
+def test_a_feature_beyond_float16_is_named_with_the_fix(tmp_path, made):
+    path = write_tsv(tmp_path / "a.tsv", list(made.items()))
+    first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(changed("features", 3, 1e6)(first) + b"".join(others))
+    did = convert("bottom-up-tsv", [path], tmp_path / "out", progress=False)
+    assert [entry.reason for entry in did.skipped] == [
+        "has a feature of 1e+06, beyond float16; store them as float32 (--dtype float32)"
+    ]
+
+
 def test_boxes_far_outside_are_cut_on_request(tmp_path, made):
     did = damaged(tmp_path, made, change={2: changed("boxes", 6, 700.0)}, clip_boxes=True)
     assert (did.done, did.cut_boxes) == (4, 1)
@@ -126,7 +137,8 @@ def test_boxes_far_outside_are_cut_on_request(tmp_path, made):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "line 1 has 1 columns"),
+        (b"", r"a\.tsv: is an empty file"),
+        (gzip.compress(b"1"), r"a\.tsv: is compressed by gzip; unpack it"),
         (b"1,2,3\n", r"line 1 has 1 columns; a bottom-up TSV has 6"),
         (b"image_id\tnum_boxes\n", "lacks the column image_w"),
         (b"\t".join(name.encode() for name in OLDER) + b"\n", "holds no images"),

@@ -241,7 +241,8 @@ def _write_shard(
                 _add(writer, name, record, shape)
                 cut += record.cut_boxes
             except ValueError as error:
-                skipped = Skipped(name, items[name].entry.where, str(error).removeprefix(f"{path}: "))
+                reason = str(error).removeprefix(f"{path}: ").removeprefix(f"image {name!r} ")
+                skipped = Skipped(name, items[name].entry.where, reason)
                 writer.skip(*skipped)
                 _tell(skipped)
         writer.sources = fingerprint

@@ -120,7 +120,10 @@ def _check_links(path: Path, file: h5py.File) -> None:
 def _check_format(path: Path, file: h5py.File) -> None:
     if _attribute(file, "format") != FORMAT:
         names = ", ".join(sorted(file)) or "nothing"
-        raise ValueError(f"{path}: an HDF5 file, but not a feature store of coattn (it holds {names})")
+        raise ValueError(
+            f"{path}: an HDF5 file, but not a feature store of coattn (it holds {names}); `coattn convert` reads those "
+            "of other projects"
+        )
     version = _attribute(file, "version")
     if version != VERSION:
         raise ValueError(f"{path}: feature store of version {version}; this coattn reads version {VERSION}")

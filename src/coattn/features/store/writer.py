@@ -143,8 +143,12 @@ class StoreWriter:
             stored, scale = quantize(features) if self.dtype == "int8" else (_cast(features, self._stored), None)
         if not all_finite(stored if scale is None else scale):
             largest = np.abs(features).max()
-            hint = "" if not np.isfinite(largest) else f"; {largest:g} is beyond {self.dtype}, use float32"
-            raise ValueError(f"{self.path}: image {name!r} has features that are NaN or infinite{hint}")
+            reason = (
+                f"a feature of {largest:g}, beyond {self.dtype}; store them as float32 (--dtype float32)"
+                if np.isfinite(largest)
+                else "features that are NaN or infinite"
+            )
+            raise ValueError(f"{self.path}: image {name!r} has {reason}")
         return stored, scale
 
     def _finish(self) -> None:

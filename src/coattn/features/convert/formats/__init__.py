@@ -35,6 +35,11 @@ def open_source(kind: str, path: Path, *, progress: bool = False) -> FeatureSour
         OSError: it cannot be read.
         ModuleNotFoundError: a package that the format needs is not installed.
     """
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(2)
+        if start in (b"", b"\x1f\x8b"):
+            raise ValueError(f"{path}: is {'compressed by gzip; unpack it' if start else 'an empty file'}")
     module, _, name = FORMATS[kind][1].partition(".")
     opened: Callable[..., FeatureSource] = getattr(import_module(f"coattn.features.convert.formats.{module}"), name)
     return opened(path, progress=progress)

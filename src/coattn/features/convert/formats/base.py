@@ -159,10 +159,10 @@ def id_rule(ids: str) -> Callable[[str], str]:
     """Make the function that turns an image's name in its source into its id.
 
     Args:
-        ids: one of these. "auto" takes the number of COCO's file names (COCO_train2014_000000458752), as VQA's
-            questions do, and other names unchanged. "name" takes every name unchanged. "trailing-number" takes the
-            number at the end of each name. A text with {} or {:06d}, such as "CLEVR_val_{:06d}", is filled with that
-            number.
+        ids: one of these. "auto" takes the number of COCO's file names (COCO_train2014_000000458752, also with .jpg),
+            as VQA's questions do, and other names unchanged. "name" takes every name unchanged. "trailing-number"
+            takes the number at the end of each name. A text with {} or {:06d}, such as "CLEVR_val_{:06d}", is filled
+            with that number.
 
     Returns:
         A function that raises ValueError for a name without the number it needs.
@@ -180,7 +180,7 @@ def id_rule(ids: str) -> Callable[[str], str]:
 
 
 def _coco_number(name: str) -> str:
-    match = re.fullmatch(r"COCO_\w+_(\d+)", name)
+    match = re.fullmatch(r"COCO_\w+_(\d+)(?:\.jpg)?", name)
     return name if match is None else str(int(match.group(1)))
 
 
