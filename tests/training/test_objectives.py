@@ -140,7 +140,7 @@ def trained_and_judged(folder: Path, root: Path, *, max_epochs: int, **changes: 
     """Answers to the validation questions, the accuracy that was logged, and the official one."""
     task, data = task_and_data(folder, **changes)
     trainer(root, max_epochs=max_epochs, limit_val_batches=0).fit(task, data)
-    collect = CollectAnswers()
+    collect = CollectAnswers(len(data.split("val").records))
     logged = trainer(root, callbacks=[collect]).validate(task, data, verbose=False)[0]["val/accuracy"]
     results, split = results_by_question(data, "val", collect.numbers), data.split("val")
     return results, logged, score(results, split.records, split.metric).overall

@@ -102,7 +102,7 @@ def test_validation_logs_the_official_accuracy(tiny_data: Path, tmp_path: Path) 
     from coattn.training.evaluation.answers import CollectAnswers, results_by_question
 
     task, data = task_and_data(tiny_data)
-    collect = CollectAnswers()
+    collect = CollectAnswers(len(data.split("val").records))
     lightning = trainer(tmp_path, callbacks=[collect])
     logged = lightning.validate(task, data, verbose=False)[0]["val/accuracy"]
     split = data.split("val")

@@ -123,7 +123,7 @@ class Answering:
         total = len(self.data.split(split).records)
         shown = self.settings.trainer.enable_progress_bar is not False and self.trainer.is_global_zero
         with progress(self.command, total, unit="questions", shown=shown) as advance:
-            collect = CollectAnswers(advance)
+            collect = CollectAnswers(total, advance)
             self.trainer.callbacks.append(collect)  # type: ignore[attr-defined]
             getattr(self.trainer, self.command)(self.task, datamodule=self.data, ckpt_path=path, **arguments)
         if not self.trainer.is_global_zero:

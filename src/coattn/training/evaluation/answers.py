@@ -27,6 +27,7 @@ class CollectAnswers(Callback):
     """Collects the answers of `validate`, `test` or `predict` from all devices.
 
     Args:
+        total: the largest number of questions that this device may answer.
         advance: called after each batch with the number of questions that all devices have answered in it.
 
     Attributes:
@@ -36,25 +37,31 @@ class CollectAnswers(Callback):
         confidences: (N,) how sure the model is of each; likewise.
     """
 
-    def __init__(self, advance: Advance = lambda count: None) -> None:
-        self._advance = advance
+    def __init__(self, total: int, advance: Advance = lambda count: None) -> None:
+        self._total, self._advance, self._count = total, advance, 0
         self.positions = np.empty(0, np.int64)
         self.numbers = np.empty(0, np.int64)
         self.confidences = np.empty(0)
-        self._collected: list[BatchAnswers] = []
+        self._collected: list[np.ndarray] = []
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
-        """Keep the answers."""
-        self._collected.append(outputs)
-        self._advance(len(outputs.positions) * trainer.world_size)
+        """Copy the answers. Small tensors that are kept between large ones would keep the memory of those from reuse."""
+        parts = [tensor.cpu().numpy() for tensor in outputs]
+        if not self._collected:
+            self._collected = [np.empty((self._total, *part.shape[1:]), part.dtype) for part in parts]
+        end = self._count + len(parts[0])
+        for collected, part in zip(self._collected, parts, strict=True):
+            collected[self._count : end] = part
+        self._count = end
+        self._advance(len(parts[0]) * trainer.world_size)
 
     on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]
     on_predict_batch_end = on_validation_batch_end  # type: ignore[assignment]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring them together, in the order of the questions."""
-        part = tuple(torch.cat(tensors).cpu().numpy() for tensors in zip(*self._collected, strict=True))
-        self._collected = []
+        part = tuple(collected[: self._count] for collected in self._collected)
+        self._collected, self._count = [], 0
         parts = [part]
         if trainer.world_size > 1:
             parts = [part] * trainer.world_size
