@@ -77,10 +77,12 @@ def test_sizes_take_the_earlier_name_of_an_argument() -> None:
     earlier = {"dim": 8, "standardised": True}
     task = VQATask(preset="modular", sizes=earlier, num_words=5, region_dim=3, num_answers=2)
     assert task.hparams["sizes"] == {"dim": 8, "standardized": True} == regroup("model", {"sizes": earlier})[0]["sizes"]
+    with pytest.raises(ValueError, match="standardised is the earlier name of standardized, and both are given"):
+        regroup("model", {"sizes": earlier | {"standardized": False}})
 
 
 def test_a_file_and_a_command_line_of_earlier_names_train(
-    tiny_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tiny_data: Path, tmp_path: Path, lightning_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(options, "_noted", set())  # names that an earlier test was told of
     given = settings(tiny_data, tmp_path / "run")
@@ -89,13 +91,12 @@ def test_a_file_and_a_command_line_of_earlier_names_train(
     given["model"] = {name: model[name] for name in ("preset", "sizes")} | {"schedule": "constant", "optimizer": "adam"}
     path = tmp_path / "flat.yaml"
     path.write_text(yaml.safe_dump(given))
-    with caplog.at_level("INFO", logger="lightning.pytorch"):
-        assert main(["fit", "--config", str(path), "--model.lr=0.25", "--trainer.max_steps", "1"]) == 0
+    assert main(["fit", "--config", str(path), "--model.lr=0.25", "--trainer.max_steps", "1"]) == 0
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert saved["model"]["optimizer"]["lr"] == 0.25
     assert saved["model"]["optimizer"]["name"] == "adam"
     assert saved["data"]["batches"]["size"] == 8
-    assert "model.lr is now model.optimizer.lr" in caplog.text
+    assert "model.lr is now model.optimizer.lr" in lightning_log.text
 
 
 def test_a_checkpoint_of_earlier_names_goes_on(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

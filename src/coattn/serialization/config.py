@@ -64,7 +64,10 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     for key in ("extractor", "text_encoder"):
         if config[key] is not None:
             _check_record(config[key], f"{path}: {key}")
-    return update_config(config)
+    try:
+        return update_config(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _check_record(record: dict[str, Any], where: str) -> None:

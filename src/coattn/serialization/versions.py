@@ -71,8 +71,15 @@ def rename_parameters(state_dict: Mapping[str, V], *, version: int = 1) -> dict[
 
 
 def rename_arguments(description: Any) -> Any:
-    """A description of a model, or the sizes of a preset, with each argument and layer under its current name."""
+    """A description of a model, or the sizes of a preset, with each argument and layer under its current name.
+
+    Raises:
+        ValueError: an argument is there under both its earlier and its current name.
+    """
     if isinstance(description, dict):
+        for earlier in EARLIER_ARGUMENTS.keys() & description.keys():
+            if (current := EARLIER_ARGUMENTS[earlier]) in description:
+                raise ValueError(f"{earlier} is the earlier name of {current}, and both are given; remove {earlier}")
         names = ((EARLIER_ARGUMENTS.get(name, name), value) for name, value in description.items())
         return {name: rename_arguments(value) for name, value in names if name is not None}
     if isinstance(description, list):
