@@ -75,7 +75,7 @@ def test_a_killed_process_is_made_up_for_by_any_number(photos: Path, tmp_path: P
         assert process.poll() is None
         time.sleep(0.05)
     os.kill(_process_of_rank(1, process.pid), signal.SIGKILL)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     assert process.returncode != 0
     kept = sorted(path.name for path in out.iterdir() if not path.name.startswith(".process-"))
     assert kept == ["manifest.json", "shard-00000.h5", "shard-00002.h5"]

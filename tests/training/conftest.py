@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,10 @@ def config(tiny_data: Path, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(settings(tiny_data, tmp_path / "run")))
     return path
+
+
+@pytest.fixture
+def lightning_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """The messages of Lightning's logger, which does not propagate; only newer versions of pytest then see them."""
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    return caplog

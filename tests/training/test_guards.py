@@ -209,20 +209,19 @@ def test_an_interrupted_run_becomes_a_model(config: Path, tmp_path: Path) -> Non
 
 
 def test_a_preset_of_the_command_line_drops_sizes_it_does_not_take(
-    config: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    config: Path, tmp_path: Path, lightning_log: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sizes = {"region_positions": 16, "boxes": True}
     changed = change(
         config, tmp_path / "c.yaml", {"model": {"sizes": sizes, "lr_scale": {"region_encoder.features": 0.5}}}
     )
-    with caplog.at_level("INFO", logger="lightning.pytorch"):
-        arguments = ["--model.preset", "question_only", "--trainer.max_steps", "1"]
-        assert main(["fit", "--config", str(changed), *arguments]) == 0
+    arguments = ["--model.preset", "question_only", "--trainer.max_steps", "1"]
+    assert main(["fit", "--config", str(changed), *arguments]) == 0
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]
     assert saved["preset"] == "question_only"
     assert not saved["sizes"].keys() & sizes.keys()
     assert saved["optimizer"].get("lr_scale") is None
-    assert "does not take model.sizes.boxes" in caplog.text
+    assert "does not take model.sizes.boxes" in lightning_log.text
     wrong = change(config, tmp_path / "w.yaml", {"model": {"sizes": {"num_head": 2}}})
     assert main(["fit", "--config", str(wrong), "--trainer.default_root_dir", str(tmp_path / "w")]) == 2
     assert "no argument 'num_head'" in capsys.readouterr().err

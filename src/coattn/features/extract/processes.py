@@ -16,6 +16,7 @@ from coattn.features.store.manifest import SIGN
 
 SECONDS_WITHOUT_SIGN = 60.0  # after which a process counts as lost
 _SECONDS_BETWEEN_SIGNS = 5.0
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def rank_and_world_size() -> tuple[int, int]:
@@ -78,7 +79,8 @@ def gather(
         folder: the folder that all processes write.
         world_size: number of processes.
         is_complete: whether the share of a process is in the folder. A report without it is of an earlier command.
-        seconds: time without a sign of life after which a process counts as lost.
+        seconds: time without a sign of life after which a process counts as lost. It is counted in looks at the sign,
+            so that a pause of this process, which may be one of the whole machine, is not held against the others.
 
     Raises:
         ValueError: a process gave no sign of life for `seconds`; the message names it.
@@ -86,16 +88,17 @@ def gather(
     reports = []
     for rank in range(1, world_size):
         path = _file(folder, rank)
-        last, changed = None, time.monotonic()
+        last, waited = None, 0.0
         while not ("report" in (content := _read(path)) and is_complete(rank)):
             if content != last:
-                last, changed = content, time.monotonic()
-            if time.monotonic() - changed > seconds:
+                last, waited = content, 0.0
+            if waited > seconds:
                 raise ValueError(
                     f"{folder}: process {rank} of {world_size} gave no sign of life for {seconds:.0f} seconds: it or "
                     "its machine was lost, or it does not share this folder; run the same command again to finish"
                 )
-            time.sleep(0.1)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            waited += _SECONDS_BETWEEN_LOOKS
         reports.append(content["report"])
     for path in folder.glob(f"{SIGN}*"):
         path.unlink(missing_ok=True)
