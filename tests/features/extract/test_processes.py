@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ def test_a_lost_process_is_named(tmp_path: Path) -> None:
         pass  # it dies without a report
     with pytest.raises(ValueError, match=r"process 2 of 3 gave no sign of life .* run the same command again"):
         gather(tmp_path, 3, lambda rank: True, seconds=0.2)
+
+
+def test_a_pause_of_the_machine_is_held_against_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with signs_of_life(tmp_path, 1) as report:
+        pauses = iter((lambda: monkeypatch.setattr(time, "monotonic", lambda: float("inf")), lambda: report("done")))
+        monkeypatch.setattr(time, "sleep", lambda seconds: next(pauses)())
+        assert gather(tmp_path, 2, lambda rank: True) == ["done"]
 
 
 def test_the_report_of_an_earlier_command_does_not_count(tmp_path: Path) -> None:
