@@ -45,7 +45,7 @@ class CollectAnswers(Callback):
         self._collected: list[np.ndarray] = []
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
-        """Copy the answers. Small tensors that are kept between large ones would keep the memory of those from reuse."""
+        """Copy the answers: small tensors, kept between large ones that are freed, would leave gaps in memory."""
         parts = [tensor.cpu().numpy() for tensor in outputs]
         if not self._collected:
             self._collected = [np.empty((self._total, *part.shape[1:]), part.dtype) for part in parts]
