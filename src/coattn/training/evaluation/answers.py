@@ -18,7 +18,7 @@ from coattn.metrics.calibration import confidences, expected_calibration_error, 
 from coattn.metrics.score import score
 from coattn.metrics.scores import Scores
 from coattn.training.data.module import VQADataModule
-from coattn.training.task import BatchAnswers, VQATask
+from coattn.training.task import VQATask
 
 _MAX_LOGITS = 50_000_000  # for the temperature, 200 MB; of more questions every k-th is used
 
