@@ -45,16 +45,19 @@ def test_a_call_in_which_the_process_ends_fails() -> None:
 
 
 def test_a_failure_to_make_the_object_is_raised() -> None:
+    remote = RemoteObject(int, "x", max_seconds=60)
     with pytest.raises(ValueError, match="invalid literal"):
-        RemoteObject(int, "x", max_seconds=60)
+        remote.call("bit_length")
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("size", [1, 1 << 22])  # the larger one does not fit into the connection
 def test_a_stuck_process_is_replaced_after_the_time_limit(size: int) -> None:
     restarts: list[int] = []
-    remote = RemoteObject(Counter, "aab", max_seconds=0.2, on_restart=lambda: restarts.append(1))
+    remote = RemoteObject(Counter, "aab", max_seconds=60, on_restart=lambda: restarts.append(1))
     try:
+        assert remote.call("total") == 3
+        remote._max_seconds = 0.2
         (process,) = multiprocessing.active_children()
         assert process.pid is not None
         os.kill(process.pid, signal.SIGSTOP)
@@ -70,6 +73,7 @@ def test_a_stuck_process_is_replaced_after_the_time_limit(size: int) -> None:
 def test_closing_does_not_wait_for_a_stuck_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coattn.apps.process._SECONDS_TO_END", 0.1)
     remote = RemoteObject(int, 7, max_seconds=600)
+    assert remote.call("__str__") == "7"
     (process,) = multiprocessing.active_children()
     assert process.pid is not None
     os.kill(process.pid, signal.SIGSTOP)
@@ -99,6 +103,7 @@ def test_a_process_that_cannot_be_replaced_is_lost(tmp_path: Path, capfd: pytest
     path.write_text("7")
     remote = RemoteObject(_read_number, path, max_seconds=60)
     try:
+        assert remote.call("bit_length") == 3
         path.write_text("seven")
         (process,) = multiprocessing.active_children()
         process.kill()

@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ import httpx
 from starlette.testclient import TestClient
 
 from coattn.apps.answering import Answered, AnsweringModel, Job, UnknownImageError, load_predictor
+from coattn.apps.connections import http_server
 from coattn.apps.schema import AskRequest, AskResponse, json_schema, openapi_document
 from coattn.apps.served import ServedModel
 from coattn.apps.server import Limits, make_app, serve
@@ -316,24 +319,53 @@ def test_after_a_killed_process_the_image_is_sent_again(client: TestClient) -> N
     assert client.post("/ask", json=body()).json() == first
 
 
-def test_if_a_model_cannot_be_read_those_before_it_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_does_not_wait_for_a_stuck_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coattn.apps.process._SECONDS_TO_END", 0.1)
+    others = multiprocessing.active_children()
+    app = make_app({"m": folder})
+    (process,) = (child for child in multiprocessing.active_children() if child not in others)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as client, socket.create_server(("127.0.0.1", 0)) as listener:
+        server = http_server(app, 600)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/ask"
+        client.submit(httpx.post, address, json=body(), timeout=60)
+        while not server.server_state.tasks:
+            time.sleep(0.01)
+        server.should_exit = server.force_exit = True  # as the second SIGINT sets them
+        thread.join(20)
+        assert not thread.is_alive()
+    assert not process.is_alive()
+
+
+def test_if_a_model_cannot_be_read_all_are_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     closed: list[str] = []
 
     class Model:
         def __init__(self, name: str, folder: Path, **settings: Any) -> None:
-            if name == "bad":
-                raise ValueError("it cannot be read")
+            self.name, self.missing = name, "it has no index" if name == "first" else ""
             self.close = functools.partial(closed.append, name)
+
+        def wait(self) -> None:
+            if self.name == "bad":
+                raise ValueError("it cannot be read")
 
     monkeypatch.setattr("coattn.apps.server.ServedModel", Model)
     with pytest.raises(ValueError, match="cannot be read"):
         make_app(dict.fromkeys(["first", "second", "bad", "last"], Path()))
-    assert closed == ["first", "second"]
+    assert closed == ["first", "second", "bad", "last"]
+    assert capsys.readouterr().err == "coattn: note: it has no index\n"
 
 
 def test_only_an_unknown_image_is_sent_to_the_process(folder: Path) -> None:
     async def main() -> list[str]:
         model = ServedModel("m", folder, max_pixels=100_000, max_batch=8, max_waiting=8, max_seconds=60)
+        model.wait()
+        assert f"run `coattn certify {folder}" in model.missing
         methods: list[str] = []
         call = model._model.call
 

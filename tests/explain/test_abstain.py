@@ -149,6 +149,8 @@ def test_safeguards_are_kept(tmp_path: Path) -> None:
 def test_an_older_directory_says_what_is_missing(tmp_path: Path) -> None:
     guards = Safeguards.load(tmp_path)
     assert f"{tmp_path} has no current certificate.json and index.safetensors" in guards.missing
+    assert "run `coattn certify` on its model directory and export it again" in guards.missing
+    (tmp_path / "config.json").write_text("{}")  # which an exported folder does not have
     assert f"coattn certify {tmp_path} --config CONFIG" in guards.missing
     (answers,) = guards.judged([[Answer("red", 1.0)]], [encoded(np.zeros((2, 3)))], ["what is it"], WORDS)
     assert answers == [Answer("red", 1.0)]

@@ -161,6 +161,8 @@ def test_it_answers_where_torch_cannot_be_imported(exported: Path, tmp_path: Pat
     assert all(len(line["answers"]) == len(ANSWERS) for line in lines)
     assert all(line.keys() == {"image", *AskedQuestion.__struct_fields__} - {"map"} for line in lines)
     assert lines[2]["unknown_words"] == []  # "it" is a function word
+    assert "certificate.json and index.safetensors" in done.stderr
+    assert "certify` on its model directory and export it again" in done.stderr
 
 
 def test_card_hashes_and_files(exported: Path) -> None:

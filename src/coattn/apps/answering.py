@@ -61,6 +61,10 @@ class AnsweringModel:
         """Whether it can explain its answers; an exported model cannot."""
         return hasattr(self.predictor, "attribute")
 
+    def missing(self) -> str:
+        """See `Safeguards.missing`."""
+        return self.predictor.safeguards.missing
+
     def encode(self, image_id: str, content: bytes) -> int:
         """Encode an image unless it is kept, with a picture of at most `SHOWN_SIDE` pixels to draw explanations on.
 

@@ -29,16 +29,13 @@ class ProcessLostError(Exception):
 
 
 class RemoteObject:
-    """An object that is made, and whose methods run, in another process.
+    """An object that is made, and whose methods run, in another process. The first call waits until it is made.
 
     Args:
         make: makes the object; a function or class of a module, with `arguments` that can be pickled.
         arguments: of `make`.
         max_seconds: the time limit of a call.
         on_restart: called when a new process is about to replace one that ended.
-
-    Raises:
-        Exception: whatever `make` raises.
     """
 
     def __init__(
@@ -52,11 +49,7 @@ class RemoteObject:
         self._lock = threading.Lock()  # of the connection: one call at a time
         self._closed = False
         atexit.register(self.close)
-        try:
-            self._start()
-        except BaseException:
-            atexit.unregister(self.close)
-            raise
+        self._start()
 
     def call(self, method: str, *arguments: Any) -> Any:
         """The result of a method. A call waits for the one before it.
@@ -64,10 +57,12 @@ class RemoteObject:
         Raises:
             ProcessLostError: the process ended, or exceeded the time limit and was killed; a new one has been started
                 unless the message says otherwise.
-            Exception: whatever the method raises.
+            Exception: whatever the method raises; the first call also whatever `make` raises.
         """
         with self._lock:
-            if not self._closed and not self._process.is_alive():  # killed while it waited
+            if self._starting:
+                self._wait_until_made()
+            elif not self._closed and not self._process.is_alive():  # killed while it waited
                 self._restart()
             if self._closed:
                 raise ProcessLostError("the process of the model is closed")
@@ -110,23 +105,27 @@ class RemoteObject:
         if self._closed:
             raise ProcessLostError("the process of the model was closed")
         self._on_restart()
+        self._start()
         try:
-            self._start(_SECONDS_TO_START)
+            self._wait_until_made(_SECONDS_TO_START)
         except Exception as error:
             traceback.print_exc()
             raise ProcessLostError("the model cannot be read again; the log of the server says why") from error
 
-    def _start(self, max_seconds: float | None = None) -> None:
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        connection, theirs = context.Pipe()
-        process = context.Process(target=_answer_calls, args=(theirs, *self._made), daemon=True)
-        process.start()
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_answer_calls, args=(theirs, *self._made), daemon=True)
+        self._process.start()
+        self._starting = True
         theirs.close()
-        self._connection, self._process = connection, process
+
+    def _wait_until_made(self, max_seconds: float | None = None) -> None:
+        self._starting = False
         failure: Exception | None
         try:
-            with _killed_after(max_seconds, process):
-                failure = connection.recv()
+            with _killed_after(max_seconds, self._process):
+                failure = self._connection.recv()
         except (EOFError, OSError):
             failure = ProcessLostError("the process of the model ended while it read the model")
         except BaseException:  # such as Ctrl-C

@@ -20,7 +20,7 @@ from .schema import AskedQuestion, AskRequest, AskResponse, asked_question
 
 
 class ServedModel:
-    """A model that computes in another process.
+    """A model that computes in another process, which begins to read it. Call `wait` before anything else.
 
     Args:
         name: the name of the model in requests.
@@ -28,8 +28,10 @@ class ServedModel:
         max_batch, max_waiting, observe: see `Batcher`.
         max_seconds: see `RemoteObject`.
 
-    Raises:
-        ValueError, FileNotFoundError: the folder cannot be read.
+    Attributes:
+        num_images: images that the process keeps.
+        explains: see `AnsweringModel.explains`.
+        missing: see `Safeguards.missing`.
     """
 
     def __init__(
@@ -45,11 +47,10 @@ class ServedModel:
         observe: Callable[[int], object] = lambda size: None,
     ) -> None:
         self.name = name
-        self.num_images = 0
+        self.num_images, self.explains, self.missing = 0, False, ""
         self._model = RemoteObject(
             AnsweringModel, folder, max_pixels, num_threads, max_seconds=max_seconds, on_restart=self._forget
         )
-        self.explains: bool = self._model.call("explains")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)  # calls the process
         self._encoding = asyncio.Lock()
         self._batcher: Batcher[Job, Answered] = Batcher(
@@ -59,6 +60,15 @@ class ServedModel:
             max_waiting=max_waiting,
             observe=observe,
         )
+
+    def wait(self) -> None:
+        """Wait until the model is read.
+
+        Raises:
+            ValueError, FileNotFoundError: the folder cannot be read.
+        """
+        self.explains = self._model.call("explains")
+        self.missing = self._model.call("missing")
 
     async def answer(self, request: AskRequest) -> AskResponse:
         """Answer a request.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -129,6 +130,10 @@ def make_app(
                 max_seconds=10 * limits.seconds,
                 observe=metrics.batches.labels(name).observe,
             )
+        for model in models.values():  # all read their folders at the same time
+            model.wait()
+            if model.missing:
+                print(f"coattn: note: {model.missing}", file=sys.stderr)
     except BaseException:
         for model in models.values():
             model.close()
@@ -136,9 +141,11 @@ def make_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        for model in models.values():
-            model.close()
+        try:
+            yield
+        finally:  # also if a second Ctrl-C does not wait for the requests in work
+            for model in models.values():
+                model.close()
 
     endpoints = _Endpoints(models, limits, metrics)
     routes = [

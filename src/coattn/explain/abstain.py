@@ -28,7 +28,7 @@ from coattn.datasets.doubt import Doubt
 from coattn.explain.answers import Answer, Answers
 from coattn.explain.image_index import QUANTILE, ImageIndex, mean_features
 from coattn.metrics.certificate import Certificate, certified_threshold
-from coattn.serialization.files import CERTIFICATE, IMAGE_INDEX
+from coattn.serialization.files import CERTIFICATE, CONFIG, IMAGE_INDEX
 from coattn.serialization.sections import write_section
 from coattn.text.vocabulary import knows_no_word, unknown_words
 
@@ -54,7 +54,7 @@ class Safeguards:
     """The parts of a model directory that say when to doubt its answers.
 
     Attributes:
-        folder: the model directory.
+        folder: the model directory, or an exported folder.
         certificates: one for each risk; None if they are missing.
         index: of the training images; None if it is missing.
     """
@@ -95,7 +95,10 @@ class Safeguards:
         if not missing:
             return ""
         names, effects = (" and ".join(each) for each in zip(*missing, strict=True))
-        return f"{self.folder} has no current {names}: {effects}; run `coattn certify {self.folder} --config CONFIG`"
+        fix = f"run `coattn certify {self.folder} --config CONFIG`"
+        if not (self.folder / CONFIG).is_file():  # an exported folder
+            fix = "run `coattn certify` on its model directory and export it again"
+        return f"{self.folder} has no current {names}: {effects}; {fix}"
 
     def judged(
         self,

@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             lines = (f"{100 * confidence:6.1f} %  {text}" for text, confidence in answers)
             unsure = [UNSURE] if answers.withheld else []
             print(question, *unsure, *lines, *(f"  {reason}" for reason in answers.reasons), sep="\n")
+    if predictor.safeguards.missing:
+        print(f"coattn: note: {predictor.safeguards.missing}", file=sys.stderr)
     return 0
 
 
