@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +20,7 @@ from coattn.datasets.records import Record
 from coattn.datasets.vqa_json import read_vqa, write_vqa
 from coattn.training import experiment as module
 from coattn.training.experiment import Experiment, experiment, format_report
+from coattn.training.stop_signals import Stopped
 
 NUM_QUESTIONS = 40
 
@@ -92,12 +98,12 @@ def test_the_report_has_spread_and_paired_difference(
     difference = report["differences"]["ours minus blind"]
     assert difference["mean"] == 50
     assert difference["by seed"] == [50.0, 50.0]
-    assert difference["95 % interval by image"] == [50.0, 50.0]  # each image has one right and one wrong answer
+    assert difference["95 % interval by image"] == [25.83, 58.06]  # each of 20 images has a right and a wrong answer
     assert difference["p"] < 0.001
     lines = format_report(report).splitlines()
     assert lines[0].split() == ["exact_match,", "%", "questions", "ours", "blind"]
     assert lines[1].split() == ["all", "40", "98.75", "±", "1.77", "48.75", "±", "1.77"]
-    assert lines[5] == "ours minus blind: +50.00 (95 % interval +50.00 to +50.00 by image, p = 0.0001)"
+    assert lines[5] == "ours minus blind: +50.00 (95 % interval +25.83 to +58.06 by image, p = 0.0001)"
 
 
 def test_folds_divide_the_images(configs: tuple[Path, ...], calls: list[list[str]], tmp_path: Path) -> None:
@@ -123,10 +129,51 @@ def test_another_experiment_in_the_folder_is_refused(
     configs: tuple[Path, ...], calls: list[list[str]], tmp_path: Path
 ) -> None:
     experiment(Experiment(configs, tmp_path / "out", 1))
-    with pytest.raises(ValueError, match=r"holds an experiment with other settings .* choose another folder"):
+    with pytest.raises(ValueError, match=r"holds an experiment with other settings \(options\); choose another folder"):
         experiment(Experiment(configs, tmp_path / "out", 1, options=("--trainer.max_epochs", "9")))
     experiment(Experiment(configs, tmp_path / "out", 2))
     assert len(calls) == 8
+    configs[0].write_text(f"# A comment changes nothing.\n{configs[0].read_text()}")
+    experiment(Experiment(configs[:1], tmp_path / "out", 2))
+    configs[1].write_text(f"{configs[1].read_text()}\nseed_everything: 3\n")
+    with pytest.raises(ValueError, match=r"other settings \(blind\)"):
+        experiment(Experiment(configs, tmp_path / "out", 2))
+
+
+def test_settings_with_which_nothing_was_trained_are_replaced(
+    configs: tuple[Path, ...], calls: list[list[str]], tmp_path: Path
+) -> None:
+    plan = Experiment(configs, tmp_path / "out", 1, 3, options=("--nonsense",))
+    module._claim(plan)
+    (plan.out / "folds/fold_0").mkdir(parents=True)
+    experiment(Experiment(configs, plan.out, 1, 2))
+    assert sorted(path.name for path in (plan.out / "folds").iterdir()) == ["fold_0", "fold_1"]
+
+
+def test_more_folds_than_images_are_refused(configs: tuple[Path, ...], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="21 folds need as many images, and the training questions have 20"):
+        experiment(Experiment(configs, tmp_path / "out", 1, 21))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_is_passed_on_to_the_runs(
+    configs: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, log = tmp_path / "program", tmp_path / "out/ours/seed_0/fit.log"
+    program.write_text("#!/bin/sh\ntrap 'echo stopped; kill $!; exit 143' TERM\nsleep 60 &\necho started\nwait\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+    def stop() -> None:
+        while not (log.exists() and "started" in log.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(Stopped, match=str(128 + signal.SIGTERM)):
+        experiment(Experiment(configs, tmp_path / "out", 1))
+    assert log.read_text().split() == ["started", "stopped"]
+    assert not (tmp_path / "out/blind").exists()
 
 
 def test_configurations_with_other_questions_are_refused(configs: tuple[Path, ...], tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,9 +48,15 @@ def run(args: argparse.Namespace) -> int:
     """Run the experiment and print its report."""
     require("lightning", "train")
     from coattn.training.experiment import Experiment, experiment, format_report
+    from coattn.training.stop_signals import Stopped
 
     out = args.out or Path("runs/experiments", args.configs[0].stem)
     plan = Experiment(tuple(args.configs), out, args.seeds, args.folds, tuple(args.options))
-    report = experiment(plan, num_jobs=args.jobs)
+    try:
+        report = experiment(plan, num_jobs=args.jobs)
+    except Stopped as stopped:
+        name = signal.Signals(stopped.number).name
+        print(f"coattn: ended by {name}; the same command continues", file=sys.stderr)
+        return 128 + stopped.number
     print(f"\n{format_report(report)}\n\n{out / 'report.json'}: the same as JSON")
     return 0

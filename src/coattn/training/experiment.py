@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -33,8 +34,11 @@ from coattn.metrics.bootstrap import Images, paired_test
 from coattn.metrics.score import judge
 from coattn.training.data.module import VQADataModule
 from coattn.training.data.split import Questions, read_files
+from coattn.training.stop_signals import SIGNALS, Stopped
 
 Report = dict[str, Any]
+
+_WORKING: set[subprocess.Popen[bytes]] = set()  # the processes of the runs, to which a signal is passed on
 
 
 @dataclass(frozen=True)
@@ -69,27 +73,37 @@ class Experiment:
 def experiment(plan: Experiment, *, num_jobs: int = 1) -> Report:
     """Make the runs that are missing, and compare all of them.
 
-    An interrupted experiment continues with the same call. Complete runs are kept, also when seeds are added.
+    An interrupted experiment continues with the same call. Complete runs are kept, also when seeds or configurations
+    are added. A signal that stops the experiment is passed on to its runs.
 
     Args:
         plan: The runs to make.
         num_jobs: How many runs take place at the same time.
 
     Raises:
-        ValueError: Two configurations have the same name, the configurations do not share their questions, or the
-            folder holds an experiment with other settings.
+        ValueError: Two configurations have the same name, the configurations do not share their questions, there are
+            more folds than images, or the folder holds an experiment with other settings.
         ChildProcessError: A run failed.
+        Stopped: A signal ended the experiment.
     """
     questions = _shared_questions(plan)
+    images = Images([record.image_id for record in questions.records])
+    if plan.num_folds > images.count:
+        raise ValueError(f"{plan.num_folds} folds need as many images, and the training questions have {images.count}")
     _claim(plan)
     if plan.num_folds:
-        _write_folds(plan, questions)
+        _write_folds(plan, questions, images)
     runs = [(config, seed, fold) for seed, fold, config in product(range(plan.num_seeds), plan.folds, plan.configs)]
     pool = ThreadPoolExecutor(num_jobs)
-    try:
-        list(pool.map(lambda run: _fit_and_test(plan, *run), runs))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with SIGNALS.installed():
+        try:
+            list(pool.map(lambda run: _fit_and_test(plan, *run), runs))
+        except Stopped:
+            for process in _WORKING.copy():
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
     report = make_report(plan, questions)
     write_json(plan.out / "report.json", report, indent=1)
     return report
@@ -121,12 +135,26 @@ def read_data(config: Path, **changes: Any) -> VQADataModule:
 
 
 def _claim(plan: Experiment) -> None:
-    """Record the settings of the experiment in its folder, or refuse the folder of another one."""
-    settings = {"folds": plan.num_folds, "options": list(plan.options)}
+    """Record the settings of the experiment in its folder.
+
+    Other settings in the folder are replaced if nothing was trained with them.
+
+    Raises:
+        ValueError: The folder holds runs with other settings.
+    """
     path = plan.out / "experiment.json"
-    if path.exists() and (found := read_json(path)) != settings:
-        raise ValueError(f"{path} holds an experiment with other settings ({found}); choose another folder (--out)")
-    write_json(path, settings)
+    settings = {"folds": plan.num_folds, "options": list(plan.options)}
+    configs = {config.stem: yaml.safe_load(config.read_text(encoding="utf-8")) for config in plan.configs}
+    found = read_json(path) if path.exists() else {}
+    other = [name for name, value in settings.items() if found.get(name, value) != value]
+    other += [name for name, value in configs.items() if found.get("configs", {}).get(name, value) != value]
+    if other:
+        if any(path for name in ("checkpoints", "model") for path in plan.out.glob(f"*/seed_*/{name}")):
+            raise ValueError(
+                f"{path} holds an experiment with other settings ({', '.join(other)}); choose another folder (--out)"
+            )
+        shutil.rmtree(plan.out / "folds", ignore_errors=True)
+    write_json(path, settings | {"configs": found.get("configs", {}) | configs})
 
 
 def _fold_files(plan: Experiment, fold: int) -> dict[str, Path]:
@@ -135,9 +163,8 @@ def _fold_files(plan: Experiment, fold: int) -> dict[str, Path]:
     return {f"{split}_{kind}": folder / f"{split}_{kind}.json" for split, kind in names}
 
 
-def _write_folds(plan: Experiment, questions: Questions) -> None:
+def _write_folds(plan: Experiment, questions: Questions, images: Images) -> None:
     """Divide the images at random, always in the same way, and write the questions of each fold."""
-    images = Images([record.image_id for record in questions.records])
     fold_of_image = np.random.default_rng(0).permutation(images.count) % plan.num_folds
     for fold in range(plan.num_folds):
         files = _fold_files(plan, fold)
@@ -186,8 +213,12 @@ def _coattn(folder: Path, lock: int, command: str, *arguments: object) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "coattn", *words], stdout=output, stderr=subprocess.STDOUT, pass_fds=(lock,)
         )
+        _WORKING.add(process)
+        if SIGNALS.received:
+            process.terminate()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
+        _WORKING.remove(process)
     write_json(record, spent | {"seconds": round(spent["seconds"] + usage.ru_utime + usage.ru_stime, 1)})
     if process.returncode:
         end = log.read_text(errors="replace").strip().splitlines()[-1:]

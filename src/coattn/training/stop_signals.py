@@ -48,7 +48,6 @@ class Signals:
     def installed(self) -> Iterator[None]:
         """Handle the signals inside; one that is ignored (nohup) stays ignored, and other threads than the first leave
         all as they are."""
-        self.received, self.deferred = 0, False
         previous = {}
         if threading.current_thread() is threading.main_thread():
             numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
@@ -60,6 +59,7 @@ class Signals:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+            self.received, self.deferred = 0, False
 
 
 SIGNALS = Signals()
