@@ -161,18 +161,21 @@ def test_paired_test_equals_all_flips() -> None:
     assert difference.low < difference.value < difference.high
 
 
-def test_a_single_image_leaves_every_difference_possible() -> None:
+def test_few_images_leave_most_differences_possible() -> None:
     found = paired_test(np.ones(3), np.zeros(3), Images(["a"] * 3))
-    assert found == (1.0, -1.0, 1.0, 1.0)
+    assert found == pytest.approx((1, 2 * 0.2065 - 1, 1, 1), abs=1e-3)
+    signs = np.array([1.0, -1, 0, 0, 0])
+    found = paired_test(signs.clip(0), -signs.clip(None, 0), Images(range(5)))
+    assert found == pytest.approx((0, 2 * 0.1705 - 1, 2 * 0.8295 - 1, 1), abs=1e-3)  # Wilson's of 2.5 in 5
 
 
 def test_paired_test_of_equal_and_of_opposite_answers() -> None:
+    others = 1.95996**2 / (100 + 1.95996**2)  # Wilson's largest share of other images, after 100 that are alike
     worth = np.array([0.0, 1.0] * 50)
     same = paired_test(worth, worth, Images(range(100)))
-    assert same == (0, 0, 0, 1)
+    assert same == pytest.approx((0, -others, others, 1), abs=1e-5)
     better = paired_test(np.ones(100), np.zeros(100), Images(range(100)))
-    assert (better.value, better.low, better.high) == (1, 1, 1)
-    assert better.p_value == pytest.approx(1 / 10_001)
+    assert better == pytest.approx((1, 1 - 2 * others, 1, 1 / 10_001), abs=1e-5)
 
 
 def test_p_values_of_equal_systems_are_even() -> None:

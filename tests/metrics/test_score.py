@@ -81,6 +81,23 @@ def test_scores_by_column_and_by_what_training_has_seen() -> None:
         column_groups(records, "organs")
 
 
+def test_many_numbers_of_a_column_are_divided_into_five_ranges() -> None:
+    ages = [*range(40), None, *range(5)]
+    records = [Record(n, n, "?", ("x",), extra={"age": age, "id": f"p{n}"}) for n, age in enumerate(ages)]
+    groups = column_groups(records, "age")
+    names = ["0 to 4", "5 to 12", "13 to 21", "22 to 30", "31 to 39"]
+    assert list(dict.fromkeys(groups)) == [*names, ""]
+    assert [groups.count(name) for name in names] == [10, 8, 9, 9, 9]
+    assert groups[40:42] == ["", "0 to 4"]
+    assert column_groups(records[:20], "age") == [str(age) for age in range(20)]
+    scores = score(
+        dict.fromkeys(range(len(ages)), "x"), records, "exact_match", groups={"id": column_groups(records, "id")}
+    )
+    lines = scores.table().splitlines()
+    assert lines[-1].split() == ["...", "26", "in", "26", "more"]
+    assert len(scores.numbers["id"]) == 46
+
+
 def test_withheld_and_doubted_answers_are_scored_apart() -> None:
     records = [Record(number, "a", "what?", ("x",)) for number in range(4)]
     answers: dict[int | str, str] = dict(enumerate("xxyy"))

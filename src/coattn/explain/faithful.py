@@ -24,7 +24,7 @@ import numpy as np
 
 from coattn._internal.files import atomic_path, read_json
 from coattn.explain.methods import METHODS
-from coattn.metrics.bootstrap import Images, intervals, mean_samples
+from coattn.metrics.bootstrap import LEAST_IMAGES, Images, intervals, mean_samples
 from coattn.serialization.files import FAITHFULNESS
 from coattn.serialization.sections import write_section
 
@@ -165,6 +165,8 @@ def table(report: Mapping[str, Any]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     what = f"{report['questions']} {report['split']} questions on {report['images']} images"
+    if report["images"] < LEAST_IMAGES:
+        what += f"; with fewer than {LEAST_IMAGES} the intervals are too narrow"
     return "\n".join([f"points above a random order, 95 % intervals by image, {what}", "", *lines])
 
 

@@ -2,7 +2,7 @@
 
 Questions about one image are not independent, so images are drawn, each with all of its questions (the cluster
 bootstrap, Field & Welsh 2007), and intervals are percentiles of the samples (Efron & Tibshirani 1993, chapter 13). With
-few images they are too narrow, and with equal answers they have no width: `wilson_interval` is for such numbers.
+few images they are too narrow, and with equal images they have no width: `wilson_interval` is for such numbers.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ def paired_test(
     permutation test: without a difference the sign on each image is arbitrary, so the signs are flipped at random;
     p = (1 + flips with at least this absolute sum) / (1 + flips) (Phipson & Smyth 2010, arXiv 1603.05766).
 
-    A single image says nothing about others: the interval is then all that is possible, -1 to 1.
+    With fewer than LEAST_IMAGES images the interval is Wilson's with images as units. If all images have the same
+    difference, it allows for as large a share of other images as Wilson's interval does, with any difference.
 
     Args:
         first: (N,) the worth of each answer; questions that are NaN in either set are left out.
@@ -153,8 +154,12 @@ def paired_test(
     differences = (first - second)[counted]
     columns = np.stack([counted, np.zeros(len(counted), np.int64)])
     low, high = intervals(mean_samples(images, differences, columns, 1, num_samples=num_samples))[0]
-    if len(np.unique(images.of[counted])) == 1:
-        low, high = -1.0, 1.0
+    value, num_images = differences.mean(), len(np.unique(images.of[counted]))
+    if num_images < LEAST_IMAGES:
+        low, high = (2 * bound - 1 for bound in wilson_interval((1 + value) / 2, num_images))
+    elif high - low < 1e-9:
+        others = 1 - wilson_interval(1.0, num_images)[0]
+        low, high = value - others * (1 + value), value + others * (1 - value)
     sums = np.bincount(images.of[counted], differences, minlength=images.count)
     sums = sums[sums != 0]  # flipping a sign changes nothing there
     observed = abs(sums.sum())
@@ -163,4 +168,4 @@ def paired_test(
         rows = min(step, num_flips - start)
         signs = 2.0 * draws.integers(2, size=(rows, len(sums)), dtype=np.int8) - 1
         extreme += int((np.abs(signs @ sums) >= observed - 1e-9).sum())
-    return Difference(float(differences.mean()), float(low), float(high), (1 + extreme) / (1 + num_flips))
+    return Difference(float(value), float(low), float(high), (1 + extreme) / (1 + num_flips))

@@ -117,6 +117,8 @@ def judge(
 def column_groups(records: Sequence[Record], column: str) -> list[str]:
     """The value of each record in a column of the data set, as text; "" where it has none.
 
+    More than 20 different numbers are divided into five ranges of about as many records each.
+
     Args:
         records: the questions.
         column: a key of the records' `extra`, or one of answer_type, question_type, split and image_id.
@@ -130,7 +132,25 @@ def column_groups(records: Sequence[Record], column: str) -> list[str]:
     if all(value is None for value in values):
         known = dict.fromkeys(key for record in records for key in record.extra)
         raise ValueError(f"no question has a column {column!r}{did_you_mean(column, known)}")
-    return ["" if value is None else str(value) for value in values]
+    return _in_ranges(["" if value is None else str(value) for value in values])
+
+
+def _in_ranges(values: list[str]) -> list[str]:
+    """Many different numbers by the range that each is in; other values unchanged."""
+    try:
+        numbers = np.array([float(value or "nan") for value in values])
+    except ValueError:
+        return values
+    given = numbers[np.isfinite(numbers)]
+    if len(np.unique(given)) <= 20:
+        return values
+    edges = np.quantile(given, (0.2, 0.4, 0.6, 0.8))
+    ranges = [given[np.searchsorted(edges, given) == place] for place in range(5)]
+    names = [f"{inside.min():.10g} to {inside.max():.10g}" if len(inside) else "" for inside in ranges]
+    return [
+        names[place] if finite else ""
+        for place, finite in zip(np.searchsorted(edges, numbers).tolist(), np.isfinite(numbers).tolist(), strict=True)
+    ]
 
 
 def seen_groups(training: Sequence[Record], records: Sequence[Record]) -> dict[str, list[str]]:

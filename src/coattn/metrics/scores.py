@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ALL, ALSO = "all questions", "other numbers"
+MAX_ROWS = 20  # of a block of the table
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Scores:
         }
 
     def table(self) -> str:
-        """The scores as text for people, the most frequent kinds first."""
+        """The scores as text for people, at most MAX_ROWS kinds of a division, the most frequent ones first."""
         blocks = {title: block for title, block in self.numbers.items() if block}
         width = max(len(name) for title, block in blocks.items() for name in (title, *block))
         lines = []
@@ -103,11 +104,13 @@ class Scores:
             rows = list(block.items())
             if title != ALSO:
                 rows.sort(key=lambda row: (-row[1].count, row[0]))
-            for name, number in rows:
+            for name, number in rows[:MAX_ROWS]:
                 row = f"{name:<{width}}  {number.count:>9}  {_shown(number.value):>8}"
                 if number.interval is not None:
                     row += f"  {_shown(number.interval[0]):>6} - {_shown(number.interval[1]):>6}"
                 lines.append(row)
+            if rest := rows[MAX_ROWS:]:
+                lines.append(f"{'...':<{width}}  {sum(number.count for _, number in rest):>9}  in {len(rest)} more")
         notes = [*self.notes]
         if self.thresholds and self.tuned_here:
             notes.append("the thresholds of effective reliability were chosen on these questions, which flatters it")

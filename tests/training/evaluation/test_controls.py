@@ -109,7 +109,7 @@ def test_report_names_twin_prior_and_what_training_has_seen(
     assert f"The question-only twin is from {twin}." in printed
     assert "The prior always answers 'no'." in printed
     assert "model - question only" in printed
-    assert "+0.0 (+0.0 to +0.0), p = 1" in printed
+    assert "+0.0 (-54.7 to +54.7), p = 1" in printed  # on 9 images
     assert "Questions with words that the model does not know: 1 of 11." in printed
     assert "image in training questions accuracy 95 % interval unseen 11 " in printed
     assert "question in training questions accuracy 95 % interval seen 10 " in printed
@@ -127,3 +127,19 @@ def test_report_names_twin_prior_and_what_training_has_seen(
     assert {"closed or open", "image in training", "image_id", "split"} <= set(report["scores"]["numbers"])
     assert report["scores"]["numbers"]["all questions"]["exact_match"]["interval"]
     assert set(report["explanations"]["methods"]) >= {"dependence", "attention"}
+
+
+def test_explanations_that_cannot_be_measured_are_a_note(
+    config: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "--config", str(config), "--trainer.max_epochs", "1"]) == 0
+    files = []
+    for kind in ("questions", "annotations"):
+        content = json.loads((tiny_data / f"test_{kind}.json").read_text())
+        content[kind] = content[kind][:1]
+        (tmp_path / f"{kind}.json").write_text(json.dumps(content))
+        files += [f"--data.files.test_{kind}", str(tmp_path / f"{kind}.json")]
+    assert main(["test", "--config", str(config), *files, "--explain"]) == 0
+    assert "note: explanations were not measured: the test questions have no two images" in capsys.readouterr().out
+    report = json.loads((tmp_path / "run/predictions/test.report.json").read_text())
+    assert report["unexplained"].startswith("the test questions have no two images")

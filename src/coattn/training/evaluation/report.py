@@ -41,6 +41,7 @@ class Report:
         comparison: of the model with its twin and the prior.
         other_images: the score of the model with other images, in percent; see `image_controls`.
         explanations: how faithful the explanations are, if it was asked for; see `coattn.explain.faithful.summary`.
+        unexplained: why they could not be measured; empty if they were, or if it was not asked for.
     """
 
     scores: Scores
@@ -50,6 +51,7 @@ class Report:
     comparison: Comparison | None = None
     other_images: Mapping[str, float] = field(default_factory=dict)
     explanations: dict[str, Any] | None = None
+    unexplained: str = ""
 
     def text(self) -> str:
         """The report for people."""
@@ -67,6 +69,8 @@ class Report:
             ]
         if self.explanations is not None:
             parts.append(f"Faithfulness of explanations\n{table(self.explanations)}")
+        if self.unexplained:
+            parts.append(f"note: explanations were not measured: {self.unexplained}")
         return "\n\n".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -79,6 +83,7 @@ class Report:
             "comparison": None if self.comparison is None else self.comparison.to_json(),
             "other_images": dict(self.other_images),
             "explanations": self.explanations,
+            "unexplained": self.unexplained,
         }
 
 
@@ -109,7 +114,8 @@ def report_answers(
     split = data.split("test")
     records = [record for record in split.records if record.question_id in results.answers]
     training = data.split("train").records if data.settings.files.train_questions else []
-    groups = {column: column_groups(records, column) for column in columns}
+    shown = ("answer_type", "question_type")  # in every score
+    groups = {column: column_groups(records, column) for column in columns if column not in shown}
     kinds = ["closed" if is_closed(record) else "open" for record in records]
     if len(set(kinds)) > 1:
         groups["closed or open"] = kinds
@@ -136,7 +142,10 @@ def report_answers(
         )
     if explained is None:
         return report
-    questions = measure_explanations(load_directory(explained), data, "test", _EXPLAINED, device=device)
+    try:
+        questions = measure_explanations(load_directory(explained), data, "test", _EXPLAINED, device=device)
+    except ValueError as error:  # too few images, or a model without attention maps: the rest of the report holds
+        return replace(report, unexplained=str(error))
     return replace(report, explanations=summary(questions, "test"))
 
 
