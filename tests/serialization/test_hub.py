@@ -87,7 +87,7 @@ def test_a_pushed_model_is_asked_by_its_name(
 
     assert main(["push", str(folder), "someone/small", "--license", "apache-2.0", "--language", "en"]) == 0
     pushed = capfd.readouterr()
-    assert "not uploaded, for they are no files of a model: notes.py, optimizer.pkl" in pushed.out
+    assert "not uploaded, because they are not part of a model: notes.py, optimizer.pkl" in pushed.out
     files = server.commits[server.branches["main"]]
     assert set(files) == {path.name for path in folder.iterdir()} - {"notes.py", "optimizer.pkl"} | {".gitattributes"}
 

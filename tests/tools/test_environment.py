@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import tomllib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -83,3 +84,16 @@ def test_setup_without_a_suitable_python_says_so() -> None:
     )
     assert result.returncode == 1
     assert "none of these is Python 3.11 or newer: no-such-python" in result.stderr
+
+
+def test_setup_stops_before_it_installs_on_a_disk_without_space(
+    environment: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment.shutil, "disk_usage", lambda path: SimpleNamespace(free=2_500_000_000))
+    with pytest.raises(SystemExit) as stopped:
+        environment.make(tmp_path / "environment", [])
+    assert stopped.value.code == 2
+    assert re.fullmatch(
+        r"tools/setup: \S+/environment needs \d+ GB, 2\.5 GB are free: free some space\n", capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())

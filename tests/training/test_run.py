@@ -108,6 +108,13 @@ def test_predict_writes_what_a_server_takes(finished: tuple[Path, Path], capsys:
     assert "--format is 'coco', must be one of vqa, gqa, clevr, vizwiz" in capsys.readouterr().err
 
 
+def test_a_limited_prediction_answers_a_sample_and_says_so(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    options = ("--data.batches.eval_size", "4", "--trainer.limit_predict_batches", "1", "--output", tmp_path / "4.json")
+    with pytest.warns(UserWarning, match="only 4 of 11 questions are answered, a fixed random sample"):
+        assert run("predict", finished[0], *options) == 0
+    assert len(json.loads((tmp_path / "4.json").read_text())) == 4
+
+
 def test_answers_are_written_as_people_type_them(tiny_data: Path, tmp_path: Path) -> None:
     for file in tiny_data.glob("*.json"):
         (tmp_path / file.name).write_text(file.read_text().replace('"red"', '"Dark-Red"'))

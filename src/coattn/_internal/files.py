@@ -324,6 +324,10 @@ def decode_utf8(content: bytes, where: object) -> str:
         ) from None
 
 
+# The formats of images that are read, by the suffixes of their files.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+
+
 def files_below(folder: Place) -> list[Path]:
     """The files of a folder at any depth, sorted. Broken links are included, so that their reader can name them.
 

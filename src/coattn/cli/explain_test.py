@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from coattn.cli.arguments import HUB_MODEL, add_allow_download, positive
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--questions must be at least 2, got {args.questions}")
     if args.curve is not None and args.curve.suffix.lower() != ".png":
         raise ValueError(f"--curve {args.curve}: the name must end in .png")
-    from coattn._internal.files import atomic_path
+    from coattn._internal.files import atomic_path, write_json
     from coattn._internal.tensors import find_device
     from coattn.explain.faithful import save_report, summary, table
     from coattn.serialization.directory import load_directory
@@ -81,8 +80,7 @@ def run(args: argparse.Namespace) -> int:
         save_report(directory.folder, report)
         print(f"\n{args.model}: written into the model card")
     if args.json is not None:
-        with atomic_path(args.json) as partial:
-            partial.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(args.json, report, indent=1)
     if args.curve is not None:
         from coattn.visualization.faithfulness import draw_faithfulness
 

@@ -48,6 +48,6 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"{pushed.url}: {', '.join(pushed.files)}")
     if pushed.left_out:
-        print(f"not uploaded, for they are no files of a model: {', '.join(pushed.left_out)}")
+        print(f"not uploaded, because they are not part of a model: {', '.join(pushed.left_out)}")
     print(f'ask it: coattn ask hf://{args.repo.removeprefix("hf://")} --allow-download IMAGE "QUESTION"')
     return 0

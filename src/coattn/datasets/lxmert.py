@@ -7,7 +7,6 @@ train.json, nominival.json, minival.json; of GQA train.json, valid.json, testdev
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -17,20 +16,20 @@ from coattn.datasets.published import coco_names, identifier, itself, rest, text
 from coattn.datasets.reader import published_reader
 from coattn.datasets.records import Record, answer_type_of
 from coattn.datasets.split_files import Format, read_format
+from coattn.features.store.image_ids import coco_number
 
-_COCO = re.compile(r"COCO_\w+_0*(\d+)")
 _PEOPLE = 10  # answers per question of VQA v2
 
 
 def _record(where: Place, split: str) -> Record:
     """Images of COCO are known by their numbers, as in VQA's files; other images by their names."""
     image, question = texts(where, "img_id", "sent")
-    coco = _COCO.fullmatch(image)
+    coco = coco_number(image)
     answers = _answers(where, where.fields.get("label"), split)
     best = answers[0] if answers else ""
     return Record(
         question_id=identifier(where, "question_id"),
-        image_id=int(coco[1]) if coco else image,
+        image_id=int(coco) if coco else image,
         question=question,
         answers=answers,
         answer_type=str(where.fields.get("answer_type") or (answer_type_of(best) if best else "")),

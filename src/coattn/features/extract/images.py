@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from coattn._internal.files import files_below, read_bytes, read_json, require_regular
+from coattn._internal.files import IMAGE_SUFFIXES, files_below, read_bytes, read_json, require_regular
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 _SHOWN_BYTES = 40
 
@@ -179,7 +178,7 @@ def find_images(sources: Sequence[str | os.PathLike[str]], *, id_from: str = "pa
                 raise ValueError(f"{found[image_id]} and {path} would both be image {image_id!r}; rename one of them")
             found[image_id] = path
     if not found:
-        raise ValueError(f"no images ({', '.join(sorted(SUFFIXES))}) in {', '.join(map(str, sources))}")
+        raise ValueError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {', '.join(map(str, sources))}")
     return found
 
 
@@ -187,7 +186,7 @@ def _list_source(source: Path) -> list[tuple[str, Path]]:
     if source.is_dir():
         if (source / "images.json").is_file():
             raise ValueError(f"{source}: a prepared data set names its images in a file; give {source / 'images.json'}")
-        paths = [path for path in files_below(source) if path.suffix.lower() in SUFFIXES]
+        paths = [path for path in files_below(source) if path.suffix.lower() in IMAGE_SUFFIXES]
         return [(path.relative_to(source).with_suffix("").as_posix(), path) for path in paths]
     if source.suffix == ".json":
         pairs = read_json(source, pairs_hook=tuple)  # a dict would keep only the last of two images with one id

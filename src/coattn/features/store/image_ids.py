@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -9,6 +10,14 @@ from itertools import pairwise
 from typing import NamedTuple, overload
 
 import numpy as np
+
+_COCO_NAME = re.compile(r"COCO_\w+_0*(\d+)(?:\.jpg)?")
+
+
+def coco_number(name: str) -> str | None:
+    """The number of an image of COCO by its file name, as VQA's questions use it; None for other names."""
+    found = _COCO_NAME.fullmatch(name)
+    return None if found is None else found[1]
 
 
 class _Table(NamedTuple):

@@ -6,7 +6,6 @@ A store is one HDF5 file (`layout`) or a folder of such files with a `manifest.j
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 
 from coattn._internal.hints import did_you_mean
 from coattn.features.store.catalog import INDEX, Catalog, catalog_of, read_index, write_index
+from coattn.features.store.image_ids import coco_number
 from coattn.features.store.layout import DETECTION_DTYPES, FileContents
 from coattn.features.store.manifest import FLIP, MANIFEST, Manifest, Unit
 from coattn.features.store.mapped import FlatBatch, MappedStore, PaddedBatch
@@ -32,9 +32,6 @@ __all__ = [
     "require_same_extractor",
     "same_extractor",
 ]
-
-
-_COCO_NAME = re.compile(r"COCO_\w+_0*(\d+)(?:\.jpg)?")
 
 
 class StoredRegions(NamedTuple):
@@ -99,8 +96,8 @@ class FeatureStore(MappedStore):
         """(N,) int64, the position of each image, or -1. COCO's numbers are understood as by `index`."""
         found = self.image_ids.find_all(image_ids)
         for number in np.flatnonzero(found < 0).tolist():
-            if match := _COCO_NAME.fullmatch(image_ids[number]):
-                found[number] = self.image_ids.find(match[1])
+            if coco := coco_number(image_ids[number]):
+                found[number] = self.image_ids.find(coco)
         return found
 
     def index(self, image_id: int | str) -> int:

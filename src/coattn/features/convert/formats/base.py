@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from coattn._internal.files import files_below, require_regular, sha256_of_file
-
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+from coattn._internal.files import IMAGE_SUFFIXES, files_below, require_regular, sha256_of_file
+from coattn.features.store.image_ids import coco_number
 
 
 class SourceImage(NamedTuple):
@@ -152,7 +151,7 @@ def image_name(path: Path) -> str:
     """The image's name from a file name: without suffix, and without the suffix of the photo (`7.jpg.npz` is `7`)."""
     stem = path.stem
     photo = Path(stem)
-    return photo.stem if photo.suffix.lower() in _IMAGE_SUFFIXES else stem
+    return photo.stem if photo.suffix.lower() in IMAGE_SUFFIXES else stem
 
 
 def id_rule(ids: str) -> Callable[[str], str]:
@@ -173,15 +172,10 @@ def id_rule(ids: str) -> Callable[[str], str]:
     if ids == "name":
         return str
     if ids == "auto":
-        return _coco_number
+        return lambda name: coco_number(name) or name
     if ids != "trailing-number" and not re.fullmatch(r"[^{}]*\{(:0\d{1,2}d)?\}[^{}]*", ids):
         raise ValueError(f"ids {ids!r}: must be auto, name, trailing-number, or a text with {{}} or {{:06d}} in it")
     return partial(_trailing_number, template="{}" if ids == "trailing-number" else ids)
-
-
-def _coco_number(name: str) -> str:
-    match = re.fullmatch(r"COCO_\w+_(\d+)(?:\.jpg)?", name)
-    return name if match is None else str(int(match.group(1)))
 
 
 def _trailing_number(name: str, *, template: str) -> str:
