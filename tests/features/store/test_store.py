@@ -154,11 +154,13 @@ def test_an_unknown_id_names_the_nearest(path):
         FeatureStore(path).index("imgg3")
 
 
-def test_a_coco_number_is_brought_together_with_the_file_name(tmp_path):
-    names = [f"COCO_train2014_{i:012}" for i in (458752, 7)]
-    store = FeatureStore(write(tmp_path / "a.h5", {name: np.ones((1, 2)) for name in names}))
-    with pytest.raises(ValueError, match="nearest: 'COCO_train2014_000000458752'"):
-        store.index(458752)
+@pytest.mark.parametrize("name", ["42", "COCO_val2014_000000000042", "val2014/COCO_val2014_000000000042.jpg"])
+def test_an_image_of_coco_is_found_by_number_and_file_name(tmp_path, name):
+    store = FeatureStore(write(tmp_path / "a.h5", {"7": np.ones((1, 2)), name: np.ones((1, 2))}))
+    file = "COCO_val2014_000000000042"
+    assert [store.index(asked) for asked in (42, file, f"{file}.jpg", f"val2014/{file}")] == [1, 1, 1, 1]
+    assert "142" not in store
+    assert "4" not in store
 
 
 # --- statistics ---

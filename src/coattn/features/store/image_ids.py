@@ -11,7 +11,7 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
-_COCO_NAME = re.compile(r"COCO_\w+_0*(\d+)(?:\.jpg)?")
+_COCO_NAME = re.compile(r"(?:.*/)?COCO_\w+_0*(\d+)(?:\.jpg)?")
 
 
 def coco_number(name: str) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,15 +94,23 @@ class FeatureStore(MappedStore):
         return self.positions([str(image_id)])[0] >= 0
 
     def positions(self, image_ids: Sequence[str]) -> np.ndarray:
-        """(N,) int64, the position of each image, or -1. COCO's numbers are understood as by `index`."""
+        """(N,) int64, the position of each image, or -1. An image of COCO is found by its number and its file name."""
         found = self.image_ids.find_all(image_ids)
-        for number in np.flatnonzero(found < 0).tolist():
-            if coco := coco_number(image_ids[number]):
-                found[number] = self.image_ids.find(coco)
+        for place in np.flatnonzero(found < 0).tolist():
+            number = coco_number(image_ids[place]) or image_ids[place]
+            if number.isdecimal():
+                position = self.image_ids.find(number)
+                found[place] = position if position >= 0 else self._coco_files.get(number, -1)
         return found
 
+    @cached_property
+    def _coco_files(self) -> dict[str, int]:
+        """The positions of images that have the file names of COCO, by number."""
+        numbers = map(coco_number, self.image_ids)
+        return {number: position for position, number in enumerate(numbers) if number is not None}
+
     def index(self, image_id: int | str) -> int:
-        """Position of an image. Where the store has COCO's numbers, its file names are understood too.
+        """Position of an image; see `positions`.
 
         Raises:
             ValueError: the store does not hold it; the message names the nearest ids.
