@@ -87,7 +87,7 @@ def test_the_table_is_like_the_vectors_found(tmp_path: Path) -> None:
     [
         ("", "the file has no word vectors"),
         ("3 2\n", "the file has no word vectors"),
-        ("cat\n", "line 1: 0 numbers after the word, but line 1 has none"),
+        ("cat\n", "line 1: not a word and its numbers, separated by spaces; unpack a compressed file"),
         ("the 1 2\ncat 1\n", "line 2: 1 numbers after the word, but line 1 has 2"),
         ("the 1 2\ncat 1 2 3\n", "line 2: 3 numbers after the word, but line 1 has 2"),
         ("2 3\nthe 1 2\n", "line 2: 2 numbers after the word, but the header says 3"),

@@ -40,8 +40,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = list(known)
     if near := nearest(name, names):
         return f"; did you mean {near!r}?"
+    return f"; known are {listed(names)}" if names else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names for a message, at most 20 of them; "nothing" if there are none."""
+    names = list(names)
     rest = f", ... ({len(names)} in all)" if len(names) > _MOST else ""
-    return f"; known are {', '.join(names[:_MOST])}{rest}" if names else ""
+    return f"{', '.join(names[:_MOST])}{rest}" or "nothing"
 
 
 def wrong_setting(message: str) -> str:

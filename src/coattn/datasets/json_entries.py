@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # imported where a file is read: questions that are at hand a
     import msgspec
 
 from coattn._internal.files import parse_json, require_regular
+from coattn._internal.hints import listed
 from coattn.datasets.bad_records import BadRecordError
 
 File = Path | zipfile.Path  # a file, or a member of a zip archive
@@ -211,8 +212,7 @@ def kind_of(value: Any) -> str:
     for key in ("questions", "annotations"):
         if key in value:
             return f"this is a file of {key}: are the files swapped?"
-    shown = ", ".join(map(repr, [*value][:8])) + (", ..." if len(value) > 8 else "")
-    return f"this has {shown or 'nothing'}"
+    return f"this has {listed(map(repr, value))}"
 
 
 @dataclass(slots=True)  # one is made for each of millions of entries; a frozen one takes four times as long

@@ -175,10 +175,13 @@ def _text_lines(path: Path) -> Iterator[_Line]:
                 continue
             if dim == 0:
                 dim, measure = num_spaces, f"line {row} has"
-            if num_spaces < max(dim, 1):
+            if dim == 0:
                 raise ValueError(
-                    f"{path}: line {row}: {num_spaces} numbers after the word, but {measure} {dim or 'none'}"
+                    f"{path}: line {row}: not a word and its numbers, separated by spaces; unpack a compressed file, "
+                    "and save a binary one as text"
                 )
+            if num_spaces < dim:
+                raise ValueError(f"{path}: line {row}: {num_spaces} numbers after the word, but {measure} {dim}")
             word, numbers = line.split(b" ", 1) if num_spaces == dim else _split_behind_spaces(line, dim)
             try:
                 text = word.decode("utf-8")

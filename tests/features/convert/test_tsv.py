@@ -82,7 +82,7 @@ def changed(column: str, index: int, value: float) -> Any:
         (changed("features", 3, np.nan), "1 of 30 values of its features are NaN or infinite"),
         (changed("boxes", 6, np.inf), r"box 1 is \("),
         (changed("boxes", 6, 700.0), r"box 1, .* outside of its image of 640 x 480 pixels by 60"),
-        (changed("boxes", 0, 650.0), "box 0 is inverted"),
+        (changed("boxes", 0, 650.0), r"box 0 is inverted: .* \(is it x, y, width, height\?\)"),
         (replaced("image_w", b"99999999999"), "has 99999999999 x 480 pixels"),
     ],
 )

@@ -163,6 +163,12 @@ def test_an_image_of_coco_is_found_by_number_and_file_name(tmp_path, name):
     assert "4" not in store
 
 
+@pytest.mark.parametrize("name", ["Z\u00fcrich", "Zu\u0308rich"])
+def test_an_accent_may_be_a_part_of_its_letter_or_separate(tmp_path, name):
+    store = FeatureStore(write(tmp_path / "a.h5", {"7": np.ones((1, 2)), name: np.ones((1, 2))}))
+    assert store.positions(["Z\u00fcrich", "Zu\u0308rich", "Zurich"]).tolist() == [1, 1, -1]
+
+
 # --- statistics ---
 
 

@@ -70,7 +70,9 @@ def relative_boxes(boxes: np.ndarray, size: tuple[int, int], *, clip: bool) -> t
     for index in np.flatnonzero(~np.isfinite(boxes).all(axis=1)):
         raise ValueError(f"box {index} is {_show(boxes[index])}")
     for index in np.flatnonzero((boxes[:, :2] > boxes[:, 2:]).any(axis=1)):
-        raise ValueError(f"box {index} is inverted: {_show(boxes[index])}, not x1 <= x2 and y1 <= y2")
+        raise ValueError(
+            f"box {index} is inverted: {_show(boxes[index])}, not x1 <= x2 and y1 <= y2 (is it x, y, width, height?)"
+        )
     in_pixels = any(size) and boxes.max(initial=0) > 1
     scale = np.array([*size, *size], np.float32) if in_pixels else np.ones(4, np.float32)
     beyond = np.maximum(-boxes, boxes - scale).max(axis=1, initial=0)

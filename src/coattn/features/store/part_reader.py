@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from coattn._internal.files import require_regular
+from coattn._internal.hints import listed
 from coattn.features.store.image_ids import ImageIds
 from coattn.features.store.layout import (
     COLUMN_DTYPES,
@@ -119,10 +120,9 @@ def _check_links(path: Path, file: h5py.File) -> None:
 
 def _check_format(path: Path, file: h5py.File) -> None:
     if _attribute(file, "format") != FORMAT:
-        names = ", ".join(sorted(file)) or "nothing"
         raise ValueError(
-            f"{path}: an HDF5 file, but not a feature store of coattn (it holds {names}); `coattn convert` reads those "
-            "of other projects"
+            f"{path}: an HDF5 file, but not a feature store of coattn (it holds {listed(sorted(file))}); `coattn "
+            "convert` reads those of other projects"
         )
     version = _attribute(file, "version")
     if version != VERSION:

@@ -6,6 +6,7 @@ A store is one HDF5 file (`layout`) or a folder of such files with a `manifest.j
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -94,14 +95,23 @@ class FeatureStore(MappedStore):
         return self.positions([str(image_id)])[0] >= 0
 
     def positions(self, image_ids: Sequence[str]) -> np.ndarray:
-        """(N,) int64, the position of each image, or -1. An image of COCO is found by its number and its file name."""
+        """(N,) int64, the position of each image, or -1.
+
+        An image of COCO is found by its number and its file name. Accents may be parts of their letters or separate, as
+        in the names of files on macOS.
+        """
         found = self.image_ids.find_all(image_ids)
         for place in np.flatnonzero(found < 0).tolist():
-            number = coco_number(image_ids[place]) or image_ids[place]
-            if number.isdecimal():
-                position = self.image_ids.find(number)
-                found[place] = position if position >= 0 else self._coco_files.get(number, -1)
+            found[place] = self._find_otherwise(image_ids[place])
         return found
+
+    def _find_otherwise(self, image_id: str) -> int:
+        """Position of an image whose id is spelled otherwise, or -1."""
+        number = coco_number(image_id) or image_id
+        for name in (number, *(unicodedata.normalize(form, image_id) for form in ("NFC", "NFD"))):
+            if (position := self.image_ids.find(name)) >= 0:
+                return position
+        return self._coco_files.get(number, -1) if number.isdecimal() else -1
 
     @cached_property
     def _coco_files(self) -> dict[str, int]:

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from coattn._internal.files import require_regular
+from coattn._internal.hints import listed
 from coattn._internal.unpickle import ARRAYS, read_pickle
 from coattn.features.convert.formats.arrays import as_rows, read_torch
 from coattn.features.convert.formats.base import FileSource, ImageRegions, SourceImage, number
@@ -38,7 +39,7 @@ def open_hdf5(path: Path, names: Sequence[str] = ()) -> h5py.File:
         raise ValueError(f"{path}: not a readable HDF5 file, or cut off ({error!s:.200})") from None
     if missing := [name for name in names if name not in has]:
         file.close()
-        raise ValueError(f"{path}: has no {missing[0]} (it has {', '.join(sorted(has)[:20]) or 'nothing'})")
+        raise ValueError(f"{path}: has no {missing[0]} (it has {listed(sorted(has))})")
     return file
 
 
