@@ -1,4 +1,4 @@
-"""Convolutional networks as they run: TensorFlow's padding, and batch norms joined with their convolutions."""
+"""Convolutional networks for inference: TensorFlow's padding, and batch norms folded into convolutions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fuse_norms(network: fx.GraphModule) -> None:
-    """Let convolutions do what the batch norms behind them do: MobileNetV2 takes half as long on a CPU."""
+    """Fold batch norms into the convolutions before them: MobileNetV2 takes half as long on a CPU."""
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
         before = node.args[0] if node.op == "call_module" else None
@@ -35,7 +35,7 @@ def pad_like_tensorflow(network: nn.Module) -> None:
 
 
 def _pad_same(convolution: nn.Conv2d, inputs: tuple[Tensor]) -> Tensor:
-    """Pad so that ceil(length / stride) positions fit; what is odd goes to the right and the bottom."""
+    """Pad so that ceil(length / stride) positions fit; an odd pixel is added at the right or the bottom."""
     sides: list[int] = []
     for axis in (1, 0):  # F.pad begins with the last dimension
         stride, length = convolution.stride[axis], inputs[0].shape[2 + axis]

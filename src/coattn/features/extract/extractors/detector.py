@@ -48,15 +48,15 @@ class Detector(NetworkExtractor):
     Differences from bottom-up attention (Anderson et al. 2018, arXiv 1707.07998): COCO's classes instead of Visual
     Genome's and no attributes; refined boxes instead of proposals; a proposal counts for its likeliest class alone.
     From torchvision's own detections: one class per proposal, no proposal dropped for a low score, images shrunk with
-    smoothing (enlarged alike), and images in a batch never padded beyond what they are padded alone.
+    antialiasing, and images in a batch padded no further than each of them alone.
 
     Args:
         model: name in torchvision, e.g. "fasterrcnn_resnet50_fpn_v2".
         weights: "default", or a name that torchvision knows, for example "COCO_V1": its own, trained on COCO,
             downloaded if need be; "none": random, always the same; else a file, a state dict of the same network with
             any number of classes.
-        min_regions, max_regions: as many as reach `confidence`, but not fewer or more than these.
-        confidence: see there; without effect where both numbers are the same.
+        min_regions, max_regions: limits of the number of regions, which is that of the boxes with enough confidence.
+        confidence: smallest confidence of a box that counts; unused if both limits are equal.
         nms: of two boxes of a class that overlap by more than this (intersection over union), the better one is kept.
         min_side, max_side: images are resized until the shorter side has `min_side` pixels, but the longer at most
             `max_side`; None: as the network was trained.

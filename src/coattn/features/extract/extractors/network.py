@@ -202,7 +202,7 @@ class GridExtractor(NetworkExtractor):
     def feature_map(self, pixels: Tensor, size: tuple[int, int] | None = None) -> FeatureMap:
         """Prepared images (B, height, width, 3) uint8, shrunk to `size` if that is another, to their features."""
         mean, std = (torch.tensor(value, device=self._device) for value in (self.mean, self.std))
-        # Channels stay last in memory, as convolutions like them: about a tenth faster on a CPU.
+        # Channels stay last in memory: convolutions are about a tenth faster then on a CPU.
         images = ((pixels.to(self._device).float() / 255 - mean) / std).permute(0, 3, 1, 2)
         if size not in (None, tuple(images.shape[2:])):
             images = F.interpolate(images, size, mode="bilinear", antialias=True)

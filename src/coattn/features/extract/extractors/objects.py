@@ -31,7 +31,7 @@ class Objects:
     - 12: area relative to the ellipse with the same second moments: 1 for an ellipse, 3 / pi for a rectangle
 
     Args:
-        levels: values per color channel that are told apart; pure colors lie in the middle of their bins.
+        levels: values per color channel that are distinguished; pure colors lie in the middle of their bins.
         min_area: smaller patches, in parts of the image, are left out.
         max_objects: largest number of objects. The largest ones are kept, in order of size.
         max_side: larger images are shrunk to this longer side, pixels being dropped, not mixed.
@@ -126,13 +126,13 @@ def find_runs(colors: np.ndarray) -> Runs:
 def connect_runs(runs: Runs) -> np.ndarray:
     """Number the patches that runs of one color form where they overlap from row to row: (N,) int64 from 0.
 
-    Patches are numbered as their first runs come.
+    Patches are numbered in the order of their first runs.
     """
     upper, lower = _touching(runs)
     same = runs.colors[upper] == runs.colors[lower]
     upper, lower = upper[same], lower[same]
-    # Every run points to an earlier run of its patch or to itself. Hook the roots of touching runs, the later to the
-    # earlier, then let everything point to its root; few rounds do, since patches at least pair up in each.
+    # Union-find: every run points to an earlier run of its patch or to itself. Each round joins the roots of touching
+    # runs, the later to the earlier, and lets every run point to its root.
     root = np.arange(len(runs.row))
     while True:
         a, b = root[upper], root[lower]

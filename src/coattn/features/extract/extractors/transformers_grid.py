@@ -215,7 +215,7 @@ def _vision_config(values: Any, source: str) -> Any:
         raise ValueError(f"{source}: {made.model_type} is not a plain {KIND} of transformers")
     beyond = [f"{key} {value}" for key, value in values.items() if _largest(value) > 1 << 20]
     if beyond or (getattr(made, "num_hidden_layers", 0) or 0) > 1000:
-        raise ValueError(f"{source}: a {KIND} beyond reason ({', '.join(beyond) or made.num_hidden_layers})")
+        raise ValueError(f"{source}: a {KIND} of this size is refused ({', '.join(beyond) or made.num_hidden_layers})")
     return made
 
 

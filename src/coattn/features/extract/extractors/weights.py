@@ -76,7 +76,7 @@ def load_weights(network: nn.Module, given: Mapping[str, Tensor], known: Iterabl
 
 
 class FoundWeights(NamedTuple):
-    """The tensors of a network, None for random ones; their name; and what they are to torchvision, if they are its."""
+    """The tensors of a network, None for random ones; their name; and torchvision's entry, if they are its weights."""
 
     tensors: dict[str, Tensor] | None
     name: str
