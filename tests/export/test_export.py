@@ -36,6 +36,7 @@ from coattn.export.changed_answers import (  # noqa: E402
 )
 from coattn.export.folder import Parity, check_parity, export_folder  # noqa: E402
 from coattn.export.generator import write_generator  # noqa: E402
+from coattn.export.image_side import split_image_side  # noqa: E402
 from coattn.export.onnx import (  # noqa: E402
     ClassifierGraph,
     biased_layer_norm,
@@ -112,6 +113,8 @@ def test_every_preset_has_the_same_logits(preset: str, tmp_path: Path) -> None:
         write_graph(
             ClassifierGraph(model, (), packed=True), inputs, classifier_axes(), ["logits"], tmp_path / "model.onnx"
         )
+    split_image_side(tmp_path / "model.onnx", tmp_path / "image.onnx")
+    assert (tmp_path / "image.onnx").exists() == (preset != "question_only")
     assert check_parity(model, tmp_path).difference < 1e-4
 
 
@@ -125,6 +128,25 @@ def test_answers_are_those_of_the_model(model_folder: Path, exported: Path) -> N
         assert [answer.confidence for answer in found] == pytest.approx([a.confidence for a in expected], abs=1e-5)
         assert found.unknown_words == expected.unknown_words
         assert found.reasons == expected.reasons
+
+
+def test_the_image_side_is_computed_once_for_images_of_any_number_of_regions(
+    model_folder: Path, exported: Path
+) -> None:
+    from coattn.features.encoded import EncodedImage
+    from coattn.predictor import Predictor
+
+    random = np.random.default_rng(3)
+    arrays = [(random.random((n, 56), np.float32), random.random((n, 4), np.float32), (80, 60)) for n in (3, 0, 9)]
+    ours, theirs = Predictor.load(model_folder), runtime.Predictor.load(exported)
+    expected = [EncodedImage(*map(torch.from_numpy, each[:2]), each[2], None) for each in arrays]
+    images = [runtime.EncodedImage(*each, None) for each in arrays]
+    alone = [theirs.ask(image, question) for image, question in zip(images, QUESTIONS, strict=True)]
+    theirs._image_side = None  # no longer needed
+    found = theirs.ask_many(list(zip(images, QUESTIONS, strict=True)))
+    for answers in (alone, found):
+        for one, other in zip(answers, ours.ask_many(list(zip(expected, QUESTIONS, strict=True))), strict=True):
+            assert dict(one) == pytest.approx(dict(other), abs=1e-5)
 
 
 def test_maps_are_outputs_of_the_second_graph(model_folder: Path, exported: Path) -> None:
@@ -243,6 +265,7 @@ def test_an_extractor_that_is_not_exported_is_named(
     from coattn.cli import main
 
     monkeypatch.setattr("coattn.export.folder.write_graph", lambda *_: None)
+    monkeypatch.setattr("coattn.export.folder.split_image_side", lambda *_: None)
     monkeypatch.setattr("coattn.export.folder.check_parity", lambda *_: Parity(0.0, ()))
     monkeypatch.setattr("coattn.export.folder._quantize", lambda *_: None)
     detector = {"name": "torchvision", "settings": {}, "weights": None, "versions": {}}
@@ -321,6 +344,7 @@ def test_an_export_that_fails_leaves_nothing(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coattn.export.folder.write_graph", lambda *_: None)
+    monkeypatch.setattr("coattn.export.folder.split_image_side", lambda *_: None)
     monkeypatch.setattr("coattn.export.folder.check_parity", lambda *_: Parity(0.5, ()))
     with pytest.raises(ValueError, match=r"a logit of the export differs by 0\.5, more than 0\.0001"):
         export_folder(model_folder, tmp_path / "out")

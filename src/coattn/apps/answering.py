@@ -55,7 +55,7 @@ class AnsweringModel:
     def __init__(self, folder: Path, max_pixels: int, num_threads: int | None = None) -> None:
         self.max_pixels = max_pixels
         self.predictor = load_predictor(folder, num_threads=num_threads)
-        self.cache = ImageCache(_num_bytes)
+        self.cache = ImageCache(self._num_bytes)
 
     def explains(self) -> bool:
         """Whether it can explain its answers; an exported model cannot."""
@@ -169,6 +169,14 @@ class AnsweringModel:
             ],
         )
 
+    def _num_bytes(self, image: Any) -> int:
+        """Bytes of an encoded image: features, boxes, what an exported model reads, and the kept picture."""
+        arrays = [image.features, image.boxes]
+        if not self.explains():
+            arrays += self.predictor.image_inputs(image).values()
+        width, height = image.image.size
+        return sum(array.nbytes for array in arrays) + 3 * width * height
+
     def _kept(self, image_id: str) -> Any:
         if (image := self.cache.get(image_id)) is None:
             raise UnknownImageError(f"there is no image {image_id!r}; send the image again")
@@ -209,12 +217,6 @@ def check_pixels(content: bytes, max_pixels: int) -> None:
         return
     if width * height > max_pixels:
         raise ValueError(f"the image has {width * height:,} pixels; at most {max_pixels:,} are accepted, shrink it")
-
-
-def _num_bytes(image: Any) -> int:
-    """Bytes of an encoded image: features, boxes and the kept picture."""
-    width, height = image.image.size
-    return image.features.nbytes + image.boxes.nbytes + 3 * width * height
 
 
 def _png(image: Image.Image) -> str:

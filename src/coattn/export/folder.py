@@ -21,13 +21,15 @@ from coattn.predictor import Predictor
 from coattn.runtime import Predictor as ExportedPredictor
 from coattn.runtime import folder as layout
 from coattn.runtime.generator import SEARCH, Generator
+from coattn.runtime.inputs import image_inputs, padded
 from coattn.serialization.directory import ModelDirectory, load_directory
 from coattn.serialization.files import CARD, CERTIFICATE, IMAGE_INDEX
 from coattn.text.vocabulary import Vocabulary
 
 from .changed_answers import ChangedAnswers, count_changed_answers, questions_to_compare, write_changed_answers
 from .generator import generator_difference, write_generator
-from .onnx import INPUTS, OPSET, ClassifierGraph, ExtractorGraph, classifier_axes, example_inputs, write_graph
+from .image_side import split_image_side
+from .onnx import OPSET, ClassifierGraph, ExtractorGraph, classifier_axes, example_inputs, write_graph
 from .text_encoder import write_text_encoder, write_tokenizer
 
 TOLERANCE = 1e-4
@@ -105,11 +107,9 @@ def _check_exportable(directory: ModelDirectory, *, maps: bool) -> None:
 
 def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool, checked: bool) -> Parity:
     model = directory.model
-    graphs = [layout.MODEL]
     map_names: list[str] = []
     if isinstance(model, VQAGenerator):
         write_generator(model, folder)
-        graphs.append(layout.DECODER)
     else:
         inputs = example_inputs(model, batch=3, tokens=5, regions=7)
         graph = ClassifierGraph(model, (), packed=not int8)
@@ -119,14 +119,16 @@ def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool, c
                 map_names = list(_run(model, inputs, need_weights=True).maps)
             graph = ClassifierGraph(model, map_names)
             write_graph(graph, inputs, classifier_axes(), ["logits", *map_names], folder / layout.MAPS)
+    split_image_side(folder / layout.MODEL, folder / layout.IMAGE_SIDE)
     parity = check_parity(model, folder)
     if parity.difference > TOLERANCE:
         raise ValueError(
             f"{directory.folder}: a logit of the export differs by {parity.difference:.2g}, more than {TOLERANCE}"
         )
     if int8:
-        for name in graphs:
-            _quantize(folder / name)
+        for name in (layout.MODEL, layout.IMAGE_SIDE, layout.DECODER):
+            if (folder / name).is_file():
+                _quantize(folder / name)
     grid = _write_extractor(directory, folder)
     if grid is None and (name := directory.extractor["name"]) not in PLAIN:
         parity = parity._replace(only_features=_ONLY_FEATURES.format(name))
@@ -179,7 +181,7 @@ def _write_question_reader(directory: ModelDirectory, folder: Path) -> None:
 
 
 def _run(model: VQAModel, inputs: Mapping[str, Tensor], *, need_weights: bool = False) -> Any:
-    keywords = {name: inputs[name] for name in INPUTS if name not in ("question", "regions")}
+    keywords = {name: value for name, value in inputs.items() if name not in ("question", "regions")}
     return model(inputs["question"], inputs["regions"], **keywords, need_weights=need_weights)
 
 
@@ -189,19 +191,31 @@ def check_parity(model: VQAModel | VQAGenerator, folder: Path) -> Parity:
     Of a model that writes its answers, the log-probabilities of the words of random answers are compared.
     """
     runtime = require("onnxruntime", "export")
-    files = [path for name in (layout.MODEL, layout.DECODER) if (path := folder / name).is_file()]
-    sessions = [runtime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"]) for path in files]
-    names = {value.name for value in sessions[0].get_inputs()}
+    sessions = {
+        name: runtime.InferenceSession((folder / name).read_bytes(), providers=["CPUExecutionProvider"])
+        for name in (layout.MODEL, layout.IMAGE_SIDE, layout.DECODER)
+        if (folder / name).is_file()
+    }
+    graph = sessions[layout.MODEL]
     largest = 0.0
     for number, (batch, tokens, regions) in enumerate(_CHECKED):
         inputs = example_inputs(model, batch=batch, tokens=tokens, regions=regions, seed=number)
+        arrays = {name: value.numpy() for name, value in inputs.items()}
+        images = [
+            image_inputs(rows[mask], boxes[mask], size, sessions.get(layout.IMAGE_SIDE))
+            for rows, boxes, size, mask in zip(
+                *(arrays[name] for name in ("regions", "boxes", "image_sizes", "region_mask")), strict=True
+            )
+        ]
+        arrays |= {name: padded([image[name] for image in images]) for name in images[0]}
         if isinstance(model, VQAGenerator):
-            largest = max(largest, generator_difference(model, Generator(*sessions), inputs))
+            exported = Generator(graph, sessions[layout.DECODER])
+            largest = max(largest, generator_difference(model, exported, inputs, arrays))
             continue
         with torch.no_grad():
             expected = _run(model, inputs).logits.numpy()
-        values = {name: value.numpy() for name, value in inputs.items() if name in names}
-        largest = max(largest, float(np.abs(sessions[0].run(["logits"], values)[0] - expected).max()))
+        values = {value.name: arrays[value.name] for value in graph.get_inputs()}
+        largest = max(largest, float(np.abs(graph.run(["logits"], values)[0] - expected).max()))
     return Parity(largest, _CHECKED)
 
 

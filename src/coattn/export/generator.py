@@ -33,7 +33,7 @@ _PASSED = {
 
 
 class EncoderGraph(nn.Module):
-    """Everything that is computed once for an answer; inputs as `INPUTS`.
+    """Everything that is computed once for an answer; inputs `runtime.inputs.INPUTS`.
 
     The outputs are `context` (B, D); `state`, from which the decoder starts: (B, L, 2, D) of a recurrent decoder,
     (B, L, 2, H, 0, d) of a transformer; and, if it attends, `question_cache` (B, L, 2, H, T, d) and `region_cache`
@@ -132,10 +132,22 @@ def write_generator(model: VQAGenerator, folder: Path) -> None:
 
 
 def generator_difference(
-    model: VQAGenerator, exported: Generator, inputs: Mapping[str, Tensor], *, num_words: int = 4
+    model: VQAGenerator,
+    exported: Generator,
+    inputs: Mapping[str, Tensor],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    num_words: int = 4,
 ) -> float:
-    """The largest difference of a word's log-probability between a model and its graphs, over random answers."""
-    arrays = {name: value.numpy() for name, value in inputs.items()}
+    """The largest difference of a word's log-probability between a model and its graphs, over random answers.
+
+    Args:
+        model: reads `inputs`.
+        exported: reads `arrays`.
+        inputs: a batch, see `example_inputs`.
+        arrays: the same batch, see `Generator.start`.
+        num_words: of an answer.
+    """
     random = torch.Generator().manual_seed(0)
     batch = len(inputs["question"])
     words = torch.randint(EOS, model.decoder.num_answer_words, (batch, num_words), generator=random)

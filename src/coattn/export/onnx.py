@@ -28,7 +28,6 @@ from coattn.nn.regions import RegionEncoder
 # (`need_weights=True`) or `FusedAttention` instead, in which such a row is zero.
 OPSET = 20
 LARGEST = {"batch": 4096, "tokens": 4096, "regions": 16384, "words": 4096}
-INPUTS = ("question", "question_mask", "regions", "region_mask", "boxes", "image_sizes")
 
 # ONNX orders the gates of a recurrent cell differently from torch: positions in torch's order.
 _GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
@@ -170,7 +169,7 @@ def biased_layer_norm(norm: UnbiasedLayerNorm) -> nn.LayerNorm:
 
 
 class ClassifierGraph(nn.Module):
-    """A `VQAModel` with the inputs of `INPUTS`; its outputs are the logits (B, A), then the named maps.
+    """A `VQAModel` with the inputs `runtime.inputs.INPUTS`; its outputs are the logits (B, A), then the named maps.
 
     Args:
         model: the model.

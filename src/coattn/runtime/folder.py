@@ -1,7 +1,8 @@
 """The exported folder: its files, and a strict reader.
 
 runtime.json              the format, the calibration, the image extractor, and a SHA-256 of every other file
-model.onnx                the model: questions and regions to logits, or to what a decoder reads
+model.onnx                the model: questions and images to logits, or to what a decoder reads
+image.onnx                optional: the part of the model that needs no question; model.onnx reads its outputs
 decoder.onnx              only of a model that writes its answers: from a word to the next one
 maps.onnx                 optional: the same with the attention maps as further outputs
 extractor.onnx            optional: the network of the image extractor
@@ -34,7 +35,8 @@ from .text import QuestionTokenizer
 FORMAT, VERSION = "coattn export", 1
 MAX_SIDE = 8192  # pixels of an image that a network may read
 CONFIG, CARD = "runtime.json", "README.md"
-MODEL, DECODER, MAPS, EXTRACTOR = "model.onnx", "decoder.onnx", "maps.onnx", "extractor.onnx"
+MODEL, IMAGE_SIDE, DECODER = "model.onnx", "image.onnx", "decoder.onnx"
+MAPS, EXTRACTOR = "maps.onnx", "extractor.onnx"
 QUESTIONS, ANSWERS = "question_vocabulary.json", "answers.json"
 TOKENIZER, TEXT_ENCODER = "tokenizer.json", "text_encoder.onnx"
 _KEYS: dict[str, type | tuple[type, ...]] = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from PIL import Image
@@ -26,8 +27,9 @@ from coattn.features.extract.extractors.patches import Patches
 from coattn.features.extract.images import ImageSource, load_image
 
 from .beam import NEVER
-from .folder import DECODER, EXTRACTOR, MODEL, TEXT_ENCODER, ExportedFolder, read_folder
+from .folder import DECODER, EXTRACTOR, IMAGE_SIDE, MODEL, TEXT_ENCODER, ExportedFolder, read_folder
 from .generator import Generator
+from .inputs import INPUTS, image_inputs, mask, padded
 from .text import QuestionTokenizer
 
 if TYPE_CHECKING:
@@ -78,7 +80,9 @@ class Predictor:
         self._generator = None
         if folder.config["search"] is not None:
             self._generator = Generator(self._session, self._open(DECODER))
+        self._image_side = None if self._inputs.issubset(INPUTS) else self._open(IMAGE_SIDE)
         self._text_encoder = self._open(TEXT_ENCODER) if TEXT_ENCODER in folder.config["sha256"] else None
+        self._known: WeakKeyDictionary[EncodedImage, dict[str, np.ndarray]] = WeakKeyDictionary()
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, num_threads: int | None = None) -> Self:
@@ -147,6 +151,13 @@ class Predictor:
             )
         return answers
 
+    def image_inputs(self, image: EncodedImage) -> dict[str, np.ndarray]:
+        """The arrays of an image that the model reads, by name; computed once for all questions about it."""
+        if image not in self._known:
+            values = image_inputs(image.features, image.boxes, image.size, self._image_side)
+            self._known[image] = {name: value for name, value in values.items() if name in self._inputs}
+        return self._known[image]
+
     @cached_property
     def safeguards(self) -> Safeguards:
         """The reasons to doubt an answer that the export knows."""
@@ -156,15 +167,11 @@ class Predictor:
         self, images: Sequence[EncodedImage], questions: Sequence[np.ndarray], top_k: int
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each pair of image and question logits (A,), and the answers: numbers (A,), or word ids (A, S)."""
-        question, question_mask = _padded(questions)
-        regions, region_mask = _padded([image.features for image in images])
-        values = {
-            "question": question,
-            "question_mask": question_mask,
-            "regions": regions,
-            "region_mask": region_mask,
-            "boxes": _padded([image.boxes for image in images])[0],
-            "image_sizes": np.array([image.size for image in images], np.float32),
+        known = [self.image_inputs(image) for image in images]
+        values = {name: padded([one[name] for one in known]) for name in known[0]} | {
+            "question": padded(questions),
+            "question_mask": mask([len(question) for question in questions]),
+            "region_mask": mask([len(image.features) for image in images]),
         }
         if self._generator is not None:
             search = self.folder.config["search"]
@@ -180,8 +187,8 @@ class Predictor:
         ids = [self._token_ids(question) for question in questions]
         if self._text_encoder is None:
             return ids
-        padded, mask = _padded(ids)
-        rows = self._text_encoder.run(None, {"question": padded, "question_mask": mask})[0]
+        batch = {"question": padded(ids), "question_mask": mask([len(one) for one in ids])}
+        rows = self._text_encoder.run(None, batch)[0]
         return [row[: len(one)] for row, one in zip(rows, ids, strict=True)]
 
     def _token_ids(self, question: str) -> np.ndarray:
@@ -270,21 +277,6 @@ def _log_odds(log_probs: np.ndarray) -> np.ndarray:
     """`coattn.metrics.calibration.log_odds`, in numpy."""
     log_probs = np.minimum(log_probs, np.float32(-1e-7))
     return log_probs - np.log(-np.expm1(log_probs))
-
-
-def _padded(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (n, ...) of various n -> (B, N, ...) with zeros at padding, and the mask (B, N), True = real.
-
-    A single row is not copied.
-    """
-    if len(rows) == 1 and len(rows[0]):
-        return rows[0][None], np.ones((1, len(rows[0])), bool)
-    size = max(1, *map(len, rows))
-    values = np.zeros((len(rows), size, *rows[0].shape[1:]), rows[0].dtype)
-    mask = np.zeros((len(rows), size), bool)
-    for number, row in enumerate(rows):
-        values[number, : len(row)], mask[number, : len(row)] = row, True
-    return values, mask
 
 
 def _warn(message: str) -> None:
