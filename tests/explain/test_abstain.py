@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from coattn.explain.abstain import UNLIKE, Safeguards
+from coattn.explain.abstain import TOO_LONG, UNLIKE, Safeguards
 from coattn.explain.answers import UNSURE, Answer, Answers
 from coattn.explain.image_index import ImageIndex, mean_features
 from coattn.features.encoded import EncodedImage
 from coattn.metrics.certificate import Certificate
 from coattn.text.vocabulary import Vocabulary
 
-WORDS = Vocabulary(["what", "color", "is", "it"])
+WORDS = Vocabulary(["what", "color", "is", "it"], longest=5)
 RISKY = Certificate(0.01, None, 0.0, 0.0, 500, 500)
 SAFE = Certificate(0.05, 0.9, 0.8, 0.01, 500, 500)
 
@@ -55,6 +55,7 @@ def test_a_sure_answer_is_kept(tmp_path: Path) -> None:
         ({"confidence": 1.0, "max_risk": 0.02}, "A risk of 2 % could not be certified for this model."),
         ({"offset": 50.0}, UNLIKE),
         ({"question": "what is the pink hexagon"}, "The model does not know the words “pink”, “hexagon”."),
+        ({"question": "what color is it it it"}, TOO_LONG),
         ({"question": "这是什么颜色?"}, "The model does not know the word “这是什么颜色”."),
     ],
 )

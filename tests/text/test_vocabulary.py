@@ -121,12 +121,26 @@ def test_an_empty_vocabulary_is_refused(build: Any, message: str) -> None:
         build()
 
 
-@pytest.mark.parametrize("kind", [Vocabulary, AnswerVocabulary])
-def test_json_round_trip(kind: type[Vocabulary] | type[AnswerVocabulary]) -> None:
+def test_json_round_trip() -> None:
     texts = ["dog", "日本", "don't", '"', "\\", "a b"]
-    value = json.loads(json.dumps(kind(texts).to_json()))
+    value = json.loads(json.dumps(AnswerVocabulary(texts).to_json()))
     assert value == texts
-    assert kind.from_json(value).to_json() == texts
+    assert AnswerVocabulary.from_json(value).to_json() == texts
+    value = json.loads(json.dumps(Vocabulary(texts, longest=3).to_json()))
+    assert value == {"tokenizer": "plain", "longest": 3, "words": texts}
+    assert Vocabulary.from_json(value).to_json() == value
+    for earlier in (texts, {"tokenizer": "plain", "words": texts}):
+        assert Vocabulary.from_json(earlier).to_json() == value | {"longest": None}
+    with pytest.raises(ValueError, match="longest must be a positive number, got 'many'"):
+        Vocabulary.from_json(value | {"longest": "many"})
+
+
+def test_a_question_may_be_longer_than_those_of_training() -> None:
+    vocabulary = Vocabulary.build(QUESTIONS)
+    assert vocabulary.longest == 5
+    assert not vocabulary.is_too_long("what, is red? the dog!")
+    assert vocabulary.is_too_long("is the dog red is the")
+    assert not Vocabulary(vocabulary.words).is_too_long("is " * 1000)
 
 
 @pytest.mark.parametrize("kind", [Vocabulary, AnswerVocabulary])

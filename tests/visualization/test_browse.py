@@ -164,6 +164,8 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
       await filter("correct", "wrong"); outcome.wrong = rows();
       await filter("text", "number 11"); outcome.found = rows();
       $("reset").click(); outcome.again = rows();
+      const pair = document.querySelector(".pair"); pair.focus(); pair.click();
+      outcome.confused = rows(); outcome.focused = document.activeElement.className;
       outcome.fits = document.documentElement.scrollWidth <= innerWidth;
     """
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -175,6 +177,17 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         "wrong": 6,
         "found": 1,
         "again": 24,
+        "confused": 6,
+        "focused": "pair",
         "fits": True,
         "outside": [],
     }
+
+    write_page(tmp_path / "plain.html", Results(results.answers), records, "exact_match", title="plain")
+    steps = """
+      const shown = (row) => [...row.children].filter((cell) => cell.style.display !== "none").length;
+      outcome.columns = [shown(document.querySelector("thead tr")), shown($("rows").firstChild)];
+    """
+    page = (tmp_path / "plain.html").read_text(encoding="utf-8")
+    (tmp_path / "used.html").write_text(page.replace("</body>", f"{script(steps)}</body>"), encoding="utf-8")
+    assert outcome((tmp_path / "used.html").as_uri(), tmp_path / "profile") == {"columns": [7, 7], "outside": []}

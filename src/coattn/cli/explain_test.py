@@ -16,7 +16,6 @@ EXAMPLE = """\
   coattn explain-test runs/mine/model
   coattn explain-test runs/mine/model --config configs/mine.yaml --methods dependence attention shapley \\
       --json faithfulness.json --curve faithfulness.png"""
-DEFAULT = ("dependence", "attention", "rollout")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--methods",
         metavar="NAME",
         nargs="+",
-        default=list(DEFAULT),
-        help=f"Which methods to measure (default {' '.join(DEFAULT)}).",
+        default=[],
+        help="Which methods to measure (default dependence, and attention and rollout if the model has maps).",
     )
     parser.add_argument(
         "--questions", metavar="N", type=positive, default=300, help="How many questions (default 300)."

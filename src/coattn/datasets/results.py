@@ -11,6 +11,8 @@ it in the same way. The others are those of `coattn ask --json`, except that a w
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -160,7 +162,9 @@ def _lines_by_question(path: Path, records: Sequence[Record]) -> dict[int | str,
 
 
 def write_results(path: str | Path, results: Results, records: Sequence[Record], *, form: str = "vqa") -> None:
-    """Write a result file as an evaluation server accepts it, atomically. `read_results` reads all of these forms.
+    """Write a result file as an evaluation server accepts it, or a table for people ("csv"), atomically.
+
+    `read_results` reads all of these forms but the table.
 
     Args:
         path: the file.
@@ -216,11 +220,31 @@ def _vizwiz(results: Results, records: Iterable[Record]) -> str:
     )
 
 
+def _csv(results: Results, records: Iterable[Record]) -> str:
+    """A table for people: the question, the answer, its confidence and its doubts."""
+    table = io.StringIO()
+    writer = csv.writer(table)
+    columns = ["answer", *(["confidence"] if results.confidences else []), *(Doubt._fields if results.doubts else ())]
+    writer.writerow(["question_id", "image_id", "question", *columns])
+    for record in records:
+        cells = _answer(results, record.question_id)
+        if results.doubts:
+            doubt = results.doubts[record.question_id]
+            cells |= {
+                "withheld": "yes" if doubt.withheld else "no",
+                "reasons": " ".join(doubt.reasons),
+                "unknown_words": ", ".join(doubt.unknown_words),
+            }
+        writer.writerow([record.question_id, record.image_id, record.question, *cells.values()])
+    return table.getvalue()
+
+
 FORMS: dict[str, Callable[[Results, Iterable[Record]], str]] = {
     "vqa": _vqa,
     "gqa": _gqa,
     "clevr": _clevr,
     "vizwiz": _vizwiz,
+    "csv": _csv,
 }
 
 
@@ -258,4 +282,6 @@ def _share(value: Any, key: str, where: Place) -> float:
 
 def default_name(split: str, form: str) -> str:
     """The file name for the results of a split: "test.json" in the form "vqa", "test.gqa.json" in the form "gqa"."""
-    return f"{split}.json" if form == "vqa" else f"{split}.{form}.{'txt' if form == 'clevr' else 'json'}"
+    return {"vqa": f"{split}.json", "csv": f"{split}.csv", "clevr": f"{split}.clevr.txt"}.get(
+        form, f"{split}.{form}.json"
+    )

@@ -1,13 +1,14 @@
 """Reasons to doubt an answer, and when to withhold it.
 
-An answer is doubted for three reasons:
+An answer is doubted for four reasons:
 
 (a) its confidence does not keep the wished risk, by the model's risk certificate (only if a risk is wished for);
 (b) its image is unlike the training images, by the model's index of them;
-(c) its question has content words that the model does not know.
+(c) its question has content words that the model does not know;
+(d) its question is longer than any training question, by the model's vocabulary.
 
-With a wished risk, (a), (b) and more than one unknown word withhold the answer. A single unknown word is only named,
-unless the model knows no other word of the question. Without a wished risk all reasons are warnings.
+With a wished risk, (a), (b), (d) and more than one unknown word withhold the answer. A single unknown word is only
+named, unless the model knows no other word of the question. Without a wished risk all reasons are warnings.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from coattn.explain.image_index import QUANTILE, ImageIndex, mean_features
 from coattn.metrics.certificate import Certificate, certified_threshold
 from coattn.serialization.files import CERTIFICATE, CONFIG, IMAGE_INDEX
 from coattn.serialization.sections import write_section
-from coattn.text.vocabulary import knows_no_word, unknown_words
+from coattn.text.vocabulary import Vocabulary, knows_no_word, unknown_words
 
 SECTION = "When to believe it"
 UNLIKE = "The image is unlike the images that the model was trained on."
+TOO_LONG = "The question has more words than any training question."
 
 
 class EncodedImage(Protocol):
@@ -161,8 +163,11 @@ class Safeguards:
         reasons = [] if max_risk is None else self._risk_reasons(confidence, max_risk)
         unknown = unknown_words(question, reader)
         not_understood = len(unknown) > 1 or (len(unknown) == 1 and knows_no_word(question, reader))
-        withheld = max_risk is not None and not answer_anyway and (bool(reasons) or unlike or not_understood)
+        too_long = isinstance(reader, Vocabulary) and reader.is_too_long(question)
+        doubtful = bool(reasons) or unlike or not_understood or too_long
+        withheld = max_risk is not None and not answer_anyway and doubtful
         reasons += [UNLIKE] if unlike else []
+        reasons += [TOO_LONG] if too_long else []
         if unknown:
             named = ", ".join(f"“{word}”" for word in unknown)
             reasons.append(f"The model does not know the word{'s' if len(unknown) > 1 else ''} {named}.")

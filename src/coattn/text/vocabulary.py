@@ -13,6 +13,7 @@ from coattn.text.tokenizer import TOKENIZERS, has_unspaced_script, normalize_tex
 PAD = 0
 UNK = 1
 _NUM_SPECIAL = 2
+_BLOCK = 10_000  # questions that are held as words at a time
 
 
 class Vocabulary:
@@ -21,13 +22,18 @@ class Vocabulary:
     Args:
         words: distinct, not empty, without the two specials.
         tokenizer: how questions are split into words, a name in `coattn.text.tokenizer.TOKENIZERS`.
+        longest: the number of words of the longest training question; None if it is not known.
 
     Attributes:
         words: as given, as a tuple; the word of id i is `words[i - 2]`.
+        longest: as given.
     """
 
-    def __init__(self, words: Sequence[str], *, tokenizer: str = "plain") -> None:
+    def __init__(self, words: Sequence[str], *, tokenizer: str = "plain", longest: int | None = None) -> None:
         self.words, self.tokenizer = checked_texts(words, "a question vocabulary"), tokenizer
+        if longest is not None and (type(longest) is not int or longest < 1):
+            raise ValueError(f"a question vocabulary's longest must be a positive number, got {longest!r:.40}")
+        self.longest = longest
         if not isinstance(tokenizer, str) or tokenizer not in TOKENIZERS:
             known = ", ".join(TOKENIZERS)
             raise ValueError(f"a question vocabulary's tokenizer must be one of {known}, got {tokenizer!r:.40}")
@@ -46,6 +52,10 @@ class Vocabulary:
     def __contains__(self, word: str) -> bool:
         """Whether a token of `tokens` is known."""
         return word in self._ids
+
+    def is_too_long(self, question: str) -> bool:
+        """Whether a question has more words than any training question; False where their number is not known."""
+        return self.longest is not None and len(self.tokens(question)) > self.longest
 
     def tokens(self, question: str, *, max_tokens: int | None = None) -> list[str]:
         """The words of a question, known or not, cut at the end to `max_tokens`."""
@@ -77,26 +87,30 @@ class Vocabulary:
         if tokenizer == "plain" and any(map(has_unspaced_script, questions)):
             tokenizer = "characters"
         split = cls([], tokenizer=tokenizer).tokens
-        counts = Counter(chain.from_iterable(map(split, questions)))
+        counts: Counter[str] = Counter()
+        longest = 0
+        for start in range(0, len(questions), _BLOCK):
+            rows = [split(question) for question in questions[start : start + _BLOCK]]
+            counts.update(chain.from_iterable(rows))
+            longest = max(longest, *map(len, rows))
         words = most_common(counts, min_count)
         if not words:
             raise ValueError(f"no word occurs {min_count} times in the questions ({len(counts)} distinct words)")
-        return cls(words, tokenizer=tokenizer)
+        return cls(words, tokenizer=tokenizer, longest=longest)
 
-    def to_json(self) -> list[str] | dict[str, Any]:
-        """The words as JSON values; an object with the tokenizer's name unless that is "plain"."""
-        words = list(self.words)
-        return words if self.tokenizer == "plain" else {"tokenizer": self.tokenizer, "words": words}
+    def to_json(self) -> dict[str, Any]:
+        """The vocabulary as JSON values."""
+        return {"tokenizer": self.tokenizer, "longest": self.longest, "words": list(self.words)}
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The vocabulary that `to_json` described.
+        """The vocabulary that `to_json` described; earlier ones are a list of words, or lack the longest question.
 
         Raises:
             ValueError: it is not a list of distinct words, nor that with the name of a tokenizer.
         """
-        if isinstance(value, dict) and value.keys() == {"tokenizer", "words"}:
-            return cls(value["words"], tokenizer=value["tokenizer"])
+        if isinstance(value, dict) and {"tokenizer", "words"} <= value.keys() <= {"tokenizer", "words", "longest"}:
+            return cls(value["words"], tokenizer=value["tokenizer"], longest=value.get("longest"))
         return cls(value)
 
 

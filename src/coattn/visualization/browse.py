@@ -80,7 +80,7 @@ def page_data(
     explain: Explainer | None = None,
 ) -> dict[str, Any]:
     """The data of the page as plain values; see `write_page`. Questions that do not count are left out."""
-    judgement = judge(results, records, metric)
+    judgement = judge(results, records, metric, where=title)
     scores = summarize(judgement, results, records, metric)
     answers = {str(question_id): answer for question_id, answer in results.answers.items()}
     doubts = {str(question_id): doubt for question_id, doubt in results.doubts.items()}

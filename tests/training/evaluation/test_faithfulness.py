@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from coattn.cli import main
 from coattn.explain.faithful import CONTROL
 from coattn.predictor import Predictor
+from coattn.training.evaluation.faithfulness import _possible
 
 
 def test_explain_test_measures_and_keeps(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,3 +34,13 @@ def test_explain_test_measures_and_keeps(config: Path, tmp_path: Path, capsys: p
     ):
         assert main(["explain-test", str(model), *wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_model_without_maps_over_regions_is_explained_by_what_it_depends_on() -> None:
+    weights = np.ones((1, 1, 4))
+    assert _possible({"pooling.question": weights}) == ["dependence"]
+    assert _possible({"pooling.question": weights, "pooling.regions": weights}) == [
+        "dependence",
+        "attention",
+        "rollout",
+    ]

@@ -22,5 +22,5 @@ def attention(maps: Mapping[str, np.ndarray], side: Side) -> np.ndarray:
     """
     name = default_map(maps, side)
     if name not in maps:
-        raise ValueError(f"this model has no attention map over the {side}; use method='dependence'")
+        raise ValueError(f"this model has no attention map over the {side}; choose the method dependence")
     return maps[name].mean((0, 1))

@@ -24,7 +24,7 @@ def rollout(maps: Mapping[str, np.ndarray], side: Side) -> np.ndarray:
     """
     start = {side: attention(maps, side) for side in ("regions", "question") if _has(maps, side)}
     if "regions" not in start:
-        raise ValueError("this model has no attention map over the regions; use method='dependence'")
+        raise ValueError("this model has no attention map over the regions; choose the method dependence")
     # `reached[who]` (n, T + R) holds the share of each input in each vector of `who`.
     lengths = {"question": _length(maps, "question"), "regions": len(start["regions"])}
     inputs = np.eye(sum(lengths.values()))

@@ -83,10 +83,12 @@ class Answering:
     def predict(self) -> None:
         """Answer questions whose answers need not be known, and write the answers."""
         form, max_risk, anyway = (self.settings[name] for name in ("format", "max_risk", "answer_anyway"))
+        if form == "vqa" and (self.settings.output or "").endswith(".csv"):
+            form = "csv"
         if form not in FORMS:
             raise ValueError(f"--format is {form!r}, must be one of {', '.join(FORMS)}")
         check_max_risk(max_risk, anyway)
-        if max_risk is not None and form != "vqa":
+        if max_risk is not None and form not in ("vqa", "csv"):
             raise ValueError(f"--format {form} has no place for withheld answers; leave out --format or --max-risk")
         if max_risk is not None and not self.checkpoint.is_dir():
             model = self._model_directory()

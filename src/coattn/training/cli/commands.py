@@ -151,7 +151,7 @@ class _CommandLine(LightningCLI):
             parser.add_argument("--explain", action="store_true", help=text)
         if subcommand == "predict":
             parser.add_argument("--output", type=str | None, default=None, help="Result file to write.")
-            text = f"Evaluation server whose format the result file has: {', '.join(FORMS)}."
+            text = f"Format of the result file, of an evaluation server or a table: {', '.join(FORMS)}."
             parser.add_argument("--format", type=str, default="vqa", help=text)
             text = "Withhold answers unless at most this share of them is wrong, for example 0.05 (see `coattn ask`)."
             parser.add_argument("--max-risk", type=float | None, metavar="SHARE", default=None, help=text)

@@ -54,6 +54,14 @@ class Vocabularies(NamedTuple):
         return cls(words, answers_from_json(value["answers"]))
 
 
+def _without_longest(vocabularies: Mapping[str, Any]) -> dict[str, Any]:
+    """Vocabularies as JSON values without the length of the longest question, which earlier checkpoints do not have."""
+    words = vocabularies["words"]
+    if isinstance(words, list):
+        words = Vocabulary(words).to_json()
+    return {**vocabularies, "words": words if words is None else {**words, "longest": None}}
+
+
 def read_vocabularies(path: str | os.PathLike[str]) -> Vocabularies:
     """The vocabularies of a checkpoint (`.ckpt`) or a model directory.
 
@@ -232,7 +240,7 @@ class TextInputs:
         Raises:
             ValueError: the vocabularies differ.
         """
-        if state["vocabularies"] != self.vocabularies.to_json():
+        if _without_longest(state["vocabularies"]) != _without_longest(self.vocabularies.to_json()):
             raise ValueError("the vocabularies differ from the checkpoint's; set vocabulary_from to the checkpoint")
         self.word_vectors_record = state.get("word_vectors")
         if self.embeddings is None:

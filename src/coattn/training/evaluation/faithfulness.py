@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,15 @@ from coattn._internal.progress import progress
 from coattn.explain.ablation import Ablation
 from coattn.explain.attribution import find_method, region_values
 from coattn.explain.faithful import NUM_OTHERS, QuestionScores, measure
+from coattn.explain.maps import default_map
+from coattn.explain.methods import METHODS
 from coattn.nn import VQAGenerator
 from coattn.nn.decoder import PAD
 from coattn.serialization.directory import ModelDirectory
 from coattn.training.data.batches import Batch
 from coattn.training.data.module import VQADataModule
+
+USUAL_METHODS = ("dependence", "attention", "rollout")
 
 
 @torch.inference_mode()
@@ -24,7 +29,7 @@ def measure_explanations(
     directory: ModelDirectory,
     data: VQADataModule,
     split: str,
-    methods: list[str],
+    methods: Sequence[str] = (),
     *,
     num_questions: int = 300,
     device: torch.device | str = "cpu",
@@ -35,7 +40,8 @@ def measure_explanations(
         directory: the model.
         data: its data; the training images give the mean feature that stands in for a removed region.
         split: whose questions, for example "val".
-        methods: names of `METHODS`; the values of the first serve as the control of other questions.
+        methods: names of `METHODS`; the values of the first serve as the control of other questions. None given means
+            `USUAL_METHODS`, without those that read maps if the model has none over the regions.
         num_questions: how many questions, drawn at random. Questions on images of fewer than two regions are left out.
         device: where the model runs.
 
@@ -58,6 +64,7 @@ def measure_explanations(
                 if position not in chosen or int(batch.region_mask[row].sum()) < 2:
                     continue
                 asked, maps = _ask(directory, model, batch, row)
+                methods = methods or _possible(maps)
                 values: dict[str, np.ndarray] = {}
                 seconds: dict[str, float] = {}
                 for method in methods:
@@ -76,6 +83,12 @@ def measure_explanations(
     if not found:
         raise ValueError(f"the {split} questions have no two images with at least two regions: nothing can be measured")
     return found
+
+
+def _possible(maps: Mapping[str, np.ndarray]) -> list[str]:
+    """The usual methods that a model with these maps can have."""
+    has_map = default_map(maps, "regions") in maps
+    return [name for name in USUAL_METHODS if has_map or METHODS[name].from_maps is None]
 
 
 def _ask(directory: ModelDirectory, model: Any, batch: Batch, row: int) -> tuple[Ablation, dict[str, np.ndarray]]:

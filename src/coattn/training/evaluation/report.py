@@ -25,7 +25,6 @@ from coattn.training.evaluation.faithfulness import measure_explanations
 from coattn.training.task import VQATask
 
 MODEL, TWIN, PRIOR = "model", "question only", "prior"
-_EXPLAINED = ["dependence", "attention"]  # the methods that are measured on request
 
 
 @dataclass(frozen=True)
@@ -143,8 +142,8 @@ def report_answers(
     if explained is None:
         return report
     try:
-        questions = measure_explanations(load_directory(explained), data, "test", _EXPLAINED, device=device)
-    except ValueError as error:  # too few images, or a model without attention maps: the rest of the report holds
+        questions = measure_explanations(load_directory(explained), data, "test", device=device)
+    except ValueError as error:  # for example too few images; the rest of the report holds
         return replace(report, unexplained=str(error))
     return replace(report, explanations=summary(questions, "test"))
 
