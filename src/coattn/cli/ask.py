@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Ask a trained model about an image: the best answers with their confidence, the reasons to doubt
 them, and a picture of what the best answer depends on.
-With --table it answers all rows of a CSV with the columns image and question."""
+With --table it answers all rows of a table with the columns image and question."""
 EXAMPLE = """\
   coattn ask runs/mine/model kitchen.jpg "what is on the table?" "how many people are there?" --map kitchen.png
   coattn ask runs/mine/model kitchen.jpg "what is on the table?" --map t.png --map-name layers.0.question_to_regions \\
@@ -63,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SHARE",
         help="Withhold answers unless at most this share of them is wrong, for example 0.05. Images unlike those of "
-        "training and several unknown words withhold an answer too; without this option they are warnings.",
+        "training, several unknown words, and questions without a known word withhold an answer too; without this "
+        "option they are warnings.",
     )
     doubt.add_argument(
         "--answer-anyway", action="store_true", help="Show the answers that would be withheld, with the reasons."

@@ -1,6 +1,6 @@
 """Rows of Parquet and Arrow files, as the library `datasets` of Hugging Face writes them, with or without images.
 
-Read by pyarrow (the extra "parquet"). Names of class labels and columns of images are told by the schema's metadata.
+Read by pyarrow (the extra "parquet"). The names of class labels and the columns of images are in the schema's metadata.
 """
 
 from __future__ import annotations

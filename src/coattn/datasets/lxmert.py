@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from coattn.datasets.json_entries import Place, type_name
-from coattn.datasets.published import coco_names, identifier, itself, rest, texts
+from coattn.datasets.published import coco_names, identifier, named_like_id, rest, texts
 from coattn.datasets.reader import published_reader
 from coattn.datasets.records import Record, answer_type_of
 from coattn.datasets.split_files import Format, read_format
@@ -61,7 +61,7 @@ def _answers(where: Place, label: Any, split: str) -> tuple[str, ...]:
 
 
 def _image_names(image_id: int | str) -> list[str]:
-    return coco_names(image_id) if isinstance(image_id, int) else itself(image_id)
+    return coco_names(image_id) if isinstance(image_id, int) else named_like_id(image_id)
 
 
 LXMERT = Format(

@@ -22,7 +22,7 @@ from coattn.datasets.records import Record, default_metric
 VALIDATION_NOTE = "train and val are together the official training split"
 
 
-def itself(image_id: int | str) -> list[str]:
+def named_like_id(image_id: int | str) -> list[str]:
     """File name of an image that is named like its id."""
     return [str(image_id)]
 
@@ -158,7 +158,7 @@ class PublishedFiles:
         *,
         metric: str = "exact_match",
         images: str | Path | None = None,
-        image_names: Callable[[int | str], Sequence[str]] = itself,
+        image_names: Callable[[int | str], Sequence[str]] = named_like_id,
         val_fraction: float = 0.0,
         notes: Sequence[str] = (),
     ) -> Dataset:

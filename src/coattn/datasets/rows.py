@@ -45,7 +45,7 @@ class Rows(NamedTuple):
 
 
 def read_rows(path: str | Path, *, encoding: str = "utf-8", delimiter: str | None = None) -> Rows:
-    """Read a table; its kind is told by the suffix of the file.
+    """Read a table of the kind that the suffix of the file names.
 
     Args:
         path: a `.csv` or `.tsv` with a header line, a `.json` with a list of objects, or a `.jsonl`.

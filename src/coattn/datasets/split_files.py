@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coattn.datasets.json_entries import File, Place, read_json_list, read_json_table, without_collector
 from coattn.datasets.prepared import Dataset
-from coattn.datasets.published import PublishedFiles, itself
+from coattn.datasets.published import PublishedFiles, named_like_id
 from coattn.datasets.records import Record
 
 _ORDER = ("train", "val")
@@ -33,7 +33,7 @@ class Format:
     Attributes:
         name: name of the reader, for example "slake en".
         files: split to the possible names of its file, best first.
-        record: returns the record of an entry, given the split of its file; it may name another split itself.
+        record: returns the record of an entry, given the split of its file; it may name another split.
         entries: reads the entries of a file.
         metric: "exact_match" or "vqa_accuracy"; "" chooses it by the number of answers.
         image_names: returns the possible file names of an image.
@@ -45,7 +45,7 @@ class Format:
     record: Callable[[Place, str], Record]
     entries: Callable[[File], Iterable[Place]] = json_list
     metric: str = "exact_match"
-    image_names: Callable[[int | str], Sequence[str]] = itself
+    image_names: Callable[[int | str], Sequence[str]] = named_like_id
     notes: Sequence[str] = ()
 
 

@@ -37,7 +37,7 @@ Columns are found by these names in any case, or are named by --column:
   question_id    the row number by default
   split          train, val or test; by default images are divided at random with a fixed seed
   group          what must stay in one split, for example the patient (--group COLUMN); never found by name
-  answer_type    yes/no, number or other, by default told by the answer
+  answer_type    yes/no, number or other, by default derived from the answer
   question_type
 An image, all byte-identical copies of a picture, and all images of a group stay in one split. A folder holds one file
 per split (train.jsonl, validation.csv, test-00000-of-00002.parquet), or the result of Dataset.save_to_disk, with or
@@ -69,7 +69,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", choices=METRICS, help="Judge by this metric; by default it depends on the answers.")
     parser.add_argument("--encoding", default="utf-8", help="Encoding of the file (default utf-8).")
     parser.add_argument(
-        "--delimiter", choices=DELIMITERS, help="Separator of the cells of a CSV; by default it is told by the header."
+        "--delimiter", choices=DELIMITERS, help="Separator of the cells of a CSV; by default it is found in the header."
     )
     parser.add_argument("--skip-bad-rows", action="store_true", help=SKIP_BAD_ROWS)
 

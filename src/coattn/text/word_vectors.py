@@ -146,7 +146,7 @@ class _Taken:
         return sum(word != self._spelled[number] for number, word in self._taken.items())
 
     def wanting(self, word: str) -> Iterator[int]:
-        """The ids that have no vector yet, or one of a word that is spelled less like them than this one."""
+        """The ids without a vector so far, or with that of a word in another case, if this is their spelling."""
         for number in self._numbers.get(word.lower(), ()):
             if self._taken.get(number) == word:
                 self.num_duplicates += 1

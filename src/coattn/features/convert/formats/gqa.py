@@ -14,7 +14,7 @@ import h5py
 from coattn._internal.files import read_json
 from coattn.features.convert.formats.arrays import as_rows
 from coattn.features.convert.formats.base import FileSource, ImageRegions, SourceImage, number
-from coattn.features.convert.formats.grid import cells_first
+from coattn.features.convert.formats.grid import regions_of_grid
 from coattn.features.convert.formats.hdf5 import open_hdf5, rows_of
 
 _KINDS = {"objects": "gqa-objects", "spatial": "gqa-grid"}
@@ -67,7 +67,7 @@ class GqaHdf5(FileSource):
         if self.kind == "spatial":
             if features.ndim != 3:
                 raise ValueError(f"features have shape {features.shape}, not (D, H, W)")
-            return cells_first(features)
+            return regions_of_grid(features)
         info: dict[str, Any] = self._info[entry.name]
         count = number(info.get("objectsNum"), "objectsNum")
         boxes = as_rows(rows_of(self._files[file], "bboxes", index), "bboxes")

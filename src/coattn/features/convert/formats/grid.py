@@ -42,7 +42,7 @@ class GridFeats(FolderSource):
         if not isinstance(grid, Tensor) or grid.dim() not in (3, 4) or (grid.dim() == 4 and len(grid) != 1):
             shape = f"a tensor of shape {tuple(grid.shape)}" if isinstance(grid, Tensor) else type(grid).__name__
             raise ValueError(f"holds {shape}, not one grid (1, D, H, W)")
-        return cells_first(grid.reshape(grid.shape[-3:]).float().numpy())
+        return regions_of_grid(grid.reshape(grid.shape[-3:]).float().numpy())
 
 
 class ClevrIep(FileSource):
@@ -64,14 +64,14 @@ class ClevrIep(FileSource):
 
     def read(self, entry: SourceImage) -> ImageRegions:
         """Read one image."""
-        return cells_first(rows_of(self._file, "features", entry.key))
+        return regions_of_grid(rows_of(self._file, "features", entry.key))
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def cells_first(grid: np.ndarray) -> ImageRegions:
+def regions_of_grid(grid: np.ndarray) -> ImageRegions:
     """Regions from a grid (D, H, W): one for each cell, row by row."""
     dim, rows, columns = grid.shape
     cells = np.ascontiguousarray(grid.reshape(dim, rows * columns).T, np.float32)

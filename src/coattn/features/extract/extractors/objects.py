@@ -22,7 +22,7 @@ class Objects:
     pixels of one other color that touch by their sides. An image without any is one region, the whole of it.
 
     - 0-2: mean red, green and blue, in [0, 1]
-    - 3-4: center of mass x, y, in parts of the image's width and height; so are the next lengths and areas
+    - 3-4: center of mass x, y, as fractions of the image's width and height, like all further lengths and areas
     - 5-6: width and height of the bounding box
     - 7: area
     - 8: share of the bounding box that is filled: 1 for an upright rectangle, pi / 4 for an ellipse
