@@ -18,6 +18,7 @@ from coattn.features.store.reader import StoreWriter
 from coattn.predictor import Predictor
 from coattn.serialization.directory import load_directory
 from coattn.weights import from_openvqa
+from coattn.weights.dictionaries import read_answers
 from coattn.weights.pickles import read_checkpoint
 
 BOTTOM_UP = {"name": "bottom-up", "settings": {}, "weights": None, "versions": {}}
@@ -53,6 +54,11 @@ def test_openvqa(files: Callable[..., dict[str, Path]], name: str, model: str) -
         torch.testing.assert_close(logits, golden["out/logits"], atol=1e-5, rtol=0)
     direct = from_openvqa(part(golden, "sd"), load_config(name), num_tokens=14, num_regions=regions.shape[1])
     assert torch.equal(logits, direct(question, regions, **inputs).logits)
+
+
+def test_a_dictionary_from_number_to_answer_is_read(tmp_path: Path) -> None:
+    path = write_json(tmp_path / "idx2ans.json", {"1": "no", "0": "yes", "2": "0"})
+    assert read_answers(path, num_answers=3).answers == ("yes", "no", "0")
 
 
 def test_questions_are_collected_in_their_order(files: Callable[..., dict[str, Path]]) -> None:

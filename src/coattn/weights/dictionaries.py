@@ -17,7 +17,8 @@ _PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth")
 def read_answers(path: str | os.PathLike[str], *, num_answers: int) -> AnswerVocabulary:
     """Read the answers, in the order of the logits, from an `answer_dict.json`.
 
-    The file holds `[answer -> number, ...]` or a list of answers. The empty answer of openvqa's list is kept.
+    The file holds `[answer -> number, ...]`, one dict in either direction, or a list of answers. The empty answer of
+    openvqa's list is kept.
 
     Raises:
         ValueError: the file is not such a dictionary, or does not have `num_answers` answers.
@@ -101,11 +102,17 @@ def _read(path: str | os.PathLike[str]) -> Any:
 
 
 def _numbered(value: Any, where: str) -> list[str]:
-    """The texts in the order of their numbers, from a list, a dict text -> number, or a list that begins with one."""
+    """The texts in the order of their numbers.
+
+    They come from a list, a dict text -> number, a dict number -> text, or a list that begins with such a dict.
+    """
     if isinstance(value, list) and value and isinstance(value[0], dict):
         value = value[0]
     if isinstance(value, Mapping):
-        if sorted(map(str, value.values())) != sorted(map(str, range(len(value)))):
+        numbers = sorted(map(str, range(len(value))))
+        if sorted(value) == numbers and all(isinstance(text, str) for text in value.values()):
+            return [value[str(number)] for number in range(len(value))]
+        if sorted(map(str, value.values())) != numbers:
             raise ValueError(
                 f"{where} must have each number from 0 to {len(value) - 1} exactly once; this one does not"
             )
