@@ -61,7 +61,12 @@ def test_a_returned_error_leaves_the_batch_whole() -> None:
     async def main() -> list[object]:
         with ThreadPoolExecutor(1) as executor:
             batcher: Batcher[int, int] = Batcher(run, executor, max_batch=8, max_waiting=100)
-            return await asyncio.gather(*(batcher.submit([n]) for n in range(3)), return_exceptions=True)
+            all_wait = threading.Event()
+            executor.submit(all_wait.wait, 10)
+            requests = [asyncio.create_task(batcher.submit([n])) for n in range(3)]
+            await asyncio.sleep(0)
+            all_wait.set()
+            return await asyncio.gather(*requests, return_exceptions=True)
 
     first, error, last = asyncio.run(main())
     assert (first, last, sizes) == ([0], [2], [3])

@@ -6,6 +6,7 @@ A batch is whatever has arrived while the batch before it was computed; no timer
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Generic, TypeVar
@@ -26,8 +27,8 @@ class Batcher(Generic[_Item, _Result]):
     If the function raises for a batch, it runs again for each item, so that one bad item fails alone.
 
     Args:
-        run: from a batch of items to one result for each, in order, or what to raise for it; called in `executor`.
-        executor: where `run` is called, one batch at a time.
+        run: from a batch of items to one result for each, in order, or what to raise for it.
+        executor: has one thread, in which `run` and `observe` are called.
         max_batch: the most items of a batch.
         max_waiting: the most items that may wait for their batch.
         observe: called with the size of each batch.
@@ -43,9 +44,8 @@ class Batcher(Generic[_Item, _Result]):
         observe: Callable[[int], object] = lambda size: None,
     ) -> None:
         self._run, self._executor, self._max_batch, self._observe = run, executor, max_batch, observe
-        self._waiting: asyncio.Queue[tuple[_Item, asyncio.Future[_Result]]] = asyncio.Queue()
+        self._waiting: deque[tuple[_Item, asyncio.Future[_Result]]] = deque()
         self._max_waiting = max_waiting
-        self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, items: Sequence[_Item]) -> list[_Result]:
         """The results of `items`, each computed in whichever batch it falls into.
@@ -54,39 +54,32 @@ class Batcher(Generic[_Item, _Result]):
             OverloadedError: too many items are waiting; none of these is computed.
             Exception: whatever `run` raises or returns for one of these items.
         """
-        if self._waiting.qsize() + len(items) > self._max_waiting:
+        if len(self._waiting) + len(items) > self._max_waiting:
             raise OverloadedError
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in items]
-        for pair in zip(items, futures, strict=True):
-            self._waiting.put_nowait(pair)
+        self._waiting.extend(zip(items, futures, strict=True))
+        # As many batches as these items may need. The thread fills each when it begins it, without asking the event
+        # loop, so that no time is lost between two batches; those that find no item left end at once.
+        for _ in range(0, len(items), self._max_batch):
+            self._executor.submit(self._compute, loop)
         try:
             return list(await asyncio.gather(*futures))
         finally:
             for future in futures:  # a request that timed out or failed: its other items need not be computed
                 future.cancel()
 
-    async def _work(self) -> None:
-        """Compute batch after batch, without end."""
-        loop = asyncio.get_running_loop()
-        while True:
-            pairs = [await self._waiting.get()]
-            while len(pairs) < self._max_batch and not self._waiting.empty():
-                pairs.append(self._waiting.get_nowait())
-            pairs = [(item, future) for item, future in pairs if not future.done()]
-            if not pairs:
-                continue
+    def _compute(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Compute a batch of the items that wait."""
+        pairs: list[tuple[_Item, asyncio.Future[_Result]]] = []
+        while self._waiting and len(pairs) < self._max_batch:
+            item, future = self._waiting.popleft()
+            if not future.done():
+                pairs.append((item, future))
+        if pairs:
             self._observe(len(pairs))
-            results = await loop.run_in_executor(self._executor, self._outcomes, [item for item, _ in pairs])
-            for (_, future), result in zip(pairs, results, strict=True):
-                if future.done():
-                    continue
-                if isinstance(result, Exception):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
+            results = self._outcomes([item for item, _ in pairs])
+            loop.call_soon_threadsafe(_set_results, [future for _, future in pairs], results)
 
     def _outcomes(self, items: Sequence[_Item]) -> Sequence[_Result | Exception]:
         """The result of each item, or what was raised for it."""
@@ -96,3 +89,14 @@ class Batcher(Generic[_Item, _Result]):
             if len(items) == 1 or isinstance(error, ProcessLostError):
                 return [error] * len(items)
             return [outcome for item in items for outcome in self._outcomes([item])]
+
+
+def _set_results(futures: Sequence[asyncio.Future[_Result]], results: Sequence[_Result | Exception]) -> None:
+    """Give each future its result, or the exception to raise."""
+    for future, result in zip(futures, results, strict=True):
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
