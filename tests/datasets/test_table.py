@@ -203,6 +203,21 @@ def test_bad_rows_are_skipped_when_asked(tmp_path: Path, scans: Path) -> None:
         read_table(table(tmp_path, HEAD + "zz,q,x\n"), images=scans, skip_bad_rows=True)
 
 
+@pytest.mark.parametrize(
+    "answers", [["a", "b"], [{"answer": "a", "answer_id": 1}, {"answer": "b"}], {"answer": ["a", "b"]}, "a|b"], ids=str
+)
+def test_answers_of_several_people_in_json(answers: Any, tmp_path: Path) -> None:
+    path = table(tmp_path, json.dumps([{"image": "i", "question": "q", "answers": answers}]), "my.json")
+    assert all_records(read_table(path, **NO_SPLIT))[0].answers == ("a", "b")
+
+
+@pytest.mark.parametrize("answers", [{"a": 3}, "{'a': 3}"], ids=["object", "text"])
+def test_counts_of_answers_are_refused(answers: Any, tmp_path: Path) -> None:
+    path = table(tmp_path, json.dumps([{"image": "i", "question": "q", "answers": answers}]), "my.json")
+    with pytest.raises(ValueError, match=r"record 0: the answer is \{.a.: 3\}, must be text"):
+        read_table(path, **NO_SPLIT)
+
+
 def test_columns_can_be_said(tmp_path: Path) -> None:
     path = table(tmp_path, "Picture,the q,answer,split\na,b,c,odd one\n")
     columns = {"image": "picture", "question": "the q", "split": ""}

@@ -108,7 +108,7 @@ def _rows(path: Path, groups: _Groups, images: dict[str, Any]) -> Iterator[Row]:
         with _naming_damage(path):
             rows = groups.read(group).to_pylist()
         for index, row in enumerate(rows):
-            cells = {name: _texts(_named(value, kinds.get(name))) for name, value in row.items()}
+            cells = {name: _named(value, kinds.get(name)) for name, value in row.items()}
             for name in pictures:
                 image_id, suffix = _image_id(row[name])
                 cells[name] = image_id
@@ -140,15 +140,6 @@ def _named(value: Any, kind: Any) -> Any:
         return [_named(item, inner) for item in value]
     if isinstance(value, int) and isinstance(kind, dict) and isinstance(kind.get("names"), list):
         return kind["names"][value] if 0 <= value < len(kind["names"]) else None
-    return value
-
-
-def _texts(value: Any) -> Any:
-    """Answers as texts, where they are objects as in VQA v2, or an object of lists."""
-    if isinstance(value, dict) and isinstance(value.get("answer"), list):
-        return value["answer"]
-    if isinstance(value, list) and value and all(isinstance(part, dict) and "answer" in part for part in value):
-        return [part["answer"] for part in value]
     return value
 
 

@@ -92,9 +92,7 @@ class RowReader:
     def _answers(self, row: Row) -> tuple[str, ...]:
         if "answers" not in self.columns:
             return ()
-        value = row.cells.get(self.columns["answers"])
-        values = _as_list(value) if isinstance(value, str) else value
-        texts = [cell_text(item, "answers") for item in (values if isinstance(values, list) else [values])]
+        texts = [cell_text(item, "answer") for item in _as_list(row.cells.get(self.columns["answers"]))]
         return tuple(text for text in texts if text)
 
     def _question_id(self, row: Row, image: str) -> int | str:
@@ -160,16 +158,29 @@ def cell_text(value: Any, name: str) -> str:
     return text
 
 
-def _as_list(text: str) -> list[Any]:
-    """Several answers of one cell: a JSON list, a Python list as pandas writes it, or texts separated by |."""
-    if text.strip().startswith("["):
-        for parse in (json.loads, ast.literal_eval):
-            try:
-                value = parse(text.strip())
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-            if isinstance(value, list):
-                return value
+def _as_list(value: Any) -> list[Any]:
+    """Several answers of one cell: a list of texts, or of objects as in VQA v2, or an object of lists; or its text.
+
+    A text is a JSON list, a Python list as pandas writes it, or texts separated by |.
+    """
+    if isinstance(value, str):
+        value = _parsed(value.strip()) if value.strip()[:1] in ("[", "{") else value.split("|")
+    if isinstance(value, dict) and isinstance(value.get("answer"), list):
+        return value["answer"]
+    if isinstance(value, list):
+        return [item["answer"] if isinstance(item, dict) and "answer" in item else item for item in value]
+    return [value]
+
+
+def _parsed(text: str) -> Any:
+    """The list or dict that a text spells in JSON or in Python; the texts separated by | if it spells none."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list | dict):
+            return value
     return text.split("|")
 
 

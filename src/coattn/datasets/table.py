@@ -33,7 +33,7 @@ Columns are found by these names in any case, or are named by --column:
   image          path or name of the image, with or without its suffix (also image_id, image_name, filename ...)
   question       the question
   answer         one answer; commas and | are part of it
-  answers        the answers of several people: a JSON list, or texts separated by |
+  answers        the answers of several people: a JSON list of texts or of VQA v2's objects, or texts separated by |
   question_id    the row number by default
   split          train, val or test; by default images are divided at random with a fixed seed
   group          what must stay in one split, for example the patient (--group COLUMN); never found by name
