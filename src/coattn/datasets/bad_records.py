@@ -91,7 +91,8 @@ class BadRecords:
                 defects.append(LeftOut(str(place), problem))
         self.refuse_or_leave_out(source, defects, count)
         if not first:
-            raise ValueError(f"{source}: no usable record is in this file{_because(self.left_out)}")
+            last = f"; the last one that was left out is {self.left_out[-1]}" if self.left_out else ""
+            raise ValueError(f"{source}: no usable record is in this file{last}")
         return [record for _, record in first.values()]
 
     def refuse_or_leave_out(self, source: object, defects: Sequence[LeftOut], total: int) -> None:
@@ -110,7 +111,3 @@ def count_reasons(left_out: Iterable[LeftOut]) -> dict[str, int]:
     """How many records were left out for each reason; the reason is the problem without its values and its fix."""
     reasons = (_VALUES.sub("...", item.problem.partition(";")[0]) for item in left_out)
     return dict(Counter(reasons).most_common())
-
-
-def _because(left_out: Sequence[LeftOut]) -> str:
-    return f"; the last one that was left out is {left_out[-1]}" if left_out else ""

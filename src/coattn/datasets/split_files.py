@@ -11,8 +11,6 @@ from coattn.datasets.prepared import Dataset
 from coattn.datasets.published import PublishedFiles, named_like_id
 from coattn.datasets.records import Record
 
-_ORDER = ("train", "val")
-
 
 def json_list(file: File, key: str = "") -> Iterator[Place]:
     """The entries of a JSON file that is a list, or an object with a list under `key`."""
@@ -76,10 +74,9 @@ def read_format(
         for split, file in found.splits(form.files).items():
             for record in found.bad.keep(file, form.entries(file), _reader(form, split)):
                 splits.setdefault(record.split, []).append(record)
-    ordered = {split: splits[split] for split in sorted(splits, key=_rank)}
     return found.dataset(
         form.name,
-        ordered,
+        {split: splits[split] for split in ("train", "val", *splits) if split in splits},
         metric=form.metric,
         images=images,
         image_names=form.image_names,
@@ -90,7 +87,3 @@ def read_format(
 
 def _reader(form: Format, split: str) -> Callable[[Place], Record]:
     return lambda place: form.record(place, split)
-
-
-def _rank(split: str) -> int:
-    return _ORDER.index(split) if split in _ORDER else len(_ORDER)

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
 
 from coattn._internal.files import atomic_path, remove_leftovers
 from coattn._internal.progress import Advance, tell
@@ -109,7 +108,8 @@ def extract(
     open_folder(folder, manifest)
     remove_leftovers(folder / "*")
     if rank == 0 and extractor.weights is not None and not asset_path(folder, WEIGHTS).exists():
-        _save_weights(asset_path(folder, WEIGHTS), extractor.weights)
+        with atomic_path(asset_path(folder, WEIGHTS)) as file:
+            save_file(dict(extractor.weights), file)
 
     units = units[rank::world_size]
     there = {unit.shard: part for unit in units if (part := _finished(folder, manifest, unit, images)) is not None}
@@ -304,8 +304,3 @@ def _fingerprint(unit: Unit, images: Mapping[str, Path], left_out: Collection[st
     paths = [images[image_id] for image_id in unit.images if image_id not in left_out]
     sizes = [path.stat().st_size if path.exists() else -1 for path in paths]
     return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-
-
-def _save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    with atomic_path(path) as file:
-        save_file(dict(weights), file)
