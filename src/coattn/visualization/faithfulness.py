@@ -30,8 +30,10 @@ def draw_faithfulness(report: Mapping[str, Any]) -> Image.Image:
     canvas.text(MARGIN, MARGIN + 24, f"Mean probability of the answer, {what}", 12.5, color=MUTED)
     x, y = float(MARGIN), MARGIN + 54
     for number, name in enumerate([*names, "random"]):
-        canvas.chip(Box(x, y - 3, 18, 6), _color(names, name, number), radius=3)
         label = f"{name} {report['methods'][name]['mask']['score']:+.1f}" if name in names else "random orders"
+        if x + 24 + text_width(label, 12.5) > canvas.width - MARGIN:
+            x, y = float(MARGIN), y + 22
+        canvas.chip(Box(x, y - 3, 18, 6), _color(names, name, number), radius=3)
         canvas.text(x + 24, y, label, 12.5)
         x += text_width(label, 12.5) + 48
     y += 26

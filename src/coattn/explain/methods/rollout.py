@@ -2,8 +2,8 @@
 
 Every map of a layer moves information from the parts that are attended to the part that attends; a residual keeps half.
 Followed from the last map back to the inputs, the product of these steps says how much of each input reached the
-answer. Deliberate difference: the original knows one sequence, here the words and regions form one joint sequence, and
-the maps of a layer act one after the other.
+answer. Deliberate difference: the original knows one sequence, here the words and regions form one joint sequence, the
+maps of a layer act one after the other, and words and regions are each divided by their sum, as an attention map is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from coattn.nn.maps import Side, parse
 
 
 def rollout(maps: Mapping[str, np.ndarray], side: Side) -> np.ndarray:
-    """The share (n,) of each word or region in what the last map reads; they sum to 1 over words and regions together.
+    """The share (n,) of each word, or of each region, in what the last map reads; the shares sum to 1.
 
     Raises:
         ValueError: the model has no map over regions to start from.
@@ -35,7 +35,8 @@ def rollout(maps: Mapping[str, np.ndarray], side: Side) -> np.ndarray:
             reached[who] = 0.5 * reached[who] + 0.5 * weights.mean(0) @ reached[whom]
     total = sum(weights @ reached[who] for who, weights in start.items()) / len(start)
     words, regions = np.split(total, [lengths["question"]])
-    return words if side == "question" else regions
+    shares = words if side == "question" else regions
+    return shares / (shares.sum() or 1.0)
 
 
 def _has(maps: Mapping[str, np.ndarray], side: str) -> bool:
