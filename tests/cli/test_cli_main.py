@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import importlib
 import subprocess
 import sys
@@ -37,6 +38,15 @@ def test_help_lists_every_command_with_one_line(capsys: pytest.CaptureFixture[st
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"coattn {__version__}\n"
+
+
+def test_only_the_process_of_a_command_excludes_its_imports_from_garbage_collection() -> None:
+    before = gc.get_freeze_count()
+    assert main(["configs"]) == 0
+    assert gc.get_freeze_count() == before
+    code = "import gc, sys; from coattn.cli import main; sys.argv[1:] = ['configs']; main()"
+    code += "; sys.exit(not (gc.isenabled() and gc.get_freeze_count() > 1000))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, stdout=subprocess.DEVNULL).returncode == 0
 
 
 def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:

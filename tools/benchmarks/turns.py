@@ -17,9 +17,13 @@ _ASKED = Path(__file__).with_name("asked.py")
 
 
 def environment(build: Path | None = None) -> dict[str, str]:
-    """The environment of a process that imports `coattn` from another build, given by its root, or from this one."""
+    """The environment of a process that imports `coattn` from another build, given by its root, or from this one.
+
+    Modules are compiled once, as pip does when it installs them, also where PYTHONDONTWRITEBYTECODE is set.
+    """
     path = {} if build is None else {"PYTHONPATH": str(build / "src")}
-    return os.environ | path | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    return os.environ | path | quiet | {"PYTHONDONTWRITEBYTECODE": ""}
 
 
 def asker_command(kind: str, *arguments: Any) -> list[str]:

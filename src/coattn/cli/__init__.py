@@ -7,6 +7,7 @@ argparse needs help. The training commands are the exception: Lightning reads th
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     with printable_output():
         try:
-            status = _dispatch(arguments)
+            status = _dispatch(arguments, is_process=argv is None)
             sys.stdout.flush()
             return status
         except BrokenPipeError:  # the reader, for example `head`, has closed the pipe
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
 
 
-def _dispatch(arguments: list[str]) -> int:
+def _dispatch(arguments: list[str], *, is_process: bool) -> int:
     if not arguments:
         print(_help(), file=sys.stderr)
         return 2
@@ -87,9 +88,16 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         raise ValueError(f"there is no command {command!r}{did_you_mean(command, COMMANDS)}")
+    # A garbage collection visits every object, and torch makes 180,000 that stay. None runs during the import, and the
+    # later ones, at the end of the process too, leave these objects out. That saves a quarter of the time of `ask`.
+    if is_process:
+        gc.disable()
+    module = importlib.import_module(f"coattn.cli.{'fit' if command in _TRAINING else command.replace('-', '_')}")
+    if is_process:
+        gc.freeze()
+        gc.enable()
     if command in _TRAINING:
-        return importlib.import_module("coattn.cli.fit").main(arguments)
-    module = importlib.import_module(f"coattn.cli.{command.replace('-', '_')}")
+        return module.main(arguments)
     parser = ArgumentParser(prog=f"coattn {command}", description=module.DESCRIPTION)
     module.add_arguments(parser)
     parse = getattr(module, "parse", ArgumentParser.parse_args)
