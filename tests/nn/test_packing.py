@@ -29,10 +29,25 @@ def test_unpacked_rows_have_zeros_at_padding() -> None:
     torch.testing.assert_close(rows.grad, factors[MASK])
 
 
-def test_a_batch_without_padding_is_left_alone() -> None:
+def test_a_batch_without_padding_is_not_copied() -> None:
     x, mask = torch.randn(2, 3, 5), torch.ones(2, 3, dtype=torch.bool)
-    assert pack(x, mask) is x
-    assert unpack(x, mask) is x
+    rows = pack(x, mask)
+    assert rows.shape == (6, 5)
+    assert unpack(rows, mask).shape == unpack(x, mask).shape == x.shape
+    assert rows.data_ptr() == unpack(rows, mask).data_ptr() == x.data_ptr()
+
+
+def test_no_gradient_is_copied_for_an_operation_in_place_on_a_view() -> None:
+    layer = QuestionSelfAttention(8, 8, num_heads=2, dropout=0.1)
+    question, mask = torch.randn(2, 3, 8), torch.ones(2, 3, dtype=torch.bool)
+    output = layer(question, question, mask, mask).question.sum()
+    names, nodes = set(), [output.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        names.add(node.name())
+        nodes += [parent for parent, _ in node.next_functions if parent is not None]
+    assert "_ReluDropoutBackward" in names
+    assert "torch::autograd::CopySlices" not in names
 
 
 @pytest.mark.parametrize("need_weights", [False, True])

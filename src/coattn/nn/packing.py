@@ -19,12 +19,14 @@ from torch import Tensor
 def pack(x: Tensor, mask: Tensor | None) -> Tensor:
     """The rows of `x` (B, T, D) that are real by `mask` (B, T), as (N, D).
 
-    `x` is returned unchanged where it has no padding, on a GPU, which would have to wait for N, and in a traced or
-    compiled model, whose shapes cannot depend on values. So are packed rows (N, D).
+    `x` is returned unchanged on a GPU, which would have to wait for N, and in a traced or compiled model, whose shapes
+    cannot depend on values. So are packed rows (N, D).
     """
     fixed_shapes = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if x.dim() == 2 or mask is None or mask.device.type != "cpu" or fixed_shapes or bool(mask.all()):
+    if x.dim() == 2 or mask is None or mask.device.type != "cpu" or fixed_shapes:
         return x
+    if bool(mask.all()):
+        return x.flatten(0, 1)
     rows = mask.flatten().nonzero()[:, 0]
     return _Pack.apply(x, rows) if torch.is_grad_enabled() else _select(x, rows)
 
@@ -34,6 +36,8 @@ def unpack(x: Tensor, mask: Tensor | None) -> Tensor:
     if x.dim() == 3:
         return x
     assert mask is not None, "packed rows need their mask"
+    if len(x) == mask.numel():
+        return x.unflatten(0, mask.shape)
     rows = mask.flatten().nonzero()[:, 0]
     return _Unpack.apply(x, rows, mask.shape) if torch.is_grad_enabled() else _spread(x, rows, mask.shape)
 
