@@ -179,24 +179,25 @@ def write_results(path: str | Path, results: Results, records: Sequence[Record],
     if form not in FORMS:
         raise ValueError(f"the form of a result file is {form!r}, must be one of {', '.join(FORMS)}")
     with atomic_path(path) as partial:
-        partial.write_text(FORMS[form](results, records), encoding="utf-8")
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(FORMS[form](results, records))
 
 
-def _vqa(results: Results, records: Iterable[Record]) -> str:
+def _vqa(results: Results, records: Iterable[Record]) -> Iterator[str]:
     """[{"question_id", "answer", "confidence", ...}, ...]: VQA v1 and v2, OK-VQA, and ours."""
     return _json({"question_id": record.question_id} | _answer(results, record.question_id) for record in records)
 
 
-def _gqa(results: Results, records: Iterable[Record]) -> str:
+def _gqa(results: Results, records: Iterable[Record]) -> Iterator[str]:
     """[{"questionId", "prediction"}, ...]: GQA, with ids as text."""
     return _json(
         {"questionId": str(record.question_id), "prediction": results.answers[record.question_id]} for record in records
     )
 
 
-def _clevr(results: Results, records: Iterable[Record]) -> str:
+def _clevr(results: Results, records: Iterable[Record]) -> Iterator[str]:
     """One answer per line, in the order of the questions: CLEVR."""
-    return "".join(f"{results.answers[record.question_id]}\n" for record in records)
+    return (f"{results.answers[record.question_id]}\n" for record in records)
 
 
 def _image_name(record: Record) -> Any:
@@ -204,7 +205,7 @@ def _image_name(record: Record) -> Any:
     return record.extra.get("image", record.image_id)
 
 
-def _vizwiz(results: Results, records: Iterable[Record]) -> str:
+def _vizwiz(results: Results, records: Iterable[Record]) -> Iterator[str]:
     """[{"image", "answer", "answerable"}, ...]: VizWiz.
 
     "image" is the file's name: the record's extra "image", or its image id. The server needs "answerable" of each:
@@ -220,7 +221,7 @@ def _vizwiz(results: Results, records: Iterable[Record]) -> str:
     )
 
 
-def _csv(results: Results, records: Iterable[Record]) -> str:
+def _csv(results: Results, records: Iterable[Record]) -> Iterator[str]:
     """A table for people: the question, the answer, its confidence and its doubts."""
     table = io.StringIO()
     writer = csv.writer(table)
@@ -236,10 +237,10 @@ def _csv(results: Results, records: Iterable[Record]) -> str:
                 "unknown_words": ", ".join(doubt.unknown_words),
             }
         writer.writerow([record.question_id, record.image_id, record.question, *cells.values()])
-    return table.getvalue()
+    yield table.getvalue()
 
 
-FORMS: dict[str, Callable[[Results, Iterable[Record]], str]] = {
+FORMS: dict[str, Callable[[Results, Iterable[Record]], Iterator[str]]] = {
     "vqa": _vqa,
     "gqa": _gqa,
     "clevr": _clevr,
@@ -255,8 +256,13 @@ def _answer(results: Results, question_id: int | str) -> dict[str, Any]:
     return answer | results.doubts[question_id]._asdict() if results.doubts else answer
 
 
-def _json(entries: Iterable[Mapping[str, Any]]) -> str:
-    return json.dumps(list(entries), ensure_ascii=False) + "\n"
+def _json(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The text of a JSON list in parts: as a whole, millions of entries would take gigabytes."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    yield "["
+    for number, entry in enumerate(entries):
+        yield (", " if number else "") + encode(entry)
+    yield "]\n"
 
 
 def _doubt(entry: Mapping[str, Any], where: Place) -> Doubt:
