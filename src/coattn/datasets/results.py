@@ -178,9 +178,8 @@ def write_results(path: str | Path, results: Results, records: Sequence[Record],
     """
     if form not in FORMS:
         raise ValueError(f"the form of a result file is {form!r}, must be one of {', '.join(FORMS)}")
-    with atomic_path(path) as partial:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(FORMS[form](results, records))
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(FORMS[form](results, records))
 
 
 def _vqa(results: Results, records: Iterable[Record]) -> Iterator[str]:
