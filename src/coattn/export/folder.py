@@ -35,7 +35,6 @@ from .text_encoder import write_text_encoder, write_tokenizer
 TOLERANCE = 1e-4
 # (questions, tokens, regions) of the batches that are compared; with several questions one image has no region.
 _CHECKED = ((1, 1, 1), (1, 7, 36), (3, 5, 7), (2, 9, 3), (5, 3, 16))
-_ONLY_FEATURES = "of the image extractors only those without a network, or on a grid, are exported, and {!r} is neither"
 
 
 class Parity(NamedTuple):
@@ -86,7 +85,8 @@ def export_folder(
     if out.exists():
         raise FileExistsError(f"{out}: already exists; choose another folder or remove it")
     directory = load_directory(model_folder)
-    _check_exportable(directory, maps=maps)
+    if maps and isinstance(directory.model, VQAGenerator):
+        raise ValueError(f"{directory.folder}: the attention maps of a model that writes its answers are not exported")
     if check is not None:
         predictor = Predictor(directory, features=Path(check, "features"))
         records = questions_to_compare(predictor, check)
@@ -97,12 +97,6 @@ def export_folder(
             write_changed_answers(partial, changed)
             parity = parity._replace(changed=changed)
     return parity
-
-
-def _check_exportable(directory: ModelDirectory, *, maps: bool) -> None:
-    """Raise ValueError for a model that `coattn.runtime` could not ask."""
-    if maps and isinstance(directory.model, VQAGenerator):
-        raise ValueError(f"{directory.folder}: the attention maps of a model that writes its answers are not exported")
 
 
 def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool, checked: bool) -> Parity:
@@ -131,7 +125,10 @@ def _write(directory: ModelDirectory, folder: Path, *, maps: bool, int8: bool, c
                 _quantize(folder / name)
     grid = _write_extractor(directory, folder)
     if grid is None and (name := directory.extractor["name"]) not in PLAIN:
-        parity = parity._replace(only_features=_ONLY_FEATURES.format(name))
+        reason = (
+            f"of the image extractors only those without a network, or on a grid, are exported, and {name!r} is neither"
+        )
+        parity = parity._replace(only_features=reason)
     _write_question_reader(directory, folder)
     write_json(folder / layout.ANSWERS, directory.answer_vocabulary.to_json(), indent=0)
     card = directory.folder / CARD
