@@ -56,7 +56,7 @@ def test_golden_files(prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert f"vqa_accuracy {len(scores['by_question'])} {expected['overall']:.2f}" in " ".join(printed.split())
     kinds = scores["by_question_type"]
-    assert sum(f"\n{name} " in printed for name in kinds) == min(len(kinds), MAX_ROWS)
+    assert sum(f"\n{name}  " in printed for name in kinds) == min(len(kinds), MAX_ROWS)
 
 
 @pytest.mark.parametrize("name", ["questions.json", "annotations.json", "results.json"])
