@@ -138,7 +138,7 @@ def test_boxes_far_outside_are_cut_on_request(tmp_path, made):
     ("content", "reason"),
     [
         (b"", r"a\.tsv: is an empty file"),
-        (gzip.compress(b"1"), r"a\.tsv: is compressed by gzip; unpack it"),
+        (gzip.compress(b"1", mtime=0), r"a\.tsv: is compressed by gzip; unpack it"),
         (b"1,2,3\n", r"line 1 has 1 columns; a bottom-up TSV has 6"),
         (b"image_id\tnum_boxes\n", "lacks the column image_w"),
         (b"\t".join(name.encode() for name in OLDER) + b"\n", "holds no images"),
