@@ -31,7 +31,8 @@ from coattn._internal.files import read_json, write_json
 from coattn.nn import VQAModel
 from coattn.serialization.directory import load_directory
 from coattn.training.data.batches import Batch
-from coattn.training.experiment import format_spread, read_data
+from coattn.training.data.config import open_data
+from coattn.training.experiment import format_spread
 from pages import DOCS, write_generated
 
 MODELS = {
@@ -139,7 +140,7 @@ def record(data: str, out: Path) -> dict[str, Any]:
 def size(run: Path) -> dict[str, float]:
     """Parameters, and floating-point operations of a forward pass per question."""
     model = load_directory(run / "model").model
-    split = read_data(run / "config.yaml", vocabulary_from=str(run / "model")).split("test")
+    split = open_data(run / "config.yaml", run / "model").split("test")
     chosen = np.linspace(0, len(split.records) - 1, _NUM_COUNTED).astype(int)
     operations = [count_operations(model, split.batch(chosen[[place]])) for place in range(len(chosen))]
     return {

@@ -162,12 +162,12 @@ def test_an_explanation_test_does_not_write_into_the_cache(
 ) -> None:
     pytest.importorskip("lightning", reason="the extra train is not installed")
     import coattn.explain.faithful
-    import coattn.training.evaluation.certify
+    import coattn.training.data.config
     import coattn.training.evaluation.faithfulness
 
     upload(server, folder)
     data = SimpleNamespace(check_inputs=lambda *_: None)
-    monkeypatch.setattr(coattn.training.evaluation.certify, "open_data", lambda *_: data)
+    monkeypatch.setattr(coattn.training.data.config, "open_data", lambda *_: data)
     monkeypatch.setattr(coattn.training.evaluation.faithfulness, "measure_explanations", lambda *_, **__: [])
     monkeypatch.setattr(coattn.explain.faithful, "summary", lambda *_: {})
     monkeypatch.setattr(coattn.explain.faithful, "table", lambda _: "the table")

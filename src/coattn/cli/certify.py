@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     """Certify, and print the certificates."""
     from coattn._internal.tensors import find_device
     from coattn.serialization.directory import load_directory
-    from coattn.training.evaluation.certify import make_safeguards, open_data
+    from coattn.training.data.config import open_data
+    from coattn.training.evaluation.certify import make_safeguards
 
     directory = load_directory(args.model)
     data = open_data(args.config or args.model.resolve().parent / "config.yaml", args.model)

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from coattn.explain.faithful import save_report, summary, table
     from coattn.serialization.directory import load_directory
     from coattn.serialization.hub import PREFIX
-    from coattn.training.evaluation.certify import open_data
+    from coattn.training.data.config import open_data
     from coattn.training.evaluation.faithfulness import measure_explanations
 
     on_hub = args.model.startswith(PREFIX)

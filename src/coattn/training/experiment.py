@@ -32,7 +32,7 @@ from coattn.datasets.results import read_results
 from coattn.datasets.vqa_json import read_vqa, write_vqa
 from coattn.metrics.bootstrap import Images, paired_test
 from coattn.metrics.score import judge
-from coattn.training.data.module import VQADataModule
+from coattn.training.data.config import open_data
 from coattn.training.data.split import Questions, read_files
 from coattn.training.stop_signals import SIGNALS, Stopped
 
@@ -115,23 +115,11 @@ def _shared_questions(plan: Experiment) -> Questions:
     if len(set(names)) < len(names):
         raise ValueError(f"the configurations need different names: {', '.join(map(str, plan.configs))}")
     split = "train" if plan.num_folds else "test"
-    found = [read_files(split, read_data(config).settings) for config in plan.configs]
+    found = [read_files(split, open_data(config).settings) for config in plan.configs]
     for config, questions in zip(plan.configs, found, strict=True):
         if questions != found[0]:
             raise ValueError(f"{config} has other {split} questions than {plan.configs[0]}; compare like with like")
     return found[0]
-
-
-def read_data(config: Path, **changes: Any) -> VQADataModule:
-    """The data of a configuration.
-
-    Raises:
-        ValueError: It is not a configuration.
-    """
-    try:
-        return VQADataModule(**yaml.safe_load(config.read_text(encoding="utf-8"))["data"] | changes)
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"{config}: not a training configuration: {' '.join(str(error).split())}") from None
 
 
 def _claim(plan: Experiment) -> None:

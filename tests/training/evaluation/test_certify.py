@@ -12,8 +12,9 @@ from coattn.datasets.results import Results
 from coattn.explain.abstain import Safeguards
 from coattn.explain.image_index import ImageIndex
 from coattn.metrics.confidence import RISKS
+from coattn.training.data.config import open_data
 from coattn.training.evaluation import certify
-from coattn.training.evaluation.certify import open_data, with_doubts
+from coattn.training.evaluation.certify import with_doubts
 
 
 def test_fit_certifies_and_certify_does_so_again(

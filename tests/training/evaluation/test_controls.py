@@ -20,10 +20,15 @@ def test_shuffled_and_blank_batches(tiny_data: Path, tmp_path: Path) -> None:
     data = VQADataModule(**settings(tiny_data, tmp_path)["data"])
     batch = next(iter(data.evaluation_loader("val", whole=True)))
     other = shuffled(batch)
-    half = len(batch.positions) // 2
     assert torch.equal(other.question, batch.question)
-    assert torch.equal(other.regions[half], batch.regions[0])
-    assert torch.equal(other.region_mask[half], batch.region_mask[0])
+    assert torch.equal(other.images.sort().values, batch.images.sort().values)
+    for images in (batch.images, torch.tensor([2, 1, 1, 2, 2, 1, 0, 2] * 2)):  # half of these are about one image
+        chosen = batch._replace(
+            images=images, **dict.fromkeys(("regions", "region_mask", "boxes", "image_sizes"), images)
+        )
+        other = shuffled(chosen)
+        assert (other.images != images).all()
+        assert torch.equal(other.regions, other.images)
     feature = torch.arange(batch.regions.shape[2], dtype=torch.float32)
     blank = blanked(batch, feature)
     assert torch.equal(blank.regions[batch.region_mask].float(), feature.expand(int(batch.region_mask.sum()), -1))

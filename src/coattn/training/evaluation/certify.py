@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from coattn._internal.files import require
 from coattn.datasets.results import Results
 from coattn.explain.abstain import Safeguards
 from coattn.explain.image_index import FEWEST_IMAGES, ImageIndex, mean_features
@@ -20,7 +16,6 @@ from coattn.metrics.certificate import certify
 from coattn.serialization.directory import ModelDirectory
 from coattn.training.data.module import VQADataModule
 from coattn.training.objectives import Loss, make_objective
-from coattn.training.settings import regroup
 
 MAX_IMAGES = 20_000  # training or validation images that are read for the index
 _BLOCK = 4096  # images that are compared with the index at once, 67 MB of means where features are 2048 wide
@@ -123,25 +118,3 @@ def with_doubts(
         if record.question_id in results.answers
     }
     return replace(results, doubts=doubts)
-
-
-def open_data(config: str | os.PathLike[str], model: str | os.PathLike[str]) -> VQADataModule:
-    """The data of a training configuration, read with the vocabularies of a trained model.
-
-    Raises:
-        FileNotFoundError: there is no such configuration.
-        ValueError: it is not a training configuration.
-    """
-    yaml = require("yaml", "train")
-    jsonargparse = require("jsonargparse", "train")
-    path = Path(config)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such configuration; give --config, the one the model was trained with")
-    try:
-        settings: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        chosen = regroup("data", settings["data"])[0] | {"vocabulary_from": str(model)}
-        parser = jsonargparse.ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(VQADataModule, "data")
-        return parser.instantiate_classes(parser.parse_object({"data": chosen})).data
-    except (yaml.YAMLError, KeyError, TypeError, jsonargparse.ArgumentError) as error:
-        raise ValueError(f"{path}: not a training configuration with `data`: {' '.join(str(error).split())}") from None

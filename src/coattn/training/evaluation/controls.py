@@ -23,7 +23,7 @@ SHUFFLED, BLANK = "images shuffled", "blank images"
 def image_controls(task: VQATask, data: VQADataModule, split: str, device: torch.device) -> dict[str, float]:
     """The score of a model, in percent, with shuffled images and with blank images; one pass over the split each.
 
-    Shuffled: each question gets the image of another question of its batch. Blank: every region has the mean feature of
+    Shuffled: each question gets another image of its batch. Blank: every region has the mean feature of
     the training images.
     """
     task = task.eval().to(device)
@@ -45,18 +45,20 @@ def image_controls(task: VQATask, data: VQADataModule, split: str, device: torch
 
 
 def shuffled(batch: Batch) -> Batch:
-    """Each question with the image of the question half a batch later."""
-    half = len(batch.positions) // 2
+    """Each question with another image of the batch, unless more than half of the questions are about one image."""
+    by_image = batch.images.argsort(stable=True)
+    source = torch.empty_like(by_image)
+    source[by_image] = by_image.roll(len(by_image) // 2, 0)
 
     def moved(values: Tensor | None) -> Tensor | None:
-        return None if values is None else values.roll(half, 0)
+        return None if values is None else values[source]
 
     return batch._replace(
-        regions=batch.regions.roll(half, 0),
-        region_mask=batch.region_mask.roll(half, 0),
+        regions=batch.regions[source],
+        region_mask=batch.region_mask[source],
         boxes=moved(batch.boxes),
         image_sizes=moved(batch.image_sizes),
-        images=batch.images.roll(half, 0),
+        images=batch.images[source],
     )
 
 
