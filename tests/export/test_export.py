@@ -45,6 +45,7 @@ from coattn.export.onnx import (  # noqa: E402
     fold_standardization,
     write_graph,
 )
+from coattn.runtime.__main__ import main as ask_export  # noqa: E402
 
 WORDS = Vocabulary(["what", "color", "is", "the", "circle"])
 ANSWERS = AnswerVocabulary(["yes", "no", "red", "blue"])
@@ -326,6 +327,14 @@ def test_damaged_folders_are_refused(exported: Path, tmp_path: Path, name: str, 
     damage(folder, name, change)
     with pytest.raises(ValueError, match=message):
         runtime.Predictor.load(folder)
+
+
+def test_a_missing_file_is_named(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    (folder / "image.onnx").unlink()
+    assert ask_export(["ask", str(folder), "photo.png", QUESTIONS[0]]) == 2
+    assert capsys.readouterr().err == f"coattn: error: {folder / 'image.onnx'}: No such file or directory\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a" * 40])

@@ -371,5 +371,14 @@ def name_extra(error: ModuleNotFoundError) -> ModuleNotFoundError:
     return ModuleNotFoundError(_missing(package, "model"), name=error.name)
 
 
+def error_text(error: Exception) -> str:
+    """The text of an error; of the system's own, without its number."""
+    if isinstance(error, ModuleNotFoundError):
+        return str(name_extra(error))
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
 def _missing(package: str, extra: str) -> str:
     return f"this needs the package {package}: pip install 'coattn[{extra}]'"

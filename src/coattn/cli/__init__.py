@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from coattn import __version__
-from coattn._internal.files import name_extra
+from coattn._internal.files import error_text
 from coattn._internal.hints import did_you_mean
 from coattn._internal.terminal import printable_output
 from coattn.cli.arguments import ArgumentParser
@@ -117,12 +117,3 @@ commands:
   coattn COMMAND --help   Show the arguments of a command, with an example.
   coattn --version        Show the version.
   COATTN_TRACEBACK=1      Set this in the environment to see the traceback of an error."""
-
-
-def error_text(error: Exception) -> str:
-    """The text of an error; of the system's own, without its number."""
-    if isinstance(error, ModuleNotFoundError):
-        return str(name_extra(error))
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__

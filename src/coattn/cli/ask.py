@@ -226,8 +226,8 @@ def _write_picture(args: argparse.Namespace, explanations: Sequence[Explanation]
 
 def _ask_table(args: argparse.Namespace, predictor: Predictor, rows: Rows, image: str, question: str) -> int:
     """Answer every row, each image extracted once; rows that cannot be answered say why."""
+    from coattn._internal.files import error_text
     from coattn._internal.progress import progress
-    from coattn.cli import error_text
 
     if args.features is None:
         _ = predictor.extractor  # fail once here instead of once per row

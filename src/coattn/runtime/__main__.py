@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from coattn._internal.files import error_text
 from coattn.explain.answers import UNSURE
 from coattn.runtime.predictor import Predictor
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pairs = [(image, question) for question in args.questions]
         found = predictor.ask_many(pairs, top_k=args.top_k, max_risk=args.max_risk)
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"coattn: error: {error}", file=sys.stderr)
+        print(f"coattn: error: {error_text(error)}", file=sys.stderr)
         return 2
     for question, answers in zip(args.questions, found, strict=True):
         if args.json:
