@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 import io
 import multiprocessing
 import os
@@ -185,6 +184,20 @@ def test_bad_requests(client: TestClient, changes: dict[str, Any], status: int, 
     assert client.post("/ask", json=body()).status_code == 200  # and the server goes on
 
 
+def test_a_failure_of_the_server_is_told_as_json(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(ServedModel, "answer")
+    response = client.post("/ask", json=body())
+    assert (response.status_code, response.json()) == (500, {"error": "the server failed; its log says why"})
+
+
+def test_an_exported_model_refuses_explanations_without_torch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AnsweringModel(folder, max_pixels=100_000)
+    monkeypatch.setattr(model, "explains", lambda: False)
+    monkeypatch.setitem(sys.modules, "coattn.explain.methods", None)  # imports torch
+    with pytest.raises(ValueError, match="an exported model has no explanations"):
+        model.explain("", QUESTION, "ablation", AskRequest(questions=[QUESTION]))
+
+
 def test_too_many_pixels_are_refused_before_they_are_decoded(client: TestClient) -> None:
     file = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(file, format="PNG")
@@ -319,7 +332,9 @@ def test_after_a_killed_process_the_image_is_sent_again(client: TestClient) -> N
     assert client.post("/ask", json=body()).json() == first
 
 
-def test_a_second_ctrl_c_does_not_wait_for_a_stuck_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_does_not_wait_for_a_stuck_process(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("coattn.apps.process._SECONDS_TO_END", 0.1)
     others = multiprocessing.active_children()
     app = make_app({"m": folder})
@@ -331,24 +346,30 @@ def test_a_second_ctrl_c_does_not_wait_for_a_stuck_process(folder: Path, monkeyp
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/ask"
-        client.submit(httpx.post, address, json=body(), timeout=60)
+        answer = client.submit(httpx.post, address, json=body(), timeout=60)
         while not server.server_state.tasks:
             time.sleep(0.01)
         server.should_exit = server.force_exit = True  # as the second SIGINT sets them
         thread.join(20)
         assert not thread.is_alive()
+        assert (answer.result().status_code, answer.result().json()) == (503, {"error": "the server has been stopped"})
     assert not process.is_alive()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_if_a_model_cannot_be_read_all_are_closed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     closed: list[str] = []
+    at_the_same_time = threading.Barrier(4, timeout=10)
 
     class Model:
         def __init__(self, name: str, folder: Path, **settings: Any) -> None:
             self.name, self.missing = name, "it has no index" if name == "first" else ""
-            self.close = functools.partial(closed.append, name)
+
+        def close(self) -> None:
+            at_the_same_time.wait()
+            closed.append(self.name)
 
         def wait(self) -> None:
             if self.name == "bad":
@@ -357,7 +378,7 @@ def test_if_a_model_cannot_be_read_all_are_closed(
     monkeypatch.setattr("coattn.apps.server.ServedModel", Model)
     with pytest.raises(ValueError, match="cannot be read"):
         make_app(dict.fromkeys(["first", "second", "bad", "last"], Path()))
-    assert closed == ["first", "second", "bad", "last"]
+    assert sorted(closed) == ["bad", "first", "last", "second"]
     assert capsys.readouterr().err == "coattn: note: it has no index\n"
 
 

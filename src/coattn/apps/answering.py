@@ -118,12 +118,12 @@ class AnsweringModel:
             UnknownImageError: the image is not kept.
             ValueError: no such method or map, or the model has no explanations.
         """
+        if not self.explains():
+            raise ValueError("an exported model has no explanations; serve the model directory")
         from coattn.explain.methods import METHODS
         from coattn.nn.maps import parse
         from coattn.visualization.attention import draw
 
-        if not self.explains():
-            raise ValueError("an exported model has no explanations; serve the model directory")
         image = self._kept(image_id)
         picture: Image.Image | None
         if name in METHODS:

@@ -16,7 +16,7 @@ import gc
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from .answering import UnknownImageError
 from .batcher import OverloadedError
 from .process import ProcessLostError
 from .schema import MAX_QUESTIONS, AskRequest, Problem, json_schema, openapi_document
-from .served import ServedModel
+from .served import ServedModel, close_all
 
 _PAGES = Path(__file__).with_name("pages")
 # A page runs its own scripts and styles, and talks to this server only.
@@ -135,17 +135,14 @@ def make_app(
             if model.missing:
                 print(f"coattn: note: {model.missing}", file=sys.stderr)
     except BaseException:
-        for model in models.values():
-            model.close()
+        close_all(models.values())
         raise
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        try:
+        with suppress(asyncio.CancelledError):  # by a second Ctrl-C, which does not wait for the requests in work
             yield
-        finally:  # also if a second Ctrl-C does not wait for the requests in work
-            for model in models.values():
-                model.close()
+        close_all(models.values())
 
     endpoints = _Endpoints(models, limits, metrics)
     routes = [
@@ -159,16 +156,7 @@ def make_app(
         Route("/docs", _page("docs.html")),
         *([Route("/", _page("demo.html"))] if page else []),
     ]
-    handled = (
-        RequestError,
-        UnknownImageError,
-        OverloadedError,
-        ProcessLostError,
-        ValueError,
-        ClientDisconnect,
-        404,
-        405,
-    )
+    handled = (RequestError, OverloadedError, ProcessLostError, ValueError, ClientDisconnect, 404, 405, Exception)
     handlers: dict[Any, Any] = dict.fromkeys(handled, _problem)
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
     return _counted(_guarded(app, (*_LOOPBACK, *hosts)), metrics)
@@ -248,6 +236,8 @@ async def _within(seconds: float, work: Awaitable[Any], status: int, message: st
             return await work
     except TimeoutError:
         raise RequestError(status, f"{message} (more than {seconds:g} seconds)") from None
+    except asyncio.CancelledError:  # by a second Ctrl-C
+        raise RequestError(503, "the server has been stopped") from None
 
 
 async def _read_request(request: Request, limits: Limits) -> AskRequest:
