@@ -337,6 +337,20 @@ def test_a_missing_file_is_named(exported: Path, tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err == f"coattn: error: {folder / 'image.onnx'}: No such file or directory\n"
 
 
+def test_an_export_cannot_control_the_terminal(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, photo_path = tmp_path / "copy", tmp_path / "photo.png"
+    shutil.copytree(exported, folder)
+    photo().save(photo_path)
+    path, config = folder / "answers.json", json.loads((folder / "runtime.json").read_text())
+    path.write_text(path.read_text().replace("red", r"\u001b[2J"))
+    config["sha256"]["answers.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "runtime.json").write_text(json.dumps(config))
+    assert ask_export(["ask", str(folder), str(photo_path), QUESTIONS[0]]) == 0
+    assert r"%  \u001b[2J" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a" * 40])
 def test_a_graph_that_onnxruntime_cannot_read_is_named(exported: Path, tmp_path: Path, content: bytes) -> None:
     folder = tmp_path / "copy"

@@ -1,12 +1,15 @@
-"""Output that cannot control the terminal: answers, file names and messages may come from anybody."""
+"""The exit status of commands, and output that cannot control the terminal: answers and files may come from anybody."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
+
+from .files import error_text
 
 # All control characters of Unicode but tab and line feed; characters that break a line or reverse its direction; and
 # halves of surrogate pairs, which no terminal can show. A carriage return is let through at the two ends of a write,
@@ -47,3 +50,31 @@ def printable_output() -> Iterator[None]:
         yield
     finally:
         sys.stdout, sys.stderr = streams
+
+
+def exit_status(run: Callable[[], int]) -> int:
+    """Run a command.
+
+    A mistake of the user (ValueError, OSError, a missing package) becomes one line on standard error. With
+    COATTN_TRACEBACK=1 in the environment it remains an exception. Control characters in the output are escaped.
+
+    Returns:
+        The exit status: 0 if all is done, 1 if some items could not be processed, 2 if the user has to change
+        something, 130 if interrupted, 141 if the reader of the output closed it.
+    """
+    with printable_output():
+        try:
+            status = run()
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:  # the reader, for example `head`, has closed the pipe
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except KeyboardInterrupt:
+            print("coattn: interrupted", file=sys.stderr)
+            return 130
+        except (ValueError, OSError, ModuleNotFoundError) as error:
+            if os.environ.get("COATTN_TRACEBACK") == "1":
+                raise
+            print(f"coattn: error: {error_text(error)}", file=sys.stderr)
+            return 2

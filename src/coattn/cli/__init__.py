@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import gc
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 from coattn import __version__
-from coattn._internal.files import error_text
 from coattn._internal.hints import did_you_mean
-from coattn._internal.terminal import printable_output
+from coattn._internal.terminal import exit_status
 from coattn.cli.arguments import ArgumentParser
 
 COMMANDS = {
@@ -47,32 +45,9 @@ _TRAINING = ("fit", "validate", "test", "predict")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    A mistake of the user (ValueError, OSError, a missing package) becomes one line on standard error. With
-    COATTN_TRACEBACK=1 in the environment it remains an exception. Control characters in the output are escaped.
-
-    Returns:
-        The exit status: 0 if all is done, 1 if some items could not be processed, 2 if the user has to change
-        something, 130 if interrupted, 141 if the reader of the output closed it.
-    """
+    """Run one command and return its exit status; see `exit_status`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with printable_output():
-        try:
-            status = _dispatch(arguments, is_process=argv is None)
-            sys.stdout.flush()
-            return status
-        except BrokenPipeError:  # the reader, for example `head`, has closed the pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        except KeyboardInterrupt:
-            print("coattn: interrupted", file=sys.stderr)
-            return 130
-        except (ValueError, OSError, ModuleNotFoundError) as error:
-            if os.environ.get("COATTN_TRACEBACK") == "1":
-                raise
-            print(f"coattn: error: {error_text(error)}", file=sys.stderr)
-            return 2
+    return exit_status(lambda: _dispatch(arguments, is_process=argv is None))
 
 
 def _dispatch(arguments: list[str], *, is_process: bool) -> int:

@@ -8,13 +8,13 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from coattn._internal.files import error_text
+from coattn._internal.terminal import exit_status
 from coattn.explain.answers import UNSURE
 from coattn.runtime.predictor import Predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Answer questions about an image and return the exit status: 0 answered, 2 the user has to change something."""
+    """Answer questions about an image and return the exit status; see `exit_status`."""
     parser = argparse.ArgumentParser(prog="python -m coattn.runtime", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     ask = commands.add_parser("ask", help="Answer questions about an image.", allow_abbrev=False)
@@ -25,15 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     ask.add_argument("--max-risk", type=float, metavar="SHARE", help="Withhold answers that may be wrong more often.")
     ask.add_argument("--json", action="store_true", help="Print one JSON object for each question.")
     args = parser.parse_args(argv)
+    return exit_status(lambda: _ask(args))
+
+
+def _ask(args: argparse.Namespace) -> int:
     warnings.simplefilter("ignore", UserWarning)  # the reasons are printed
-    try:
-        predictor = Predictor.load(args.folder)
-        image = predictor.encode(args.image)
-        pairs = [(image, question) for question in args.questions]
-        found = predictor.ask_many(pairs, top_k=args.top_k, max_risk=args.max_risk)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"coattn: error: {error_text(error)}", file=sys.stderr)
-        return 2
+    predictor = Predictor.load(args.folder)
+    image = predictor.encode(args.image)
+    pairs = [(image, question) for question in args.questions]
+    found = predictor.ask_many(pairs, top_k=args.top_k, max_risk=args.max_risk)
     for question, answers in zip(args.questions, found, strict=True):
         if args.json:
             value = {
