@@ -90,6 +90,8 @@ def test_many_numbers_of_a_column_are_divided_into_five_ranges() -> None:
     assert [groups.count(name) for name in names] == [10, 8, 9, 9, 9]
     assert groups[40:42] == ["", "0 to 4"]
     assert column_groups(records[:20], "age") == [str(age) for age in range(20)]
+    long = [Record(n, n, "?", extra={"time": 1_700_000_000_000 + n}) for n in range(25)]
+    assert len(set(column_groups(long, "time"))) == 5
     scores = score(
         dict.fromkeys(range(len(ages)), "x"), records, "exact_match", groups={"id": column_groups(records, "id")}
     )

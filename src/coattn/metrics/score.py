@@ -146,7 +146,7 @@ def _in_ranges(values: list[str]) -> list[str]:
         return values
     edges = np.quantile(given, (0.2, 0.4, 0.6, 0.8))
     ranges = [given[np.searchsorted(edges, given) == place] for place in range(5)]
-    names = [f"{inside.min():.10g} to {inside.max():.10g}" if len(inside) else "" for inside in ranges]
+    names = [f"{inside.min():.15g} to {inside.max():.15g}" if len(inside) else "" for inside in ranges]
     return [
         names[place] if finite else ""
         for place, finite in zip(np.searchsorted(edges, numbers).tolist(), np.isfinite(numbers).tolist(), strict=True)
