@@ -112,6 +112,16 @@ def test_a_table_has_the_questions_and_the_doubts(tmp_path: Path) -> None:
         "unknown_words": "pink, pale, cyan",
     }
     assert [second[name] for name in ("answer", *Doubt._fields)] == ["two “dogs”", "no", "", ""]
+    write_results(tmp_path / "r.csv", Results({}), [], form="csv")
+    assert (tmp_path / "r.csv").read_text(encoding="utf-8") == "question_id,image_id,question,answer\n"
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_a_result_file_is_made_record_by_record(form: str) -> None:
+    parts = FORMS[form](RESULTS, iter(RECORDS))
+    first = next(part for part in parts if "yes" in part)
+    assert "two" not in first
+    assert any("two" in part for part in parts)
 
 
 def test_the_servers_get_what_they_take(tmp_path: Path) -> None:

@@ -236,7 +236,10 @@ def _csv(results: Results, records: Iterable[Record]) -> Iterator[str]:
                 "unknown_words": ", ".join(doubt.unknown_words),
             }
         writer.writerow([record.question_id, record.image_id, record.question, *cells.values()])
-    yield table.getvalue()
+        yield table.getvalue()
+        table.seek(0)
+        table.truncate()
+    yield table.getvalue()  # the header of a table without rows
 
 
 FORMS: dict[str, Callable[[Results, Iterable[Record]], Iterator[str]]] = {
