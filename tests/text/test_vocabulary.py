@@ -141,6 +141,8 @@ def test_a_question_may_be_longer_than_those_of_training() -> None:
     assert not vocabulary.is_too_long("what, is red? the dog!")
     assert vocabulary.is_too_long("is the dog red is the")
     assert not Vocabulary(vocabulary.words).is_too_long("is " * 1000)
+    assert [vocabulary.trained_on(["is it", *more]).longest for more in ([], ["is " * 7])] == [5, 7]
+    assert Vocabulary(vocabulary.words).trained_on(["is it"]).longest is None
 
 
 @pytest.mark.parametrize("kind", [Vocabulary, AnswerVocabulary])

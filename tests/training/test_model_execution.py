@@ -14,6 +14,8 @@ from tiny import settings, small_sizes
 
 from coattn.nn import VQAModel
 from coattn.nn.layers import UnbiasedLayerNorm
+from coattn.serialization.directory import load_directory
+from coattn.text.vocabulary import Vocabulary
 from coattn.training.data.module import VQADataModule
 from coattn.training.export import export_model
 from coattn.training.model import COMPILED_PARTS, build_model, compile_parts, remember_inputs_only
@@ -117,6 +119,25 @@ def test_a_run_in_bfloat16_compiles_for_training_and_validation_alone(tiny_data:
     assert graphs.count == 2 * parts
     export_model(tmp_path / "model", task, data)
     assert graphs.count == 2 * parts
+
+
+def test_a_model_with_the_words_of_another_knows_its_longest_question(tiny_data: Path, tmp_path: Path) -> None:
+    chosen = settings(tiny_data, tmp_path)
+    task = VQATask(chosen["model"].pop("sizes"), **DIMS, **chosen["model"])
+    data = VQADataModule(**chosen["data"])
+    words = data.text.vocabularies.words
+    assert isinstance(words, Vocabulary)
+    assert words.longest is not None
+    assert words.longest > 1
+    short = data.text.vocabularies._replace(words=Vocabulary(words.words, longest=1))
+    data.text.vocabularies = short
+    export_model(tmp_path / "first", task, data)
+    later = VQADataModule(**chosen["data"], vocabulary_from=str(tmp_path / "first"))
+    assert later.text.vocabularies.to_json() == short.to_json()
+    export_model(tmp_path / "second", task, later)
+    found = load_directory(tmp_path / "second").question_vocabulary
+    assert isinstance(found, Vocabulary)
+    assert found.longest == words.longest
 
 
 def test_compiled_norms_are_as_exact_in_mixed_precision() -> None:

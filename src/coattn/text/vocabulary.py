@@ -57,6 +57,13 @@ class Vocabulary:
         """Whether a question has more words than any training question; False where their number is not known."""
         return self.longest is not None and len(self.tokens(question)) > self.longest
 
+    def trained_on(self, questions: Iterable[str]) -> Vocabulary:
+        """The same words for a model that has been trained on these questions, too."""
+        if self.longest is None:
+            return self
+        longest = max((len(self.tokens(question)) for question in questions), default=0)
+        return Vocabulary(self.words, tokenizer=self.tokenizer, longest=max(self.longest, longest))
+
     def tokens(self, question: str, *, max_tokens: int | None = None) -> list[str]:
         """The words of a question, known or not, cut at the end to `max_tokens`."""
         return TOKENIZERS[self.tokenizer](question)[:max_tokens]

@@ -15,6 +15,7 @@ from coattn.serialization.files import EXTRACTOR, TEXT_ENCODER
 from coattn.serialization.versions import rename_parameters
 from coattn.text.answer_words import AnswerWords
 from coattn.text.pretrained_tokenizer import PretrainedTokenizer
+from coattn.text.vocabulary import Vocabulary
 from coattn.training.checkpoints import read_checkpoint
 from coattn.training.data.module import VQADataModule
 from coattn.training.evaluation.answers import Evaluation, evaluate
@@ -47,7 +48,9 @@ def export_model(
         task.load_state_dict(rename_parameters(read_checkpoint(checkpoint)["state_dict"]))
     device = torch.device(device)
     evaluation = evaluate(task, data, "val", device) if data.has_validation else None
-    embeddings = data.text.embeddings
+    embeddings, words = data.text.embeddings, data.text.vocabularies.words
+    if data.settings.vocabulary_from is not None and isinstance(words, Vocabulary):
+        words = words.trained_on(record.question for record in data.split("train").records)
 
     def certify(new: Path) -> None:
         make_safeguards(load_directory(new), data, device=device).save()
@@ -56,7 +59,7 @@ def export_model(
         folder,
         task.model.cpu(),
         answer_vocabulary=data.text.vocabularies.answers,
-        question_vocabulary=data.text.vocabularies.words,
+        question_vocabulary=words,
         metric=data.split("train").metric,
         activation=task.objective.activation,
         temperature=1.0 if evaluation is None else evaluation.temperature,
