@@ -392,6 +392,12 @@ def test_what_cannot_be_exported_is_refused(model_folder: Path, tmp_path: Path) 
     with pytest.raises(FileNotFoundError, match="not a model directory"):
         export_folder(tmp_path / "none", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+    faithful = save(tmp_path / "model", make("mcan_small", faithful=True))
+    with pytest.raises(
+        ValueError, match=r"its authors' padding .* is not exported; convert its weights with --repaired"
+    ):
+        export_folder(faithful, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [faithful]
 
 
 @pytest.mark.slow

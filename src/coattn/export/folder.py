@@ -16,6 +16,7 @@ from coattn._internal.files import atomic_folder, require, sha256_of_file, write
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import PLAIN, build_extractor
 from coattn.features.extract.extractors.network import GridExtractor
+from coattn.models import OriginalPadding
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.predictor import Predictor
 from coattn.runtime import Predictor as ExportedPredictor
@@ -87,6 +88,11 @@ def export_folder(
     directory = load_directory(model_folder)
     if maps and isinstance(directory.model, VQAGenerator):
         raise ValueError(f"{directory.folder}: the attention maps of a model that writes its answers are not exported")
+    if isinstance(directory.model, OriginalPadding):
+        raise ValueError(
+            f"{directory.folder}: a model with its authors' padding (faithful) is not exported; convert its weights "
+            "with --repaired"
+        )
     if check is not None:
         predictor = Predictor(directory, features=Path(check, "features"))
         records = questions_to_compare(predictor, check)
