@@ -156,7 +156,8 @@ class Predictor:
                 more.
             max_risk: The share of wrong answers that may be given, for example 0.05. Answers that the model's risk
                 certificate does not cover, answers about images unlike those of training, and answers to questions with
-                several unknown words are withheld. When None, doubts are warnings only.
+                several unknown words, without a known one or longer than those of training are withheld. When None,
+                doubts are warnings only.
             answer_anyway: Keep the answers that would be withheld, with the reasons.
 
         Returns:

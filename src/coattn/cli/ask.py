@@ -63,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SHARE",
         help="Withhold answers unless at most this share of them is wrong, for example 0.05. Images unlike those of "
-        "training, several unknown words, and questions without a known word withhold an answer too; without this "
-        "option they are warnings.",
+        "training, several unknown words, questions without a known word, and questions longer than those of training "
+        "withhold an answer too; without this option they are warnings.",
     )
     doubt.add_argument(
         "--answer-anyway", action="store_true", help="Show the answers that would be withheld, with the reasons."
