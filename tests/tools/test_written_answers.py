@@ -46,4 +46,4 @@ def test_the_table_has_the_difference_by_kind() -> None:
     rows = {line[:32].strip(): line[32:].split() for line in table.splitlines()}
     assert rows["a list"][:4] == ["2", "50.00", "0.00", "+50.00"]
     assert rows["one word"][:4] == ["2", "0.00", "33.33", "-33.33"]
-    assert rows["a list, not in training"][3:] == ["+100.00", "(-100.00", "to", "+100.00)"]
+    assert rows["a list, not in training"][3:] == ["+100.00", "(-58.69", "to", "+100.00)"]

@@ -30,4 +30,5 @@ def config(tiny_data: Path, tmp_path: Path) -> Path:
 def lightning_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     """The messages of Lightning's logger, which does not propagate; only newer versions of pytest then see them."""
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+    caplog.set_level("INFO", logger="lightning.pytorch")
     return caplog

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -129,3 +130,12 @@ def test_norms_and_biases_can_be_exempt_from_weight_decay() -> None:
     assert all(re.search(r"bias|norm", names[parameter]) for parameter in exempt["params"])
     assert not any("bias" in names[parameter] for parameter in decayed["params"])
     assert len(decayed["params"]) + len(exempt["params"]) == len(names)
+
+
+def test_a_parser_tries_whole_numbers_first() -> None:
+    def limited(limit: object = None, name: str = "") -> None: ...
+
+    limited.__annotations__.update(limit=float | int | None, name=str)
+    options.try_whole_numbers_first(limited)
+    assert limited.__annotations__ == {"limit": int | float | None, "name": str, "return": "None"}
+    assert get_args(limited.__annotations__["limit"])[:2] == (int, float)

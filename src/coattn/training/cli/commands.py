@@ -41,6 +41,7 @@ from coattn.training.cli.options import (
     explain_mistake,
     read_yaml,
     renamed,
+    try_whole_numbers_first,
 )
 from coattn.training.cli.run_folder import checkpoint_to_resume, checkpoint_to_use, is_first_process, locked, remove_run
 from coattn.training.data.module import VQADataModule
@@ -97,6 +98,7 @@ class _CommandLine(LightningCLI):
         self.command = arguments[0]
         self.hints = hints
         self.checkpoint: Path | None = None
+        try_whole_numbers_first(Trainer.__init__)
         super().__init__(
             VQATask,
             VQADataModule,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jsonargparse import get_loader
@@ -121,6 +123,19 @@ def check_safe(arguments: Sequence[str]) -> None:
             raise
         except Exception:  # not YAML, so it names no class; the parser reports it
             continue
+
+
+def try_whole_numbers_first(function: Callable[..., Any]) -> None:
+    """Change the annotations of a function, so that its parser tries int before float.
+
+    The parser takes the first type that fits. `typing` may return Optional[Union[int, float]] in the order of an equal
+    type that was made before, for example by an import of sentence_transformers; "1" for `limit_val_batches` would then
+    be 1.0, which means all batches (Python 3.11, jsonargparse 4.53, lightning 2.6).
+    """
+    for name, hint in function.__annotations__.items():
+        kinds = get_args(hint)
+        if int in kinds and float in kinds:
+            function.__annotations__[name] = reduce(operator.or_, sorted(kinds, key=lambda kind: kind is not int))
 
 
 def check_trainer(trainer: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
