@@ -129,8 +129,8 @@ def try_whole_numbers_first(function: Callable[..., Any]) -> None:
     """Change the annotations of a function, so that its parser tries int before float.
 
     The parser takes the first type that fits. `typing` may return Optional[Union[int, float]] in the order of an equal
-    type that was made before, for example by an import of sentence_transformers; "1" for `limit_val_batches` would then
-    be 1.0, which means all batches (Python 3.11, jsonargparse 4.53, lightning 2.6).
+    type that another module made before; "1" for `limit_val_batches` would then be 1.0, which means all batches (Python
+    3.11, jsonargparse 4.53, lightning 2.6; see findings/lightning_one_batch_is_all.sh).
     """
     for name, hint in function.__annotations__.items():
         kinds = get_args(hint)
