@@ -170,10 +170,8 @@ class AnsweringModel:
         )
 
     def _num_bytes(self, image: Any) -> int:
-        """Bytes of an encoded image: features, boxes, what an exported model reads, and the kept picture."""
-        arrays = [image.features, image.boxes]
-        if not self.explains():
-            arrays += self.predictor.image_inputs(image).values()
+        """Bytes of an encoded image: features and boxes, or all that an exported model reads, and the kept picture."""
+        arrays = (image.features, image.boxes) if self.explains() else self.predictor.image_inputs(image).values()
         width, height = image.image.size
         return sum(array.nbytes for array in arrays) + 3 * width * height
 

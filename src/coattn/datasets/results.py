@@ -178,7 +178,7 @@ def write_results(path: str | Path, results: Results, records: Sequence[Record],
     """
     if form not in FORMS:
         raise ValueError(f"the form of a result file is {form!r}, must be one of {', '.join(FORMS)}")
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         file.writelines(FORMS[form](results, records))
 
 

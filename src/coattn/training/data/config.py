@@ -34,6 +34,6 @@ def open_data(config: str | os.PathLike[str], model: str | os.PathLike[str] | No
         if not isinstance(settings, dict) or not isinstance(settings.get("data"), dict):
             raise TypeError("it has no settings of data")
         chosen = regroup("data", settings["data"])[0] | ({} if model is None else {"vocabulary_from": str(model)})
-        return parser.instantiate_classes(parser.parse_object({"data": chosen})).data
+        return parser.instantiate(parser.parse_object({"data": chosen})).data
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, jsonargparse.ArgumentError) as error:
         raise ValueError(f"{path}: not a training configuration: {' '.join(str(error).split())}") from None
