@@ -20,8 +20,6 @@ from coattn.apps.schema import AskedQuestion
 from coattn.features.extract.extractors.descriptor import Descriptor
 from coattn.features.store.writer import StoreWriter
 from coattn.nn import VQAModel
-from coattn.nn.layers import UnbiasedLayerNorm
-from coattn.nn.regions import RegionEncoder
 from coattn.serialization.directory import load_directory, save_model
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
@@ -39,10 +37,8 @@ from coattn.export.generator import write_generator  # noqa: E402
 from coattn.export.image_side import split_image_side  # noqa: E402
 from coattn.export.onnx import (  # noqa: E402
     ClassifierGraph,
-    biased_layer_norm,
     classifier_axes,
     example_inputs,
-    fold_standardization,
     write_graph,
 )
 from coattn.runtime.__main__ import main as ask_export  # noqa: E402
@@ -279,26 +275,6 @@ def test_an_extractor_that_is_not_exported_is_named(
     card = (tmp_path / "out" / "README.md").read_text()
     assert reason in card
     assert "How many answers it changes was not measured" in card
-
-
-def test_the_norm_of_mcan_becomes_a_layer_norm() -> None:
-    torch.manual_seed(2)
-    norm = UnbiasedLayerNorm(24)
-    torch.nn.init.normal_(norm.weight)
-    torch.nn.init.normal_(norm.bias)
-    rows = torch.randn(5, 24) * torch.tensor([[0.1], [1.0], [10.0], [1e4], [0.0]])
-    torch.testing.assert_close(biased_layer_norm(norm)(rows), norm(rows), atol=1e-4, rtol=0)
-
-
-def test_standardization_becomes_a_part_of_the_linear_map() -> None:
-    torch.manual_seed(3)
-    encoder = RegionEncoder(6, dim=4, boxes=True, standardized=True).eval()
-    encoder.standardize(torch.randn(6), torch.rand(6) + 0.1)
-    inputs = (torch.randn(2, 3, 6), torch.tensor([[True, True, False], [True, True, True]]), torch.rand(2, 3, 4))
-    expected = encoder(*inputs)
-    fold_standardization(encoder)
-    assert not encoder.standardized
-    torch.testing.assert_close(encoder(*inputs), expected)
 
 
 def damage(folder: Path, name: str, change: Any) -> None:
