@@ -64,7 +64,7 @@ def head(length: int, path: str = "/ask") -> bytes:
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+    return socket.create_connection(("127.0.0.1", port), timeout=300)
 
 
 def response(connection: socket.socket) -> tuple[int, Any]:

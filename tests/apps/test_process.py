@@ -16,7 +16,7 @@ from coattn.apps.process import ProcessLostError, RemoteObject
 
 
 def test_methods_run_in_another_process_that_keeps_the_object() -> None:
-    remote = RemoteObject(Counter, "aab", max_seconds=60)
+    remote = RemoteObject(Counter, "aab", max_seconds=600)
     try:
         remote.call("update", "b")
         assert remote.call("most_common") == [("a", 2), ("b", 2)]
@@ -35,7 +35,7 @@ def test_methods_run_in_another_process_that_keeps_the_object() -> None:
 
 
 def test_a_call_in_which_the_process_ends_fails() -> None:
-    remote = RemoteObject(functools.partial, os._exit, 3, max_seconds=60)
+    remote = RemoteObject(functools.partial, os._exit, 3, max_seconds=600)
     try:
         for _ in range(2):  # in the first process, and in its successor
             with pytest.raises(ProcessLostError):
@@ -45,7 +45,7 @@ def test_a_call_in_which_the_process_ends_fails() -> None:
 
 
 def test_a_failure_to_make_the_object_is_raised() -> None:
-    remote = RemoteObject(int, "x", max_seconds=60)
+    remote = RemoteObject(int, "x", max_seconds=600)
     with pytest.raises(ValueError, match="invalid literal"):
         remote.call("bit_length")
     assert not multiprocessing.active_children()
@@ -54,7 +54,7 @@ def test_a_failure_to_make_the_object_is_raised() -> None:
 @pytest.mark.parametrize("size", [1, 1 << 22])  # the larger one does not fit into the connection
 def test_a_stuck_process_is_replaced_after_the_time_limit(size: int) -> None:
     restarts: list[int] = []
-    remote = RemoteObject(Counter, "aab", max_seconds=60, on_restart=lambda: restarts.append(1))
+    remote = RemoteObject(Counter, "aab", max_seconds=600, on_restart=lambda: restarts.append(1))
     try:
         assert remote.call("total") == 3
         remote._max_seconds = 0.2
@@ -90,7 +90,7 @@ def test_closing_does_not_wait_for_a_stuck_process(monkeypatch: pytest.MonkeyPat
     while not remote._lock.locked():
         time.sleep(0.01)
     remote.close()
-    thread.join(10)
+    thread.join(300)
     assert not thread.is_alive()
     assert "closed" in str(raised[0])
     assert not multiprocessing.active_children()
@@ -101,7 +101,7 @@ def test_closing_does_not_wait_for_a_stuck_process(monkeypatch: pytest.MonkeyPat
 def test_a_process_that_cannot_be_replaced_is_lost(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "model"
     path.write_text("7")
-    remote = RemoteObject(_read_number, path, max_seconds=60)
+    remote = RemoteObject(_read_number, path, max_seconds=600)
     try:
         assert remote.call("bit_length") == 3
         path.write_text("seven")
@@ -119,7 +119,7 @@ def test_a_process_that_cannot_be_replaced_is_lost(tmp_path: Path, capfd: pytest
 
 
 def test_calls_do_not_overlap() -> None:
-    remote = RemoteObject(Counter, "aab", max_seconds=60)
+    remote = RemoteObject(Counter, "aab", max_seconds=600)
     try:
         with ThreadPoolExecutor(8) as threads:
             found = list(threads.map(lambda number: remote.call("get", "a", number), range(100)))

@@ -167,7 +167,7 @@ def test_interrupted_it_says_so_and_can_go_on(photos, tmp_path):
         time.sleep(0.02)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json"]

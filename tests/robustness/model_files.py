@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import pickle
@@ -208,8 +209,9 @@ def word_vectors(folder: Path) -> Any:
 
 @cache
 def trained() -> Path:
-    """A finished run, whose data and configuration lie beside it."""
+    """A finished run, whose data and configuration lie beside it, until this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="coattn-trained-"))
+    atexit.register(shutil.rmtree, folder)
     write_data(folder)
     run = settings(folder, folder / "run")
     run["trainer"] |= {"max_epochs": 1}

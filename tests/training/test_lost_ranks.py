@@ -147,7 +147,7 @@ def test_two_devices_end_with_a_checkpoint(how: str, config: Path, tmp_path: Pat
     else:
         assert status == 128 + signal.Signals[how]
         assert f"coattn: ended by {how}; run the same command with --resume to continue" in errors
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not has_ended(second) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert has_ended(second)

@@ -103,7 +103,7 @@ def start(script: Path, config: Path, root: Path, *arguments: str) -> subprocess
 
 def wait_for_step(process: subprocess.Popen[str], root: Path, step: int) -> None:
     last = root / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not last.exists() or read_checkpoint(last)["global_step"] < step:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
@@ -118,7 +118,7 @@ def test_stopped_run_goes_on_to_the_same_weights(
     process = start(script, config, root)
     wait_for_step(process, root, 8)
     process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 128 + how), errors
     assert "Traceback" not in errors
     stopped_at = read_checkpoint(root / "checkpoints" / "last.ckpt")["global_step"]

@@ -218,8 +218,8 @@ def test_bounds_after_the_end_of_training_are_named(
     task, data = task_and_data(tiny_data, schedule="step", decay_epochs=[1, 4], warmup_epochs=2.5)
     trainer(tmp_path, max_epochs=2).fit(task, data)
     messages = [str(warning.message) for warning in recwarn]
-    assert "training ends after 2 epochs, before model.schedule.decay_epochs [4]" in messages
-    assert "training ends after 2 epochs, before model.schedule.warmup_epochs [2.5]" in messages
+    assert "training ends at epoch 2, before model.schedule.decay_epochs [4]" in messages
+    assert "training ends at epoch 2, before model.schedule.warmup_epochs [2.5]" in messages
 
 
 def test_a_preset_beside_a_model_is_named() -> None:

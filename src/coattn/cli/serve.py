@@ -74,7 +74,7 @@ def serve_models(args: argparse.Namespace, *, page: bool) -> int:
     """Serve the models of the command line, with or without the demo page."""
     from coattn._internal.files import require
 
-    for module in ("starlette", "uvicorn", "multipart", "prometheus_client"):
+    for module in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
         require(module, "serve")
     from coattn.apps.server import Limits, serve
 

@@ -99,7 +99,7 @@ def make_schedule(settings: ScheduleSettings, *, num_steps: float, steps_per_epo
     num_epochs = num_steps / steps_per_epoch
     for name, epochs in (("decay_epochs", settings.decay_epochs or []), ("warmup_epochs", [settings.warmup_epochs])):
         if late := [epoch for epoch in epochs if epoch > num_epochs]:
-            rank_zero_warn(f"training ends after {num_epochs:g} epochs, before model.schedule.{name} {late}")
+            rank_zero_warn(f"training ends at epoch {num_epochs:g}, before model.schedule.{name} {late}")
 
     def factor(step: int) -> float:
         return learning_rate_factor(

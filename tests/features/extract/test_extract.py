@@ -80,7 +80,7 @@ def test_a_store_comes_out(photos, tmp_path):
 def test_killed_and_continued_is_the_same_bytes(photos, tmp_path, call):
     run(photos, tmp_path / "whole")
     command = [sys.executable, "-c", KILLED_RUN, str(tmp_path / "photos"), str(tmp_path / "out"), str(call)]
-    done = subprocess.run(command, capture_output=True, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, capture_output=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == -signal.SIGKILL
     shards = len(list((tmp_path / "out").glob("shard-*.h5")))
     assert shards == (call - 1) // 2
@@ -103,7 +103,7 @@ def test_batches_computed_at_once_come_in_order(photos, tmp_path):
         def describe(self, pixels):
             Parallel.shares.add(torch.get_num_threads())
             if np.array_equal(pixels[0], first):
-                assert second_is_done.wait(timeout=60)
+                assert second_is_done.wait(timeout=300)
             else:
                 second_is_done.set()
             return super().describe(pixels)
