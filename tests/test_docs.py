@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from coattn import models
+from coattn import models, nn
 from coattn.cli import COMMANDS, main
 from coattn.features.extract.extractors.descriptor import Descriptor
-from coattn.serialization.directory import save_model
+from coattn.serialization.directory import load, save_model
+from coattn.serialization.registry import BRICKS
 from coattn.text.vocabulary import AnswerVocabulary, Vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,6 +134,30 @@ def test_the_python_of_the_readme_runs(quickstart: Path) -> None:
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
     assert (quickstart / "where.png").exists()
+
+
+def test_the_layer_of_the_models_page_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/models.md").read_text(encoding="utf-8"), re.M | re.S)
+    for known, added in ((models.LAYERS, "cross"), (BRICKS, "CrossAttention")):
+        monkeypatch.setitem(known, added, nn.ParallelCoAttention)  # to be removed at the end
+    exec(compile(block, "my_layers.py", "exec"), {"__name__": "my_layers"})
+    sizes = {"num_words": 4, "region_dim": 5, "num_answers": 3, "dim": 8, "num_heads": 2}
+    model = models.stack(layers=["cross", "parallel"], **sizes).eval()
+    assert type(model.coattention.layers[0]).__name__ == "CrossAttention"
+    words, answers = Vocabulary(["what", "color"]), AnswerVocabulary(["red", "green", "blue"])
+    record = {"metric": "exact_match", "activation": "softmax", "extractor": Descriptor().record}
+    save_model(tmp_path / "model", model, answer_vocabulary=answers, question_vocabulary=words, **record)
+    loaded = load(tmp_path / "model")
+    masks = {"question_mask": torch.tensor([[True, True]]), "region_mask": torch.tensor([[True, True, False]])}
+    question, regions = torch.tensor([[2, 3]]), torch.rand(1, 3, 5)
+    expected, found = model(question, regions, **masks), loaded(question, regions, **masks, need_weights=True)
+    torch.testing.assert_close(found.logits, expected.logits)
+    shapes = {name: tuple(weights.shape) for name, weights in found.maps.items()}
+    assert shapes["layers.0.question_to_regions"] == (1, 2, 2, 3)
+    assert shapes["layers.0.regions_to_question"] == (1, 2, 3, 2)
+    # Padding changes nothing.
+    regions[0, 2] = 7.0
+    torch.testing.assert_close(loaded(question, regions, **masks).logits, expected.logits)
 
 
 def test_the_readme_is_short() -> None:

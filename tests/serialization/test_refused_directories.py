@@ -17,6 +17,7 @@ from saved_models import edit_config, make, save
 
 from coattn.serialization.directory import load
 from coattn.serialization.files import CONFIG, WEIGHTS
+from coattn.serialization.registry import BRICKS
 from coattn.text.vocabulary import Vocabulary
 
 
@@ -31,7 +32,40 @@ def test_vocabularies_must_be_those_of_the_model(tmp_path: Path) -> None:
 def test_a_foreign_module_cannot_be_saved(tmp_path: Path) -> None:
     model = make()
     model.head = torch.nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="Linear is not a brick"):
+    with pytest.raises(ValueError, match=r"Linear is not a brick .*add .*registry\.BRICKS"):
+        save(tmp_path / "model", model)
+
+
+class OwnHead(torch.nn.Module):
+    """A head of a user, without annotations; `keep` says whether it keeps its second argument, as a brick must."""
+
+    def __init__(self, num_answers, width=3, *, keep=True):  # type: ignore[no-untyped-def]
+        super().__init__()
+        self.num_answers, self.keep = num_answers, keep
+        if keep:
+            self.width = width
+
+
+def test_a_class_of_the_user_is_saved_and_loaded_once_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make()
+    model.head = OwnHead(model.head.num_answers, width=4)
+    monkeypatch.setitem(BRICKS, "OwnHead", OwnHead)
+    folder = save(tmp_path / "model", model)
+    head = load(folder).head
+    assert isinstance(head, OwnHead)
+    assert head.width == 4
+    monkeypatch.delitem(BRICKS, "OwnHead")
+    with pytest.raises(ValueError, match=r"'OwnHead' is not one of coattn's; add .*registry\.BRICKS"):
+        load(folder)
+
+
+def test_a_class_that_forgets_an_argument_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make()
+    model.head = OwnHead(model.head.num_answers, keep=False)
+    monkeypatch.setitem(BRICKS, "OwnHead", OwnHead)
+    with pytest.raises(ValueError, match="OwnHead does not keep its constructor argument 'width'"):
         save(tmp_path / "model", model)
 
 

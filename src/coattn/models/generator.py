@@ -48,7 +48,7 @@ def generator(
         num_answer_words: size of the vocabulary of answer words, including its special ids.
         num_words: size of the question vocabulary, for token ids.
         question_dim: width of given token embeddings. Give exactly one of the two.
-        layers: names from `LAYERS`, see `stack`; encoder-decoder modular co-attention by default.
+        layers: names of layers, see `stack`; encoder-decoder modular co-attention by default.
         num_layers: number of consecutive layers for each name in `layers`.
         share_weights: layers of one name are one layer, applied repeatedly (recurrent stacking).
         dim: model width of both sides.

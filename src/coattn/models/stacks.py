@@ -123,7 +123,8 @@ def stack(
     """A stack of co-attention layers, equal or mixed.
 
     Args:
-        layers: names from `LAYERS`, in their order, e.g. `["parallel", "alternating", "modular", "modular"]`.
+        layers: names of layers in their order: "parallel", "alternating", "dense", "modular", "question_self",
+            "self_guided", "guided", "question_gate", or one that was added to `LAYERS`.
         region_dim: width of the region features.
         num_answers: size of the answer vocabulary.
         num_words: size of the question vocabulary, for token ids.

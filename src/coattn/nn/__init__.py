@@ -22,6 +22,7 @@ from .coattention import (
 )
 from .decoder import LSTMDecoder, TransformerDecoder
 from .heads import ClassifierHead, HeadOutput
+from .maps import name_maps
 from .model import GeneratorOutput, VQAGenerator, VQAModel, VQAOutput
 from .question import PlainQuestionEncoder, Question, RecurrentQuestionEncoder
 from .regions import PlainRegionEncoder, RegionEncoder
@@ -60,4 +61,5 @@ __all__ = [
     "VQAModel",
     "VQAOutput",
     "attend",
+    "name_maps",
 ]

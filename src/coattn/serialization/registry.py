@@ -23,7 +23,7 @@ from coattn.models.original_padding import OriginalPadding
 from coattn.models.question_only import QuestionOnlyHead, UnseenRegions
 from coattn.text.encoders import FinetunedQuestionEncoder
 
-# The allow-list. A config that names any other class is refused.
+# The allow-list. A config that names any other class is refused. A program may add classes, see docs/models.md.
 BRICKS: dict[str, type[nn.Module]] = {
     brick.__name__: brick
     for brick in (
@@ -77,11 +77,16 @@ def describe(module: nn.Module) -> dict[str, Any]:
     Only attributes are read: a brick keeps each constructor argument as an attribute of the same name.
 
     Raises:
-        ValueError: a class that is not in `BRICKS`, or an argument that is neither plain nor a brick.
+        ValueError: a class that is not in `BRICKS`, or an argument that is not kept or is neither plain nor a brick.
     """
     name = next((name for name, brick in BRICKS.items() if brick is type(module)), None)
     if name is None:
-        raise ValueError(f"{type(module).__name__} is not a brick of coattn: a model directory cannot hold it")
+        raise ValueError(
+            f"{type(module).__name__} is not a brick of coattn: a model directory cannot hold it; add a class of your "
+            "own to coattn.serialization.registry.BRICKS"
+        )
+    if forgotten := [key for key in _parameters(type(module)) if not hasattr(module, key)]:
+        raise ValueError(f"{name} does not keep its constructor argument {forgotten[0]!r} as an attribute of that name")
     arguments = {key: _described(getattr(module, key), f"{name}.{key}") for key in _parameters(type(module))}
     return {"class": name, **arguments}
 
@@ -108,15 +113,19 @@ def build(config: Any, *, where: str = "model") -> nn.Module:
     """
     name = config.get("class") if isinstance(config, dict) else None
     if not isinstance(name, str) or name not in BRICKS:
-        raise ValueError(f"{where}: the class {name!r} is not one of {', '.join(sorted(BRICKS))}")
+        raise ValueError(
+            f"{where}: the class {name!r} is not one of coattn's; add a class of your own to "
+            "coattn.serialization.registry.BRICKS first"
+        )
     brick = BRICKS[name]
     arguments = {key: value for key, value in config.items() if key != "class"}
     check_keys(arguments, _parameters(brick), f"{where} ({name})")
     hints = typing.get_type_hints(brick.__init__)
     for key, value in arguments.items():
         arguments[key] = _built(value, f"{where}.{key}")
-        if not fits(arguments[key], hints[key]):
-            raise ValueError(f"{where}.{key}: {value!r:.80} is not of the type that {name} takes ({hints[key]})")
+        hint = hints.get(key, Any)
+        if not fits(arguments[key], hint):
+            raise ValueError(f"{where}.{key}: {value!r:.80} is not of the type that {name} takes ({hint})")
     try:
         return brick(**arguments)
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
@@ -137,6 +146,8 @@ def _parameters(brick: type[nn.Module]) -> list[str]:
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether `value` has the type `hint`, for the few kinds of hints that constructors of bricks have."""
+    if hint is Any:
+        return True
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, option) for option in arguments)

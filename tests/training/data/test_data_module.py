@@ -149,7 +149,10 @@ def test_flips_need_mirrored_images(tiny_data: Path) -> None:
 
 def test_missing_features_are_named(tiny_data: Path, tmp_path: Path) -> None:
     store = write_store(tmp_path / "some.h5", [f"train/{number}" for number in range(7)])
-    with pytest.raises(ValueError, match=r"some.h5: no features of 2 of the 9 images .*'train/7', 'train/8'"):
+    with pytest.raises(
+        ValueError,
+        match=r"some.h5: no features of 2 of the 9 images .*'train/7', 'train/8'; its first image is 'train/0'",
+    ):
         module(tiny_data, features=str(store)).setup("fit")
 
 

@@ -183,9 +183,10 @@ def image_positions(
     distinct = list(numbers)
     found = features.positions(distinct)
     if missing := list(itertools.compress(distinct, found < 0)):
+        first = f"; its first image is {features.image_id(0)!r}" if len(features) else ""
         raise ValueError(
             f"{features.path}: no features of {len(missing)} of the {len(distinct)} images of {what}, "
-            f"for example {', '.join(map(repr, missing[:3]))}; {fix}"
+            f"for example {', '.join(map(repr, missing[:3]))}{first}; {fix}"
         )
     return found[uses]
 
