@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NETWORK, SIZE = "MobileNetV2", "640 x 480"
 CASE = f"{NETWORK}, {SIZE}"
-OURS, REDUCED = "coattn", "coattn, reduced decoding"
+OURS, REDUCED, ONNX = "coattn", "coattn, reduced decoding", "coattn, onnxruntime"
 CONVENTIONAL, BATCHES = "conventional, one by one", "conventional, in batches"
 
 
@@ -48,7 +48,7 @@ def run(context: Context) -> list[Row]:
     rows: list[Row] = []
     for way, rates in found.items():
         row: Row = {"case": case, "implementation": way, "images/s": summary(rates), "cores busy": summary(busy[way])}
-        if way in (OURS, REDUCED):
+        if way not in (CONVENTIONAL, BATCHES):
             row["ratio"] = ratio(rates, found[CONVENTIONAL])
             row["times in batches"] = ratio(rates, found[BATCHES])
         if done:
@@ -78,12 +78,15 @@ def make_runs(context: Context, extractor: Extractor, busy: dict[str, list[float
         busy.setdefault(way, []).append((time.process_time() - before) / taken)
         return len(images) / taken
 
-    reduced = {}
+    others: dict[str, Extractor] = {}
     if hasattr(extractor, "input_size"):  # a network, not the descriptor
-        reduced[REDUCED] = partial(extract, images, out, Reading(extractor, reduced_decoding=True), progress=False)
+        others[REDUCED] = Reading(extractor, reduced_decoding=True)
+        if context.device == "cpu" and importlib.util.find_spec("onnxscript"):
+            others[ONNX] = make_extractor(context, onnxruntime=True)[1]
     works: dict[str, Callable[[], object]] = {
-        OURS: partial(extract, images, out, extractor, progress=False),
-        **reduced,
+        **{
+            way: partial(extract, images, out, one, progress=False) for way, one in ({OURS: extractor} | others).items()
+        },
         CONVENTIONAL: partial(one_by_one, images, out, extractor),
         BATCHES: partial(in_batches, images, out, extractor),
     }
@@ -99,7 +102,7 @@ def operations(extractor: Extractor) -> int:
     return counter.get_total_flops()
 
 
-def make_extractor(context: Context) -> tuple[str, Extractor]:
+def make_extractor(context: Context, *, onnxruntime: bool = False) -> tuple[str, Extractor]:
     """MobileNetV2 with random weights, which takes as long as with good ones; without torchvision the descriptor."""
     from coattn.features.extract.extractors.descriptor import Descriptor
 
@@ -108,7 +111,8 @@ def make_extractor(context: Context) -> tuple[str, Extractor]:
     try:
         from coattn.features.extract.extractors.torchvision_grid import TorchvisionGrid
 
-        return NETWORK, TorchvisionGrid("mobilenet_v2", weights="none", device=context.device)
+        extractor = TorchvisionGrid("mobilenet_v2", weights="none", device=context.device, onnxruntime=onnxruntime)
+        return NETWORK, extractor
     except ModuleNotFoundError as error:
         print(f"extract measures the descriptor: {error}")
         return "descriptor", Descriptor()

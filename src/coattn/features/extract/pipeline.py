@@ -14,8 +14,7 @@ import torch
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
-
-_MOST_STREAMS = 4  # each holds a batch in memory
+MOST_STREAMS = 4  # each holds a batch in memory
 
 
 @contextmanager
@@ -53,7 +52,7 @@ def computing(compute: Callable[[_T], _U], items: Iterable[_T], *, parallel: boo
     for the slowest part of each operation while other threads decode images.
     """
     threads = torch.get_num_threads()
-    streams = min(threads, _MOST_STREAMS) if parallel else 1
+    streams = min(threads, MOST_STREAMS) if parallel else 1
     share = partial(torch.set_num_threads, threads // streams)
     try:
         with loading(compute, items, num_workers=streams, ahead=streams, initializer=share) as computed:

@@ -63,7 +63,7 @@ class EfficientNetLite(GridExtractor):
         mean, std: of the pixels the network was trained on, in [0, 1].
         weights_id: name of the weights in records; None: the name of their file.
         sha256: refuse weights with another hash (see `hash_tensors`).
-        device, precision, compile: where and how to run, see `Running`.
+        device, precision, compile, onnxruntime: where and how to run, see `Running`.
 
     Raises:
         ValueError: unknown model; weights that do not fit it or are not the ones asked for; a grid finer than the map.
@@ -89,6 +89,7 @@ class EfficientNetLite(GridExtractor):
         device: str = "cpu",
         precision: str = "float32",
         compile: bool = False,
+        onnxruntime: bool = False,
     ) -> None:
         if model not in VARIANTS:
             raise ValueError(f"there is no EfficientNet-Lite {model!r}{did_you_mean(model, VARIANTS)}")
@@ -104,7 +105,7 @@ class EfficientNetLite(GridExtractor):
         fuse_norms(network)
         super().__init__(
             Loaded(network, state, weights_id or (path.stem if path else "random"), str(path or weights), {}),
-            Running(device, precision, compile),
+            Running(device, precision, compile, onnxruntime),
             sha256=sha256,
             model=model,
             size=size or (variant.side, variant.side),

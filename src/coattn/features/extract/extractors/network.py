@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coattn.features.extract.extractors.base import Regions, check_size, grid_boxes
+from coattn.features.extract.extractors.onnx_network import OnnxNetwork
 from coattn.features.extract.extractors.weights import hash_tensors
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -43,12 +44,13 @@ class Running(NamedTuple):
     """Where and how a network runs.
 
     precision: "float32", or with autocast "bf16" or "fp16". compile: let torch.compile make the network faster;
-    features change by rounding only.
+    features change by rounding only. onnxruntime: let onnxruntime run it, likewise; on a CPU in float32.
     """
 
     device: str
     precision: str
     compile: bool
+    onnxruntime: bool = False
 
 
 class NetworkExtractor(ABC):
@@ -77,6 +79,10 @@ class NetworkExtractor(ABC):
                 f"{loaded.source}: other weights than the recorded ones (hash {self._sha256}, recorded {sha256})"
             )
         self._versions = {"torch": str(torch.__version__), **loaded.versions}
+        if running.onnxruntime and running[:3] != ("cpu", "float32", False):
+            raise ValueError(
+                "onnxruntime runs networks on a CPU in float32; give --device cpu, and no --precision or --compile"
+            )
         self._device, self._compile = torch.device(running.device), running.compile
         self.parallel = self._device.type == "cpu" and not running.compile
         self._network: Any = loaded.network.eval().requires_grad_(False).to(self._device)
@@ -181,7 +187,11 @@ class GridExtractor(NetworkExtractor):
         self._run: Any = self._network
         self.dim, self.boxes = self._probe(model)
         self.num_regions = len(self.boxes)
-        self._run = self._compiled(self._network)
+        if running.onnxruntime:
+            network = OnnxNetwork(self._network, self._sizes)
+            self._run, self._versions["onnxruntime"] = network, network.version
+        else:
+            self._run = self._compiled(self._network)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class TorchvisionGrid(GridExtractor):
         std: their standard deviation, likewise.
         weights_id: name of the weights in records; None: the name of their file.
         sha256: refuse weights with another hash (see `hash_tensors`).
-        device, precision, compile: where and how to run, see `Running`.
+        device, precision, compile, onnxruntime: where and how to run, see `Running`.
 
     Raises:
         ValueError: unknown model; weights that do not fit it or are not the ones asked for; a size or scale that it
@@ -73,6 +73,7 @@ class TorchvisionGrid(GridExtractor):
         device: str = "cpu",
         precision: str = "float32",
         compile: bool = False,
+        onnxruntime: bool = False,
     ) -> None:
         torchvision = require("torchvision", "vision")
         models = torchvision.models
@@ -100,7 +101,7 @@ class TorchvisionGrid(GridExtractor):
         versions = {"torchvision": torchvision.__version__}
         super().__init__(
             Loaded(backbone, state, weights_id or found_id, source, versions),
-            Running(device, precision, compile),
+            Running(device, precision, compile, onnxruntime),
             sha256=sha256,
             model=model,
             size=size,
