@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import difflib
+
 import pytest
 
 from coattn._internal.hints import did_you_mean, wrong_setting
@@ -25,6 +27,21 @@ def test_a_long_list_is_cut() -> None:
     hint = did_you_mean("xyz", (f"img{number}" for number in range(1000)))
     assert hint.startswith("; known are img0, img1, ")
     assert hint.endswith("img19, ... (1000 in all)")
+
+
+def test_of_many_names_few_are_compared_letter_by_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    find = difflib.get_close_matches
+
+    def count(name: str, known: list[str], **options: float) -> list[str]:
+        compared.append(len(known))
+        return find(name, known, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(difflib, "get_close_matches", count)
+    names = [f"COCO_train2014_{number:012d}" for number in range(0, 60_000, 3)]
+    assert did_you_mean("coco_trian2014_000000047211", names) == "; did you mean 'COCO_train2014_000000047211'?"
+    assert did_you_mean("xy", names).endswith("... (20000 in all)")
+    assert compared == [1000, 1000]
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,8 @@ def draw_image(
         explanation: its image and boxes; without an image an empty sheet with the boxes.
         values: of the regions; None draws no heat.
         owner: a region to outline in blue.
-        num_outlined: how many regions are outlined: those that differ most from the middle one, none without an effect.
+        num_outlined: how many regions are outlined: those that differ most from the middle one, none without an effect
+            and none that is only weaker than the middle one.
         numbered: regions whose number is written into their box.
     """
     if explanation.image is None:
@@ -189,9 +190,10 @@ def draw_image(
         )
         alpha = 0.62 * np.abs(heat) ** 0.7
         canvas.pixels(box, np.concatenate((colors(heat), alpha[..., None]), -1))
-        effect = np.abs(values.strengths)
-        difference = np.abs(values.strengths - np.median(values.strengths))  # equal regions have no outline
-        visible = np.minimum(effect, difference) >= 0.05
+        effect, middle = np.abs(values.strengths), float(np.median(values.strengths))
+        difference = np.abs(values.strengths - middle)  # equal regions have no outline
+        weaker = (values.strengths * middle > 0) & (effect < abs(middle))
+        visible = (np.minimum(effect, difference) >= 0.05) & ~weaker
         outlined = [number for number in np.argsort(-difference, kind="stable")[:num_outlined] if visible[number]]
         labels: list[Box] = []
         for number in outlined[::-1]:
