@@ -70,6 +70,23 @@ def test_bad_results_are_named(bad: Any, words: str, tmp_path: Path) -> None:
     assert str(error.value).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("", "the file is empty"),
+        ("image,answer\na.jpg,yes\n", "has no question_id; `coattn predict --output results.json` writes"),
+        ("question_id,answer\n20,yes\n20,no\n", r"result 1 \(question_id 20\): this question_id appeared before"),
+        ("question_id,answer,confidence\n20,yes,high\n", "line 2: confidence must be a number"),
+        ("question_id,answer,withheld\n20,yes,maybe\n", "line 2: .*withheld yes or no"),
+        ("question_id,answer\n20,yes,5\n", "line 2: has 3 cells for 2 columns"),
+    ],
+)
+def test_bad_tables_of_results_are_named(table: str, words: str, tmp_path: Path) -> None:
+    path = save(tmp_path / "r.csv", table)
+    with pytest.raises(ValueError, match=f"r.csv: .*{words}"):
+        read_results(path, RECORDS)
+
+
 def test_ours_comes_back_and_official_code_finds_its_keys(tmp_path: Path) -> None:
     write_results(tmp_path / "r.json", RESULTS, RECORDS)
     entries = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
@@ -112,6 +129,10 @@ def test_a_table_has_the_questions_and_the_doubts(tmp_path: Path) -> None:
         "unknown_words": "pink, pale, cyan",
     }
     assert [second[name] for name in ("answer", *Doubt._fields)] == ["two “dogs”", "no", "", ""]
+    again = read_results(tmp_path / "r.csv", RECORDS)
+    assert again.answers == RESULTS.answers
+    assert again.confidences == {20: 0.123457, "7": 1.0}
+    assert again.doubts == {20: Doubt(True, ("Unlike. Unknown.",), ("pink", "pale", "cyan")), "7": Doubt()}
     write_results(tmp_path / "r.csv", Results({}), [], form="csv")
     assert (tmp_path / "r.csv").read_text(encoding="utf-8") == "question_id,image_id,question,answer\n"
 
@@ -146,13 +167,13 @@ def test_the_servers_get_what_they_take(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("form", sorted(FORMS.keys() - {"csv"}))
+@pytest.mark.parametrize("form", sorted(FORMS))
 def test_every_form_that_is_written_is_read(form: str, tmp_path: Path) -> None:
     path = tmp_path / default_name("test", form)
     write_results(path, RESULTS, RECORDS, form=form)
     again = read_results(path, RECORDS)
     assert {str(key): answer for key, answer in again.answers.items()} == {"20": "yes", "7": "two “dogs”"}
-    assert len(again.confidences) == (2 if form == "vqa" else 0)
+    assert len(again.confidences) == (2 if form in ("vqa", "csv") else 0)
     assert again.answerable == (RESULTS.answerable if form == "vizwiz" else {})
 
 

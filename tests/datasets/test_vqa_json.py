@@ -182,7 +182,8 @@ def test_refused(tmp_path: Path, change: Any, file: str, words: list[str]) -> No
         (b"\x1f\x8b\x08", "damaged gzip"),
         (b"[" * 200_000, "not usable JSON"),
         (b"9" * 10_000, "not usable JSON"),
-        (b"", "not valid JSON"),
+        (b"", "is an empty file, not JSON"),
+        (b"\x89PNG\r\n\x1a\n", "is an image, not JSON; give a JSON file"),
     ],
 )
 def test_broken_bytes(tmp_path: Path, content: bytes, words: str) -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from coattn._internal.kinds import kind_of, kind_of_content
+
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows: temporary files are not locked, and leftovers stay
@@ -228,6 +230,8 @@ def require_regular(path: Place) -> None:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         kind = next(name for test, name in _SPECIAL if test(mode))
         raise ValueError(f"{os.fspath(path)}: is a {kind}, not a regular file; give a regular file")
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, f"is {kind_of(path)}, not a file; give a file", os.fspath(path))
     open(path, "rb").close()
 
 
@@ -297,10 +301,16 @@ def parse_json(
     Raises:
         ValueError: it is not UTF-8 JSON, or its lists are nested too deeply, or a number has thousands of digits.
     """
-    text = decode_utf8(content, where) if isinstance(content, bytes) else content
     try:
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
         return json.loads(text, object_pairs_hook=pairs_hook)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        start = content[:8] if isinstance(content, bytes) else content[:8].encode()
+        kind = kind_of_content(start, str(where))
+        if kind not in ("a file", "a JSON file"):
+            raise ValueError(f"{where}: is {kind}, not JSON; give a JSON file") from None
+        if isinstance(error, UnicodeDecodeError):
+            raise _not_utf8(error, where) from None
         place = f"line {error.lineno}, column {error.colno}: {error.msg}"
         several = error.msg == "Extra data" and error.lineno > 1
         hint = "is it one object per line? Then name it .jsonl" if several else "is the file complete?"
@@ -318,10 +328,12 @@ def decode_utf8(content: bytes, where: object) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{where}: line {line}: not UTF-8 text (byte {error.start}); convert the file to UTF-8"
-        ) from None
+        raise _not_utf8(error, where) from None
+
+
+def _not_utf8(error: UnicodeDecodeError, where: object) -> ValueError:
+    line = error.object.count(b"\n", 0, error.start) + 1
+    return ValueError(f"{where}: line {line}: not UTF-8 text (byte {error.start}); convert the file to UTF-8")
 
 
 # The formats of images that are read, by the suffixes of their files.

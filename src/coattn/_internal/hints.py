@@ -25,13 +25,13 @@ _TYPES = {
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most similar to `name`, whatever their case; None if none is similar.
 
-    Of more than 1000 known names those are compared that share the most triples of letters with `name`.
+    Of more than 1000 known names those are compared that share the most pairs of letters with `name`.
     """
     by_folded = {other.casefold(): other for other in reversed(list(known))}
     folded, candidates = name.casefold(), list(by_folded)
     if len(candidates) > _COMPARED:
-        triples = {folded[start : start + 3] for start in range(max(1, len(folded) - 2))}
-        candidates = heapq.nlargest(_COMPARED, candidates, key=lambda other: sum(map(other.__contains__, triples)))
+        pairs = {folded[start : start + 2] for start in range(max(1, len(folded) - 1))}
+        candidates = heapq.nlargest(_COMPARED, candidates, key=lambda other: sum(map(other.__contains__, pairs)))
     near = difflib.get_close_matches(folded, candidates, n=1, cutoff=_NEAR)
     return by_folded[near[0]] if near else None
 

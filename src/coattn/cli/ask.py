@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coattn._internal.kinds import kind_of
 from coattn.cli.arguments import HUB_MODEL, add_allow_download, keep_inputs
 from coattn.explain.abstain import DoubtWarning, check_max_risk
 from coattn.predictor import Predictor
@@ -154,6 +156,9 @@ def _check(args: argparse.Namespace) -> None:
     check_max_risk(args.max_risk, args.answer_anyway)
     if args.table is None and not args.questions:
         raise ValueError("give an image and at least one question in quotation marks, or a --table")
+    for given, meant in [(args.model, "a model"), *((question, "a question") for question in args.questions)]:
+        if os.path.isfile(given) and kind_of(given) == "an image":
+            raise ValueError(f"{given}: is an image, not {meant}; give MODEL IMAGE QUESTION in this order")
     if args.images is not None and (args.table is None or args.features is not None):
         raise ValueError("--images is for image files of a --table")
     if args.picture is not None and args.features is None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # imported where a file is read: questions that are at hand a
 
 from coattn._internal.files import parse_json, require_regular
 from coattn._internal.hints import listed
+from coattn._internal.kinds import kind_of_content
 from coattn.datasets.bad_records import BadRecordError
 
 File = Path | zipfile.Path  # a file, or a member of a zip archive
@@ -75,6 +76,10 @@ def read_json_list(
         entries = _entries(msgspec.json.decode(raw.pop(key), type=list[msgspec.Raw]), content, path, fast_decode)
         return JSONList({name: msgspec.json.decode(value) for name, value in raw.items()}, entries)
     except (msgspec.MsgspecError, KeyError, RecursionError, UnicodeDecodeError):  # parse again for the error message
+        if key in ("questions", "annotations") and kind_of_content(content[:8], str(path)) == "a table":
+            raise ValueError(
+                f"{path}: is a table, not a file of {key}; `coattn prepare table` writes one from it"
+            ) from None
         value = parse_json(content, path)
     if key and (not isinstance(value, dict) or key not in value):
         raise ValueError(f'{path}: a file of {key} is an object with a list "{key}"; {kind_of(value)}')

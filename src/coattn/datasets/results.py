@@ -32,11 +32,21 @@ from coattn.datasets.json_entries import (
     type_name,
 )
 from coattn.datasets.records import Record
+from coattn.datasets.rows import read_rows
 
 _EXAMPLE = '[{"question_id": ..., "answer": ...}, ...]'
 _ID_KEYS = ("question_id", "questionId", "image")  # ours and VQA's, GQA's, VizWiz's
 _ANSWER_KEYS = ("answer", "prediction", "text")  # ours and VQA's, GQA's, LLaVA's
 _A_OKVQA_KEYS = ("direct_answer", "multiple_choice")
+# The columns of a table that are read, and how; the inverse of `_csv`.
+_TABLE_CELLS: dict[str, Callable[[Any], Any]] = {
+    "question_id": lambda cell: cell,
+    "answer": str,
+    "confidence": float,
+    "withheld": {"yes": True, "no": False}.__getitem__,
+    "reasons": lambda cell: [cell] if cell else [],
+    "unknown_words": lambda cell: cell.split(", ") if cell else [],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +76,13 @@ def read_results(path: str | Path, records: Sequence[Record] = ()) -> Results:
       ("image", "answer", "answerable"), and VizWiz's without answers; an image's name means the question about it;
     - an object by question id: of answers, or A-OKVQA's {"direct_answer": ..., "multiple_choice": ...};
     - `.jsonl`: one object per line, LLaVA's ("question_id", "text") or any of the above;
-    - `.txt`: one answer per line in the order of the questions, CLEVR's.
+    - `.txt`: one answer per line in the order of the questions, CLEVR's;
+    - `.csv`: a table with the columns question_id and answer, as `write_results` makes it. Its reasons are one text.
 
     Args:
         path: the file.
-        records: the questions in the order of their file. A `.txt` needs them, and names of images where those are
-            not the ids of the questions.
+        records: the questions in the order of their file. A `.txt` and a `.csv` need them, and names of images where
+            those are not the ids of the questions.
 
     Raises:
         ValueError: the file has none of these forms, answers a question twice, or has a confidence that is not a number
@@ -83,6 +94,8 @@ def read_results(path: str | Path, records: Sequence[Record] = ()) -> Results:
         return Results(_lines_by_question(path, records))
     if path.suffix == ".jsonl":
         return _from_entries(path, _json_lines(path), records)
+    if path.suffix == ".csv":
+        return _from_entries(path, _table_entries(path, records), records)
     value = read_json_file(path)
     if isinstance(value, dict) and value and all(isinstance(entry, (str, dict)) for entry in value.values()):
         return _from_object(path, value)
@@ -148,6 +161,28 @@ def _json_lines(path: Path) -> Iterator[Any]:
             yield parse_json(line, f"{path}: line {number}")
 
 
+def _table_entries(path: Path, records: Sequence[Record]) -> Iterator[dict[str, Any]]:
+    """The rows of a table as the objects of a JSON list."""
+    table = read_rows(path)
+    if missing := [name for name in ("question_id", "answer") if name not in table.columns]:
+        raise ValueError(
+            f"{path}: a table of results has the columns question_id and answer, and this one has no {missing[0]}; "
+            "`coattn predict --output results.json` writes a result file"
+        )
+    ids = {str(record.question_id): record.question_id for record in records}
+    for row in table.rows:
+        if row.problem:
+            raise ValueError(f"{path}: {row.place}: {row.problem}")
+        cells = {name: row.cells.get(name, "") for name in table.columns if name in _TABLE_CELLS}
+        cells["question_id"] = ids.get(cells["question_id"], cells["question_id"])
+        try:
+            yield {name: _TABLE_CELLS[name](cell) for name, cell in cells.items()}
+        except (ValueError, KeyError):
+            raise ValueError(
+                f"{path}: {row.place}: confidence must be a number and withheld yes or no, got {cells}"
+            ) from None
+
+
 def _lines_by_question(path: Path, records: Sequence[Record]) -> dict[int | str, str]:
     try:
         lines = read_bytes(path).decode("utf-8-sig").splitlines()
@@ -164,7 +199,7 @@ def _lines_by_question(path: Path, records: Sequence[Record]) -> dict[int | str,
 def write_results(path: str | Path, results: Results, records: Sequence[Record], *, form: str = "vqa") -> None:
     """Write a result file as an evaluation server accepts it, or a table for people ("csv"), atomically.
 
-    `read_results` reads all of these forms but the table.
+    `read_results` reads all of these forms.
 
     Args:
         path: the file.

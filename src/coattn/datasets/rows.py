@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from coattn._internal.files import parse_json
+from coattn._internal.kinds import kind_of
 from coattn.datasets.json_entries import check_regular
 
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t"}
@@ -60,7 +61,7 @@ def read_rows(path: str | Path, *, encoding: str = "utf-8", delimiter: str | Non
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
         hint = "; save the spreadsheet as CSV (UTF-8)" if suffix in (".xls", ".xlsx", ".ods") else ""
-        raise ValueError(f"{path}: a table is a file of the kind {', '.join(TABLE_SUFFIXES)}{hint}")
+        raise ValueError(f"{path}: is {kind_of(path)}; a table is a file of the kind {', '.join(TABLE_SUFFIXES)}{hint}")
     text = read_text(path, encoding)
     if suffix == ".json":
         rows = _json_rows(path, text)

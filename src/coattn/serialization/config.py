@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coattn._internal.files import aside, read_json
+from coattn._internal.kinds import kind_of
 from coattn.metrics.calibration import Activation
 from coattn.serialization.files import CONFIG, WEIGHTS
 from coattn.serialization.registry import check_keys, fits
@@ -40,9 +41,13 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
+        if not path.parent.exists():
+            raise FileNotFoundError(f"{folder}: there is no such model directory")
         old = aside(Path(folder).resolve())
         recovery = f"; an export was interrupted: rename {old} to it" if (old / CONFIG).is_file() else ""
-        raise FileNotFoundError(f"{folder}: not a model directory (it has no {CONFIG}){recovery}")
+        inside = Path(folder, "model")
+        recovery = f"; give {inside}" if (inside / CONFIG).is_file() else recovery
+        raise FileNotFoundError(f"{folder}: is {kind_of(folder)}, not a model directory (it has no {CONFIG}){recovery}")
     try:
         config = read_json(path)
     except RecursionError:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from coattn._internal.configs import find_config
-from coattn._internal.files import read_json, write_json, write_text
+from coattn._internal.files import read_json, require_regular, write_json, write_text
 from coattn.datasets.prepared import Dataset
 from coattn.models import GENERATORS, question_only
 from coattn.training.cli.commands import run as run_command
@@ -50,9 +50,10 @@ def read_config(config: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(config)
     if not path.exists() and path.suffix not in (".yaml", ".yml"):
         path = find_config(str(config))
+    require_regular(path)
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     parts = ("trainer", "data", "model")
     if not isinstance(value, dict) or not all(isinstance(value.get(name, {}), dict) for name in parts):

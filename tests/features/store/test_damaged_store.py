@@ -82,7 +82,7 @@ def test_a_compressed_file_is_refused(path):
 def test_a_truncated_file_is_refused(path, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ValueError, match=r"a\.h5: not a readable feature store"):
+    with pytest.raises(ValueError, match=r"a\.h5: (not a readable feature store|is an empty file)"):
         FeatureStore(path)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from coattn._internal.files import IMAGE_SUFFIXES, files_below, read_bytes, read_json, require_regular
+from coattn._internal.kinds import kind_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -178,7 +179,8 @@ def find_images(sources: Sequence[str | os.PathLike[str]], *, id_from: str = "pa
                 raise ValueError(f"{found[image_id]} and {path} would both be image {image_id!r}; rename one of them")
             found[image_id] = path
     if not found:
-        raise ValueError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {', '.join(map(str, sources))}")
+        kinds = [f"{source} ({kind_of(source).partition(' ')[2]})" for source in sources]
+        raise ValueError(f"no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {', '.join(kinds)}")
     return found
 
 
@@ -199,6 +201,8 @@ def _list_source(source: Path) -> list[tuple[str, Path]]:
                 )
         return [(image_id, source.parent / path) for image_id, path in pairs]
     require_regular(source)
+    if (kind := kind_of(source)) not in ("an image", "an empty file", "a file"):
+        raise ValueError(f"{source}: is {kind}, not an image or a folder of images")
     return [(source.stem, source)]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from coattn._internal.files import require_regular
 from coattn._internal.hints import listed
+from coattn._internal.kinds import kind_of
 from coattn.features.store.image_ids import ImageIds
 from coattn.features.store.layout import (
     COLUMN_DTYPES,
@@ -60,6 +61,8 @@ def read_part(path: Path) -> FileContents:
     except Exception as error:  # on damaged files h5py and json raise nearly anything
         if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
             raise
+        if (kind := kind_of(path)) not in ("an HDF5 file", "a file"):
+            raise ValueError(f"{path}: is {kind}, not a feature store; give what `coattn extract` wrote") from None
         raise ValueError(
             f"{path}: not a readable feature store: truncated, damaged, or another kind of file ({error})"
         ) from None

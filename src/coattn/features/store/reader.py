@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coattn._internal.hints import did_you_mean
+from coattn._internal.kinds import kind_of
 from coattn.features.store.catalog import INDEX, Catalog, catalog_of, read_index, write_index
 from coattn.features.store.image_ids import coco_number
 from coattn.features.store.layout import DETECTION_DTYPES, FileContents
@@ -167,7 +168,7 @@ def asset_path(store: str | os.PathLike[str], name: str) -> Path:
 def _folder_catalog(folder: Path) -> Catalog:
     """The catalog of a folder of shards, from its index, or from all shards after checking them."""
     if not (folder / MANIFEST).exists():
-        raise ValueError(f"{folder}: not a feature store: a folder without {MANIFEST}")
+        raise ValueError(f"{folder}: is {kind_of(folder)} without {MANIFEST}, not a feature store")
     if (folder / INDEX).exists():
         return read_index(folder)
     manifest = Manifest.read(folder)
