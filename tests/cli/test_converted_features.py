@@ -67,6 +67,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> tupl
     return folder, records
 
 
+@pytest.mark.filterwarnings("ignore:validation")
 def test_the_model_knows_what_it_was_trained_on(trained):
     folder, _ = trained
     record = load_directory(folder / "run" / "model").extractor

@@ -79,6 +79,7 @@ def test_a_compiled_layer_has_fixed_shapes() -> None:
         torch.testing.assert_close(found[MASK], expected[MASK])
 
 
+@pytest.mark.filterwarnings("ignore:.*trace")
 def test_gradients_of_functions_and_traces_pass_through_packed_layers() -> None:
     layer = SelfGuidedAttention(8, 8, num_heads=2).eval()
     question, regions = torch.randn(4, 4, 8), torch.randn(4, 4, 8)

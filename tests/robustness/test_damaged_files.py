@@ -11,6 +11,8 @@ import pytest
 from damage_runner import Examples, cases, run_in_children
 from file_formats import FORMATS
 
+pytestmark = pytest.mark.filterwarnings("ignore::coattn.explain.abstain.DoubtWarning")
+
 # Formats that take a second or more to make or to read, or that need packages which not every installation has.
 SLOW = {
     *("export", "model with a network", "model with a text encoder", "text encoder", "vision model"),

@@ -227,6 +227,7 @@ def test_a_preset_of_the_command_line_drops_sizes_it_does_not_take(
     assert "no argument 'num_head'" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:validation")
 def test_validation_questions_of_training_are_counted(config: Path, tiny_data: Path, tmp_path: Path) -> None:
     files = {f"val_{kind}": str(tiny_data / f"train_{kind}.json") for kind in ("questions", "annotations")}
     changed = change(config, tmp_path / "c.yaml", {"data": {"files": files}, "trainer": {"max_epochs": 1}})

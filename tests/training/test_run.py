@@ -127,6 +127,7 @@ def test_answers_are_written_as_people_type_them(tiny_data: Path, tmp_path: Path
     assert set(results_by_question(data, "test", numbers).answers.values()) == {"Dark-Red"}
 
 
+@pytest.mark.filterwarnings("ignore:trainer.max_epochs was")
 def test_a_run_is_not_overwritten_unasked(
     finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_trial_leaves_nothing(config: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.filterwarnings("ignore:trainer.max_epochs was")
 def test_going_on_from_another_run_finds_its_own_best(finished: tuple[Path, Path], tmp_path: Path) -> None:
     config, root = finished
     # Its best score is out of reach: another run must not wait for a better one.

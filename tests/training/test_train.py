@@ -105,6 +105,7 @@ def test_a_finished_run_is_kept(finished: Path, capsys: pytest.CaptureFixture[st
     assert output.count("the finished model fits these settings and is kept") == 2
 
 
+@pytest.mark.filterwarnings("ignore:The image is unlike")
 def test_the_predictor_answers_about_photos(finished: Path) -> None:
     predictor = call(finished).predictor()
     answers = predictor.ask(predictor.encode("photos/0.png"), "is it red?", top_k=2)

@@ -156,6 +156,7 @@ def test_missing_features_are_named(tiny_data: Path, tmp_path: Path) -> None:
         module(tiny_data, features=str(store)).setup("fit")
 
 
+@pytest.mark.filterwarnings("ignore:.*val_questions are left out")
 def test_questions_about_missing_images_are_left_out_on_request(tiny_data: Path, tmp_path: Path) -> None:
     images = [f"{split}/{number}" for split in ("train", "val") for number in range(7)]
     store = write_store(tmp_path / "some.h5", images)
