@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from coattn.nn import AdditiveAttention, MultiHeadAttention, attend
 from coattn.nn.attention import SHORT_ROW, masked_softmax, merge_heads, split_heads
+from coattn.nn.layers import lengths_to_mask
+from coattn.nn.packing import pack
 
 
 def _inputs(mask_shape: tuple[int, ...] = (2, 5)) -> tuple[torch.Tensor, ...]:
@@ -180,6 +182,37 @@ def test_every_method_refuses_a_mask_of_floats_or_of_three_dimensions(kind: str,
     for mask, message in ((torch.ones(2, 5), "float32"), (torch.ones(2, 5, 5, dtype=torch.bool), r"\(2, 5, 5\)")):
         with pytest.raises(ValueError, match=f"mask must be bool.*{message}"):
             getattr(attention, method)(*inputs, mask)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_projections_moved_to_few_keys_change_nothing(packed: bool) -> None:
+    torch.manual_seed(0)
+    attention = MultiHeadAttention(8, key_dim=6, num_heads=2).double()
+    queries, source = torch.randn(4, 5, 8).double(), torch.randn(4, 3, 6).double()
+    query_mask, mask = lengths_to_mask(torch.tensor([5, 2, 4, 0]), 5), lengths_to_mask(torch.tensor([2, 0, 3, 1]), 3)
+    if packed:
+        queries, source = pack(queries, query_mask), pack(source, mask)
+    parts = [queries.requires_grad_(), source.requires_grad_(), *attention.parameters()]
+
+    def run(output: torch.Tensor) -> list[torch.Tensor]:
+        return [output, *torch.autograd.grad(output.square().sum(), parts)]
+
+    expected = run(attention(queries, source, mask, query_mask=query_mask)[0])
+    torch.testing.assert_close(run(attention.attend_few_keys(queries, source, mask, query_mask)), expected)
+
+
+def test_few_keys_are_those_of_questions_about_many_regions_in_bfloat16() -> None:
+    attention = MultiHeadAttention(512, num_heads=8).eval()
+    regions, question, mask = torch.randn(2, 60, 512), torch.randn(2, 14, 512), torch.ones(2, 14, dtype=torch.bool)
+    assert not attention.has_few_keys(regions, question, mask)
+    expected, _ = attention(regions, question, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention.has_few_keys(regions, question, mask)
+        assert not attention.has_few_keys(question, regions, torch.ones(2, 60, dtype=torch.bool))
+        assert not AdditiveAttention(512, num_heads=8).has_few_keys(regions, question, mask)
+        found, _ = attention(regions, question, mask)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.01)
 
 
 def test_gradcheck() -> None:

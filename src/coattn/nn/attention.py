@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .fast_cpu import Linear, dropout
-from .packing import pack, unpack
+from .fast_cpu import Linear, autocasts_to_bfloat16, dropout
+from .packing import is_eager_cpu, pack, unpack, unpack_repeating
 
 # cuDNN's kernel is left out on GPUs: it plans anew for each shape, and bucketed batches have hundreds of shapes.
 GPU_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 # From this number of keys on, torch's CPU softmax over rows is as fast as over columns.
 SHORT_ROW = 32
+# Share of the operations of the projections that `attend_few_keys` may need at most.
+FEW_KEYS = 0.6
 
 
 def masked_softmax(scores: Tensor, mask: Tensor | None, dim: int = -1) -> Tensor:
@@ -165,11 +167,56 @@ class MultiHeadAttention(nn.Module):
         Raises:
             ValueError: see `attend`.
         """
+        if bias is None and not need_weights and self.has_few_keys(queries, source, mask):
+            assert mask is not None
+            return self.attend_few_keys(queries, source, mask, query_mask), None
         # Queries first: the order of the projections decides in which order their gradients are summed.
         q = self.project_q(queries, query_mask)
         k, v = self.project_kv(source, mask)
         out, weights = self.attend_heads(q, k, v, mask, bias=bias, need_weights=need_weights)
         return self.out_proj(pack(out, query_mask) if queries.dim() == 2 else out), weights
+
+    def has_few_keys(self, queries: Tensor, source: Tensor, mask: Tensor | None) -> bool:
+        """Whether `attend_few_keys` is faster than the other path: for bfloat16 on a CPU, with few operations.
+
+        `forward` multiplies each query by two matrices (D, D), `attend_few_keys` by two of (D, S * H). The latter also
+        multiplies each key and value by a matrix (D, D).
+        """
+        if mask is None or mask.dim() != 2 or not is_eager_cpu(mask) or not autocasts_to_bfloat16():
+            return False
+        num_queries, num_keys = (rows.numel() // rows.shape[-1] for rows in (queries, source))
+        share = self.num_heads * mask.shape[1] / self.query_dim + num_keys / max(num_queries, 1)
+        return share < FEW_KEYS and type(self).scores is MultiHeadAttention.scores
+
+    def attend_few_keys(
+        self, queries: Tensor, source: Tensor, mask: Tensor, query_mask: Tensor | None = None
+    ) -> Tensor:
+        """The output of `forward`, to rounding, with the projections of queries and output moved to keys and values.
+
+        In each head, the score of a query x and a key k is `(W_q x + b_q) k = x (W_q^T k) + b_q k`, and the output is
+        the sum over heads and keys of `W_o v` by its weight. Gain: 1.05 of a step and 1.04 of an evaluation of
+        MCAN-small (64 and 130 questions, 10 to 100 regions, one thread, in turns). In float32 it is slower.
+        """
+        heads = (self.num_heads, -1)
+        # N keys and values of each head, from padded or packed rows: (H, N, d).
+        k, v = (
+            x.flatten(0, -2).unflatten(-1, heads).transpose(0, 1) for x in (self.k_proj(source), self.v_proj(source))
+        )
+        k = k / math.sqrt(k.shape[-1])
+        keys = k @ self.q_proj.weight.unflatten(0, heads)  # (H, N, d) @ (H, d, D) -> (H, N, D)
+        offsets = k @ self.q_proj.bias.unflatten(0, heads)[:, :, None]  # (H, N, 1)
+        values = v @ self.out_proj.weight.unflatten(1, heads).permute(1, 2, 0)  # (H, N, D)
+
+        # The heads of each key side by side: (B, S * H, D), and (B, S * H, 1) for the offsets.
+        keys, offsets, values = (
+            unpack_repeating(x.transpose(0, 1), mask).flatten(1, 2) for x in (keys, offsets, values)
+        )
+        scores = keys @ unpack(queries, query_mask).mT + offsets  # (B, S * H, T)
+        weights = masked_softmax(scores.unflatten(1, (-1, self.num_heads)), mask[:, :, None, None], dim=1)
+        weights = dropout(weights, self.dropout if self.training else 0.0).flatten(1, 2)
+        out = weights.mT @ values  # (B, T, D)
+        out = pack(out, query_mask) if queries.dim() == 2 else out
+        return out + self.out_proj.bias.to(out.dtype)
 
     def project_q(self, queries: Tensor, mask: Tensor | None = None) -> Tensor:
         """Queries (B, H, T, d) of `queries` (B, T, D), or packed by `mask`."""

@@ -115,14 +115,18 @@ class Linear(nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
+def autocasts_to_bfloat16() -> bool:
+    """Whether matrix products on the CPU are computed in bfloat16 at present."""
+    return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
 def _fuses_bias(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.numel() > 0
         and not torch.is_grad_enabled()
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        and autocasts_to_bfloat16()
         and not torch.compiler.is_compiling()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # torch's own, which another version may lack
