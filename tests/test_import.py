@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,3 +128,13 @@ def test_what_needs_torch_names_the_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (2, f"coattn: error: {message}")
+
+
+def test_onnxruntime_reports_nothing(tmp_path: Path) -> None:
+    """Its telemetry would leave the id of a session in the temporary folder."""
+    pytest.importorskip("onnxruntime", reason="the extra runtime is not installed")
+    silenced = ("ORT_DISABLE_TELEMETRY", "CI")
+    environment = {name: value for name, value in os.environ.items() if name not in silenced}
+    environment |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", "import coattn, onnxruntime"], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []

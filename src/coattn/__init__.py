@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from coattn._internal.files import name_extra
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from coattn.visualization.attention import draw as draw
 
 __version__ = "0.1.0"
+
+# From version 1.29 on, onnxruntime reports its use to Microsoft, unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Public name -> defining module. A module is imported when one of its names is first used, so that no name needs the
 # dependencies of another.
