@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from coattn import models
-from coattn.nn import VQAModel
+from coattn.nn import SelfGuidedAttention, VQAModel
 from coattn.nn.heads import FUSIONS
 
 SMALL = {"dim": 16, "num_heads": 2, "dropout": 0.0}
@@ -119,10 +119,14 @@ def assert_sharing_images_changes_nothing(model: VQAModel) -> None:
 
 def test_an_image_is_encoded_once_for_all_its_questions() -> None:
     model, batch, rows = build("mcan_small").eval(), inputs(), []
-    model.region_encoder.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[0]))
+    first, second = [layer for layer in model.coattention.layers if isinstance(layer, SelfGuidedAttention)][:2]
+    for part in (model.region_encoder, first.self_attn, first.ffn, second.self_attn):
+        part.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[0]))
     image = {key: batch[key][1:2] for key in ("regions", "region_mask", "boxes")}
     assert len(model(**batch | image, images=torch.zeros(3, dtype=torch.int64)).logits) == 3
-    assert rows == [1]
+    num_regions = int(batch["region_mask"][1].sum())
+    # Packed regions of the image, until the first layer that reads the question, and of three questions after it.
+    assert rows == [1, num_regions, 3 * num_regions, 3 * num_regions]
 
 
 @pytest.mark.parametrize("name", models.PRESETS)

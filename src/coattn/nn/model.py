@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .coattention import CoAttentionStack
 from .decoder import BOS, PAD, AnswerDecoder, Context, DecoderOutput, beam_search, map_tensors
 from .maps import Maps
 
@@ -82,11 +83,14 @@ class VQAModel(nn.Module):
         # Encode each side.
         encoded = self.question_encoder(question, question_mask)
         tokens = self.region_encoder(regions, region_mask, boxes, image_sizes)  # (B, R, D), or (I, R, D)
-        if images is not None:
+        if images is not None and not isinstance(self.coattention, CoAttentionStack):
             tokens, region_mask = map_tensors(lambda x: x[images], (tokens, region_mask))  # (B, R, D), (B, R)
+            images = None
 
         # Let the two sides attend to each other.
-        attended = self.coattention(encoded, tokens, question_mask, region_mask, need_weights=need_weights)
+        shared = {} if images is None else {"images": images}
+        attended = self.coattention(encoded, tokens, question_mask, region_mask, need_weights=need_weights, **shared)
+        region_mask = region_mask if images is None else region_mask[images]  # (B, R)
 
         # Score the answers.
         logits, pooling_maps = self.head(attended, encoded, question_mask, region_mask)  # (B, A)

@@ -30,10 +30,19 @@ class LayerOutput(NamedTuple):
 
 
 class CoAttentionLayer(nn.Module, ABC):
-    """Base of the co-attention layers: any layer may follow any other of the same two widths."""
+    """Base of the co-attention layers: any layer may follow any other of the same two widths.
+
+    Attributes:
+        question_dim: width of the question tokens.
+        region_dim: width of the regions.
+        shares_images: whether `forward` also takes `images` (B,), the image of each question. `regions` and
+            `region_mask` then hold each of I images once, (I, R, ...), and the layer returns (B, R, region_dim), or the
+            same tensor `regions` if it lets them pass through.
+    """
 
     question_dim: int
     region_dim: int
+    shares_images = False
 
     @abstractmethod
     def forward(

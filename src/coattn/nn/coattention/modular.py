@@ -25,6 +25,8 @@ class QuestionSelfAttention(AttentionLayer):
     Constructor arguments: see `AttentionLayer`.
     """
 
+    shares_images = True
+
     def build(self, question_dim: int, region_dim: int) -> None:
         """Create the parts of the layer."""
         self.self_attn = self.make_attention(question_dim, question_dim)
@@ -39,6 +41,7 @@ class QuestionSelfAttention(AttentionLayer):
         region_mask: Tensor,
         *,
         need_weights: bool = False,
+        images: Tensor | None = None,
     ) -> LayerOutput:
         """See `CoAttentionLayer.forward`. Map: `question_to_question` (B, H, T, T)."""
         q = question if need_weights else pack(question, question_mask)
@@ -87,6 +90,8 @@ class SelfGuidedAttention(AttentionLayer):
     Constructor arguments: see `AttentionLayer`.
     """
 
+    shares_images = True
+
     def build(self, question_dim: int, region_dim: int) -> None:
         """Create the parts of the layer."""
         self.self_attn = self.make_attention(region_dim, region_dim)
@@ -103,6 +108,7 @@ class SelfGuidedAttention(AttentionLayer):
         region_mask: Tensor,
         *,
         need_weights: bool = False,
+        images: Tensor | None = None,
     ) -> LayerOutput:
         """See `CoAttentionLayer.forward`.
 
@@ -113,6 +119,10 @@ class SelfGuidedAttention(AttentionLayer):
         # The regions attend to themselves.
         update, first = self.self_attn(v, v, region_mask, query_mask=region_mask, need_weights=need_weights)
         v = self.self_residual(v, update)
+        if images is not None:  # from here on, the regions of an image differ from question to question
+            v, region_mask = unpack(v, region_mask)[images], region_mask[images]
+            v = v if need_weights else pack(v, region_mask)
+            first = None if first is None else first[images]
         # The regions attend to the question.
         update, second = self.question_attn(v, q, question_mask, query_mask=region_mask, need_weights=need_weights)
         v = self.ffn(self.guided_residual(v, update))

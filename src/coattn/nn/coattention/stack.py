@@ -71,17 +71,31 @@ class CoAttentionStack(nn.Module):
         region_mask: Tensor,
         *,
         need_weights: bool = False,
+        images: Tensor | None = None,
     ) -> CoAttentionOutput:
         """Apply the layers to the tokens of `question`, (B, T, question_dim), and `regions` (B, R, region_dim).
+
+        With `images` (B,), the image of each question, `regions` and `region_mask` hold each of I images once. They are
+        computed once for all questions about the image up to the first exchange, where the layers can do so.
 
         Maps are named `layers.<step>.<name>`, steps counted from 0.
         """
         maps: Maps = {}
         tokens = question.tokens if isinstance(question, Question) else question
         for step, index in enumerate(self.order if self.order is not None else range(len(self.layers))):
-            apply: Callable[..., LayerOutput] = partial(self.layers[index], need_weights=need_weights)
+            layer = self.layers[index]
+            apply: Callable[..., LayerOutput] = partial(layer, need_weights=need_weights)
+            if images is not None and layer.shares_images:
+                apply = partial(apply, images=images)
+            elif images is not None:
+                regions, region_mask, images = regions[images], region_mask[images], None
             if self.checkpoint_activations and torch.is_grad_enabled():
                 apply = partial(checkpoint, apply, use_reentrant=False)
-            tokens, regions, layer_maps = apply(tokens, regions, question_mask, region_mask)
+            tokens, new_regions, layer_maps = apply(tokens, regions, question_mask, region_mask)
+            if images is not None and new_regions is not regions:  # each question has its regions now
+                region_mask, images = region_mask[images], None
+            regions = new_regions
             maps |= prefix_maps(f"layers.{step}", layer_maps)
+        if images is not None:
+            regions = regions[images]
         return CoAttentionOutput(tokens, regions, (), maps)
