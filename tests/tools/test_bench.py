@@ -92,6 +92,13 @@ def test_both_sides_take_the_same_steps(tmp_path: Path) -> None:
     torch.testing.assert_close(logits, trainer.model(one.question, one.regions), atol=1e-4, rtol=0)
 
 
+def test_accumulated_batches_are_measured_without_those_of_the_warm_up(tmp_path: Path) -> None:
+    training = Training(data(tmp_path).module(batch_size=2), QUICK.sizes, precision="32-true", device="cpu", parts=2)
+    window = training.window(2, warmup=1)
+    assert [questions for questions, _, _ in window.shapes] == [2] * 4
+    assert window.rate > 0
+
+
 def test_synthetic_data_have_real_shapes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     regions, tokens = ADAPTIVE.draw_regions(20_000, rng), ADAPTIVE.draw_tokens(20_000, rng)
@@ -237,16 +244,17 @@ def test_it_runs_where_little_is_installed(part: str, bare_site: Path, tmp_path:
 
 
 def test_two_commits_take_turns_in_their_own_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    called: list[Path] = []
+    called: list[tuple[Path, str]] = []
 
     def run_alone(context: Context, part: str, case: str, implementation: str, *, root: Path) -> dict[str, float]:
-        called.append(root)
+        called.append((root, implementation))
         return {"questions/s": 3.0 if root == ROOT else 2.0, "peak GB": 1.0 if root == ROOT else 4.0}
 
     monkeypatch.setattr(against, "run_alone", run_alone)
     monkeypatch.setattr(against, "commit_of", lambda root: "1234567")
     rows = against.run(Context("cpu", quick=True, folder=tmp_path), tmp_path)
-    assert called == [ROOT, tmp_path, ROOT, tmp_path] * len(against.MEASURED)
+    sides = [((ROOT, ours), (tmp_path, theirs)) for _, _, ours, theirs in against.MEASURED]
+    assert called == [call for pair in sides for call in pair * 2]
     assert rows[0]["ratio"]["median"] == 1.5
     assert rows[0]["1234567, questions/s"]["median"] == 2
     assert (rows[0]["peak GB"], rows[0]["1234567, peak GB"]) == (1, 4)

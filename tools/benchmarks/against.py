@@ -1,7 +1,7 @@
 """`tools/bench against DIR`: this code beside that of another commit, each in its own processes, in turns.
 
 DIR is a git worktree of the other commit (`git worktree add DIR COMMIT`). Each side runs its own `tools/bench PART
---alone CASE IMPLEMENTATION` on the same synthetic data, so the two need to agree in these names only. Evaluation is
+--alone CASE IMPLEMENTATION` on the same synthetic data; `MEASURED` has the names of both sides. Evaluation is
 left out, because commits differ in how many questions of its data are about one image.
 """
 
@@ -17,12 +17,14 @@ from benchmarks.context import Context, Row
 from benchmarks.data import ADAPTIVE, FIXED_100
 from benchmarks.report import ROOT
 from benchmarks.timing import alternate, ratio, summary
+from benchmarks.ways import ACCUMULATED, LESS_MEMORY
 
-# Part, case and implementation.
+# Part, case, implementation, and the implementation of the other side.
 MEASURED = (
-    ("train", ADAPTIVE.name, "coattn, bf16"),
-    ("train", ADAPTIVE.name, "coattn, float32"),
-    ("train", FIXED_100.name, "coattn, bf16, less memory"),
+    ("train", ADAPTIVE.name, "coattn, bf16", "coattn, bf16"),
+    ("train", ADAPTIVE.name, "coattn, float32", "coattn, float32"),
+    ("train", FIXED_100.name, LESS_MEMORY, LESS_MEMORY),
+    ("train", FIXED_100.name, ACCUMULATED, LESS_MEMORY),
 )
 
 
@@ -31,25 +33,25 @@ def run(context: Context, other: Path) -> list[Row]:
     return [compare(context, other, *measured) for measured in MEASURED]
 
 
-def compare(context: Context, other: Path, part: str, case: str, implementation: str) -> Row:
+def compare(context: Context, other: Path, part: str, case: str, implementation: str, theirs: str) -> Row:
     """One row; the first measurement of each side is left out, for it may write the data."""
     peaks: dict[Path, Any] = {}
 
-    def rate(root: Path) -> float:
+    def rate(root: Path, implementation: str) -> float:
         found = run_alone(context, part, case, implementation, root=root)
         peaks[root] = found.get("peak GB")
         return found["questions/s"]
 
-    sides = {root: partial(rate, root) for root in (ROOT, other.resolve())}
+    sides = {ROOT: partial(rate, ROOT, implementation), other.resolve(): partial(rate, other.resolve(), theirs)}
     for side in sides.values():
         side()
-    ours, theirs = alternate(sides, context.scale.rounds).values()
+    ours, others = alternate(sides, context.scale.rounds).values()
     return {
         "case": f"{part}: {case}",
         "implementation": implementation,
         "questions/s": summary(ours),
-        f"{commit_of(other)}, questions/s": summary(theirs),
-        "ratio": ratio(ours, theirs),
+        f"{commit_of(other)}, questions/s": summary(others),
+        "ratio": ratio(ours, others),
         "peak GB": peaks[ROOT],
         f"{commit_of(other)}, peak GB": peaks[other.resolve()],
     }

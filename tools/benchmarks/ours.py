@@ -48,6 +48,7 @@ class Training:
         device: "cpu" or "cuda".
         compile: by `torch.compile`.
         checkpoint: with checkpointed activations.
+        parts: batches whose gradients are accumulated for a step.
         devices: processes.
     """
 
@@ -60,9 +61,10 @@ class Training:
         device: str,
         compile: bool = False,
         checkpoint: bool = False,
+        parts: int = 1,
         devices: int = 1,
     ) -> None:
-        self.data, self.precision, self.device, self.devices = data, precision, device, devices
+        self.data, self.precision, self.device, self.parts, self.devices = data, precision, device, parts, devices
         self.batch: Batch | None = None
         self.task = VQATask(
             make_model(sizes),
@@ -79,12 +81,12 @@ class Training:
     def window(self, steps: int, *, warmup: int = 0, repeated: bool = False) -> Window:
         """Train `warmup` steps and then measure `steps`; with `repeated` on one batch of the last window again."""
         gc.collect()  # the last trainer is a reference cycle, which keeps the state of its optimizer
-        clock = _Clock(self.device, warmup)
-        most = {"max_steps": warmup + steps, "max_epochs": warmup + steps}
+        clock = _Clock(self.device, warmup * self.parts)
+        most = {"max_steps": warmup + steps, "max_epochs": warmup + steps, "accumulate_grad_batches": self.parts}
         trainer = make_trainer(self.device, self.precision, clock, devices=self.devices, **most)
         if repeated:
             assert self.batch is not None, "needs a window with the real loader first"
-            trainer.fit(self.task, train_dataloaders=_Repeated(self.batch, warmup + steps))
+            trainer.fit(self.task, train_dataloaders=_Repeated(self.batch, (warmup + steps) * self.parts))
         else:
             trainer.fit(self.task, datamodule=self.data)
             self.batch = clock.batch
@@ -107,10 +109,10 @@ def make_trainer(device: str, precision: str, *callbacks: Callback, **options: A
 
 
 class _Clock(Callback):
-    """Times the steps after the first `warmup`; waits for the device only where it starts and stops."""
+    """Times the batches after the first `warmup`; waits for the device only where it starts and stops."""
 
     def __init__(self, device: str, warmup: int) -> None:
-        self.device, self.warmup = device, warmup
+        self.device, self.warmup, self.count = device, warmup, 0
         self.shapes: list[tuple[int, int, int]] = []
         self.batch: Batch | None = None
         self.seconds = 0.0
@@ -121,9 +123,10 @@ class _Clock(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.batch = batch
-        if trainer.global_step == self.warmup:
+        self.count += 1
+        if self.count == self.warmup:
             self._start()
-        elif trainer.global_step > self.warmup:
+        elif self.count > self.warmup:
             self.shapes.append((*batch.regions.shape[:2], batch.question.shape[1]))
             if trainer.global_step == trainer.max_steps:
                 synchronise(self.device)

@@ -70,7 +70,8 @@ class OurRuns:
 
     def __init__(self, context: Context, shape: Shape, way: Way, training: Training) -> None:
         self.context, self.way, self.varied, self.training = context, way, shape is not FIXED_100, training
-        self.module = training_data(context, shape).module(**{"batch_size": context.scale.batch_size, **way.data})
+        batch_size = context.scale.batch_size // way.parts
+        self.module = training_data(context, shape).module(**{"batch_size": batch_size, **way.data})
         self.windows: list[Window] = []
         self.batch: Batch | None = None
 
@@ -112,6 +113,7 @@ def make_training(context: Context, way: Way) -> Training:
         device=context.device,
         compile=way.compile,
         checkpoint=way.checkpoint,
+        parts=way.parts,
     )
 
 
