@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,7 @@ def test_a_broken_model_is_named(model: str, photo: str, tmp_path: Path, capsys:
 
 
 def test_unknown_words_are_named_everywhere(
-    model: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str, photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["ask", model, photo, "what color is it?", "--json"]) == 0
     captured = capsys.readouterr()
@@ -244,7 +245,12 @@ def test_unknown_words_are_named_everywhere(
     reason = "The model does not know the word “color”."
     assert "coattn: warning" not in captured.err  # said once
     assert main(["ask", model, photo, "what color is it?", "--top-k", "1"]) == 0
-    assert f"      !    {reason}" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert f"      !    {reason}" in captured.out
+    assert captured.err.count(f"coattn: warning: {reason} The question was: what color is it?\n") == 1
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["ask", model, photo, "what color is it?"]) == 0
+    assert "coattn: warning" not in capsys.readouterr().err
     table = write_table(tmp_path / "in.csv", f"image,question\n{photo},what color is it?\n{photo},is it red?\n")
     assert main(["ask", model, "--table", table, "--out", str(tmp_path / "out.csv")]) == 0
     unknown, known = read_table(tmp_path / "out.csv")

@@ -130,7 +130,9 @@ def run(args: argparse.Namespace) -> int:
         rows = read_rows(args.table, encoding=args.encoding)
         columns = find_columns(args.table, rows, given_columns(args.column), needed=("image", "question"))
         image, question = columns["image"], columns["question"]
-    with _warnings_on_stderr():
+    # On a terminal, doubts are seen beside the answers; a JSON line and a row of a table hold them.
+    shown = args.table is not None or args.json or sys.stdout.isatty()
+    with _warnings_on_stderr(doubts=not shown):
         predictor = Predictor.load(
             args.model,
             device=args.device,
@@ -325,13 +327,13 @@ def _word(text: str) -> int | str:
 
 
 @contextmanager
-def _warnings_on_stderr() -> Iterator[None]:
-    """Print each warning of this package once, as one line; doubts are part of the output itself."""
+def _warnings_on_stderr(*, doubts: bool) -> Iterator[None]:
+    """Print each warning of this package once, as one line, with or without the doubts of answers."""
     shown: set[str] = set()
     show_others = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
-        if category is not UserWarning:
+        if category not in (UserWarning, DoubtWarning):
             show_others(message, category, *place)
         elif str(message) not in shown:
             shown.add(str(message))
@@ -339,6 +341,6 @@ def _warnings_on_stderr() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.simplefilter("ignore", DoubtWarning)
+        warnings.simplefilter("always" if doubts else "ignore", DoubtWarning)
         warnings.showwarning = show  # type: ignore[assignment]
         yield
