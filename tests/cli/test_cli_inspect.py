@@ -158,7 +158,7 @@ def test_a_model_directory(tmp_path, capsys):
     assert "--per-dimension is for feature stores, and this is a model" in capsys.readouterr().err
     assert main(["inspect", str(folder), "--verify", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["model"], found["answers"], found["question_words"]) == ("VQAModel", 2, 5)
+    assert (found["model"], found["answers"], found["question_words"]) == ("VQAModel", 2, 3)
     assert found["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert found["checksums"] == {"without": ["certificate.json"], "damaged": {"number": 0, "first": []}}
     assert main(["inspect", str(folder)]) == 0

@@ -9,6 +9,7 @@ from coattn._internal.files import files_below
 from coattn.serialization.config import read_config
 from coattn.serialization.directory import damaged_files, load_directory
 from coattn.serialization.files import CARD, CONFIG
+from coattn.text.vocabulary import Vocabulary
 
 _NAMED = 5  # damaged files
 
@@ -35,11 +36,12 @@ def describe_model(folder: Path, *, verify: bool = False) -> dict[str, Any]:
             return found
     directory = load_directory(folder)
     questions = directory.question_vocabulary
+    words = questions.words if isinstance(questions, Vocabulary) else questions  # without padding and unknown
     return found | {
         "model": config["model"]["class"],
         "parameters": sum(parameter.numel() for parameter in directory.model.parameters()),
         "answers": len(directory.answer_vocabulary),
-        "question_words": None if questions is None else len(questions),
+        "question_words": None if words is None else len(words),
         "max_tokens": directory.max_tokens,
         "metric": directory.metric,
         "activation": directory.activation,
