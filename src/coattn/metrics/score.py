@@ -126,11 +126,12 @@ def column_groups(records: Sequence[Record], column: str) -> list[str]:
     Raises:
         ValueError: no record has this column.
     """
-    if column in ("answer_type", "question_type", "split", "image_id"):
+    always = ("answer_type", "question_type", "split", "image_id")
+    if column in always:
         return [str(getattr(record, column)) for record in records]
     values = [record.extra.get(column) for record in records]
     if all(value is None for value in values):
-        known = dict.fromkeys(key for record in records for key in record.extra)
+        known = dict.fromkeys((*always, *(key for record in records for key in record.extra)))
         raise ValueError(f"no question has a column {column!r}{did_you_mean(column, known)}")
     return _in_ranges(["" if value is None else str(value) for value in values])
 

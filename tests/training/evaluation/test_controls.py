@@ -93,7 +93,10 @@ def test_report_names_twin_prior_and_what_training_has_seen(
     command = ["test", "--config", str(config)]
     capsys.readouterr()
     assert main([*command, "--by", "colour"]) == 2  # before the questions are answered
-    assert "no question has a column 'colour'" in capsys.readouterr().err
+    assert (
+        "no question has a column 'colour'; known are answer_type, question_type, split, image_id"
+        in capsys.readouterr().err
+    )
     assert main([*command, "--ckpt_path", str(tmp_path / "none.ckpt"), "--explain"]) == 2
     capsys.readouterr()
 
