@@ -147,7 +147,7 @@ def test_other_settings_reuse_what_fits_and_keep_the_finished_model(
 
     call(finished, extractor=Patches())
     output = capsys.readouterr().out
-    assert "run/data/features_2" in output
+    assert "coattn inspect run/data/features_2" in output
     assert [command[0] for command in commands] == ["fit", "test"]  # the twin sees no features and is kept
     assert Path("run/earlier/1/model/model.safetensors").read_bytes() == model
     assert "features_2" in Path("run/settings.yaml").read_text()

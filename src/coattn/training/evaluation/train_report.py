@@ -66,7 +66,7 @@ def report_training(root: Path, dataset: Dataset, split: str, steps: list[list[s
         explained += " These questions also chose the best epoch, which flatters the models."
     following = [
         f'coattn ask {shlex.quote(str(root / "model"))} PHOTO "QUESTION" --map map.png',
-        f"coattn inspect {shlex.quote(str(root / 'data' / 'features'))}",
+        f"coattn inspect {shlex.quote(str(features))}",
     ]
     left_out = "".join(f"\n- left out: {line}" for line in dataset.skipped)
     notes = "".join(f"\n- {note}" for note in dataset.notes)
