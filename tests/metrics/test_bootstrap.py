@@ -169,6 +169,12 @@ def test_few_images_leave_most_differences_possible() -> None:
     assert found == pytest.approx((0, 2 * 0.1705 - 1, 2 * 0.8295 - 1, 1), abs=1e-3)  # Wilson's of 2.5 in 5
 
 
+def test_nothing_is_compared_without_a_question_that_counts_in_both() -> None:
+    one, other = np.array([1.0, np.nan]), np.array([np.nan, 0.0])
+    with pytest.raises(ValueError, match="none of the 2 questions counts in both sets"):
+        paired_test(one, other, Images(["a", "b"]))
+
+
 def test_paired_test_of_equal_and_of_opposite_answers() -> None:
     others = 1.95996**2 / (100 + 1.95996**2)  # Wilson's largest share of other images, after 100 that are alike
     worth = np.array([0.0, 1.0] * 50)

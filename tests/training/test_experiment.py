@@ -98,12 +98,14 @@ def test_the_report_has_spread_and_paired_difference(
     difference = report["differences"]["ours minus blind"]
     assert difference["mean"] == 50
     assert difference["by seed"] == [50.0, 50.0]
+    assert difference["standard deviation"] == 0
     assert difference["95 % interval by image"] == [25.83, 58.06]  # each of 20 images has a right and a wrong answer
     assert difference["p"] < 0.001
     lines = format_report(report).splitlines()
     assert lines[0].split() == ["exact_match,", "%", "questions", "ours", "blind"]
     assert lines[1].split() == ["all", "40", "98.75", "±", "1.77", "48.75", "±", "1.77"]
     assert lines[5] == "ours minus blind: +50.00 (95 % interval +25.83 to +58.06 by image, p = 0.0001)"
+    assert lines[6] == "  by seed: +50.00, +50.00 (standard deviation 0.00, not part of the interval)"
 
 
 def test_folds_divide_the_images(configs: tuple[Path, ...], calls: list[list[str]], tmp_path: Path) -> None:

@@ -31,10 +31,11 @@ def run(args: argparse.Namespace) -> int:
     """Certify, and print the certificates."""
     from coattn._internal.tensors import find_device
     from coattn.serialization.directory import load_directory
+
+    directory = load_directory(args.model)  # a wrong folder is named before Lightning is imported
     from coattn.training.data.config import open_data
     from coattn.training.evaluation.certify import make_safeguards
 
-    directory = load_directory(args.model)
     data = open_data(args.config or args.model.resolve().parent / "config.yaml", args.model)
     data.check_inputs(directory.extractor, directory.text_encoder, directory.max_tokens)
     if not data.has_validation:

@@ -56,13 +56,14 @@ def run(args: argparse.Namespace) -> int:
     from coattn.explain.faithful import save_report, summary, table
     from coattn.serialization.directory import load_directory
     from coattn.serialization.hub import PREFIX
-    from coattn.training.data.config import open_data
-    from coattn.training.evaluation.faithfulness import measure_explanations
 
     on_hub = args.model.startswith(PREFIX)
     if on_hub and args.config is None:
         raise ValueError(f"{args.model}: give the configuration of its data with --config")
-    directory = load_directory(args.model, allow_download=args.allow_download)
+    directory = load_directory(args.model, allow_download=args.allow_download)  # before Lightning is imported
+    from coattn.training.data.config import open_data
+    from coattn.training.evaluation.faithfulness import measure_explanations
+
     data = open_data(args.config or directory.folder.resolve().parent / "config.yaml", directory.folder)
     data.check_inputs(directory.extractor, directory.text_encoder, directory.max_tokens)
     questions = measure_explanations(

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from coattn._internal.files import require
+from coattn._internal.kinds import kind_of
 from coattn.cli.arguments import positive
 from coattn.cli.extractors import OPTIONS, add_extractor_arguments, build_from_arguments
 from coattn.datasets import table
@@ -37,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
+    if (kind := kind_of(args.table)) not in ("a table", "a JSON file", "a folder"):  # before Lightning is imported
+        raise ValueError(f"{args.table}: is {kind}, not a table or a folder of tables")
     require("lightning", "train")
     require("jsonargparse", "train")
     from coattn.training.stop_signals import Stopped

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from coattn._internal.files import atomic_folder, require, sha256_of_file, write_json
+from coattn._internal.kinds import kind_of
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import PLAIN, build_extractor
 from coattn.features.extract.extractors.network import GridExtractor
@@ -68,8 +69,8 @@ def export_folder(
         model_folder: a model directory, as `coattn fit` writes it.
         out: the folder to write; it must not exist.
         maps: write `maps.onnx` too, which returns the attention maps beside the logits.
-        int8: store the weights of matrix products as 8-bit integers. The projection of the region features stays in
-            float32: in int8 it changed ten times as many answers.
+        int8: store the weights of matrix products as 8-bit integers. Products that read the region features directly
+            stay in float32: in int8 that of MCAN changed ten times as many answers; other models were not measured.
         check: a folder that `coattn prepare` wrote, with features; the answers to its test questions are compared,
             and the share that differs is written into the card.
 
@@ -94,6 +95,8 @@ def export_folder(
             "with --repaired"
         )
     if check is not None:
+        if not Path(check, "features").exists():
+            raise ValueError(f"{check}: is {kind_of(check)}; --check takes a prepared data set with its features/")
         predictor = Predictor(directory, features=Path(check, "features"))
         records = questions_to_compare(predictor, check)
     with atomic_folder(out) as partial:

@@ -149,8 +149,13 @@ def paired_test(
         images: the image of each question.
         num_samples: the number of bootstrap samples.
         num_flips: the number of random flips; p cannot be smaller than 1 / (1 + num_flips).
+
+    Raises:
+        ValueError: no question counts in both sets.
     """
     counted = np.flatnonzero(~np.isnan(first - second))
+    if not len(counted):
+        raise ValueError(f"none of the {len(first)} questions counts in both sets of answers: nothing can be compared")
     differences = (first - second)[counted]
     columns = np.stack([counted, np.zeros(len(counted), np.int64)])
     low, high = intervals(mean_samples(images, differences, columns, 1, num_samples=num_samples))[0]

@@ -54,7 +54,7 @@ def attend(
     dropout_p: float = 0.0,
     need_weights: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, eq. 1).
+    """Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762).
 
     A fused kernel computes the output alone. The explicit path also returns the map; it changes the output by rounding
     only.
@@ -119,7 +119,7 @@ def check_heads(dim: int, num_heads: int) -> None:
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head attention of a sequence to a sequence that may have another width (arXiv 1706.03762, section 3.2.2).
+    """Multi-head attention of a sequence to a sequence that may have another width (arXiv 1706.03762).
 
     Args:
         query_dim: width D of the queries and of the output.

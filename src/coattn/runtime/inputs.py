@@ -5,17 +5,49 @@ Letters: B batch, R regions, D width of a feature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, NodeArg
 
 
 # The inputs of a graph before `coattn.export.image_side` has split it.
 INPUTS = ("question", "question_mask", "regions", "region_mask", "boxes", "image_sizes")
+
+
+def check_inputs(path: Path, graph: InferenceSession, known: Collection[str], *sources: InferenceSession) -> None:
+    """Refuse a graph of another model, which reads what the other graphs of its folder do not compute.
+
+    Args:
+        path: its file, for the message.
+        graph: the graph.
+        known: the names of inputs that no graph computes.
+        sources: the graphs that run before it.
+
+    Raises:
+        ValueError: an input is unknown, or has another type or shape than the output of that name.
+    """
+    given = {value.name: value for source in sources for value in source.get_outputs()}
+    for value in graph.get_inputs():
+        source = given.get(value.name)
+        fits = value.name in known if source is None else _equal_shapes(source, value)
+        if not fits:
+            raise ValueError(
+                f"{path}: reads {value.name!r} of shape {value.shape}, which no other graph of this folder computes; "
+                "it is of another model: export again"
+            )
+
+
+def _equal_shapes(one: NodeArg, other: NodeArg) -> bool:
+    """Whether two values have the same type and, apart from sizes that vary, the same shape."""
+    fixed = zip(one.shape, other.shape, strict=False)
+    return (one.type, len(one.shape)) == (other.type, len(other.shape)) and all(
+        size == wanted for size, wanted in fixed if isinstance(size, int) and isinstance(wanted, int)
+    )
 
 
 def image_inputs(

@@ -29,7 +29,7 @@ from coattn.features.extract.images import ImageSource, load_image
 from .beam import NEVER
 from .folder import DECODER, EXTRACTOR, IMAGE_SIDE, MODEL, TEXT_ENCODER, ExportedFolder, read_folder
 from .generator import Generator
-from .inputs import INPUTS, image_inputs, mask, padded
+from .inputs import INPUTS, check_inputs, image_inputs, mask, padded
 from .text import QuestionTokenizer
 
 if TYPE_CHECKING:
@@ -70,17 +70,30 @@ class Predictor:
 
     Raises:
         ModuleNotFoundError: onnxruntime is not installed.
-        ValueError: the ONNX file is damaged.
+        ValueError: an ONNX file is damaged, or of another model than the others.
     """
 
     def __init__(self, folder: ExportedFolder, *, num_threads: int | None = None) -> None:
         self.folder, self.num_threads = folder, num_threads
         self._session = self._open(MODEL)
         self._inputs = {value.name for value in self._session.get_inputs()}
+        self._image_side = None if self._inputs.issubset(INPUTS) else self._open(IMAGE_SIDE)
+        sides = [] if self._image_side is None else [self._image_side]
+        for side in sides:
+            check_inputs(folder.folder / IMAGE_SIDE, side, INPUTS)
+        check_inputs(folder.folder / MODEL, self._session, INPUTS, *sides)
         self._generator = None
         if folder.config["search"] is not None:
-            self._generator = Generator(self._session, self._open(DECODER))
-        self._image_side = None if self._inputs.issubset(INPUTS) else self._open(IMAGE_SIDE)
+            decoder = self._open(DECODER)
+            check_inputs(folder.folder / DECODER, decoder, (*INPUTS, "word"), self._session, *sides)
+            self._generator = Generator(self._session, decoder)
+        elif [value.shape[1:] for value in self._session.get_outputs() if value.name == "logits"] != [
+            [len(folder.answers)]
+        ]:
+            raise ValueError(
+                f"{folder.folder / MODEL}: has no logits of {len(folder.answers)} answers; it is of another model: "
+                "export again"
+            )
         self._text_encoder = self._open(TEXT_ENCODER) if TEXT_ENCODER in folder.config["sha256"] else None
         self._known: WeakKeyDictionary[EncodedImage, dict[str, np.ndarray]] = WeakKeyDictionary()
 

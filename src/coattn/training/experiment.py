@@ -217,7 +217,8 @@ def make_report(plan: Experiment, questions: Questions) -> Report:
     """Accuracy of each configuration by kind of question, and the paired differences from the first, in percent.
 
     The interval and the p-value of a difference are those of `coattn.metrics.bootstrap.paired_test`, of the mean over
-    the seeds of each answer's worth: they hold for other images. The differences by seed show the spread of training.
+    the seeds of each answer's worth: they hold for other images and for these seeds. The differences by seed and their
+    standard deviation show the spread of training, which may be wider.
     """
     worth = {config.stem: _worth(plan, config, questions) for config in plan.configs}  # each (seeds, questions)
     images = Images([record.image_id for record in questions.records])
@@ -239,7 +240,7 @@ def make_report(plan: Experiment, questions: Questions) -> Report:
             "mean": round(100 * difference.value, 2),
             "95 % interval by image": [round(100 * difference.low, 2), round(100 * difference.high, 2)],
             "p": round(difference.p_value, 4),
-            "by seed": (100 * np.nanmean(ours - theirs, axis=1)).round(2).tolist(),
+            **{name: value for name, value in _spread(ours - theirs).items() if name != "mean"},
         }
     return report
 
@@ -269,7 +270,7 @@ def _kinds(records: Sequence[Record]) -> dict[str, np.ndarray]:
 
 
 def _spread(worth: np.ndarray) -> dict[str, Any]:
-    """Mean and standard deviation over the seeds of the accuracy, in percent."""
+    """Mean and standard deviation over the seeds of accuracies, or of their differences, in percent."""
     by_seed = [round(100 * float(np.nanmean(row)), 2) for row in worth]
     deviation = round(statistics.stdev(by_seed), 2) if len(by_seed) > 1 else None
     return {"mean": round(statistics.mean(by_seed), 2), "standard deviation": deviation, "by seed": by_seed}
@@ -293,11 +294,13 @@ def format_report(report: Report) -> str:
     for name, found in report["differences"].items():
         low, high = found["95 % interval by image"]
         seeds = ", ".join(f"{value:+.2f}" for value in found["by seed"])
+        deviation = found["standard deviation"]
+        spread = "" if deviation is None else f" (standard deviation {deviation:.2f}, not part of the interval)"
         lines += [
             "",
             f"{name}: {found['mean']:+.2f} (95 % interval {low:+.2f} to {high:+.2f} by image, p = {found['p']})",
+            f"  by seed: {seeds}{spread}",
         ]
-        lines += [f"  by seed: {seeds}"]
     return "\n".join(lines)
 
 

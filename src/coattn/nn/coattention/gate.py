@@ -18,8 +18,8 @@ class QuestionGate(CoAttentionLayer):
     Attention adds its result, so that "the red object" and "closest" can only be combined by the following feed-forward
     step; the gate multiplies. On Sort-of-CLEVR, in one trial of one seed each, a stack with gates between its layers
     answered 97.1 % of the binary validation questions after 270 seconds, and 93.9 % without them. No paper of this
-    field has this layer. It follows the feature-wise modulation of FiLM (Perez et al. 2017, arXiv 1709.07871, eq. 1-2),
-    without a shift and with a residual.
+    field has this layer. It follows the feature-wise modulation of FiLM (Perez et al. 2017, arXiv 1709.07871), without
+    a shift and with a residual.
 
     Args:
         question_dim: width of the question tokens.

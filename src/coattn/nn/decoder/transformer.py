@@ -46,7 +46,7 @@ class DecoderLayer(nn.Module):
 
 
 class TransformerDecoder(AnswerDecoder):
-    """Transformer decoder (Vaswani et al. 2017, arXiv 1706.03762, section 3.1), with two sides to attend to.
+    """Transformer decoder (Vaswani et al. 2017, arXiv 1706.03762), with two sides to attend to.
 
     Each layer: masked self-attention over the words so far, attention to question and regions at once, feed-forward,
     each with residual and norm. Deliberate differences: the attentions to the two sides are summed, and the context
@@ -128,7 +128,7 @@ class TransformerDecoder(AnswerDecoder):
 
 
 def sinusoids(places: Tensor, dim: int) -> Tensor:
-    """Sines, then cosines, of places (S,) -> (S, dim) (Vaswani et al. 2017, section 3.5)."""
+    """Sines, then cosines, of places (S,) -> (S, dim) (Vaswani et al. 2017)."""
     rates = torch.exp(torch.arange(0, dim, 2, device=places.device) * (-math.log(10_000.0) / dim))
     angles = places[:, None] * rates
     return torch.cat((angles.sin(), angles.cos()), -1)[:, :dim]
