@@ -169,6 +169,9 @@ def test_all_mistakes_look_alike(arguments: list[str], message: str, capsys: pyt
 def test_a_table_is_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "answers.csv").write_text("image,question,answer\n1,what?,red\n")
     assert main(["fit", "--config", str(tmp_path / "answers.csv")]) == 2
+    assert "answers.csv: is a table, not a configuration (.yaml)" in capsys.readouterr().err
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    assert main(["fit", "--config", str(tmp_path / "list.yaml")]) == 2
     assert "the file after --config is not a YAML mapping of settings" in capsys.readouterr().err
 
 
@@ -190,3 +193,43 @@ def test_help_of_fit_imports_no_optional_package() -> None:
         "assert bool(RequirementCache('scipy')) == ('scipy' in names)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "photo.png", "--out", "run"], "photo.png: is an image, not a table or a folder of tables"),
+        (["train", "missing.csv", "--out", "run"], "missing.csv: is missing, not a table"),
+        (["train", "t.csv", "--out", "run", "--config", "photo.png"], "photo.png: is an image, not a configuration"),
+        (["experiment", "t.csv"], "t.csv: is a table, not a configuration"),
+        (["fit", "--config", "photo.png"], "photo.png: is an image, not a configuration"),
+        (["test", "--config=missing.yaml"], "missing.yaml: is missing, not a configuration"),
+        (["certify", "store"], "store: is a feature store, not a model directory"),
+        (["certify", "model", "--config", "photo.png"], "photo.png: is an image, not a configuration"),
+        (["explain-test", "store"], "store: is a feature store, not a model directory"),
+        (["explain-test", "model", "--config", "t.csv"], "t.csv: is a table, not a configuration"),
+        (["export", "store", "out"], "store: is a feature store, not a model directory"),
+        (["extract", "t.csv", "out"], "t.csv: is a table, not an image or a folder of images"),
+        (["extract", "store", "out"], ") in store (feature store)"),
+        (["inspect", "photo.png"], "photo.png: is an image, not a feature store"),
+        (["embed", "store", "out", "--encoder", "model"], "store: is a feature store, not a file"),
+    ],
+)
+def test_a_path_of_the_wrong_kind_is_named_with_its_kind(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n")
+    (tmp_path / "t.csv").write_text("image,question,answer\n")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "manifest.json").write_text("{}")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "run").exists()

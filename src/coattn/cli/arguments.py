@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from coattn._internal.hints import did_you_mean
+from coattn._internal.kinds import kind_of
 
 _UNKNOWN = "unrecognized arguments: "
 
@@ -39,6 +40,26 @@ def above_zero(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
+
+
+def require_table(path: str | Path) -> None:
+    """Refuse what is neither a table nor a folder, before slow libraries are imported.
+
+    Raises:
+        ValueError: `path` is something else, or missing.
+    """
+    if (kind := kind_of(path)) not in ("a table", "a JSON file", "a folder"):
+        raise ValueError(f"{path}: is {kind}, not a table or a folder of tables")
+
+
+def require_config(path: str | Path) -> None:
+    """Refuse what is no configuration, before slow libraries are imported.
+
+    Raises:
+        ValueError: `path` is a folder or another kind of file, or missing.
+    """
+    if (kind := kind_of(path)) not in ("a configuration", "a JSON file", "a file"):
+        raise ValueError(f"{path}: is {kind}, not a configuration (.yaml)")
 
 
 def keep_inputs(option: str, out: Path | None, inputs: Iterable[str | Path | None]) -> None:

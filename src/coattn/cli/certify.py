@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from coattn.cli.arguments import require_config
+
 DESCRIPTION = """\
 Add to a model directory what `coattn ask --max-risk` needs: for 1, 5, 10 and 20 % risk the lowest confidence that is
 proven on the validation questions to keep it, and an index of the training images, by which an image unlike them is
@@ -32,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     from coattn._internal.tensors import find_device
     from coattn.serialization.directory import load_directory
 
+    if args.config is not None:
+        require_config(args.config)
     directory = load_directory(args.model)  # a wrong folder is named before Lightning is imported
     from coattn.training.data.config import open_data
     from coattn.training.evaluation.certify import make_safeguards

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coattn._internal.files import require
-from coattn.cli.arguments import positive
+from coattn.cli.arguments import positive, require_config
 
 DESCRIPTION = """\
 Train configurations repeatedly, with several seeds or on several folds of the images, and compare them.
@@ -46,6 +46,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 
 def run(args: argparse.Namespace) -> int:
     """Run the experiment and print its report."""
+    for config in args.configs:
+        require_config(config)
     require("lightning", "train")
     from coattn.training.experiment import Experiment, experiment, format_report
     from coattn.training.stop_signals import Stopped

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from coattn.cli.arguments import HUB_MODEL, add_allow_download, positive
+from coattn.cli.arguments import HUB_MODEL, add_allow_download, positive, require_config
 
 DESCRIPTION = """\
 Measure how faithful the explanations of a model are. Regions are shown, and removed, from the most to the least
@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     on_hub = args.model.startswith(PREFIX)
     if on_hub and args.config is None:
         raise ValueError(f"{args.model}: give the configuration of its data with --config")
+    if args.config is not None:
+        require_config(args.config)
     directory = load_directory(args.model, allow_download=args.allow_download)  # before Lightning is imported
     from coattn.training.data.config import open_data
     from coattn.training.evaluation.faithfulness import measure_explanations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -12,6 +13,7 @@ from typing import Any
 
 from coattn._internal.configs import packaged_configs
 from coattn._internal.files import require
+from coattn.cli.arguments import require_config
 
 _UNUSED = ("torchvision", "transformers", "scipy", "matplotlib")
 
@@ -24,13 +26,14 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         ModuleNotFoundError: The extra `train` is not installed.
     """
+    arguments = _with_packaged_configs(arguments)
     if "--help" in arguments and "lightning" not in sys.modules:
         _import_lightning_for_help()
     require("lightning", "train")
     require("jsonargparse", "train")
     from coattn.training.cli.commands import main as run
 
-    return run(_with_packaged_configs(arguments))
+    return run(arguments)
 
 
 def _import_lightning_for_help() -> None:
@@ -69,7 +72,11 @@ def _import_lightning_for_help() -> None:
 
 
 def _with_packaged_configs(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with the file of a packaged configuration in place of its name. An existing file comes first."""
+    """The arguments, with the file of a packaged configuration in place of its name. An existing file comes first.
+
+    Raises:
+        ValueError: A file after --config is missing or no configuration, said before Lightning is imported.
+    """
     known, found = packaged_configs(), list(arguments)
     for number, argument in enumerate(arguments):
         option, equals, name = argument.partition("=")
@@ -78,4 +85,6 @@ def _with_packaged_configs(arguments: Sequence[str]) -> list[str]:
         name = name if equals else argument
         if name in known and not Path(name).exists():
             found[number] = f"--config={known[name]}" if equals else str(known[name])
+        elif Path(name).suffix in (".yaml", ".yml") or os.path.exists(name):
+            require_config(name)
     return found

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from coattn._internal.files import require
-from coattn._internal.kinds import kind_of
-from coattn.cli.arguments import positive
+from coattn.cli.arguments import positive, require_config, require_table
 from coattn.cli.extractors import OPTIONS, add_extractor_arguments, build_from_arguments
 from coattn.datasets import table
 from coattn.datasets.rows import DELIMITERS
@@ -38,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
-    if (kind := kind_of(args.table)) not in ("a table", "a JSON file", "a folder"):  # before Lightning is imported
-        raise ValueError(f"{args.table}: is {kind}, not a table or a folder of tables")
+    require_table(args.table)
+    if args.config is not None and os.path.exists(args.config):  # else it is a name of `coattn configs`
+        require_config(args.config)
     require("lightning", "train")
     require("jsonargparse", "train")
     from coattn.training.stop_signals import Stopped
