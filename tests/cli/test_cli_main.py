@@ -199,11 +199,11 @@ def test_help_of_fit_imports_no_optional_package() -> None:
     ("arguments", "message"),
     [
         (["train", "photo.png", "--out", "run"], "photo.png: is an image, not a table or a folder of tables"),
-        (["train", "missing.csv", "--out", "run"], "missing.csv: is missing, not a table"),
+        (["train", "missing.csv", "--out", "run"], "missing.csv: there is no such file; give a table"),
         (["train", "t.csv", "--out", "run", "--config", "photo.png"], "photo.png: is an image, not a configuration"),
         (["experiment", "t.csv"], "t.csv: is a table, not a configuration"),
         (["fit", "--config", "photo.png"], "photo.png: is an image, not a configuration"),
-        (["test", "--config=missing.yaml"], "missing.yaml: is missing, not a configuration"),
+        (["test", "--config=missing.yaml"], "missing.yaml: there is no such file; give a configuration"),
         (["certify", "store"], "store: is a feature store, not a model directory"),
         (["certify", "model", "--config", "photo.png"], "photo.png: is an image, not a configuration"),
         (["explain-test", "store"], "store: is a feature store, not a model directory"),

@@ -365,7 +365,7 @@ def test_bad_questions_and_images(exported: Path, model_folder: Path) -> None:
 def test_what_cannot_be_exported_is_refused(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="already exists"):
         export_folder(model_folder, tmp_path)
-    with pytest.raises(FileNotFoundError, match="not a model directory"):
+    with pytest.raises(FileNotFoundError, match="no such model directory"):
         export_folder(tmp_path / "none", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     faithful = save(tmp_path / "model", make("mcan_small", faithful=True))

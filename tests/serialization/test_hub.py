@@ -120,8 +120,10 @@ def test_a_pushed_model_is_asked_by_its_name(
     ],
 )
 def test_commands_download_nothing_without_permission(
-    server: Hub, command: list[str], capsys: pytest.CaptureFixture[str]
+    server: Hub, command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text("{}")
     assert main(command) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"coattn: error: {NAME}: not on this machine; allow the download with --allow-download")
@@ -158,7 +160,7 @@ def test_export_takes_a_model_of_the_hub(
 
 
 def test_an_explanation_test_does_not_write_into_the_cache(
-    server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("lightning", reason="the extra train is not installed")
     import coattn.explain.faithful
@@ -166,6 +168,8 @@ def test_an_explanation_test_does_not_write_into_the_cache(
     import coattn.training.evaluation.faithfulness
 
     upload(server, folder)
+    config = tmp_path / "run.yaml"
+    config.write_text("{}")
     data = SimpleNamespace(check_inputs=lambda *_: None)
     monkeypatch.setattr(coattn.training.data.config, "open_data", lambda *_: data)
     monkeypatch.setattr(coattn.training.evaluation.faithfulness, "measure_explanations", lambda *_, **__: [])
@@ -173,7 +177,7 @@ def test_an_explanation_test_does_not_write_into_the_cache(
     monkeypatch.setattr(coattn.explain.faithful, "table", lambda _: "the table")
     assert main(["explain-test", NAME]) == 2
     assert f"{NAME}: give the configuration of its data with --config" in capsys.readouterr().err
-    assert main(["explain-test", NAME, "--allow-download", "--config", "run.yaml"]) == 0
+    assert main(["explain-test", NAME, "--allow-download", "--config", str(config)]) == 0
     assert capsys.readouterr().out == "the table\n"
     assert {path.name for path in local_model(NAME).iterdir()} == {path.name for path in folder.iterdir()}
 

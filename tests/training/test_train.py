@@ -296,6 +296,9 @@ def test_several_processes_are_refused(finished: Path, monkeypatch: pytest.Monke
 def test_the_command_passes_every_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {}
     monkeypatch.setattr(train, "train", lambda table, **options: given.update(options, table=str(table)))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "small.yaml"):
+        Path(name).write_text("-")
     line = (
         "train a.csv --images photos --out run --config small.yaml --epochs 3 --seed 4 --encoder bert "
         "--column answer=B --group patient --val-fraction 0.2 --test-fraction 0.3 --metric exact_match "

@@ -54,6 +54,6 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     if path.is_dir():
         return next((kind for mark, kind in _MARKS.items() if (path / mark).is_file()), "a folder")
     if not path.is_file():
-        return "missing"
+        return "a special file" if path.exists() else "missing"
     with path.open("rb") as file:
         return kind_of_content(file.read(8), path.name)

@@ -46,20 +46,28 @@ def require_table(path: str | Path) -> None:
     """Refuse what is neither a table nor a folder, before slow libraries are imported.
 
     Raises:
-        ValueError: `path` is something else, or missing.
+        FileNotFoundError: there is no `path`.
+        ValueError: it is something else.
     """
-    if (kind := kind_of(path)) not in ("a table", "a JSON file", "a folder"):
-        raise ValueError(f"{path}: is {kind}, not a table or a folder of tables")
+    _require_kind(path, {"a table", "a JSON file", "a folder"}, "a table or a folder of tables")
 
 
 def require_config(path: str | Path) -> None:
     """Refuse what is no configuration, before slow libraries are imported.
 
     Raises:
-        ValueError: `path` is a folder or another kind of file, or missing.
+        FileNotFoundError: there is no `path`.
+        ValueError: it is a folder or another kind of file.
     """
-    if (kind := kind_of(path)) not in ("a configuration", "a JSON file", "a file"):
-        raise ValueError(f"{path}: is {kind}, not a configuration (.yaml)")
+    _require_kind(path, {"a configuration", "a JSON file", "a file"}, "a configuration (.yaml)")
+
+
+def _require_kind(path: str | Path, kinds: set[str], needed: str) -> None:
+    kind = kind_of(path)
+    if kind == "missing":
+        raise FileNotFoundError(f"{path}: there is no such file; give {needed}")
+    if kind not in kinds:
+        raise ValueError(f"{path}: is {kind}, not {needed}")
 
 
 def keep_inputs(option: str, out: Path | None, inputs: Iterable[str | Path | None]) -> None:

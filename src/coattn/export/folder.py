@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from coattn._internal.files import atomic_folder, require, sha256_of_file, write_json
-from coattn._internal.kinds import kind_of
 from coattn.features.extract.extractors.base import Extractor
 from coattn.features.extract.extractors.build import PLAIN, build_extractor
 from coattn.features.extract.extractors.network import GridExtractor
@@ -96,7 +95,7 @@ def export_folder(
         )
     if check is not None:
         if not Path(check, "features").exists():
-            raise ValueError(f"{check}: is {kind_of(check)}; --check takes a prepared data set with its features/")
+            raise FileNotFoundError(f"{check}: has no features/; --check takes a prepared data set with its features")
         predictor = Predictor(directory, features=Path(check, "features"))
         records = questions_to_compare(predictor, check)
     with atomic_folder(out) as partial:

@@ -41,13 +41,13 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG
     if not path.is_file():
-        if not path.parent.exists():
-            raise FileNotFoundError(f"{folder}: there is no such model directory")
         old = aside(Path(folder).resolve())
         recovery = f"; an export was interrupted: rename {old} to it" if (old / CONFIG).is_file() else ""
         inside = Path(folder, "model")
         recovery = f"; give {inside}" if (inside / CONFIG).is_file() else recovery
-        raise FileNotFoundError(f"{folder}: is {kind_of(folder)}, not a model directory (it has no {CONFIG}){recovery}")
+        kind = kind_of(folder)
+        found = "there is no such model directory" if kind == "missing" else f"is {kind}, not a model directory"
+        raise FileNotFoundError(f"{folder}: {found} (it has no {CONFIG}){recovery}")
     try:
         config = read_json(path)
     except RecursionError:

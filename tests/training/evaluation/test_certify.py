@@ -47,7 +47,7 @@ def test_fit_certifies_and_certify_does_so_again(
     assert Safeguards.load(model).certificates == first.certificates
     capsys.readouterr()
     assert main(["certify", str(model), "--config", str(tmp_path / "none.yaml")]) == 2
-    assert "none.yaml: is missing, not a configuration" in capsys.readouterr().err
+    assert "none.yaml: there is no such file; give a configuration" in capsys.readouterr().err
     (tmp_path / "other.yaml").write_text("model: {}")
     assert main(["certify", str(model), "--config", str(tmp_path / "other.yaml")]) == 2
     assert "other.yaml: not a training configuration" in capsys.readouterr().err
