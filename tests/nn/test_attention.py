@@ -215,6 +215,14 @@ def test_few_keys_are_those_of_questions_about_many_regions_in_bfloat16() -> Non
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.01)
 
 
+def test_a_batch_of_empty_questions_has_no_few_keys() -> None:
+    attention = MultiHeadAttention(512, num_heads=8).eval()
+    regions, mask = torch.randn(2, 60, 512), torch.zeros(2, 14, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = attention(regions, pack(torch.randn(2, 14, 512), mask), mask)
+    torch.testing.assert_close(found, attention.out_proj.bias.bfloat16().expand(2, 60, -1))
+
+
 def test_gradcheck() -> None:
     q, k, v, mask = _inputs()
     mask[0] = False

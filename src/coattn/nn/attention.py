@@ -186,7 +186,7 @@ class MultiHeadAttention(nn.Module):
             return False
         num_queries, num_keys = (rows.numel() // rows.shape[-1] for rows in (queries, source))
         share = self.num_heads * mask.shape[1] / self.query_dim + num_keys / max(num_queries, 1)
-        return share < FEW_KEYS and type(self).scores is MultiHeadAttention.scores
+        return num_keys > 0 and share < FEW_KEYS and type(self).scores is MultiHeadAttention.scores
 
     def attend_few_keys(
         self, queries: Tensor, source: Tensor, mask: Tensor, query_mask: Tensor | None = None

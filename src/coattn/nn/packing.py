@@ -47,7 +47,7 @@ def unpack(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def unpack_repeating(x: Tensor, mask: Tensor) -> Tensor:
-    """Rows (N, ...) as (B, T, ...), with real rows repeated at padding: faster than `unpack` for wide rows."""
+    """Rows (N, ...) as (B, T, ...), with real rows repeated at padding: faster than `unpack` for wide rows; N > 0."""
     if len(x) == mask.numel():
         return x.unflatten(0, mask.shape)
     rows = (mask.flatten().cumsum(0) - 1).clamp(min=0)  # a padded place takes the last real row before it
