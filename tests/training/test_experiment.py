@@ -202,6 +202,16 @@ def test_a_failed_command_is_reported_and_its_seconds_count(tmp_path: Path) -> N
     assert found["seconds"] > 0
 
 
+def test_a_script_with_layers_of_its_user_makes_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "my_layers.py"
+    script.write_text("import sys\nprint('mine', *sys.argv[1:])\n")
+    monkeypatch.setattr(sys, "argv", [str(script), "experiment", "ours.yaml"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    with module._alone(tmp_path) as lock:
+        module._coattn(tmp_path, lock, "fit", "--resume")
+    assert (tmp_path / "fit.log").read_text() == "mine fit --resume\n"
+
+
 def test_a_run_waits_for_the_child_of_a_killed_process(tmp_path: Path) -> None:
     with module._alone(tmp_path / "run") as lock:
         orphan = subprocess.Popen(["sleep", "1"], pass_fds=(lock,))

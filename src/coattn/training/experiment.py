@@ -194,12 +194,15 @@ def _coattn(folder: Path, lock: int, command: str, *arguments: object) -> None:
     """
     words = [command, *map(str, arguments)]
     print(f"coattn {shlex.join(words)}", flush=True)
+    # A script that passes its arguments to `coattn.cli.main` is run itself, because it may add layers.
+    is_script = sys.argv[1:2] == ["experiment"] and sys.modules["__main__"].__spec__ is None
+    program = [sys.argv[0]] if is_script and sys.argv[0].endswith(".py") else ["-m", "coattn"]
     log, record = folder / f"{command}.log", folder / f"{command}_seconds.json"
     spent = read_json(record) if record.exists() else {"seconds": 0.0, "complete": True}
     write_json(record, spent | {"complete": False})
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "coattn", *words], stdout=output, stderr=subprocess.STDOUT, pass_fds=(lock,)
+            [sys.executable, *program, *words], stdout=output, stderr=subprocess.STDOUT, pass_fds=(lock,)
         )
         _WORKING.add(process)
         if SIGNALS.received:
