@@ -5,8 +5,8 @@ import inspect
 import pytest
 
 from coattn.cli import main
-from coattn.cli.models import FROM_DATA, argument_meanings
-from coattn.models import GENERATORS, PRESETS
+from coattn.cli.models import argument_meanings
+from coattn.models import FROM_DATA, GENERATORS, PRESETS
 
 ALL = {**PRESETS, **GENERATORS}
 

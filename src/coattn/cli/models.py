@@ -16,8 +16,6 @@ List the models that a configuration can name as `model.preset`, or show the siz
 
   coattn models
   coattn models mcan_small"""
-# Arguments that follow from the data. A configuration does not name them.
-FROM_DATA = ("region_dim", "num_answers", "num_answer_words", "num_words", "question_dim")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +49,8 @@ def summary(preset: Callable[..., Any]) -> str:
 
 def describe(name: str, presets: dict[str, Callable[..., Any]]) -> str:
     """A preset's summary, its sizes with default and meaning, and how a configuration sets them."""
+    from coattn.models import FROM_DATA
+
     preset = presets[name]
     meanings = argument_meanings(preset, presets)
     sizes = {

@@ -60,7 +60,11 @@ PRESETS: dict[str, Callable[..., VQAModel]] = {
 # Models that write their answers. They take `num_answer_words` instead of `num_answers`.
 GENERATORS: dict[str, Callable[..., VQAGenerator]] = {"generator": generator}
 
+# Arguments of presets that follow from the data. A configuration does not name them.
+FROM_DATA = ("num_words", "question_dim", "region_dim", "num_answers", "num_answer_words")
+
 __all__ = [
+    "FROM_DATA",
     "GENERATORS",
     "LAYERS",
     "PRESETS",

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from coattn.metrics.calibration import confidences
+from coattn.models import FROM_DATA
 from coattn.nn import VQAGenerator, VQAModel
 from coattn.nn.question import TokenEmbedding
 from coattn.serialization.versions import rename_arguments, rename_parameters
@@ -40,8 +41,7 @@ from coattn.training.settings import (
 )
 
 _LARGE_TEXT_RATE = 2e-4
-_FROM_DATA = ("num_words", "question_dim", "text_config", "region_dim", "num_answers", "num_answer_words")
-_ARCHITECTURE = ("preset", "sizes", *_FROM_DATA)
+_ARCHITECTURE = ("preset", "sizes", "text_config", *FROM_DATA)
 _GROUPS = {
     "text_encoder": TextEncoderSettings,
     "loss": LossSettings,
