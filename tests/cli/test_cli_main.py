@@ -198,8 +198,9 @@ def test_help_of_fit_imports_no_optional_package() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "photo.png", "--out", "run"], "photo.png: is an image, not a table or a folder of tables"),
-        (["train", "missing.csv", "--out", "run"], "missing.csv: there is no such file; give a table"),
+        (["train", "photo.png", "--out", "run"], "photo.png: is an image, not a table (.csv"),
+        (["train", "sheet.xlsx", "--out", "run"], "sheet.xlsx: is a spreadsheet, not a table (.csv"),
+        (["train", "missing.csv", "--out", "run"], "missing.csv: there is no such file; give a table (.csv"),
         (["train", "t.csv", "--out", "run", "--config", "photo.png"], "photo.png: is an image, not a configuration"),
         (["experiment", "t.csv"], "t.csv: is a table, not a configuration"),
         (["fit", "--config", "photo.png"], "photo.png: is an image, not a configuration"),
@@ -225,6 +226,7 @@ def test_a_path_of_the_wrong_kind_is_named_with_its_kind(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n")
     (tmp_path / "t.csv").write_text("image,question,answer\n")
+    (tmp_path / "sheet.xlsx").write_bytes(b"PK\3\4")
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "manifest.json").write_text("{}")
     assert main(arguments) == 2

@@ -227,11 +227,11 @@ def require_regular(path: Place) -> None:
         OSError: there is no such file, it is a folder, or it may not be read.
     """
     mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        kind = next(name for test, name in _SPECIAL if test(mode))
-        raise ValueError(f"{os.fspath(path)}: is a {kind}, not a regular file; give a regular file")
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, f"is {kind_of(path)}, not a file; give a file", os.fspath(path))
+    if not stat.S_ISREG(mode):
+        kind = next(name for test, name in _SPECIAL if test(mode))
+        raise ValueError(f"{os.fspath(path)}: is a {kind}, not a regular file; give a regular file")
     open(path, "rb").close()
 
 
@@ -305,7 +305,7 @@ def parse_json(
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
         return json.loads(text, object_pairs_hook=pairs_hook)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        start = content[:8] if isinstance(content, bytes) else content[:8].encode()
+        start = content[:12] if isinstance(content, bytes) else content[:12].encode(errors="replace")
         kind = kind_of_content(start, str(where))
         if kind not in ("a file", "a JSON file"):
             raise ValueError(f"{where}: is {kind}, not JSON; give a JSON file") from None

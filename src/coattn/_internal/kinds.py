@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 # A file in a folder, and the kind of the folder.
@@ -12,20 +13,18 @@ _MARKS = {
     "manifest.json": "a feature store",
     "images.json": "a prepared data set",
 }
-# The first bytes of a file, and its kind.
+# The first bytes of a file, and its kind. The signatures of BMP and WebP alone may also begin a text or a sound.
 _SIGNATURES = {
-    b"\x89PNG": "an image",
-    b"\xff\xd8\xff": "an image",
-    b"GIF8": "an image",
-    b"II*\0": "an image",
-    b"MM\0*": "an image",
-    b"RIFF": "an image",
-    b"BM": "an image",
-    b"\x89HDF": "an HDF5 file",
-    b"%PDF": "a PDF file",
+    rb"\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|BM.{4}\0\0|RIFF.{4}WEBP": "an image",
+    rb"\x89HDF": "an HDF5 file",
+    rb"%PDF": "a PDF file",
+    rb"\x1f\x8b": "a gzipped file",
 }
 _SUFFIXES = {
-    **dict.fromkeys((".csv", ".tsv", ".parquet", ".arrow"), "a table"),
+    **dict.fromkeys((".csv", ".tsv"), "a table"),
+    ".parquet": "a Parquet file",
+    ".arrow": "an Arrow file",
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "a spreadsheet"),
     **dict.fromkeys((".json", ".jsonl"), "a JSON file"),
     **dict.fromkeys((".yaml", ".yml"), "a configuration"),
     ".ckpt": "a checkpoint",
@@ -35,11 +34,11 @@ _SUFFIXES = {
 
 
 def kind_of_content(start: bytes, name: str) -> str:
-    """The kind of a file by its first bytes and its name, for example "a table"; "a file" if they do not say it."""
+    """The kind of a file by its first 12 bytes and its name, for example "a table"; "a file" if they do not say it."""
     if not start:
         return "an empty file"
     for signature, kind in _SIGNATURES.items():
-        if start.startswith(signature):
+        if re.match(signature, start, re.DOTALL):
             return kind
     return _SUFFIXES.get(Path(name).suffix.lower(), "a file")
 
@@ -56,4 +55,4 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     if not path.is_file():
         return "a special file" if path.exists() else "missing"
     with path.open("rb") as file:
-        return kind_of_content(file.read(8), path.name)
+        return kind_of_content(file.read(12), path.name)

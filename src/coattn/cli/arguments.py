@@ -49,7 +49,11 @@ def require_table(path: str | Path) -> None:
         FileNotFoundError: there is no `path`.
         ValueError: it is something else.
     """
-    _require_kind(path, {"a table", "a JSON file", "a folder"}, "a table or a folder of tables")
+    _require_kind(
+        path,
+        {"a table", "a JSON file", "a Parquet file", "an Arrow file", "a folder"},
+        "a table (.csv, .tsv, .json, .jsonl, .parquet or .arrow) or a folder of tables",
+    )
 
 
 def require_config(path: str | Path) -> None:

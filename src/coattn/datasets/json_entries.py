@@ -76,7 +76,7 @@ def read_json_list(
         entries = _entries(msgspec.json.decode(raw.pop(key), type=list[msgspec.Raw]), content, path, fast_decode)
         return JSONList({name: msgspec.json.decode(value) for name, value in raw.items()}, entries)
     except (msgspec.MsgspecError, KeyError, RecursionError, UnicodeDecodeError):  # parse again for the error message
-        if key in ("questions", "annotations") and kind_of_content(content[:8], str(path)) == "a table":
+        if key in ("questions", "annotations") and kind_of_content(content[:12], str(path)) == "a table":
             raise ValueError(
                 f"{path}: is a table, not a file of {key}; `coattn prepare table` writes one from it"
             ) from None

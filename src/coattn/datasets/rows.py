@@ -60,8 +60,9 @@ def read_rows(path: str | Path, *, encoding: str = "utf-8", delimiter: str | Non
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
-        hint = "; save the spreadsheet as CSV (UTF-8)" if suffix in (".xls", ".xlsx", ".ods") else ""
-        raise ValueError(f"{path}: is {kind_of(path)}; a table is a file of the kind {', '.join(TABLE_SUFFIXES)}{hint}")
+        kind = kind_of(path)
+        hint = "; save it as CSV (UTF-8)" if kind == "a spreadsheet" else ""
+        raise ValueError(f"{path}: is {kind}; a table is a file of the kind {', '.join(TABLE_SUFFIXES)}{hint}")
     text = read_text(path, encoding)
     if suffix == ".json":
         rows = _json_rows(path, text)
