@@ -57,7 +57,8 @@ def _export(network: nn.Module, size: tuple[int, int]) -> bytes:
                 verbose=False,
             )
     except Exception as error:  # the exporter wraps every failure in an exception that it defines
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        cause = error.__cause__ or error
+        reason = (str(cause).strip() or repr(cause)).splitlines()[0]
         raise ValueError(
             f"the network cannot be exported for onnxruntime ({reason}); leave out --onnxruntime"
         ) from error
