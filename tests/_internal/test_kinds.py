@@ -16,7 +16,7 @@ from coattn._internal.kinds import kind_of, kind_of_content
         (b"\xff\xd8\xff\xe0", "photo", "an image"),
         (b"BM\x36\x10\0\0\0\0\0\0", "photo", "an image"),
         (b"RIFF\n\n\n\nWEBP", "photo.jpg", "an image"),
-        (b"RIFF\n\n\n\nWAVE", "sound.wav", "a file"),
+        (b"RIFF\n\n\n\nWAVE", "sound.wav", "another kind of file"),
         (b"\x89HDF\r\n", "a.csv", "an HDF5 file"),
         (b"image,questi", "t.CSV", "a table"),
         (b"BMI,image,qu", "t.csv", "a table"),
@@ -25,7 +25,7 @@ from coattn._internal.kinds import kind_of, kind_of_content
         (b"PAR1", "t.parquet", "a Parquet file"),
         (b"{", "t.json", "a JSON file"),
         (b"data:", "easy.yaml", "a configuration"),
-        (b"hello", "note.txt", "a file"),
+        (b"hello", "note.txt", "another kind of file"),
     ],
 )
 def test_a_file_is_known_by_its_first_bytes_or_its_name(start: bytes, name: str, kind: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from coattn import __version__, cli
 from coattn.cli import COMMANDS, main
+from coattn.cli.arguments import require_config, require_table
 
 
 @pytest.fixture
@@ -193,6 +195,13 @@ def test_help_of_fit_imports_no_optional_package() -> None:
         "assert bool(RequirementCache('scipy')) == ('scipy' in names)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_configuration_may_come_through_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    require_config(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe: is a special file, not a table"):
+        require_table(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(

@@ -307,7 +307,7 @@ def parse_json(
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         start = content[:12] if isinstance(content, bytes) else content[:12].encode(errors="replace")
         kind = kind_of_content(start, str(where))
-        if kind not in ("a file", "a JSON file"):
+        if kind not in ("another kind of file", "a JSON file"):
             raise ValueError(f"{where}: is {kind}, not JSON; give a JSON file") from None
         if isinstance(error, UnicodeDecodeError):
             raise _not_utf8(error, where) from None

@@ -34,13 +34,13 @@ _SUFFIXES = {
 
 
 def kind_of_content(start: bytes, name: str) -> str:
-    """The kind of a file by its first 12 bytes and its name, for example "a table"; "a file" if they do not say it."""
+    """The kind of a file by its first 12 bytes and its name, for example "a table"."""
     if not start:
         return "an empty file"
     for signature, kind in _SIGNATURES.items():
         if re.match(signature, start, re.DOTALL):
             return kind
-    return _SUFFIXES.get(Path(name).suffix.lower(), "a file")
+    return _SUFFIXES.get(Path(name).suffix.lower(), "another kind of file")
 
 
 def kind_of(path: str | os.PathLike[str]) -> str:

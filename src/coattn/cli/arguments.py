@@ -63,7 +63,9 @@ def require_config(path: str | Path) -> None:
         FileNotFoundError: there is no `path`.
         ValueError: it is a folder or another kind of file.
     """
-    _require_kind(path, {"a configuration", "a JSON file", "a file"}, "a configuration (.yaml)")
+    # A shell passes `<(command)` as a pipe, which is a special file.
+    kinds = {"a configuration", "a JSON file", "another kind of file", "a special file"}
+    _require_kind(path, kinds, "a configuration (.yaml)")
 
 
 def _require_kind(path: str | Path, kinds: set[str], needed: str) -> None:

@@ -201,7 +201,7 @@ def _list_source(source: Path) -> list[tuple[str, Path]]:
                 )
         return [(image_id, source.parent / path) for image_id, path in pairs]
     require_regular(source)
-    if (kind := kind_of(source)) not in ("an image", "an empty file", "a file"):
+    if (kind := kind_of(source)) not in ("an image", "an empty file", "another kind of file"):
         raise ValueError(f"{source}: is {kind}, not an image or a folder of images")
     return [(source.stem, source)]
 

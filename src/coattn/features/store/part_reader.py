@@ -61,7 +61,7 @@ def read_part(path: Path) -> FileContents:
     except Exception as error:  # on damaged files h5py and json raise nearly anything
         if isinstance(error, ValueError) and str(error).startswith(f"{path}: "):
             raise
-        if (kind := kind_of(path)) not in ("an HDF5 file", "a file"):
+        if (kind := kind_of(path)) not in ("an HDF5 file", "another kind of file"):
             raise ValueError(f"{path}: is {kind}, not a feature store; give what `coattn extract` wrote") from None
         raise ValueError(
             f"{path}: not a readable feature store: truncated, damaged, or another kind of file ({error})"
