@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -211,6 +213,9 @@ def test_few_keys_are_those_of_questions_about_many_regions_in_bfloat16() -> Non
         assert not attention.has_few_keys(question, regions, torch.ones(2, 60, dtype=torch.bool))
         assert not AdditiveAttention(512, num_heads=8).has_few_keys(regions, question, mask)
         found, _ = attention(regions, question, mask)
+        adapted = copy.deepcopy(attention)
+        adapted.q_proj = torch.nn.Sequential(adapted.q_proj)
+        assert not adapted.has_few_keys(regions, question, mask)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.01)
 

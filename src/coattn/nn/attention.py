@@ -177,16 +177,20 @@ class MultiHeadAttention(nn.Module):
         return self.out_proj(pack(out, query_mask) if queries.dim() == 2 else out), weights
 
     def has_few_keys(self, queries: Tensor, source: Tensor, mask: Tensor | None) -> bool:
-        """Whether `attend_few_keys` is faster than the other path: for bfloat16 on a CPU, with few operations.
+        """Whether `attend_few_keys` applies and is faster: for bfloat16 on a CPU, with few operations.
+
+        It reads the weights of two projections, so neither may have been replaced, for example by one with an adapter.
 
         `forward` multiplies each query by two matrices (D, D), `attend_few_keys` by two of (D, S * H). The latter also
         multiplies each key and value by a matrix (D, D).
         """
         if mask is None or mask.dim() != 2 or not is_eager_cpu(mask) or not autocasts_to_bfloat16():
             return False
+        if type(self).scores is not MultiHeadAttention.scores or {type(self.q_proj), type(self.out_proj)} != {Linear}:
+            return False
         num_queries, num_keys = (rows.numel() // rows.shape[-1] for rows in (queries, source))
         share = self.num_heads * mask.shape[1] / self.query_dim + num_keys / max(num_queries, 1)
-        return num_keys > 0 and share < FEW_KEYS and type(self).scores is MultiHeadAttention.scores
+        return num_keys > 0 and share < FEW_KEYS
 
     def attend_few_keys(
         self, queries: Tensor, source: Tensor, mask: Tensor, query_mask: Tensor | None = None
