@@ -37,11 +37,11 @@ def test_a_foreign_module_cannot_be_saved(tmp_path: Path) -> None:
 
 
 class OwnHead(torch.nn.Module):
-    """A head of a user, without annotations; `keep` says whether it keeps its second argument, as a brick must."""
+    """A head of a user with few annotations; `keep` says whether it keeps its second argument, as a brick must."""
 
-    def __init__(self, num_answers, width=3, *, keep=True):  # type: ignore[no-untyped-def]
+    def __init__(self, num_answers, width=3, *, sizes: tuple = (1, 2), keep=True):  # type: ignore[no-untyped-def]
         super().__init__()
-        self.num_answers, self.keep = num_answers, keep
+        self.num_answers, self.sizes, self.keep = num_answers, sizes, keep
         if keep:
             self.width = width
 

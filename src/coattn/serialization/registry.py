@@ -148,13 +148,13 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether `value` has the type `hint`, for the few kinds of hints that constructors of bricks have."""
     if hint is Any:
         return True
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, option) for option in arguments)
     if origin is typing.Literal:
         return value in arguments
     if origin in (list, tuple, collections.abc.Sequence, collections.abc.Iterable):
-        return isinstance(value, list) and all(fits(item, arguments[0]) for item in value)
+        return isinstance(value, list) and (not arguments or all(fits(item, arguments[0]) for item in value))
     if getattr(hint, "_is_protocol", False):
         return isinstance(value, nn.Module)
     if hint is float:
