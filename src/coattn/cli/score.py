@@ -143,11 +143,11 @@ def _difference_table(differences: dict[str, Difference], other: Path) -> str:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    from coattn.datasets.json_entries import kind_of, read_json_file
+    from coattn.datasets.json_entries import describe_value, read_json_file
 
     value = read_json_file(path)
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: must be an object; {kind_of(value)}")
+        raise ValueError(f"{path}: must be an object; {describe_value(value)}")
     return value
 
 

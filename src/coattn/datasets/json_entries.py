@@ -82,13 +82,13 @@ def read_json_list(
             ) from None
         value = parse_json(content, path)
     if key and (not isinstance(value, dict) or key not in value):
-        raise ValueError(f'{path}: a file of {key} is an object with a list "{key}"; {kind_of(value)}')
+        raise ValueError(f'{path}: a file of {key} is an object with a list "{key}"; {describe_value(value)}')
     entries_read = value.pop(key) if key else value
     if not isinstance(entries_read, list):
         raise ValueError(
             f'{path}: "{key}" is {type_name(entries_read)}, must be a list'
             if key
-            else f"{path}: the file must be a list; {kind_of(value)}"
+            else f"{path}: the file must be a list; {describe_value(value)}"
         )
     return JSONList(value if key else {}, iter(entries_read))
 
@@ -109,7 +109,7 @@ def read_json_table(path: str | File) -> Iterator[tuple[str, Any]]:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         value = parse_json(content, path)
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: the file must be an object; {kind_of(value)}")
+        raise ValueError(f"{path}: the file must be an object; {describe_value(value)}")
     return iter(value.items())
 
 
@@ -208,7 +208,7 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def kind_of(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Describe a JSON value, for people who passed the wrong file."""
     if isinstance(value, list):
         return "this is a list, as result files are"

@@ -26,7 +26,7 @@ from coattn.datasets.json_entries import (
     Place,
     checked_id,
     checked_text,
-    kind_of,
+    describe_value,
     read_bytes,
     read_json_file,
     type_name,
@@ -100,7 +100,7 @@ def read_results(path: str | Path, records: Sequence[Record] = ()) -> Results:
     if isinstance(value, dict) and value and all(isinstance(entry, (str, dict)) for entry in value.values()):
         return _from_object(path, value)
     if not isinstance(value, list):
-        raise ValueError(f"{path}: a result file is a list {_EXAMPLE}; {kind_of(value)}")
+        raise ValueError(f"{path}: a result file is a list {_EXAMPLE}; {describe_value(value)}")
     return _from_entries(path, value, records)
 
 
