@@ -46,8 +46,9 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         inside = Path(folder, "model")
         recovery = f"; give {inside}" if (inside / CONFIG).is_file() else recovery
         kind = kind_of(folder)
-        found = "there is no such model directory" if kind == "missing" else f"is {kind}, not a model directory"
-        raise FileNotFoundError(f"{folder}: {found} (it has no {CONFIG}){recovery}")
+        found = f"is {kind}, not a model directory (it has no {CONFIG})"
+        found = "there is no such model directory" if kind == "missing" else found
+        raise FileNotFoundError(f"{folder}: {found}{recovery}")
     try:
         config = read_json(path)
     except RecursionError:
