@@ -205,12 +205,13 @@ def test_projections_moved_to_few_keys_change_nothing(packed: bool) -> None:
 
 def test_few_keys_are_those_of_questions_about_many_regions_in_bfloat16() -> None:
     attention = MultiHeadAttention(512, num_heads=8).eval()
-    regions, question, mask = torch.randn(2, 60, 512), torch.randn(2, 14, 512), torch.ones(2, 14, dtype=torch.bool)
+    regions, question, mask = torch.randn(2, 100, 512), torch.randn(2, 14, 512), torch.ones(2, 14, dtype=torch.bool)
     assert not attention.has_few_keys(regions, question, mask)
     expected, _ = attention(regions, question, mask)
     with torch.autocast("cpu", torch.bfloat16):
         assert attention.has_few_keys(regions, question, mask)
-        assert not attention.has_few_keys(question, regions, torch.ones(2, 60, dtype=torch.bool))
+        assert not attention.has_few_keys(regions[:, :40], question, mask)
+        assert not attention.has_few_keys(question, regions, torch.ones(2, 100, dtype=torch.bool))
         assert not AdditiveAttention(512, num_heads=8).has_few_keys(regions, question, mask)
         found, _ = attention(regions, question, mask)
         adapted = copy.deepcopy(attention)

@@ -45,10 +45,9 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         recovery = f"; an export was interrupted: rename {old} to it" if (old / CONFIG).is_file() else ""
         inside = Path(folder, "model")
         recovery = f"; give {inside}" if (inside / CONFIG).is_file() else recovery
-        kind = kind_of(folder)
-        found = f"is {kind}, not a model directory (it has no {CONFIG})"
-        found = "there is no such model directory" if kind == "missing" else found
-        raise FileNotFoundError(f"{folder}: {found}{recovery}")
+        if (kind := kind_of(folder)) == "missing":
+            raise FileNotFoundError(f"{folder}: there is no such model directory{recovery}")
+        raise FileNotFoundError(f"{folder}: is {kind}, not a model directory (it has no {CONFIG}){recovery}")
     try:
         config = read_json(path)
     except RecursionError:
